@@ -1,0 +1,55 @@
+# Plain `just` lists what there is to do.
+_default:
+    @just --list --unsorted
+
+# Does it compile? The quickest answer.
+check:
+    cargo check --all-targets --locked
+
+# All tests, or those of one capability: `just test cors`.
+test capability="":
+    cargo test --locked {{ if capability == "" { "" } else { "--test main " + capability + "::" } }}
+
+# Format, clippy and rustdoc, all without a warning.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+# Format everything.
+fmt:
+    cargo fmt
+    cd fuzz && cargo fmt
+
+# Benchmarks of the hot structures, or of one: `just bench router`.
+bench name="":
+    cargo bench --locked {{ if name == "" { "" } else { "--bench " + name } }}
+
+# Every fuzz target for so many seconds. Needs a nightly toolchain and `cargo install cargo-fuzz`.
+fuzz seconds="60":
+    cd fuzz && for target in $(cargo +nightly fuzz list); do \
+        echo "== $target"; \
+        cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$target" -- -max_total_time={{ seconds }} -max_len=4096 || exit 1; \
+    done
+
+# CPU per request, side by side with other proxies. See benches/README.md for what it needs.
+load *arguments:
+    benches/compare {{ arguments }}
+
+# Instructions per request; fails when a change adds more than 2 %. Needs valgrind.
+instructions *arguments:
+    benches/instructions {{ arguments }}
+
+# The configuration reference from the doc comments.
+docs:
+    mkdir -p docs
+    cargo run --quiet --locked -- schema --format markdown > docs/configuration.md
+    cargo run --quiet --locked -- schema > armiger.schema.json
+
+# The demo: armiger in front of three small back ends.
+demo *arguments:
+    cargo run --release --locked -- demo {{ arguments }}
+
+# All that must pass before a change is done.
+ci:
+    .ci/run

@@ -1,0 +1,40 @@
+//! What a route does once nobody objects.
+
+mod proxy;
+mod redirect;
+mod respond;
+
+use http::Response;
+
+use crate::exchange::{Exchange, Rejection};
+use crate::http::body::Body;
+use crate::upstream::Pools;
+pub use proxy::Proxy;
+pub use redirect::Redirect;
+pub use respond::Respond;
+
+/// A route's action.
+pub enum Action {
+    /// Send the request to an upstream and its answer back.
+    Proxy(Proxy),
+    /// Answer with fixed content.
+    Respond(Respond),
+    /// Send the client elsewhere.
+    Redirect(Redirect),
+}
+
+impl Action {
+    /// Whether the request leaves armiger, and so needs the headers of a forwarded request.
+    pub fn forwards(&self) -> bool {
+        matches!(self, Self::Proxy(_))
+    }
+
+    /// Acts.
+    pub async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
+        match self {
+            Self::Proxy(proxy) => proxy.run(exchange, pools).await,
+            Self::Respond(respond) => Ok(respond.run()),
+            Self::Redirect(redirect) => redirect.run(exchange),
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! `proxy`: one upstream asked, its answer streamed back.
+
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Response, Uri, header};
+
+use super::redirect::template;
+use crate::config::{Issue, Issues, KeyPath, route};
+use crate::exchange::template::Template;
+use crate::exchange::{Exchange, Reason, Rejection};
+use crate::http::body::{Body, BodyError};
+use crate::http::headers;
+use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
+
+/// Sends the request to an upstream.
+pub struct Proxy {
+    upstream: Arc<Upstream>,
+    rewrite: Option<Template>,
+    host: Host,
+}
+
+enum Host {
+    Preserve,
+    Endpoint,
+    Literal(HeaderValue),
+}
+
+impl Proxy {
+    /// Compiles the action, or reports what is wrong with it.
+    pub fn compile(
+        config: &route::Proxy,
+        upstream: Arc<Upstream>,
+        params: &[Box<str>],
+        path: &KeyPath,
+        issues: &mut Issues,
+    ) -> Option<Self> {
+        let before = issues.len();
+        let rewrite = config.rewrite.as_ref().and_then(|text| {
+            let at = path.key("rewrite");
+            if !text.starts_with('/') {
+                issues.push(Issue::new(at.clone(), "does not begin with `/`").hint("write the whole path"));
+            } else if text.contains('?') {
+                issues.push(
+                    Issue::new(at.clone(), "has a query").hint("write the path only; the request's query is passed on"),
+                );
+            } else if text
+                .contains('{')
+                .then(|| PathAndQuery::try_from(text.replace(['{', '}'], "").as_str()))
+                .map_or_else(|| PathAndQuery::try_from(text.as_str()).is_err(), |parsed| parsed.is_err())
+            {
+                issues.push(
+                    Issue::new(at.clone(), "has characters that cannot stand in a path").hint("percent-encode them"),
+                );
+            }
+            template(text, params, &at, issues)
+        });
+        let host = match &config.host {
+            None | Some(route::Host::Preserve) => Host::Preserve,
+            Some(route::Host::Upstream) => Host::Endpoint,
+            Some(route::Host::Literal(text)) => match HeaderValue::from_str(text) {
+                Ok(value) if text.parse::<http::uri::Authority>().is_ok() && !text.contains('@') => {
+                    Host::Literal(value)
+                }
+                _ => {
+                    issues.push(
+                        Issue::new(path.key("host").key("literal"), format!("`{text}` is no host name"))
+                            .hint("write a name such as `app.internal` or `app.internal:8080`"),
+                    );
+                    Host::Preserve
+                }
+            },
+        };
+        (issues.len() == before).then_some(Self { upstream, rewrite, host })
+    }
+
+    /// Sends the request and passes the answer on as it comes.
+    pub(super) async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
+        exchange.remember_form();
+        exchange.closing.record.upstream = Some(self.upstream.name.clone());
+        let target = self.target(exchange)?;
+        let mut request = std::mem::take(&mut exchange.request);
+        *request.uri_mut() = target;
+        let host = match &self.host {
+            Host::Preserve => HostRule::AsIs,
+            Host::Endpoint => HostRule::Endpoint,
+            Host::Literal(host) => {
+                request.headers_mut().insert(header::HOST, host.clone());
+                HostRule::AsIs
+            }
+        };
+        let record = &mut exchange.closing.record;
+        let call = Call { host, attempts: &mut record.attempts };
+        let sent = self.upstream.send(pools, call, request).await;
+        if let Some(last) = record.attempts.last() {
+            record.upstream_addr = Some(last.addr.clone());
+            record.upstream_duration = Some(last.duration);
+        }
+        let mut response = sent.map_err(|error| {
+            tracing::debug!(upstream = %self.upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
+            let kind = error.kind();
+            Rejection { proxy_status: Some(kind.proxy_status()), ..Rejection::from(reason(kind)) }
+        })?;
+        let version = response.version();
+        let headers = response.headers_mut();
+        headers::strip_response(headers);
+        if let Some(via) = &exchange.hop.via {
+            via.append(headers, version);
+        }
+        Ok(response)
+    }
+
+    /// The path and query that the upstream sees. Nothing is rebuilt where the client's own target will do.
+    fn target(&self, exchange: &Exchange) -> Result<Uri, Rejection> {
+        let uri = exchange.request.uri();
+        let received = uri.path_and_query();
+        let path = match (&self.rewrite, &exchange.normal_path) {
+            (None, None) => {
+                let target = received.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+                return Ok(Uri::from(target));
+            }
+            (Some(rewrite), _) => rewrite.render(exchange),
+            (None, Some(path)) => path.clone(),
+        };
+        let target = match received.and_then(PathAndQuery::query) {
+            Some(query) => path + "?" + query,
+            None => path,
+        };
+        PathAndQuery::try_from(target).map(Uri::from).map_err(|_| Reason::BadPath.into())
+    }
+}
+
+/// What a client is told of an upstream's failure.
+fn reason(kind: Kind) -> Reason {
+    match kind {
+        Kind::Refused | Kind::Unreachable | Kind::Exhausted => Reason::UpstreamConnect,
+        Kind::ConnectTimeout => Reason::UpstreamConnectTimeout,
+        Kind::Dns => Reason::UpstreamDns,
+        Kind::InFlight | Kind::QueueFull | Kind::QueueWait => Reason::UpstreamOverloaded,
+        Kind::Reset | Kind::Incomplete => Reason::UpstreamReset,
+        Kind::Timeout => Reason::UpstreamTimeout,
+        Kind::HeadTooLarge | Kind::Protocol => Reason::UpstreamProtocol,
+        Kind::Client(BodyError::TooLarge) => Reason::BodyTooLarge,
+        Kind::Client(BodyError::ClientSlow) => Reason::RequestTimeout,
+        Kind::Client(BodyError::ClientMalformed) => Reason::BadFraming,
+        Kind::Client(_) => Reason::ClientClosed,
+    }
+}

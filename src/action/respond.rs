@@ -1,0 +1,77 @@
+//! `respond`: a fixed answer, made once at compile.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::config::{Issue, Issues, KeyPath, route};
+use crate::http::body::Body;
+
+/// Answers with fixed content.
+pub struct Respond {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Respond {
+    /// Compiles the action, or reports what is wrong with it.
+    pub fn compile(config: &route::Respond, path: &KeyPath, issues: &mut Issues) -> Option<Self> {
+        let before = issues.len();
+        let status = StatusCode::from_u16(config.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+        if status.is_none() {
+            issues.push(
+                Issue::new(path.key("status"), format!("{} is no final status", config.status))
+                    .hint("use a status from 200 to 599"),
+            );
+        }
+        let bodiless = matches!(config.status, 204 | 205 | 304);
+        if bodiless && !config.body.is_empty() {
+            issues.push(
+                Issue::new(path.key("body"), format!("a {} has no body", config.status))
+                    .hint("leave `body` out, or use another status"),
+            );
+        }
+        let mut headers = HeaderMap::new();
+        if let Some(kind) = &config.content_type {
+            headers.extend(value(kind, &path.key("content_type"), issues).map(|value| (header::CONTENT_TYPE, value)));
+        } else if !config.body.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        }
+        for (name, text) in &config.headers {
+            let at = path.key("headers").key(name);
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) if matches!(name.as_str(), "content-length" | "transfer-encoding" | "connection") => {
+                    issues.push(
+                        Issue::new(at, format!("`{name}` cannot be set"))
+                            .hint("leave it out: armiger writes it itself, for each connection"),
+                    );
+                }
+                Ok(name) => headers.extend(value(text, &at, issues).map(|value| (name, value))),
+                Err(_) => issues.push(Issue::new(at, format!("`{name}` is no header name"))),
+            }
+        }
+        (issues.len() == before).then(|| Self {
+            status: status.unwrap_or_default(),
+            headers,
+            body: Bytes::copy_from_slice(config.body.as_bytes()),
+        })
+    }
+
+    /// The answer.
+    pub(super) fn run(&self) -> Response<Body> {
+        let mut response = Response::new(Body::full(self.body.clone()));
+        *response.status_mut() = self.status;
+        response.headers_mut().extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        response
+    }
+}
+
+fn value(text: &str, at: &KeyPath, issues: &mut Issues) -> Option<HeaderValue> {
+    let value = HeaderValue::from_str(text).ok();
+    if value.is_none() {
+        issues.push(
+            Issue::new(at.clone(), "is no header value").hint("use printable ASCII characters, without line breaks"),
+        );
+    }
+    value
+}

@@ -1,0 +1,233 @@
+//! Issues for people and for machines: as text with the lines of the file, as JSON, as annotations of a pull request.
+
+use std::fmt::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use serde_json::{Value, json};
+
+/// How many issues are shown as text. The rest is counted.
+const SHOWN_MAX: usize = 50;
+
+/// What is wrong with a file, in the order of the file.
+///
+/// As an error it shows what [`text`](Self::text) shows, without colours.
+#[derive(Clone, Debug)]
+pub struct Report {
+    name: Arc<str>,
+    text: Arc<str>,
+    issues: Vec<Located>,
+    /// More were found than are kept.
+    cut: bool,
+}
+
+/// An issue that has its place.
+#[derive(Clone, Debug)]
+pub(super) struct Located {
+    pub(super) span: Range<usize>,
+    path: String,
+    words: String,
+    pub(super) message: String,
+    hint: Option<String>,
+    related: Vec<(Range<usize>, String)>,
+}
+
+impl Located {
+    pub(super) fn new(
+        span: Range<usize>,
+        path: String,
+        words: String,
+        message: String,
+        hint: Option<String>,
+        related: Vec<(Range<usize>, String)>,
+    ) -> Self {
+        Self { span, path, words, message, hint, related }
+    }
+}
+
+/// One issue of a report, for tests and for those who show it in their own way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark<'r> {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// The key path: `routes[2].proxy.upstream`.
+    pub path: &'r str,
+    /// What is wrong.
+    pub message: &'r str,
+    /// What to do about it.
+    pub hint: Option<&'r str>,
+}
+
+impl Report {
+    pub(super) fn new(name: Arc<str>, text: Arc<str>, issues: Vec<Located>, cut: bool) -> Self {
+        Self { name, text, issues, cut }
+    }
+
+    /// The file's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many issues there are.
+    pub fn len(&self) -> usize {
+        self.issues.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.issues.is_empty()
+    }
+
+    /// Each issue with its line and column.
+    pub fn marks(&self) -> impl Iterator<Item = Mark<'_>> {
+        let lines = self.lines();
+        self.issues.iter().map(move |issue| {
+            let (line, column) = self.position(&lines, issue.span.start);
+            Mark { line, column, path: &issue.path, message: &issue.message, hint: issue.hint.as_deref() }
+        })
+    }
+
+    /// For a terminal or a log: each issue with the lines it is about, its path and its remedy, then their number.
+    /// The caller decides about colours.
+    pub fn text(&self, coloured: bool) -> String {
+        let renderer = if coloured { Renderer::styled().hyperlink(false) } else { Renderer::plain() };
+        let renderer = renderer.term_width(120);
+        let mut out = String::new();
+        for issue in self.issues.iter().take(SHOWN_MAX) {
+            let mut group: Group<'_> = Group::with_title(Level::ERROR.primary_title(&issue.message));
+            if self.text.is_empty() {
+                // Of a file that could not be read there is nothing to show but the name.
+                group = group.element(annotate_snippets::Origin::path(&*self.name));
+            } else {
+                let mut snippet = Snippet::source(&*self.text)
+                    .path(&*self.name)
+                    .annotation(AnnotationKind::Primary.span(self.visible(&issue.span)));
+                for (span, label) in &issue.related {
+                    snippet =
+                        snippet.annotation(AnnotationKind::Context.span(self.visible(span)).label(label.as_str()));
+                }
+                group = group.element(snippet);
+            }
+            if !issue.words.is_empty() {
+                group = group.element(Level::NOTE.with_name("in").message(&issue.words));
+            }
+            if let Some(hint) = &issue.hint {
+                group = group.element(Level::HELP.message(hint));
+            }
+            out.push_str(&renderer.render(&[group]));
+            out.push_str("\n\n");
+        }
+        let shown = self.issues.len().min(SHOWN_MAX);
+        let _ = match self.issues.len() {
+            1 => writeln!(out, "1 issue"),
+            all if all > shown || self.cut => {
+                writeln!(
+                    out,
+                    "{all}{} issues, of which the first {shown} are shown",
+                    if self.cut { " or more" } else { "" }
+                )
+            }
+            all => writeln!(out, "{all} issues"),
+        };
+        out
+    }
+
+    /// For programs: an array of `{file, line, column, end_line, end_column, path, message, hint, related}`. Lines
+    /// and columns count from 1, columns in characters; the end is the first character after. `hint` may be null.
+    pub fn json(&self) -> Value {
+        let lines = self.lines();
+        let place = |span: &Range<usize>| {
+            let (line, column) = self.position(&lines, span.start);
+            let (end_line, end_column) = self.position(&lines, span.end);
+            (line, column, end_line, end_column)
+        };
+        let issues = self.issues.iter().map(|issue| {
+            let (line, column, end_line, end_column) = place(&issue.span);
+            let related: Vec<Value> = issue
+                .related
+                .iter()
+                .map(|(span, message)| {
+                    let (line, column, end_line, end_column) = place(span);
+                    json!({
+                        "line": line, "column": column, "end_line": end_line, "end_column": end_column,
+                        "message": message,
+                    })
+                })
+                .collect();
+            json!({
+                "file": &*self.name,
+                "line": line, "column": column, "end_line": end_line, "end_column": end_column,
+                "path": issue.path, "message": issue.message, "hint": issue.hint, "related": related,
+            })
+        });
+        Value::Array(issues.collect())
+    }
+
+    /// For GitHub Actions: an `::error` command per issue, which marks the line in the pull request.
+    pub fn github(&self) -> String {
+        let lines = self.lines();
+        let mut out = String::new();
+        for issue in &self.issues {
+            let (line, column) = self.position(&lines, issue.span.start);
+            let (end_line, end_column) = self.position(&lines, issue.span.end);
+            let mut message = issue.message.clone();
+            if !issue.words.is_empty() {
+                let _ = write!(message, "\nin: {}", issue.words);
+            }
+            if let Some(hint) = &issue.hint {
+                let _ = write!(message, "\nhelp: {hint}");
+            }
+            let _ = writeln!(
+                out,
+                "::error file={},line={line},endLine={end_line},col={column},endColumn={end_column}::{}",
+                escape_property(&self.name),
+                escape_data(&message),
+            );
+        }
+        out
+    }
+
+    /// Where each line begins.
+    fn lines(&self) -> Vec<usize> {
+        std::iter::once(0).chain(self.text.match_indices('\n').map(|(at, _)| at + 1)).collect()
+    }
+
+    fn position(&self, lines: &[usize], at: usize) -> (usize, usize) {
+        let line = lines.partition_point(|start| *start <= at).max(1);
+        let start = lines[line - 1];
+        let before = self.text.get(start..at).unwrap_or("");
+        // A byte-order mark is no character of the first line.
+        let column = before.chars().filter(|c| *c != '\u{feff}').count();
+        (line, column + 1)
+    }
+
+    /// A span that the renderer can underline: within the text, on boundaries of characters.
+    fn visible(&self, span: &Range<usize>) -> Range<usize> {
+        let within = |at: usize| {
+            let at = at.min(self.text.len());
+            (0..=at).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0)
+        };
+        let start = within(span.start);
+        start..within(span.end).max(start)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text(false).trim_end())
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// As GitHub's own toolkit does it, or a message could end the command and begin another.
+fn escape_data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn escape_property(text: &str) -> String {
+    escape_data(text).replace(':', "%3A").replace(',', "%2C")
+}

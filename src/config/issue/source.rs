@@ -1,0 +1,226 @@
+//! The file that a document came from: [`Source`] finds the place of an issue in it.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::super::yaml::tree::{Content, Node, NodeId, Style, Tree, first_line_end};
+use super::report::Located;
+use super::{At, Issue, Issues, KeyPath, Report, Segment, is_simple, quoted};
+
+/// A file's name and text, and where each of its keys and values stands.
+///
+/// A document may lack entries that could not be decoded. Paths for issues count as the document does; this knows
+/// what is missing and counts as the file does.
+#[derive(Clone, Debug)]
+pub struct Source {
+    name: Arc<str>,
+    text: Arc<str>,
+    tree: Option<Arc<Tree>>,
+    /// Keys and values that could not be decoded.
+    lost: HashSet<NodeId>,
+}
+
+/// Where a path leads.
+struct Place<'s> {
+    /// The path as in the file.
+    path: KeyPath,
+    /// The path as a person reads it.
+    words: String,
+    /// The key on the last step, if it led into a mapping.
+    key: Option<&'s Node>,
+    node: &'s Node,
+    /// How many steps of the path are there.
+    known: usize,
+    /// Whether all of the path is there.
+    whole: bool,
+}
+
+impl Source {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
+        Self { name: name.into(), text: text.into(), tree: None, lost: HashSet::new() }
+    }
+
+    pub(crate) fn decoded(mut self, tree: Tree, lost: HashSet<NodeId>) -> Self {
+        self.tree = Some(Arc::new(tree));
+        self.lost = lost;
+        self
+    }
+
+    /// Puts stars in place of what must not be shown: secrets that stand in the file.
+    pub(crate) fn conceal(mut self, spans: &[Range<usize>]) -> Self {
+        if spans.is_empty() {
+            return self;
+        }
+        let hidden = |at: usize| spans.iter().any(|span| span.contains(&at));
+        // As many bytes as before, so that all spans stay true.
+        let text: String = self
+            .text
+            .char_indices()
+            .map(|(at, c)| match c {
+                '\n' | '\r' => c.to_string(),
+                _ if hidden(at) => "*".repeat(c.len_utf8()),
+                _ => c.to_string(),
+            })
+            .collect();
+        self.text = text.into();
+        self
+    }
+
+    /// The file's name, as it was given.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether something at this path, or below it, stands in the file but could not be decoded.
+    ///
+    /// The semantic pass asks before it reports that something is missing: an upstream with a mistake in it is not an
+    /// unknown upstream.
+    pub fn is_lost(&self, path: &KeyPath) -> bool {
+        let Some(tree) = &self.tree else { return true };
+        if self.lost.is_empty() {
+            return false;
+        }
+        match self.place(&tree.root, path, true) {
+            place if place.whole => self.any_lost(place.node),
+            place => match path.segments().get(place.known) {
+                // Not in the decoded document; perhaps it is in the file.
+                Some(Segment::Key(key)) => place
+                    .node
+                    .entry(key)
+                    .is_some_and(|entry| self.lost.contains(&entry.key.id) || self.lost.contains(&entry.value.id)),
+                _ => self.lost.contains(&place.node.id),
+            },
+        }
+    }
+
+    fn any_lost(&self, node: &Node) -> bool {
+        self.lost.contains(&node.id)
+            || match &node.content {
+                Content::Scalar(_) => false,
+                Content::List(items) => items.iter().any(|item| self.any_lost(item)),
+                Content::Mapping(entries) => {
+                    entries.iter().any(|entry| self.lost.contains(&entry.key.id) || self.any_lost(&entry.value))
+                }
+            }
+    }
+
+    /// Brings issues into the order of the file, each with its place, and drops repetitions.
+    pub fn report(&self, issues: Issues) -> Report {
+        let cut = issues.len() >= super::ISSUES_MAX;
+        let mut located: Vec<Located> = issues.list.into_iter().map(|issue| self.locate(issue)).collect();
+        located.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
+        // An aliased value is decoded once per alias, and is wrong each time.
+        located.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        Report::new(Arc::clone(&self.name), Arc::clone(&self.text), located, cut)
+    }
+
+    fn locate(&self, issue: Issue) -> Located {
+        let Some(tree) = &self.tree else {
+            let span = issue.span.unwrap_or(0..0);
+            let mut words = String::new();
+            issue.path.segments().iter().for_each(|segment| add_words(&mut words, segment, None));
+            return Located::new(span, issue.path.to_string(), words, issue.message, issue.hint, issue.also);
+        };
+        let place = self.place(&tree.root, &issue.path, issue.span.is_none());
+        let span = match issue.span {
+            Some(span) => self.one_line(span),
+            None => self.mark(&place, issue.at),
+        };
+        let mut related: Vec<(Range<usize>, String)> =
+            issue.also.into_iter().map(|(span, label)| (self.one_line(span), label)).collect();
+        for (path, label) in issue.related {
+            let other = self.place(&tree.root, &path, true);
+            related.push((self.mark(&other, At::Key), label));
+        }
+        related.retain(|(other, _)| *other != span);
+        Located::new(span, place.path.to_string(), place.words, issue.message, issue.hint, related)
+    }
+
+    /// The bytes to underline for the end of a path.
+    fn mark(&self, place: &Place<'_>, at: At) -> Range<usize> {
+        // Of a path that leads nowhere, the nearest thing that exists is marked: its key says more than its value.
+        let at = if place.whole { at } else { At::Key };
+        let block = match &place.node.content {
+            Content::Scalar(scalar) => scalar.style == Style::Absent,
+            _ => !matches!(self.text.as_bytes().get(place.node.span.start), Some(b'{' | b'[' | b'*')),
+        };
+        match place.key {
+            Some(key) if at == At::Key || block => self.one_line(key.span.clone()),
+            _ => self.one_line(head(place.node)),
+        }
+    }
+
+    fn one_line(&self, span: Range<usize>) -> Range<usize> {
+        let end = first_line_end(&self.text, &span);
+        span.start..end.max(span.start)
+    }
+
+    /// Follows a path as far as it leads. `decoded`: positions in lists count without what could not be decoded.
+    fn place<'s>(&'s self, root: &'s Node, path: &KeyPath, decoded: bool) -> Place<'s> {
+        let mut place =
+            Place { path: KeyPath::root(), words: String::new(), key: None, node: root, known: 0, whole: true };
+        let is_there = |node: &Node| !decoded || !self.lost.contains(&node.id);
+        for (position, segment) in path.segments().iter().enumerate() {
+            let next = match (segment, &place.node.content) {
+                (Segment::Index(index), Content::List(items)) => items
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, item)| is_there(item))
+                    .nth(*index)
+                    .map(|(original, item)| (Segment::Index(original), None, item)),
+                (Segment::Key(key), Content::Mapping(entries)) => entries
+                    .iter()
+                    .find(|entry| entry.key.text() == key && is_there(&entry.key) && is_there(&entry.value))
+                    .map(|entry| (segment.clone(), Some(&entry.key), &entry.value)),
+                _ => None,
+            };
+            let Some((segment, key, node)) = next else {
+                place.whole = false;
+                // Shown all the same: `routes[0].proxy.upstream` tells more than `routes[0]`.
+                for rest in &path.segments()[position..] {
+                    add_words(&mut place.words, rest, None);
+                    place.path.push(rest.clone());
+                }
+                return place;
+            };
+            add_words(&mut place.words, &segment, Some(node));
+            place.path.push(segment);
+            place.key = key;
+            place.node = node;
+            place.known += 1;
+        }
+        place
+    }
+}
+
+/// The part of a node that stands for all of it: of a mapping within a list, its first key.
+fn head(node: &Node) -> Range<usize> {
+    match &node.content {
+        Content::Mapping(entries) => match entries.first() {
+            Some(entry) if entry.key.span.start == node.span.start => entry.key.span.clone(),
+            _ => node.span.clone(),
+        },
+        _ => node.span.clone(),
+    }
+}
+
+/// `routes[2] "orders" › proxy › upstream`.
+fn add_words(words: &mut String, segment: &Segment, node: Option<&Node>) {
+    match segment {
+        Segment::Index(index) => {
+            words.push_str(&format!("[{index}]"));
+            let name = node.and_then(|node| node.entry("name")).and_then(|entry| entry.value.scalar());
+            if let Some(name) = name.filter(|name| !name.outside && !name.text.is_empty()) {
+                words.push(' ');
+                words.push_str(&quoted(&name.text));
+            }
+        }
+        Segment::Key(key) => {
+            if !words.is_empty() {
+                words.push_str(" › ");
+            }
+            if is_simple(key) { words.push_str(key) } else { words.push_str(&quoted(key)) }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `listeners`: the addresses that clients connect to, and the bounds of what a connection may do.
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::value::{ByteSize, HumanDuration};
+
+/// One address that armiger accepts connections on.
+///
+/// Speaks HTTP/1.1, and HTTP/2 to clients that begin with its preface (h2c with prior knowledge).
+///
+/// ```yaml
+/// listeners:
+///   - name: http
+///     address: 0.0.0.0:8080
+///     trusted_proxies: [10.0.0.0/8]
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// What logs and metrics call it. Unique.
+    pub name: String,
+    /// `IP:port`; `0.0.0.0` for every IPv4 address of the machine, `[::]` for every address. Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` headers are believed. Default: none, and
+    /// whatever a client sends in those headers is removed.
+    ///
+    /// The trap: behind an ingress or a load balancer every request seems to come from that one address until its
+    /// network stands here, so address rules would block or allow everybody at once.
+    #[serde(default)]
+    pub trusted_proxies: Vec<String>,
+    /// Which header of a trusted proxy names the client.
+    #[serde(default)]
+    pub client_address: ClientAddress,
+    /// What a client may ask for before it is refused.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How long a client may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// The name that armiger gives itself in `Via`, by which it also notices a request that came round in a loop
+    /// (508). `off` writes no `Via` and notices no loop.
+    #[serde(default = "via")]
+    pub via: String,
+}
+
+fn via() -> String {
+    "armiger".into()
+}
+
+/// How the client's address is found behind trusted proxies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientAddress {
+    /// The header to read; the other one is removed, so that a client cannot smuggle an address through it.
+    pub header: ForwardedHeader,
+    /// Count this many entries from the right instead of walking to the first address that no trusted proxy has.
+    /// For a chain of fixed length whose addresses are not known.
+    pub hops: Option<u8>,
+}
+
+/// A header that names the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, what most load balancers write.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` of RFC 7239.
+    Forwarded,
+}
+
+/// Bounds per listener and per connection. Each refusal is counted in `armiger_limit_hits_total`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Open connections. Beyond it new ones wait in the kernel's queue until one closes.
+    pub connections_max: u32,
+    /// Header fields of one request; more is a 431. At most 1000.
+    pub headers_max: u16,
+    /// Bytes of request line and headers together; more is a 431.
+    pub header_bytes_max: ByteSize,
+    /// Bytes of the request target; more is a 414.
+    pub target_bytes_max: ByteSize,
+    /// Bytes of a request body; more is a 413. A route's `body_limit` lowers it.
+    pub body_max: ByteSize,
+    /// Requests on one connection before it is closed after the answer. Spreads load after a scale-up.
+    pub requests_max: u32,
+    /// Requests in flight on this listener; more is a 503 at once.
+    pub in_flight_max: u32,
+    /// Streams that one HTTP/2 connection may have open.
+    pub streams_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            headers_max: 100,
+            header_bytes_max: ByteSize::kib(32),
+            target_bytes_max: ByteSize::kib(8),
+            body_max: ByteSize::mib(10),
+            requests_max: 100_000,
+            in_flight_max: 10_000,
+            streams_max: 100,
+        }
+    }
+}
+
+/// How long a client may take. Each expiry is counted in `armiger_limit_hits_total`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// From the first byte of a request to the end of its headers; a new connection has as long for its first byte.
+    /// Later is a 408.
+    pub request_headers: HumanDuration,
+    /// The longest pause within a request body, and the longest that a client may read nothing of an answer.
+    pub body_idle: HumanDuration,
+    /// How long a connection may stay open with nothing going on.
+    pub keep_alive: HumanDuration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            request_headers: HumanDuration::seconds(10),
+            body_idle: HumanDuration::seconds(30),
+            keep_alive: HumanDuration::seconds(75),
+        }
+    }
+}

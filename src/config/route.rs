@@ -1,0 +1,172 @@
+//! `routes` and `defaults`: which request, under which policies, gets which action.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::value::HumanDuration;
+
+/// What every route starts from.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, bound = "P: Default + Serialize + serde::de::DeserializeOwned")]
+#[schemars(bound = "P: Default + Serialize + JsonSchema")]
+pub struct Defaults<P> {
+    /// How long an exchange may take from its first byte to the last of the answer's head. Default `30s`.
+    pub timeout: Option<HumanDuration>,
+    /// Policies of every route that does not say otherwise.
+    pub policies: P,
+}
+
+/// A match, its policies and one action: `proxy`, `respond` or `redirect`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, bound = "P: Default + Serialize + serde::de::DeserializeOwned")]
+#[schemars(bound = "P: Default + Serialize + JsonSchema")]
+pub struct Route<P> {
+    /// What logs and metrics call it. Unique.
+    pub name: String,
+    /// Which requests it is for.
+    #[serde(rename = "match")]
+    pub matches: Match,
+    /// How long an exchange may take until the head of the answer is there; later is a 504 (`deadline-exceeded`).
+    /// Default: `defaults.timeout`, else `30s`.
+    #[serde(default)]
+    pub timeout: Option<HumanDuration>,
+    /// What is demanded of a request, and what is done to it. Asked in a fixed order, whatever the order here.
+    #[serde(default)]
+    pub policies: P,
+    /// Send the request to an upstream.
+    #[serde(default)]
+    pub proxy: Option<Proxy>,
+    /// Answer with fixed content.
+    #[serde(default)]
+    pub respond: Option<Respond>,
+    /// Send the client elsewhere.
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+}
+
+/// Conditions on a request. All of those given must hold.
+///
+/// When several routes match, the most specific one wins, in this order: an exact host before a longer `*.suffix`
+/// before any host; then the path, segment by segment from the left, a literal before a `{param}` before a prefix or
+/// `{rest...}`; regular expressions last, in the order of the file; then the route that names a method, then the one
+/// with more headers, more query parameters, more cookies. Two routes that remain equal are an error.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Match {
+    /// Host names: `api.example.com`, or `*.example.com` for every name below. Default: any. Without port.
+    pub hosts: Vec<String>,
+    /// A whole path: `/orders`, `/orders/{id}` where `{id}` is one segment, `/files/{rest...}` where the last takes
+    /// all that remains, even nothing.
+    pub path: Option<String>,
+    /// A path and all below it: `/api` matches `/api` and `/api/x`, not `/apix`.
+    pub path_prefix: Option<String>,
+    /// A regular expression that the whole path must match. Asked after all other routes of the host.
+    pub path_regex: Option<String>,
+    /// Methods, in capitals. Default: any. `GET` also matches `HEAD`.
+    pub methods: Vec<String>,
+    /// Conditions on headers, by name.
+    pub headers: BTreeMap<String, ValueMatch>,
+    /// Conditions on query parameters, by name.
+    pub query: BTreeMap<String, ValueMatch>,
+    /// Conditions on cookies, by name.
+    pub cookies: BTreeMap<String, ValueMatch>,
+    /// Lets through what is refused elsewhere because servers read it differently from one another.
+    ///
+    /// The trap: the back end must then read such a path just as armiger does.
+    pub path_allow: Vec<PathAllow>,
+}
+
+/// A condition on a header, query parameter or cookie. Just one of the keys.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValueMatch {
+    /// The value is this.
+    pub exact: Option<String>,
+    /// The value begins with this.
+    pub prefix: Option<String>,
+    /// The whole value matches this regular expression.
+    pub regex: Option<String>,
+    /// `true`: it is there, whatever its value. `false`: it is absent.
+    pub present: Option<bool>,
+}
+
+/// Something in a path that is refused unless a route allows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PathAllow {
+    /// `%2F`, a slash that separates nothing.
+    EncodedSlash,
+    /// `%00`.
+    EncodedNul,
+    /// `\` or `%5C`.
+    Backslash,
+    /// `;`, which some servers cut path parameters at.
+    Semicolon,
+}
+
+/// Send the request to an upstream and its answer back.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Proxy {
+    /// The name of an upstream.
+    pub upstream: String,
+    /// The path that the upstream sees, with the match's parameters: `/v2/orders/{id}`. Default: the path as it came,
+    /// normalised. The query is passed on.
+    #[serde(default)]
+    pub rewrite: Option<String>,
+    /// The `Host` that the upstream sees.
+    #[serde(default)]
+    pub host: Option<Host>,
+}
+
+/// The `Host` that an upstream sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Host {
+    /// The client's.
+    #[default]
+    Preserve,
+    /// The endpoint's, as its URL has it.
+    Upstream,
+    /// This one.
+    Literal(String),
+}
+
+/// A fixed answer.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Respond {
+    /// Status, 200 to 599.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// Body.
+    #[serde(default)]
+    pub body: String,
+    /// `Content-Type`. Default: `text/plain; charset=utf-8`, if there is a body.
+    #[serde(default)]
+    pub content_type: Option<String>,
+    /// More headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+fn ok() -> u16 {
+    200
+}
+
+/// Send the client elsewhere.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// Where to: a path or a URL, with the match's parameters: `https://example.com/new/{id}`. The query is passed on.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308. Default: 308, which keeps method and body.
+    #[serde(default = "permanent")]
+    pub status: u16,
+}
+
+fn permanent() -> u16 {
+    308
+}

@@ -1,0 +1,126 @@
+//! `upstreams`: the services behind armiger and how they are reached.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::value::{ByteSize, HumanDuration};
+
+/// A named service behind armiger.
+///
+/// ```yaml
+/// upstreams:
+///   app:
+///     endpoints: [http://127.0.0.1:3000]
+///     timeouts: {connect: 1s, first_byte: 15s}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Where it listens: `http://IP:port`, `http://name:port` (looked up at each new connection), or
+    /// `unix:/path/to/socket`. Several share the requests in turn.
+    pub endpoints: Vec<String>,
+    /// What it speaks.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// How long it may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// The connections that armiger keeps to it.
+    #[serde(default)]
+    pub pool: Pool,
+    /// How much it is given at once.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The protocol of an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 in clear text, with prior knowledge. What gRPC servers speak.
+    H2c,
+}
+
+/// How long an upstream may take. Each expiry has a reason of its own in the answer, the log and the metrics.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// To open a connection, name lookup included. Later is a 502 (`upstream-connect-timeout`), after the other
+    /// endpoints were tried.
+    pub connect: HumanDuration,
+    /// From the request's last byte to the answer's first. Later is a 504 (`upstream-timeout`).
+    pub first_byte: HumanDuration,
+    /// The longest pause within an answer's body. Later cuts the answer visibly: the client never takes it for
+    /// complete.
+    pub body_idle: HumanDuration,
+    /// How long an unused connection is kept.
+    ///
+    /// The trap: it must be shorter than the back end's own keep-alive, or armiger sends requests into connections
+    /// that the back end is just closing. Node.js closes after 5s.
+    pub idle: HumanDuration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: HumanDuration::seconds(1),
+            first_byte: HumanDuration::seconds(15),
+            body_idle: HumanDuration::seconds(30),
+            idle: HumanDuration::seconds(4),
+        }
+    }
+}
+
+/// The connections kept to an upstream. Each worker has its own, so the bounds are divided among the workers.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pool {
+    /// Open connections per endpoint, in use or not.
+    pub connections_max: u32,
+    /// Requests that may wait for a connection when all are in use; more is a 503 (`upstream-overloaded`).
+    pub queue_max: u32,
+    /// How long one may wait; longer is a 503.
+    pub queue_wait: HumanDuration,
+    /// How old a connection may grow before it is closed after its current request, give or take a tenth, so that
+    /// connections do not all end together.
+    pub age_max: HumanDuration,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            connections_max: 256,
+            queue_max: 1024,
+            queue_wait: HumanDuration::seconds(1),
+            age_max: HumanDuration::seconds(600),
+        }
+    }
+}
+
+/// Bounds on what an upstream sends and is given.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests in flight, over all workers; more is a 503 (`upstream-overloaded`) at once.
+    pub in_flight_max: u32,
+    /// Header fields of an answer; more is a 502.
+    pub headers_max: u16,
+    /// Bytes of an answer's status line and headers; more is a 502. At least 8KiB.
+    pub header_bytes_max: ByteSize,
+    /// Bytes of a request body that are kept so that it can be sent again. A longer body is never sent twice.
+    pub replay_max: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight_max: 1024,
+            headers_max: 100,
+            header_bytes_max: ByteSize::kib(64),
+            replay_max: ByteSize::kib(64),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The parser's complaints, in words for the person who edits the file.
+
+use serde_saphyr::granit_parser::{ErrorKind, ScanError};
+
+use super::super::issue::{Issue, KeyPath};
+use super::tree::DEPTH_MAX;
+
+/// One issue for what stopped the parser, at the character that did.
+pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
+    let at = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
+    let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let rest = &text[at..];
+    // Before a template, everything else the parser says is noise.
+    let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[line_start..].lines().next().unwrap_or("");
+    let (message, hint) = if line.contains("{{") && line.contains("}}") {
+        (
+            "this looks like a template that was not filled in".to_owned(),
+            "render the template first; a text that really has `{{` in it needs quotes".to_owned(),
+        )
+    } else if rest.starts_with("{env:") || rest.starts_with("{file:") {
+        (
+            "a `${…}` within `{ }` or `[ ]` needs quotes".to_owned(),
+            format!("write `\"${}\"`", &rest[..=rest.find('}').unwrap_or(0).max(rest.find(':').unwrap_or(0))]),
+        )
+    } else {
+        words(error.kind(), rest)
+    };
+    let length = rest.chars().next().filter(|c| *c != '\n' && *c != '\r').map_or(0, char::len_utf8);
+    Issue::new(path.clone(), message).span(at..at + length).hint(hint)
+}
+
+fn words(kind: &ErrorKind, rest: &str) -> (String, String) {
+    let (message, hint) = match kind {
+        ErrorKind::TabNotAllowed
+        | ErrorKind::TabInBlockIndentation
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabAtBlockScalarStart
+        | ErrorKind::TabInPlainScalar => ("a tab where YAML allows spaces only", "indent with spaces"),
+        ErrorKind::MismatchedFlowCollectionEnd { open, close } => {
+            return (
+                format!("this `{open}` is closed by `{close}`"),
+                format!("close it with `{}`, or look for a bracket too many before it", closing(*open)),
+            );
+        }
+        ErrorKind::UnclosedFlowCollection { open } => {
+            return (format!("this `{open}` is never closed"), format!("add the `{}`", closing(*open)));
+        }
+        ErrorKind::UnexpectedEofFlowSequence => ("a list that begins with `[` is never closed", "add the `]`"),
+        ErrorKind::UnexpectedEofFlowMapping | ErrorKind::UnexpectedEofImplicitFlowMapping => {
+            ("a mapping that begins with `{` is never closed", "add the `}`")
+        }
+        ErrorKind::MisplacedFlowCollectionEnd => {
+            ("a bracket is closed that was never opened", "remove it, or add the one that opens")
+        }
+        ErrorKind::ExpectedFlowSequenceSeparator => {
+            ("a list in `[ ]` has a `,` or its `]` missing here", "put a `,` between two values, a `]` at the end")
+        }
+        ErrorKind::ExpectedFlowMappingSeparator => (
+            "a mapping in `{ }` has a `,` or its `}` missing here",
+            "put a `,` between two entries, a `}` at the end, and quotes around a value with `{`, `}`, `[`, `]` or `,`",
+        ),
+        ErrorKind::InvalidColonPlacement => (
+            "a `:` here fits nothing before it",
+            "look for a `[` or `{` above that is never closed, or put quotes around the text",
+        ),
+        ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => {
+            ("a quote that begins here is never closed", "add the closing quote")
+        }
+        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
+            ("text after the closing quote", "put the whole value in quotes; write `''` for a `'` within `'…'`")
+        }
+        ErrorKind::UnknownQuotedScalarEscape => (
+            "an unknown `\\` escape in this text",
+            "write `\\\\` for a `\\`, or use single quotes, which know no escapes",
+        ),
+        ErrorKind::InvalidQuotedScalarHexEscape
+        | ErrorKind::InvalidLowSurrogateHexEscape
+        | ErrorKind::InvalidLowSurrogate
+        | ErrorKind::MissingLowSurrogate
+        | ErrorKind::UnpairedLowSurrogate
+        | ErrorKind::InvalidUnicodeEscape => {
+            ("a `\\x` or `\\u` escape in this text names no character", "write the character itself")
+        }
+        ErrorKind::MappingValueNotAllowed => (
+            "a second `: ` in one line, or a key that is indented too deep",
+            "put quotes around a text with `: ` in it; else align the key with those of its block",
+        ),
+        ErrorKind::ExpectedBlockMappingKey => (
+            "this is indented differently from the block that it is in",
+            "align it with the keys above; a text that goes on after a `]`, `}` or quote needs quotes around the whole",
+        ),
+        ErrorKind::ExpectedBlockSequenceEntry => (
+            "a list goes on without a `-`",
+            "begin an entry with `- `; indent what belongs to the entry before deeper than its `-`",
+        ),
+        ErrorKind::BlockSequenceEntryNotAllowed => {
+            ("a list begins in the middle of a line", "begin it on a line of its own, or write `[a, b]`")
+        }
+        ErrorKind::BlockEntryInFlowCollection => {
+            ("a `- ` within `[ ]` or `{ }`", "separate with `,`, or write the list one entry per line")
+        }
+        ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => (
+            "a line that is neither `key: value` nor a list entry",
+            "add the `:` and a space after the key; a text over several lines needs `|` or quotes",
+        ),
+        ErrorKind::InvalidIndentation
+        | ErrorKind::InvalidQuotedScalarIndent
+        | ErrorKind::InvalidFlowScalarIndent
+        | ErrorKind::InvalidBlockScalarIndent => {
+            ("this is indented too little", "indent it deeper than the key that it belongs to")
+        }
+        ErrorKind::UnknownAnchor => (
+            "an alias (`*name`) whose `&name` is nowhere above",
+            "put quotes around a text that begins with `*`, such as `\"*.example.com\"`",
+        ),
+        ErrorKind::MissingAnchorOrAliasName => {
+            ("a `*` or `&` without a name", "put quotes around a text that begins with `*` or `&`")
+        }
+        ErrorKind::UnexpectedCharacter { character } => {
+            return (
+                format!("a text cannot begin with `{}`", character.escape_debug()),
+                "put quotes around the text".to_owned(),
+            );
+        }
+        ErrorKind::DirectiveDisallowed => ("a `%` directive", "remove the line"),
+        ErrorKind::RecursionLimitExceeded => {
+            return (
+                "lists and mappings nest too deep here".to_owned(),
+                format!("no setting is deeper than a few levels; the most is {DEPTH_MAX}"),
+            );
+        }
+        ErrorKind::CommentNotSeparated => ("a `#` right after a value", "put a space before the comment"),
+        ErrorKind::CommentInterceptedScalar => {
+            ("a comment within a text over several lines", "move the comment, or put quotes around the text")
+        }
+        ErrorKind::InvalidMappingValueWhitespace | ErrorKind::InvalidBlockEntryWhitespace => {
+            ("white space that YAML does not know", "use a plain space")
+        }
+        ErrorKind::InvalidDocumentEnd => ("text after the end of the document (`...`)", "remove it"),
+        ErrorKind::ExpectedDocumentStart => {
+            ("text after the end of the document", "look at the indentation of this line: it fits no block above")
+        }
+        ErrorKind::UndeclaredTagHandle | ErrorKind::InvalidTagTerminator | ErrorKind::InvalidGlobalTagCharacter => {
+            ("a tag (`!…`)", "remove it; put quotes around a text that begins with `!`")
+        }
+        _ if rest.is_empty() => ("the file ends in the middle of a value", "complete it"),
+        other => {
+            return (
+                format!("this is not valid YAML: {other}"),
+                "look at indentation, quotes and brackets just before".to_owned(),
+            );
+        }
+    };
+    (message.to_owned(), hint.to_owned())
+}
+
+fn closing(open: char) -> char {
+    if open == '[' { ']' } else { '}' }
+}

@@ -1,0 +1,69 @@
+//! `armiger demo`: the example configuration in front of three small back ends, with nothing else to install.
+
+pub mod backends;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::app::{self, Options, Running, Source};
+use backends::Backends;
+
+/// The configuration that the demo runs, as it lies in the repository.
+pub const EXAMPLE: &str = include_str!("../../config.example.yaml");
+
+/// The listener's address in the example.
+const ADDRESS: &str = "127.0.0.1:8080";
+
+/// Runs until Ctrl-C.
+///
+/// # Errors
+/// A port is taken, or the configuration is wrong.
+pub fn run(port: Option<u16>, config: Option<PathBuf>) -> anyhow::Result<()> {
+    let backends = Backends::start(backends::PORTS).context("the demo's back ends")?;
+    let (name, text) = match &config {
+        None => ("config.example.yaml".to_owned(), for_people(EXAMPLE)),
+        Some(path) => {
+            (path.display().to_string(), std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
+        }
+    };
+    let text = match port {
+        Some(port) => text.replace(ADDRESS, &format!("127.0.0.1:{port}")),
+        None => text,
+    };
+    let running = Running::start(Options::new(Source::Text { name, text }))?;
+    let address = running.addresses().next().map_or_else(String::new, |(_, address)| address.to_string());
+    eprintln!("{}", welcome(&address, &running.admin().to_string(), config.is_none()));
+    app::stop_signal()?;
+    eprintln!("\nstopping");
+    running.stop();
+    drop(backends);
+    Ok(())
+}
+
+/// The example logs JSON for machines; at a terminal lines for people are easier to follow.
+fn for_people(example: &str) -> String {
+    example.replace("format: json", "format: text")
+}
+
+fn welcome(address: &str, admin: &str, is_example: bool) -> String {
+    let mut text = format!(
+        "armiger listens on http://{address} in front of three back ends (users, orders, app). Ctrl-C stops it.\n"
+    );
+    if is_example {
+        text.push_str("\nIn another terminal, try\n\n");
+        for (command, shows) in TOUR {
+            let command = command.replace("ADDRESS", address).replace("ADMIN", admin);
+            text.push_str(&format!("  {command}\n      {shows}\n"));
+        }
+    }
+    text.push_str("\nEach request shows as a line below.\n");
+    text
+}
+
+/// What to try, and what it shows.
+const TOUR: &[(&str, &str)] = &[
+    ("curl -i http://ADDRESS/users/7", "a request proxied, with its path rewritten for the back end"),
+    ("curl -i http://ADDRESS/nothing/here?x=1", "the catch-all route, and what the back end sees of the request"),
+    ("curl http://ADMIN/metrics", "what Prometheus scrapes"),
+];

@@ -1,0 +1,162 @@
+//! One request in flight: what policies ask about and actions work on.
+
+pub mod rejection;
+pub mod template;
+pub mod verdict;
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
+use smallvec::SmallVec;
+
+pub use rejection::{Reason, Rejection};
+pub use verdict::{Amendment, Followup, Followups, Verdict};
+
+use crate::http::body::{Body, Inbound};
+use crate::http::forwarded;
+use crate::http::problem::{self, Problem};
+use crate::telemetry::finish::Closing;
+use crate::telemetry::trace::{RequestId, TraceContext};
+use crate::timer::Wheel;
+
+/// Who sent the request, as far as addresses tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// Who opened the connection.
+    pub peer: SocketAddr,
+    /// The client: the peer, or whom trusted proxies name.
+    pub address: IpAddr,
+    /// The peer is a trusted proxy.
+    pub is_trusted: bool,
+}
+
+/// What the next hop is told about the connection that a request came over.
+#[derive(Debug)]
+pub struct Hop {
+    /// Peer, scheme and port.
+    pub forwarded: forwarded::Hop,
+    /// Our name in `Via`; none to write no `Via`.
+    pub via: Option<forwarded::Via>,
+}
+
+/// Where the route's path parameters stand in the path.
+pub type Ranges = SmallVec<[(u32, u32); 8]>;
+
+/// A request and all that is known of it.
+pub struct Exchange {
+    /// Method, target, headers and body. After `proxy/intake.rs` the headers are end-to-end ones only.
+    pub request: Request<Body>,
+    /// Who sent it.
+    pub client: Client,
+    /// The normalised path, where it differs from the target's.
+    pub normal_path: Option<String>,
+    /// Parameters of the route's path, as ranges of [`Exchange::path`].
+    pub params: Ranges,
+    /// When it arrived.
+    pub started: Instant,
+    /// When the head of the answer must be there.
+    pub deadline: Instant,
+    /// What is known of the request body while an upstream reads it.
+    pub inbound: Option<Rc<Inbound>>,
+    /// The worker's timers.
+    pub wheel: Wheel,
+    /// The caller's trace, continued, or restarted where it was invalid.
+    pub trace: Option<TraceContext>,
+    /// The connection that it came over.
+    pub hop: Rc<Hop>,
+    /// The form of a refusal, once the request itself has been given away.
+    pub form: Option<problem::Form>,
+    /// What will be logged and counted when the last byte is out, or the client gone.
+    pub closing: Box<Closing>,
+}
+
+impl Exchange {
+    /// The normalised path: what was routed is what policies see and what upstreams get.
+    pub fn path(&self) -> &str {
+        self.normal_path.as_deref().unwrap_or_else(|| self.request.uri().path())
+    }
+
+    /// The path parameter at a place that compile found, in its percent-encoded form.
+    pub fn param(&self, place: usize) -> &str {
+        let Some((start, end)) = self.params.get(place) else { return "" };
+        self.path().get(*start as usize..*end as usize).unwrap_or("")
+    }
+
+    /// The `Host` that the client asked for, as it wrote it.
+    pub fn host(&self) -> &str {
+        host_of(self.request.headers(), self.request.uri())
+    }
+
+    /// The request's headers.
+    pub fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
+    /// The id that logs, answers and upstreams share.
+    pub fn request_id(&self) -> &str {
+        self.closing.record.request_id.as_ref().map_or("", RequestId::as_str)
+    }
+
+    /// The route's name; empty as long as none was found.
+    pub fn route_name(&self) -> &str {
+        self.closing.record.route.as_deref().unwrap_or("")
+    }
+
+    /// Whether a browser asks if it may ask (Fetch standard, "CORS-preflight request").
+    pub fn is_preflight(&self) -> bool {
+        *self.request.method() == Method::OPTIONS
+            && self.headers().contains_key(header::ORIGIN)
+            && self.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// Remembers the form of a refusal before the request is given away.
+    pub fn remember_form(&mut self) {
+        self.form = Some(problem::Form::of(self.headers()));
+    }
+
+    /// The answer that a rejection makes: problem+json, plain text, or gRPC trailers-only.
+    pub fn refuse(&mut self, rejection: Rejection) -> Response<Body> {
+        let form = self.form.unwrap_or_else(|| problem::Form::of(self.headers()));
+        self.closing.rejected(rejection.reason.slug());
+        if let Some(limit) = rejection.reason.limit() {
+            self.closing.limit_hit(limit);
+        }
+        refusal(rejection, form, self.request_id())
+    }
+}
+
+/// Renders a rejection.
+pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> Response<Body> {
+    let facts = rejection.reason.facts();
+    let mut response = problem::render(
+        &Problem {
+            status: facts.status,
+            grpc: facts.grpc,
+            slug: facts.slug,
+            title: facts.title,
+            detail: rejection.detail.as_deref(),
+            request_id,
+        },
+        form,
+    );
+    let headers = response.headers_mut();
+    if let Some(error) = rejection.proxy_status.or(facts.proxy_status)
+        && let Ok(value) = HeaderValue::try_from(format!("armiger; error={error}"))
+    {
+        headers.insert(&crate::http::headers::name::PROXY_STATUS, value);
+    }
+    for (name, value) in rejection.headers {
+        headers.append(name, value);
+    }
+    response
+}
+
+/// The host that a request asks for: the target's authority (absolute form, or HTTP/2's `:authority`), else `Host`.
+pub fn host_of<'a>(headers: &'a HeaderMap, uri: &'a http::Uri) -> &'a str {
+    match uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+    }
+}

@@ -1,0 +1,203 @@
+//! Why armiger refuses, and what it then says: one row per reason.
+
+use std::borrow::Cow;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+
+/// armiger's "no": a reason, and what the client may know beyond it.
+#[derive(Debug)]
+pub struct Rejection {
+    /// The row of the table.
+    pub reason: Reason,
+    /// One sentence for the client. Never names an upstream's address, a token's defect or a configuration key.
+    pub detail: Option<Cow<'static, str>>,
+    /// A better word for `Proxy-Status` than the row's.
+    pub proxy_status: Option<&'static str>,
+    /// Headers that belong to this answer, such as `Allow` or `Retry-After`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Rejection {
+    /// Adds one sentence for the client.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+impl From<Reason> for Rejection {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None, proxy_status: None, headers: Vec::new() }
+    }
+}
+
+/// A row's fixed facts.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// gRPC status code, for callers that speak it.
+    pub grpc: u8,
+    /// The stable name in `type`, logs and metrics.
+    pub slug: &'static str,
+    /// `title` of the problem document (RFC 9457).
+    pub title: &'static str,
+    /// `error` of `Proxy-Status` (RFC 9209 §2.3), where the RFC has a word for it.
+    pub proxy_status: Option<&'static str>,
+}
+
+/// Turns rows into the enum and its facts, so that a reason without a complete row does not compile.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $Reason:ident => $status:ident, $grpc:ident, $slug:literal, $title:literal, $proxy:expr;)+) => {
+        /// Why armiger refuses. The slug is stable: clients, dashboards and alerts may rely on it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $Reason,)+ }
+
+        impl Reason {
+            /// Every reason, in the order of the table.
+            pub const ALL: &'static [Reason] = &[$(Reason::$Reason,)+];
+            /// Every slug, in the order of the table.
+            pub const SLUGS: &'static [&'static str] = &[$($slug,)+];
+
+            /// The row.
+            pub const fn facts(self) -> Facts {
+                match self {
+                    $(Self::$Reason => Facts {
+                        status: StatusCode::$status, grpc: grpc::$grpc, slug: $slug, title: $title, proxy_status: $proxy,
+                    },)+
+                }
+            }
+        }
+    };
+}
+
+/// gRPC status codes (grpc/grpc doc/statuscodes.md).
+mod grpc {
+    pub(super) const INVALID_ARGUMENT: u8 = 3;
+    pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const PERMISSION_DENIED: u8 = 7;
+    pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
+    pub(super) const UNIMPLEMENTED: u8 = 12;
+    pub(super) const INTERNAL: u8 = 13;
+    pub(super) const UNAVAILABLE: u8 = 14;
+}
+
+reasons! {
+    /// The message breaks HTTP/1.1's framing (RFC 9112): two readers could read it differently.
+    BadFraming => BAD_REQUEST, INTERNAL, "bad-framing", "The request is malformed", Some("http_request_error");
+    /// A header that may stand once stands twice, or has a value that cannot be.
+    BadHeader => BAD_REQUEST, INTERNAL, "bad-header", "A request header is malformed", Some("http_request_error");
+    /// No `Host`, several, or one that is no host name.
+    BadHost => BAD_REQUEST, INTERNAL, "bad-host", "The request names no valid host", Some("http_request_error");
+    /// A path that servers read differently from one another, or that leads above the root.
+    BadPath => BAD_REQUEST, INTERNAL, "bad-path", "The path is not allowed", Some("http_request_error");
+    /// `ip_filter` refused the client's address.
+    AddressBlocked => FORBIDDEN, PERMISSION_DENIED, "address-blocked", "Access from this address is not allowed",
+        Some("http_request_denied");
+    /// No route matches.
+    NoRoute => NOT_FOUND, UNIMPLEMENTED, "no-route", "There is nothing at this address", None;
+    /// Routes match, but none with this method.
+    MethodNotAllowed => METHOD_NOT_ALLOWED, UNIMPLEMENTED, "method-not-allowed", "The method is not allowed here", None;
+    /// The client took too long to send its request.
+    RequestTimeout => REQUEST_TIMEOUT, DEADLINE_EXCEEDED, "request-timeout", "The request took too long to arrive",
+        Some("http_request_error");
+    /// The body is longer than `body_max` or `body_limit` allows.
+    BodyTooLarge => PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED, "body-too-large", "The request body is too large",
+        Some("http_request_error");
+    /// The target is longer than `target_bytes_max`.
+    TargetTooLong => URI_TOO_LONG, INVALID_ARGUMENT, "target-too-long", "The request target is too long",
+        Some("http_request_error");
+    /// More headers, or more bytes of them, than `headers_max` and `header_bytes_max` allow.
+    HeadersTooLarge => REQUEST_HEADER_FIELDS_TOO_LARGE, RESOURCE_EXHAUSTED, "headers-too-large",
+        "The request headers are too large", Some("http_request_error");
+    /// A version of HTTP that armiger does not speak.
+    BadVersion => HTTP_VERSION_NOT_SUPPORTED, UNIMPLEMENTED, "bad-version", "This version of HTTP is not supported",
+        Some("http_request_error");
+    /// The client went away within its request.
+    ClientClosed => BAD_REQUEST, INTERNAL, "client-closed", "The request ended too early", Some("http_request_error");
+    /// armiger failed. A defect: please report it.
+    Internal => INTERNAL_SERVER_ERROR, INTERNAL, "internal", "Internal error", Some("proxy_internal_error");
+    /// The request asks for something that armiger does not do, such as CONNECT or an unknown transfer coding.
+    NotImplemented => NOT_IMPLEMENTED, UNIMPLEMENTED, "not-implemented", "The request asks for something unsupported",
+        Some("http_request_error");
+    /// The upstream refused the connection, or cannot be reached.
+    UpstreamConnect => BAD_GATEWAY, UNAVAILABLE, "upstream-connect", "The service could not be reached",
+        Some("destination_unavailable");
+    /// The connection to the upstream was not there in time.
+    UpstreamConnectTimeout => BAD_GATEWAY, UNAVAILABLE, "upstream-connect-timeout", "The service could not be reached in time",
+        Some("connection_timeout");
+    /// The upstream's name could not be looked up.
+    UpstreamDns => BAD_GATEWAY, UNAVAILABLE, "upstream-dns", "The service could not be found", Some("dns_error");
+    /// The upstream broke off before it answered.
+    UpstreamReset => BAD_GATEWAY, UNAVAILABLE, "upstream-reset", "The service broke off", Some("connection_terminated");
+    /// The upstream's answer is not HTTP, or breaks its rules.
+    UpstreamProtocol => BAD_GATEWAY, UNAVAILABLE, "upstream-protocol", "The service gave an invalid answer",
+        Some("http_protocol_error");
+    /// Too many requests are in flight on this listener.
+    Overloaded => SERVICE_UNAVAILABLE, UNAVAILABLE, "overloaded", "Too many requests at once",
+        Some("connection_limit_reached");
+    /// The upstream's queue is full, or the wait for a connection was too long.
+    UpstreamOverloaded => SERVICE_UNAVAILABLE, UNAVAILABLE, "upstream-overloaded", "The service is overloaded",
+        Some("connection_limit_reached");
+    /// The upstream did not begin its answer in time.
+    UpstreamTimeout => GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "upstream-timeout", "The service did not answer in time",
+        Some("http_response_timeout");
+    /// The route's `timeout` was over.
+    DeadlineExceeded => GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "deadline-exceeded", "The answer was not there in time",
+        Some("http_response_timeout");
+    /// The request has been here before (RFC 9110 §7.6.3).
+    LoopDetected => LOOP_DETECTED, INTERNAL, "loop-detected", "The request went round in a loop",
+        Some("proxy_loop_detected");
+}
+
+impl Reason {
+    /// The stable name.
+    pub const fn slug(self) -> &'static str {
+        self.facts().slug
+    }
+
+    /// The HTTP status.
+    pub const fn status(self) -> StatusCode {
+        self.facts().status
+    }
+
+    /// The configured bound that this refusal enforces.
+    pub const fn limit(self) -> Option<&'static str> {
+        match self {
+            Self::BodyTooLarge => Some("body_max"),
+            Self::Overloaded => Some("in_flight_max"),
+            Self::UpstreamOverloaded => Some("upstream_in_flight_or_queue"),
+            Self::DeadlineExceeded => Some("timeout"),
+            _ => None,
+        }
+    }
+
+    /// Its place in [`Reason::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slugs_are_unique_and_in_the_order_of_the_enum() {
+        let mut seen = std::collections::HashSet::new();
+        for (place, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(reason.index(), place);
+            assert_eq!(Reason::SLUGS[place], reason.slug());
+            assert!(seen.insert(reason.slug()), "{} stands twice", reason.slug());
+            assert!(reason.slug().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", reason.slug());
+        }
+    }
+}

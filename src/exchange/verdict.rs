@@ -1,0 +1,65 @@
+//! A policy's word on a request.
+
+use http::Response;
+use smallvec::SmallVec;
+
+use super::Exchange;
+use crate::http::body::Body;
+
+/// What a policy says, unless it rejects.
+///
+/// A policy sees the exchange and cannot change it. What it wants changed stands in its verdict, and is done only if
+/// the policy is enforced: so `mode: shadow` is free of side effects by construction.
+pub enum Verdict {
+    /// No objection.
+    Pass,
+    /// No objection, and something to change.
+    Amend(Amendment),
+    /// The answer is known; nothing further is asked.
+    Answer(Response<Body>),
+}
+
+/// The policy's last word on the response, whatever it is: upstream answer, local answer, rejection.
+pub type Followup = Box<dyn FnOnce(&mut Response<Body>)>;
+
+/// A change of the request.
+pub type Change = Box<dyn FnOnce(&mut Exchange)>;
+
+/// What a policy changes.
+#[derive(Default)]
+pub struct Amendment {
+    /// On the request, now.
+    pub request: Option<Change>,
+    /// On the response, later.
+    pub response: Option<Followup>,
+}
+
+impl Verdict {
+    /// Changes the request.
+    pub fn amend(change: impl FnOnce(&mut Exchange) + 'static) -> Self {
+        Self::Amend(Amendment { request: Some(Box::new(change)), response: None })
+    }
+
+    /// Has a word on the response.
+    pub fn followup(change: impl FnOnce(&mut Response<Body>) + 'static) -> Self {
+        Self::Amend(Amendment { request: None, response: Some(Box::new(change)) })
+    }
+}
+
+/// The follow-ups of one exchange. Run in reverse order; dropped unrun when the client goes away.
+#[derive(Default)]
+pub struct Followups(SmallVec<[Followup; 4]>);
+
+impl Followups {
+    /// Adds one.
+    pub fn push(&mut self, followup: Followup) {
+        self.0.push(followup);
+    }
+
+    /// Lets each have its word, the last one first.
+    pub fn run(self, response: &mut Response<Body>) {
+        for followup in self.0.into_iter().rev() {
+            followup(response);
+        }
+    }
+}

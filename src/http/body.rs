@@ -1,0 +1,334 @@
+//! The one body type of armiger: what a client sends upstream and what goes back, streamed and never spooled.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::framing::Violation;
+use crate::timer::Timer;
+
+/// A request or response body.
+///
+/// An enum and not a boxed trait object: the two streaming kinds are what every exchange uses.
+#[derive(Default)]
+pub enum Body {
+    /// No body.
+    #[default]
+    Empty,
+    /// Bytes that are all here.
+    Full(Bytes),
+    /// A request body as the client sends it.
+    Received(Received),
+    /// A response body as the upstream sends it.
+    Reply(Reply),
+}
+
+/// Why a body ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The request body is longer than allowed.
+    #[error("the request body is longer than allowed")]
+    TooLarge,
+    /// The client sent nothing for too long.
+    #[error("the client sent nothing for too long")]
+    ClientSlow,
+    /// The client broke the framing of its body.
+    #[error("the client broke the framing of its body")]
+    ClientMalformed,
+    /// The client went away within its body.
+    #[error("the client went away within its body")]
+    ClientCut,
+    /// The upstream sent nothing for too long.
+    #[error("the upstream sent nothing for too long")]
+    UpstreamSlow,
+    /// The upstream broke off, or broke its framing.
+    #[error("the upstream broke off within its answer")]
+    UpstreamCut,
+}
+
+impl BodyError {
+    /// Whether the client caused it.
+    pub fn is_clients(self) -> bool {
+        !matches!(self, Self::UpstreamSlow | Self::UpstreamCut)
+    }
+}
+
+impl Body {
+    /// A body of these bytes.
+    pub fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Received(received) => received.poll_frame(cx),
+            Self::Reply(reply) => reply.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Received(received) => received.is_end_stream(),
+            Self::Reply(reply) => reply.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Received(received) => received.size_hint(),
+            Self::Reply(reply) => reply.incoming.size_hint(),
+        }
+    }
+}
+
+/// What is known of a request body while somebody else reads it. Shared by the exchange, which reports it, and the
+/// [`Received`] body, which moved into the upstream's connection.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// Bytes read so far.
+    pub bytes: Cell<u64>,
+    /// The body was read to its end.
+    pub ended: Cell<bool>,
+    /// Why it was not.
+    pub error: Cell<Option<BodyError>>,
+    /// Its reader waits for the client.
+    pub waits: Cell<bool>,
+}
+
+/// A request body as the client sends it: bounded, counted, and kept for a second try while it is small.
+pub struct Received {
+    incoming: Incoming,
+    left: u64,
+    inbound: Rc<Inbound>,
+    keep: Option<Rc<Replay>>,
+    idle: Option<(Timer, Duration)>,
+}
+
+impl Received {
+    /// Reads `incoming` up to `max` bytes.
+    pub fn new(incoming: Incoming, max: u64) -> Self {
+        let inbound = Rc::<Inbound>::default();
+        // A body that is over from the start is never polled.
+        inbound.ended.set(incoming.is_end_stream());
+        Self { incoming, left: max, inbound, keep: None, idle: None }
+    }
+
+    /// Ends it at a pause longer than `max`, where nobody below watches for one.
+    pub fn watch(&mut self, timer: Timer, max: Duration) {
+        self.idle = Some((timer, max));
+    }
+
+    /// Lowers the bound on what is still to come.
+    pub fn limit(&mut self, max: u64) {
+        self.left = self.left.min(max);
+    }
+
+    /// The length that the request announced, if it did.
+    pub fn announced(&self) -> Option<u64> {
+        self.incoming.size_hint().exact()
+    }
+
+    /// What is known of it while it is read.
+    pub fn inbound(&self) -> &Rc<Inbound> {
+        &self.inbound
+    }
+
+    /// Keeps what passes, so that the body can be sent again as long as it fits `max` bytes.
+    pub fn keep(&mut self, max: usize) -> Rc<Replay> {
+        let replay = Rc::new(Replay { kept: RefCell::new(BytesMut::new()), max, overflowed: Cell::new(false) });
+        self.keep = Some(replay.clone());
+        replay
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        self.inbound.waits.set(polled.is_pending());
+        if let Some((timer, max)) = &mut self.idle {
+            if polled.is_ready() {
+                timer.disarm();
+            } else {
+                ready!(pause_over(timer, *max, cx));
+                return Poll::Ready(Some(Err(self.fail(BodyError::ClientSlow))));
+            }
+        }
+        let frame = match ready!(polled) {
+            None => {
+                self.inbound.ended.set(true);
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.fail(client_error(&error))))),
+            Some(Ok(frame)) => frame,
+        };
+        if let Some(data) = frame.data_ref() {
+            let length = data.len() as u64;
+            if length > self.left {
+                return Poll::Ready(Some(Err(self.fail(BodyError::TooLarge))));
+            }
+            self.left -= length;
+            self.inbound.bytes.set(self.inbound.bytes.get() + length);
+            if let Some(replay) = &self.keep {
+                replay.push(data);
+            }
+        }
+        // Nobody asks for more after trailers.
+        if self.incoming.is_end_stream() || frame.is_trailers() {
+            self.inbound.ended.set(true);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn fail(&self, error: BodyError) -> BodyError {
+        self.inbound.error.set(Some(error));
+        error
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    /// How long it is, as far as that is known.
+    pub fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+fn client_error(error: &hyper::Error) -> BodyError {
+    match Violation::of(error) {
+        Some(violation) if violation.status() == 408 => BodyError::ClientSlow,
+        Some(_) => BodyError::ClientMalformed,
+        None => BodyError::ClientCut,
+    }
+}
+
+/// The part of a request body that has passed, for a second try.
+#[derive(Debug)]
+pub struct Replay {
+    kept: RefCell<BytesMut>,
+    max: usize,
+    overflowed: Cell<bool>,
+}
+
+impl Replay {
+    fn push(&self, data: &Bytes) {
+        if self.overflowed.get() {
+            return;
+        }
+        let mut kept = self.kept.borrow_mut();
+        if kept.len() + data.len() > self.max {
+            self.overflowed.set(true);
+            *kept = BytesMut::new();
+        } else {
+            kept.extend_from_slice(data);
+        }
+    }
+
+    /// The whole body, if it was read to its end and fitted.
+    pub fn take(&self, inbound: &Inbound) -> Option<Bytes> {
+        (inbound.ended.get() && !self.overflowed.get()).then(|| self.kept.take().freeze())
+    }
+}
+
+/// What a response body holds while it is read, and gives back when it has been read to its end: the connection that
+/// it comes from. Dropped unread, the lease is dropped and its connection closes.
+pub trait Lease {
+    /// The body was read to its end.
+    fn give_back(self: Rc<Self>);
+}
+
+/// A response body as the upstream sends it.
+pub struct Reply {
+    incoming: Incoming,
+    lease: Option<Rc<dyn Lease>>,
+    idle: Timer,
+    idle_max: Duration,
+}
+
+impl Reply {
+    /// Reads `incoming`, whose connection is `lease`. A pause longer than `idle_max` is an error.
+    pub fn new(incoming: Incoming, lease: Rc<dyn Lease>, idle: Timer, idle_max: Duration) -> Self {
+        let mut reply = Self { incoming, lease: Some(lease), idle, idle_max };
+        if reply.incoming.is_end_stream() {
+            reply.finish();
+        }
+        reply
+    }
+
+    fn finish(&mut self) {
+        self.idle.disarm();
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Pending => {
+                ready!(pause_over(&mut self.idle, self.idle_max, cx));
+                self.lease = None;
+                Poll::Ready(Some(Err(BodyError::UpstreamSlow)))
+            }
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.disarm();
+                if self.incoming.is_end_stream() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "upstream body broke off");
+                self.lease = None;
+                Poll::Ready(Some(Err(BodyError::UpstreamCut)))
+            }
+        }
+    }
+}
+
+/// Ready when a pause, which begins with the first call after `timer` was disarmed, has lasted `max`.
+fn pause_over(timer: &mut Timer, max: Duration, cx: &mut Context<'_>) -> Poll<()> {
+    // Asked before it is armed: a timer that expired counts as unarmed.
+    let polled = timer.poll_expired(cx);
+    if polled.is_pending() && !timer.is_armed() {
+        timer.arm(max);
+    }
+    polled
+}
+
+/// Looks for a cause of type `T` in an error and what is behind it.
+pub fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}

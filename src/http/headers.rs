@@ -1,0 +1,890 @@
+//! Header hygiene: what a hop must remove, what may stand only once, and the names the crate uses.
+//!
+//! Header maps are moved from one side to the other and never rebuilt. `inspect_request` walks a request's map once
+//! and remembers which names that matter are there; everything after it touches only those.
+//!
+//! The framing of HTTP/1 cannot be judged here alone: hyper drops a repeated equal `Content-Length`, and any
+//! `Content-Length` that comes with `Transfer-Encoding`, before a map exists. Those need a look at the raw bytes.
+
+use std::fmt;
+
+use http::StatusCode;
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+/// Header names that `http::header` does not have. Statics, used by reference: `headers.get(&name::X_REQUEST_ID)`.
+pub mod name {
+    use http::header::HeaderName;
+
+    macro_rules! names {
+        ($($(#[$doc:meta])* $ident:ident = $text:literal;)*) => {
+            $($(#[$doc])* pub static $ident: HeaderName = HeaderName::from_static($text);)*
+        };
+    }
+
+    names! {
+        /// The addresses a request came through, the nearest last.
+        X_FORWARDED_FOR = "x-forwarded-for";
+        /// The scheme the client used.
+        X_FORWARDED_PROTO = "x-forwarded-proto";
+        /// The `Host` the client sent.
+        X_FORWARDED_HOST = "x-forwarded-host";
+        /// The port the client connected to.
+        X_FORWARDED_PORT = "x-forwarded-port";
+        /// The path prefix a hop removed.
+        X_FORWARDED_PREFIX = "x-forwarded-prefix";
+        /// One address, as some proxies name the client.
+        X_REAL_IP = "x-real-ip";
+        /// The id that ties the log lines of one request together.
+        X_REQUEST_ID = "x-request-id";
+        /// How many attempts an answer took.
+        X_ARMIGER_ATTEMPTS = "x-armiger-attempts";
+        /// W3C Trace Context §3.2.
+        TRACEPARENT = "traceparent";
+        /// W3C Trace Context §3.3.
+        TRACESTATE = "tracestate";
+        /// Hop by hop in HTTP/1.0 practice; not in any standard for HTTP/1.1.
+        KEEP_ALIVE = "keep-alive";
+        /// A misnamed `Connection` some clients send to proxies.
+        PROXY_CONNECTION = "proxy-connection";
+        /// Part of the h2c upgrade (RFC 7540 §3.2.1), hop by hop.
+        HTTP2_SETTINGS = "http2-settings";
+        /// RFC 9209.
+        PROXY_STATUS = "proxy-status";
+        /// Remaining time of a gRPC call.
+        GRPC_TIMEOUT = "grpc-timeout";
+        /// Outcome of a gRPC call.
+        GRPC_STATUS = "grpc-status";
+        /// The words beside a `grpc-status`, percent-encoded.
+        GRPC_MESSAGE = "grpc-message";
+        /// One key for all attempts of the same unsafe request.
+        IDEMPOTENCY_KEY = "idempotency-key";
+        /// Structured rate limit state.
+        RATELIMIT = "ratelimit";
+        /// Structured rate limit policy.
+        RATELIMIT_POLICY = "ratelimit-policy";
+    }
+}
+
+/// Which of the names that matter a map holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(u32);
+
+macro_rules! seen {
+    ($($(#[$doc:meta])* $ident:ident = $bit:literal;)*) => {
+        impl Seen {
+            $($(#[$doc])* pub const $ident: Self = Self(1 << $bit);)*
+        }
+    };
+}
+
+seen! {
+    /// `Connection`.
+    CONNECTION = 0;
+    /// `Keep-Alive`.
+    KEEP_ALIVE = 1;
+    /// `Proxy-Connection`.
+    PROXY_CONNECTION = 2;
+    /// `Proxy-Authenticate`.
+    PROXY_AUTHENTICATE = 3;
+    /// `Proxy-Authorization`.
+    PROXY_AUTHORIZATION = 4;
+    /// `TE`.
+    TE = 5;
+    /// `Transfer-Encoding`.
+    TRANSFER_ENCODING = 6;
+    /// `Upgrade`.
+    UPGRADE = 7;
+    /// `HTTP2-Settings`.
+    HTTP2_SETTINGS = 8;
+    /// `Expect`.
+    EXPECT = 9;
+    /// `Host`.
+    HOST = 10;
+    /// `Authorization`.
+    AUTHORIZATION = 11;
+    /// `Content-Type`.
+    CONTENT_TYPE = 12;
+    /// `Content-Length`.
+    CONTENT_LENGTH = 13;
+    /// `Cookie`.
+    COOKIE = 14;
+    /// More than one line of `Cookie`.
+    COOKIE_CRUMBS = 15;
+    /// `Trailer`.
+    TRAILER = 16;
+    /// `Via`.
+    VIA = 17;
+    /// `Max-Forwards`.
+    MAX_FORWARDS = 18;
+    /// One of the names that say where a request came from: see `is_provenance`.
+    PROVENANCE = 19;
+    /// The same, spelled with an underscore.
+    LOOKALIKE = 20;
+}
+
+impl Seen {
+    const NOTHING: Self = Self(0);
+
+    /// Whether any of `other` is in it.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    const fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+/// Removed on every hop whatever the value (RFC 9110 §7.6.1, behind `Connection` itself). `Trailer` is not among them:
+/// trailers are forwarded, and hyper writes only those that `Trailer` announces.
+static HOP_BY_HOP: [(Seen, HeaderName); 9] = [
+    (Seen::KEEP_ALIVE, HeaderName::from_static("keep-alive")),
+    (Seen::PROXY_CONNECTION, HeaderName::from_static("proxy-connection")),
+    (Seen::PROXY_AUTHENTICATE, header::PROXY_AUTHENTICATE),
+    (Seen::PROXY_AUTHORIZATION, header::PROXY_AUTHORIZATION),
+    (Seen::TE, header::TE),
+    (Seen::TRANSFER_ENCODING, header::TRANSFER_ENCODING),
+    (Seen::UPGRADE, header::UPGRADE),
+    (Seen::HTTP2_SETTINGS, HeaderName::from_static("http2-settings")),
+    (Seen::EXPECT, header::EXPECT),
+];
+
+const ANY_HOP_BY_HOP: Seen = Seen::CONNECTION
+    .with(Seen::KEEP_ALIVE)
+    .with(Seen::PROXY_CONNECTION)
+    .with(Seen::PROXY_AUTHENTICATE)
+    .with(Seen::PROXY_AUTHORIZATION)
+    .with(Seen::TE)
+    .with(Seen::TRANSFER_ENCODING)
+    .with(Seen::UPGRADE)
+    .with(Seen::HTTP2_SETTINGS)
+    .with(Seen::EXPECT);
+
+/// What one name is to a hop. By length first: most headers are none of these and are done after one comparison.
+fn classify(name: &HeaderName) -> Seen {
+    let text = name.as_str();
+    let found = match (text.len(), text) {
+        (2, "te") => Seen::TE,
+        (3, "via") => Seen::VIA,
+        (4, "host") => Seen::HOST,
+        (6, "cookie") => Seen::COOKIE,
+        (6, "expect") => Seen::EXPECT,
+        (7, "upgrade") => Seen::UPGRADE,
+        (7, "trailer") => Seen::TRAILER,
+        (10, "connection") => Seen::CONNECTION,
+        (10, "keep-alive") => Seen::KEEP_ALIVE,
+        (12, "content-type") => Seen::CONTENT_TYPE,
+        (12, "max-forwards") => Seen::MAX_FORWARDS,
+        (13, "authorization") => Seen::AUTHORIZATION,
+        (14, "content-length") => Seen::CONTENT_LENGTH,
+        (14, "http2-settings") => Seen::HTTP2_SETTINGS,
+        (16, "proxy-connection") => Seen::PROXY_CONNECTION,
+        (17, "transfer-encoding") => Seen::TRANSFER_ENCODING,
+        (18, "proxy-authenticate") => Seen::PROXY_AUTHENTICATE,
+        (19, "proxy-authorization") => Seen::PROXY_AUTHORIZATION,
+        _ => Seen::NOTHING,
+    };
+    if found != Seen::NOTHING || !matches!(text.as_bytes().first(), Some(b'x' | b'f' | b't')) {
+        return found;
+    }
+    match provenance(text.as_bytes()) {
+        Some(Spelling::Exact) => Seen::PROVENANCE,
+        Some(Spelling::Underscored) => Seen::LOOKALIKE,
+        None => Seen::NOTHING,
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    Exact,
+    Underscored,
+}
+
+/// Whether a name says where a request came from, and how it is spelled.
+fn provenance(name: &[u8]) -> Option<Spelling> {
+    const NAMES: [&[u8]; 4] = [b"forwarded", b"x-real-ip", b"x-client-ip", b"true-client-ip"];
+    const FAMILIES: [&[u8]; 3] = [b"x-forwarded", b"x-armiger", b"x-original"];
+
+    let begins =
+        |known: &[u8]| name.len() >= known.len() && name.iter().zip(known).all(|(a, b)| same_to_a_gateway(*a, *b));
+    let is_named = NAMES.iter().any(|known| name.len() == known.len() && begins(known));
+    let is_kin = || {
+        let after = |family: &[u8]| name.get(family.len()).copied();
+        FAMILIES.iter().any(|family| begins(family) && matches!(after(family), None | Some(b'-' | b'_')))
+    };
+    (is_named || is_kin()).then(|| if name.contains(&b'_') { Spelling::Underscored } else { Spelling::Exact })
+}
+
+/// Gateways of the CGI family (RFC 3875 §4.1.18: `-` becomes `_`) cannot tell these two apart.
+const fn same_to_a_gateway(a: u8, b: u8) -> bool {
+    a == b || matches!((a, b), (b'_', b'-') | (b'-', b'_'))
+}
+
+/// Whether a name says where a request came from, and so is believed from trusted peers alone: `Forwarded`,
+/// `X-Forwarded-*`, `X-Real-IP`, `X-Client-IP`, `True-Client-IP`, `X-Original-*`, `X-Armiger-*`, or one of them with
+/// underscores.
+pub fn is_provenance(name: &HeaderName) -> bool {
+    classify(name).has(Seen::PROVENANCE.with(Seen::LOOKALIKE))
+}
+
+/// Whether `name` is another name than `of` but the same to a gateway that turns `-` into `_`: `X_User` for `X-User`.
+pub fn is_lookalike(name: &HeaderName, of: &HeaderName) -> bool {
+    let (name, of) = (name.as_str().as_bytes(), of.as_str().as_bytes());
+    name.len() == of.len() && name != of && name.iter().zip(of).all(|(a, b)| same_to_a_gateway(*a, *b))
+}
+
+/// What is wrong with the headers of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderFault {
+    /// This header must not come twice: the next reader might take the other one.
+    Duplicate(&'static str),
+    /// `Content-Length` is not one decimal number (RFC 9112 §6.3).
+    LengthInvalid,
+    /// Both `Content-Length` and `Transfer-Encoding` (RFC 9112 §6.1).
+    LengthAndCoding,
+    /// `Transfer-Encoding` is not just `chunked`.
+    CodingInvalid,
+    /// More lines than the limit.
+    TooMany,
+    /// More bytes than the limit, all lines together.
+    TooLarge,
+    /// One value is longer than the limit.
+    ValueTooLong,
+}
+
+impl HeaderFault {
+    /// The status it is answered with.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Self::TooMany | Self::TooLarge | Self::ValueTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// A stable word for logs and metrics.
+    pub const fn slug(self) -> &'static str {
+        match self {
+            Self::Duplicate(_) => "header_duplicate",
+            Self::LengthInvalid => "content_length_invalid",
+            Self::LengthAndCoding => "content_length_with_transfer_encoding",
+            Self::CodingInvalid => "transfer_encoding_invalid",
+            Self::TooMany => "headers_too_many",
+            Self::TooLarge => "headers_too_large",
+            Self::ValueTooLong => "header_value_too_long",
+        }
+    }
+}
+
+impl fmt::Display for HeaderFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Duplicate(name) => write!(f, "the header `{name}` comes more than once"),
+            Self::LengthInvalid => f.write_str("`content-length` is not one decimal number"),
+            Self::LengthAndCoding => f.write_str("both `content-length` and `transfer-encoding`"),
+            Self::CodingInvalid => f.write_str("`transfer-encoding` is not `chunked`"),
+            Self::TooMany => f.write_str("too many headers"),
+            Self::TooLarge => f.write_str("the headers are too large together"),
+            Self::ValueTooLong => f.write_str("one header is too long"),
+        }
+    }
+}
+
+impl std::error::Error for HeaderFault {}
+
+/// How much of headers a request may bring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Lines.
+    pub count: usize,
+    /// Bytes of all lines, each counted as `name: value\r\n`.
+    pub bytes: usize,
+    /// Bytes of the longest value.
+    pub value_bytes: usize,
+}
+
+/// What one walk over the headers of a request found.
+#[derive(Clone, Debug, Default)]
+pub struct Inspected {
+    /// The names that matter.
+    pub seen: Seen,
+    /// `Connection: close`.
+    pub connection_close: bool,
+    /// `Connection: upgrade`.
+    pub connection_upgrade: bool,
+    /// The value of `Upgrade`, when `Connection` names it and it comes once. Whether to honour it is for others.
+    pub upgrade: Option<HeaderValue>,
+    /// `TE` holds `trailers`.
+    pub te_trailers: bool,
+    /// `Expect` is `100-continue`. With [`Seen::EXPECT`] but without this, RFC 9110 §10.1.1 allows 417.
+    pub expect_continue: bool,
+    /// Lines.
+    pub count: usize,
+    /// Bytes of all lines, each counted as `name: value\r\n`.
+    pub bytes: usize,
+    /// Bytes of the longest value.
+    pub value_bytes: usize,
+    /// `Connection` names something beside `close`, `keep-alive` and what is removed anyway.
+    names_others: bool,
+}
+
+impl Inspected {
+    /// Whether the headers keep to `limits`.
+    ///
+    /// # Errors
+    /// The first limit that is passed; all are answered with 431 (RFC 6585 §5).
+    pub const fn within(&self, limits: &Limits) -> Result<(), HeaderFault> {
+        if self.count > limits.count {
+            Err(HeaderFault::TooMany)
+        } else if self.value_bytes > limits.value_bytes {
+            Err(HeaderFault::ValueTooLong)
+        } else if self.bytes > limits.bytes {
+            Err(HeaderFault::TooLarge)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn note_connection(&mut self, value: &HeaderValue) {
+        for option in options(value) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.connection_close = true;
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.connection_upgrade = true;
+            } else if !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"te") {
+                self.names_others = true;
+            }
+        }
+    }
+}
+
+/// Walks the headers of a request once: remembers what matters and refuses what two readers could take differently.
+///
+/// # Errors
+/// A `HeaderFault` of status 400. Limits are asked for with [`Inspected::within`].
+pub fn inspect_request(headers: &HeaderMap) -> Result<Inspected, HeaderFault> {
+    let mut found = Inspected::default();
+    let mut upgrade = None;
+    for (name, value) in headers {
+        found.count += 1;
+        found.bytes += name.as_str().len() + value.len() + 4;
+        found.value_bytes = found.value_bytes.max(value.len());
+        let kind = classify(name);
+        if kind == Seen::NOTHING {
+            continue;
+        }
+        let again = found.seen.has(kind);
+        found.seen.add(kind);
+        match kind {
+            Seen::CONNECTION => found.note_connection(value),
+            Seen::UPGRADE => upgrade = (!again).then_some(value),
+            Seen::TE => found.te_trailers |= options(value).any(is_trailers),
+            Seen::EXPECT => found.expect_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
+            Seen::COOKIE if again => found.seen.add(Seen::COOKIE_CRUMBS),
+            Seen::HOST if again => return Err(HeaderFault::Duplicate("host")),
+            Seen::AUTHORIZATION if again => return Err(HeaderFault::Duplicate("authorization")),
+            Seen::CONTENT_TYPE if again => return Err(HeaderFault::Duplicate("content-type")),
+            Seen::CONTENT_LENGTH if again => return Err(HeaderFault::Duplicate("content-length")),
+            Seen::CONTENT_LENGTH if !is_length(value.as_bytes()) => return Err(HeaderFault::LengthInvalid),
+            Seen::TRANSFER_ENCODING if again || !value.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+                return Err(HeaderFault::CodingInvalid);
+            }
+            _ => {}
+        }
+    }
+    if found.seen.has(Seen::CONTENT_LENGTH) && found.seen.has(Seen::TRANSFER_ENCODING) {
+        return Err(HeaderFault::LengthAndCoding);
+    }
+    if found.connection_upgrade {
+        found.upgrade = upgrade.cloned();
+    }
+    Ok(found)
+}
+
+/// Digits alone, and few enough for 64 bits.
+fn is_length(value: &[u8]) -> bool {
+    value.iter().all(u8::is_ascii_digit) && std::str::from_utf8(value).is_ok_and(|digits| digits.parse::<u64>().is_ok())
+}
+
+/// Whether an element of `TE` is `trailers`, with or without parameters (RFC 9110 §10.1.4).
+fn is_trailers(option: &[u8]) -> bool {
+    let token = option.split(|byte| *byte == b';').next().unwrap_or_default();
+    token.trim_ascii_end().eq_ignore_ascii_case(b"trailers")
+}
+
+/// The elements of a comma-separated value; empty ones are skipped (RFC 9110 §5.6.1.2).
+fn options(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
+}
+
+/// Removes from a request what belongs to the hop it came over: `Connection` and what it names, the hop-by-hop names,
+/// `Expect`, and underscore look-alikes of the provenance names (no sender has a lawful use for those).
+///
+/// `TE` stays as `trailers` when it held that. What `Connection` names is kept if armiger or the upstream relies on
+/// it: `Host`, `Content-Length`, `Authorization`, `Cookie` and everything of `is_provenance`. Headers are to be added
+/// after this call, so that no client can have them removed (CVE-2024-45410 is that mistake).
+pub fn strip_request(headers: &mut HeaderMap, inspected: &Inspected) {
+    if inspected.seen.has(ANY_HOP_BY_HOP) {
+        strip_hop_by_hop(headers, inspected.seen, inspected.names_others);
+        if inspected.te_trailers {
+            // The map just lost `te`, so there is room.
+            let _ = headers.try_insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+    }
+    if inspected.seen.has(Seen::LOOKALIKE) {
+        remove_where(headers, |name| classify(name) == Seen::LOOKALIKE);
+    }
+}
+
+/// Removes from a response what belongs to the hop it came over, with the rules of `strip_request`.
+///
+/// `Content-Length` goes when `Transfer-Encoding` overrode it (RFC 9112 §6.3), and is kept once when it came in several
+/// equal lines. `Set-Cookie`, `Date` and `Server` are never touched. A 101 needs its `Upgrade` read before.
+pub fn strip_response(headers: &mut HeaderMap) {
+    let mut found = Inspected::default();
+    let mut lengths = 0;
+    for (name, value) in &*headers {
+        let kind = classify(name);
+        found.seen.add(kind);
+        match kind {
+            Seen::CONNECTION => found.note_connection(value),
+            Seen::CONTENT_LENGTH => lengths += 1,
+            _ => {}
+        }
+    }
+    if found.seen.has(Seen::TRANSFER_ENCODING) && lengths > 0 {
+        headers.remove(header::CONTENT_LENGTH);
+    } else if lengths > 1
+        && let Some(first) = headers.get(header::CONTENT_LENGTH).cloned()
+    {
+        let _ = headers.try_insert(header::CONTENT_LENGTH, first);
+    }
+    if found.seen.has(ANY_HOP_BY_HOP) {
+        strip_hop_by_hop(headers, found.seen, found.names_others);
+    }
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap, seen: Seen, names_others: bool) {
+    if seen.has(Seen::CONNECTION) {
+        if names_others {
+            let named: SmallVec<[HeaderValue; 2]> = headers.get_all(header::CONNECTION).iter().cloned().collect();
+            named.iter().flat_map(options).for_each(|option| remove_named(headers, option));
+        }
+        headers.remove(header::CONNECTION);
+    }
+    for (bit, name) in &HOP_BY_HOP {
+        if seen.has(*bit) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Removes the header a `Connection` option names. What is no header name names nothing.
+fn remove_named(headers: &mut HeaderMap, option: &[u8]) {
+    const PROTECTED: Seen =
+        Seen::HOST.with(Seen::CONTENT_LENGTH).with(Seen::AUTHORIZATION).with(Seen::COOKIE).with(Seen::PROVENANCE);
+
+    if let Ok(name) = HeaderName::from_bytes(option)
+        && !classify(&name).has(PROTECTED)
+    {
+        headers.remove(name);
+    }
+}
+
+/// Removes every header whose name fits. Collects first: a header map has no `retain`.
+pub(super) fn remove_where(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -> bool) {
+    let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| fits(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Removes these headers and their underscore look-alikes: for names that only armiger may set, such as identity
+/// headers made from claims.
+pub fn remove_with_lookalikes(headers: &mut HeaderMap, names: &[HeaderName]) {
+    if !names.is_empty() {
+        remove_where(headers, |name| names.iter().any(|own| own == name || is_lookalike(name, own)));
+    }
+}
+
+/// Removes these headers: for names of a response that are meant for armiger or for nobody outside.
+pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Joins several lines of `Cookie` with `; ` (RFC 9113 §8.2.3), so that whoever reads the first reads all.
+pub fn join_cookies(headers: &mut HeaderMap, inspected: &Inspected) {
+    if !inspected.seen.has(Seen::COOKIE_CRUMBS) {
+        return;
+    }
+    let mut joined = Vec::new();
+    let mut is_sensitive = false;
+    for crumb in headers.get_all(header::COOKIE) {
+        if !joined.is_empty() {
+            joined.extend_from_slice(b"; ");
+        }
+        joined.extend_from_slice(crumb.as_bytes());
+        is_sensitive |= crumb.is_sensitive();
+    }
+    // Parts of lawful values make a lawful value, so neither step can fail.
+    if let Ok(mut value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        value.set_sensitive(is_sensitive);
+        let _ = headers.try_insert(header::COOKIE, value);
+    }
+}
+
+/// Takes one from `Max-Forwards` (RFC 9110 §7.6.2) and says whether the request may go on. For `OPTIONS` and `TRACE`
+/// alone; other methods ignore it. Absent or not a number: it may.
+pub fn spend_max_forwards(headers: &mut HeaderMap) -> bool {
+    let Entry::Occupied(mut entry) = headers.entry(header::MAX_FORWARDS) else {
+        return true;
+    };
+    let left = entry.get().to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match left.and_then(|text| text.parse::<u32>().ok()) {
+        Some(0) => return false,
+        Some(left) => {
+            entry.insert(HeaderValue::from(left - 1));
+        }
+        None => {}
+    }
+    true
+}
+
+/// A text that does not fit into a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValueTooLong;
+
+impl fmt::Display for ValueTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the text is too long for a header")
+    }
+}
+
+impl std::error::Error for ValueTooLong {}
+
+/// Any text as a header value of at most `max` bytes: printable ASCII as it is, all else in the form
+/// `UTF-8''%C3%A9` (RFC 8187 §3.2), so no text can end a line. A text that already looks like that form, or that has
+/// spaces at an end, is encoded too: the value always means the text and nothing else.
+///
+/// # Errors
+/// `ValueTooLong`: the value is never cut.
+pub fn encode_value(text: &str, max: usize) -> Result<HeaderValue, ValueTooLong> {
+    const MARK: &str = "UTF-8''";
+    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && text.trim_matches(' ').len() == text.len()
+        && !text.as_bytes().get(..MARK.len()).is_some_and(|start| start.eq_ignore_ascii_case(MARK.as_bytes()));
+    if text.len() > max {
+        return Err(ValueTooLong);
+    }
+    if is_plain {
+        return HeaderValue::from_str(text).map_err(|_| ValueTooLong);
+    }
+    let mut out = String::with_capacity(MARK.len() + text.len() * 2);
+    out.push_str(MARK);
+    for byte in text.bytes() {
+        // `attr-char` of RFC 8187 §3.2.1.
+        if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            super::path::push_escape(byte, &mut out);
+        }
+    }
+    if out.len() > max {
+        return Err(ValueTooLong);
+    }
+    HeaderValue::try_from(out).map_err(|_| ValueTooLong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn lines(headers: &HeaderMap) -> Vec<String> {
+        let mut lines: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    fn stripped(input: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = map(input);
+        let inspected = inspect_request(&headers).unwrap();
+        strip_request(&mut headers, &inspected);
+        lines(&headers)
+    }
+
+    #[test]
+    fn a_request_loses_what_belongs_to_the_hop() {
+        for name in [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "upgrade",
+            "http2-settings",
+            "expect",
+            "te",
+        ] {
+            assert_eq!(stripped(&[("accept", "a"), (name, "x"), ("host", "h")]), ["accept: a", "host: h"], "{name}");
+        }
+        assert_eq!(stripped(&[("transfer-encoding", "Chunked"), ("trailer", "x")]), ["trailer: x"]);
+    }
+
+    #[test]
+    fn a_response_loses_what_belongs_to_the_hop() {
+        let mut headers = map(&[
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authenticate", "Basic"),
+            ("upgrade", "h2c"),
+            ("date", "today"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2"),
+            ("trailer", "grpc-status"),
+            ("content-length", "3"),
+        ]);
+        strip_response(&mut headers);
+        assert_eq!(
+            lines(&headers),
+            ["content-length: 3", "date: today", "set-cookie: a=1", "set-cookie: b=2", "trailer: grpc-status"]
+        );
+    }
+
+    #[test]
+    fn a_response_keeps_one_length_or_none_beside_chunked() {
+        let mut headers = map(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
+        strip_response(&mut headers);
+        assert!(headers.is_empty());
+        let mut headers = map(&[("content-length", "3"), ("content-length", "3")]);
+        strip_response(&mut headers);
+        assert_eq!(lines(&headers), ["content-length: 3"]);
+    }
+
+    #[test]
+    fn what_connection_names_goes_too_in_any_case_and_line() {
+        let left = stripped(&[
+            ("connection", "X-One ,, x-TWO"),
+            ("connection", "close, x-three"),
+            ("x-one", "1"),
+            ("x-two", "2"),
+            ("x-two", "2b"),
+            ("x-three", "3"),
+            ("x-four", "4"),
+        ]);
+        assert_eq!(left, ["x-four: 4"]);
+    }
+
+    #[test]
+    fn connection_cannot_name_what_others_rely_on() {
+        for name in [
+            "host",
+            "content-length",
+            "authorization",
+            "cookie",
+            "forwarded",
+            "x-forwarded-for",
+            "x-forwarded-anything",
+            "x-real-ip",
+            "x-armiger-attempts",
+        ] {
+            let left = stripped(&[("connection", &name.to_uppercase()), (name, "1")]);
+            assert_eq!(left, [format!("{name}: 1")], "{name}");
+        }
+    }
+
+    #[test]
+    fn connection_options_that_are_no_names_are_ignored() {
+        assert_eq!(stripped(&[("connection", "x y, \"z\", é, @"), ("x-kept", "1")]), ["x-kept: 1"]);
+    }
+
+    #[test]
+    fn te_stays_for_trailers_alone() {
+        for (value, want) in [
+            ("trailers", vec!["te: trailers"]),
+            ("Trailers", vec!["te: trailers"]),
+            ("gzip;q=0.5, trailers", vec!["te: trailers"]),
+            ("trailers ;q=1", vec!["te: trailers"]),
+            ("gzip", vec![]),
+            ("trailersx", vec![]),
+        ] {
+            assert_eq!(stripped(&[("te", value), ("connection", "TE")]), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn lookalikes_of_provenance_names_never_pass() {
+        let left = stripped(&[
+            ("x_forwarded_for", "1"),
+            ("x-forwarded_for", "1"),
+            ("x_real_ip", "1"),
+            ("x_armiger_attempts", "1"),
+            ("x-forwarded-for", "kept"),
+            ("x_own_name", "kept"),
+        ]);
+        assert_eq!(left, ["x-forwarded-for: kept", "x_own_name: kept"]);
+    }
+
+    #[test]
+    fn provenance_names_are_known_by_family() {
+        for (name, want) in [
+            ("forwarded", true),
+            ("x-forwarded", true),
+            ("x-forwarded-client-cert", true),
+            ("x-original-url", true),
+            ("x-armiger-explain", true),
+            ("true-client-ip", true),
+            ("true_client_ip", true),
+            ("x-client-ip", true),
+            ("x-forwardedness", false),
+            ("x-originality", false),
+            ("forwarded-for", false),
+            ("x-real-ip2", false),
+            ("x-request-id", false),
+            ("x", false),
+        ] {
+            assert_eq!(is_provenance(&HeaderName::from_static(name)), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_lookalike_differs_in_underscores_alone() {
+        for (name, of, want) in [
+            ("x_user", "x-user", true),
+            ("x-user_id", "x-user-id", true),
+            ("x-user", "x_user", true),
+            ("x-user", "x-user", false),
+            ("x.user", "x-user", false),
+            ("xuser", "x-user", false),
+            ("x-user-id", "x-user", false),
+        ] {
+            let (name, of) = (HeaderName::from_static(name), HeaderName::from_static(of));
+            assert_eq!(is_lookalike(&name, &of), want, "{name} {of}");
+        }
+        let mut headers = map(&[("x-user", "1"), ("x-user", "2"), ("x_user", "3"), ("x-users", "kept")]);
+        remove_with_lookalikes(&mut headers, &[HeaderName::from_static("x-user")]);
+        assert_eq!(lines(&headers), ["x-users: kept"]);
+    }
+
+    #[test]
+    fn what_may_come_once_comes_once() {
+        use HeaderFault::*;
+        for (input, want) in [
+            (vec![("host", "a"), ("host", "a")], Duplicate("host")),
+            (vec![("authorization", "a"), ("authorization", "b")], Duplicate("authorization")),
+            (vec![("content-type", "a"), ("content-type", "b")], Duplicate("content-type")),
+            (vec![("content-length", "1"), ("content-length", "1")], Duplicate("content-length")),
+            (vec![("content-length", "1, 1")], LengthInvalid),
+            (vec![("content-length", "+1")], LengthInvalid),
+            (vec![("content-length", "")], LengthInvalid),
+            (vec![("content-length", "99999999999999999999")], LengthInvalid),
+            (vec![("content-length", "1"), ("transfer-encoding", "chunked")], LengthAndCoding),
+            (vec![("transfer-encoding", "gzip, chunked")], CodingInvalid),
+            (vec![("transfer-encoding", "chunked,")], CodingInvalid),
+            (vec![("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")], CodingInvalid),
+        ] {
+            let fault = inspect_request(&map(&input)).unwrap_err();
+            assert_eq!(fault, want, "{input:?}");
+            assert_eq!(fault.status(), StatusCode::BAD_REQUEST);
+        }
+        let lawful = [("accept", "a"), ("accept", "b"), ("cookie", "a"), ("cookie", "b"), ("content-length", "007")];
+        assert!(inspect_request(&map(&lawful)).is_ok());
+    }
+
+    #[test]
+    fn an_inspection_tells_what_a_request_asks_of_the_hop() {
+        let found = inspect_request(&map(&[
+            ("connection", "Upgrade, CLOSE"),
+            ("upgrade", "websocket"),
+            ("expect", "100-Continue"),
+            ("via", "1.1 x"),
+        ]))
+        .unwrap();
+        assert!(found.connection_close && found.connection_upgrade && found.expect_continue && !found.te_trailers);
+        assert_eq!(found.upgrade.unwrap(), "websocket");
+        assert!(found.seen.has(Seen::VIA) && !found.seen.has(Seen::PROVENANCE));
+
+        let unnamed = inspect_request(&map(&[("upgrade", "websocket")])).unwrap();
+        assert_eq!(unnamed.upgrade, None, "an upgrade that `connection` does not name is none");
+        let twice = map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]);
+        assert_eq!(inspect_request(&twice).unwrap().upgrade, None, "two wishes are none");
+        let odd = inspect_request(&map(&[("expect", "200-ok")])).unwrap();
+        assert!(odd.seen.has(Seen::EXPECT) && !odd.expect_continue);
+    }
+
+    #[test]
+    fn limits_are_counted_as_lines_on_the_wire() {
+        let found = inspect_request(&map(&[("host", "abc"), ("accept", "a"), ("accept", "bb")])).unwrap();
+        let roomy = Limits { count: 3, bytes: "host: abc\r\naccept: a\r\naccept: bb\r\n".len(), value_bytes: 3 };
+        assert_eq!(found.within(&roomy), Ok(()));
+        assert_eq!(found.within(&Limits { count: 2, ..roomy }), Err(HeaderFault::TooMany));
+        assert_eq!(found.within(&Limits { bytes: roomy.bytes - 1, ..roomy }), Err(HeaderFault::TooLarge));
+        assert_eq!(found.within(&Limits { value_bytes: 2, ..roomy }), Err(HeaderFault::ValueTooLong));
+        assert_eq!(HeaderFault::TooMany.status().as_u16(), 431);
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_line() {
+        for (input, want) in [
+            (vec![("cookie", "a=1"), ("cookie", "b=2"), ("cookie", "c=3")], vec!["cookie: a=1; b=2; c=3"]),
+            (vec![("cookie", "a=1; b=2")], vec!["cookie: a=1; b=2"]),
+            (vec![("accept", "x"), ("accept", "y")], vec!["accept: x", "accept: y"]),
+        ] {
+            let mut headers = map(&input);
+            let inspected = inspect_request(&headers).unwrap();
+            join_cookies(&mut headers, &inspected);
+            assert_eq!(lines(&headers), want);
+        }
+    }
+
+    #[test]
+    fn max_forwards_is_spent_down_to_nothing() {
+        for (value, goes_on, left) in
+            [("2", true, "1"), ("1", true, "0"), ("0", false, "0"), ("x", true, "x"), ("+3", true, "+3")]
+        {
+            let mut headers = map(&[("max-forwards", value)]);
+            assert_eq!(spend_max_forwards(&mut headers), goes_on, "{value}");
+            assert_eq!(headers[header::MAX_FORWARDS], left);
+        }
+        assert!(spend_max_forwards(&mut HeaderMap::new()));
+    }
+
+    #[test]
+    fn any_text_makes_one_header_value() {
+        for (text, want) in [
+            ("ada lovelace", "ada lovelace"),
+            ("é€", "UTF-8''%C3%A9%E2%82%AC"),
+            ("a\r\nx-admin: 1", "UTF-8''a%0D%0Ax-admin%3A%201"),
+            (" a", "UTF-8''%20a"),
+            ("utf-8''%61", "UTF-8''utf-8%27%27%2561"),
+            ("", ""),
+        ] {
+            assert_eq!(encode_value(text, 64).unwrap(), want, "{text}");
+        }
+        assert_eq!(encode_value("abcd", 3), Err(ValueTooLong));
+        assert_eq!(encode_value("é", 12), Err(ValueTooLong));
+    }
+
+    #[test]
+    fn every_hop_by_hop_name_has_its_bit() {
+        for (bit, name) in &HOP_BY_HOP {
+            assert_eq!(classify(name), *bit, "{name}");
+            assert!(ANY_HOP_BY_HOP.has(*bit));
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! HTTP without opinions: bodies, headers, paths, framing, refusals. No configuration, no state.
+
+pub mod body;
+pub mod forwarded;
+pub mod framing;
+pub mod headers;
+pub mod path;
+pub mod problem;

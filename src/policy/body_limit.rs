@@ -1,0 +1,57 @@
+//! `body_limit`: how long a request body may be on a route.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Policy, Scope, Stage};
+use crate::config::value::{ByteSize, Mode};
+use crate::exchange::{Exchange, Reason, Rejection, Verdict};
+use crate::http::body::Body;
+
+/// How long a request body may be. Longer is a 413: at once if the request announces its length, else when the bound
+/// is crossed.
+///
+/// The listener's `limits.body_max` holds as well; the lower of the two counts.
+///
+/// ```yaml
+/// body_limit: {max: 1MiB}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "BodyLimit")]
+pub struct Config {
+    /// The most bytes. `0B` allows no body at all.
+    pub max: ByteSize,
+    /// Whether it is enforced.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+impl Config {
+    pub(super) fn compile(&self, scope: &mut Scope<'_>) {
+        scope.add(Stage::Admit, self.mode, BodyLimit { max: self.max.get() });
+    }
+}
+
+/// Refuses bodies that are too long.
+pub struct BodyLimit {
+    max: u64,
+}
+
+impl Policy for BodyLimit {
+    async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
+        let Body::Received(received) = exchange.request.body() else { return Ok(Verdict::Pass) };
+        match received.announced() {
+            Some(length) if length > self.max => Err(Reason::BodyTooLarge.into()),
+            Some(_) => Ok(Verdict::Pass),
+            None => {
+                let max = self.max;
+                Ok(Verdict::amend(move |exchange| {
+                    if let Body::Received(received) = exchange.request.body_mut() {
+                        received.limit(max);
+                    }
+                }))
+            }
+        }
+    }
+}

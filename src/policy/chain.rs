@@ -1,0 +1,113 @@
+//! A route's policies, sorted by stage and asked in turn.
+
+use http::Response;
+
+use super::{AnyPolicy, Stage};
+use crate::config::value::Mode;
+use crate::exchange::{Exchange, Followups, Rejection, Verdict};
+use crate::http::body::Body;
+use crate::telemetry::metrics::PolicyMetrics;
+use crate::telemetry::record::{Enforcement, VerdictRow, VerdictWord};
+
+/// One compiled policy in its place.
+pub struct Link {
+    /// When it is asked.
+    pub stage: Stage,
+    /// Its key in the YAML.
+    pub name: &'static str,
+    /// Whether its word counts.
+    pub mode: Mode,
+    /// The policy.
+    pub policy: AnyPolicy,
+    /// Where its verdicts are counted.
+    pub metrics: PolicyMetrics,
+}
+
+/// A route's policies, in the order in which they are asked.
+#[derive(Default)]
+pub struct Chain {
+    links: Vec<Link>,
+    /// Where [`Stage::Prepare`] begins.
+    prepare: usize,
+}
+
+impl Chain {
+    /// Sorts the links by stage. Within a stage the order of the table stays.
+    pub fn new(mut links: Vec<Link>) -> Self {
+        links.retain(|link| link.mode != Mode::Off);
+        links.sort_by_key(|link| link.stage);
+        let prepare = links.partition_point(|link| link.stage < Stage::Prepare);
+        Self { links, prepare }
+    }
+
+    /// Whether a policy of this key is asked.
+    pub fn has(&self, name: &str) -> bool {
+        self.links.iter().any(|link| link.name == name)
+    }
+
+    /// Asks whether the request may go on, until a policy answers or rejects.
+    pub async fn admit(
+        &self,
+        exchange: &mut Exchange,
+        followups: &mut Followups,
+    ) -> Result<Option<Response<Body>>, Rejection> {
+        ask(&self.links[..self.prepare], exchange, followups).await
+    }
+
+    /// Asks what the upstream must see, once armiger has written its own headers: these policies have the last word.
+    pub async fn prepare(
+        &self,
+        exchange: &mut Exchange,
+        followups: &mut Followups,
+    ) -> Result<Option<Response<Body>>, Rejection> {
+        ask(&self.links[self.prepare..], exchange, followups).await
+    }
+}
+
+/// A policy in shadow is asked like any other and its word is recorded; nothing else comes of it.
+async fn ask(
+    links: &[Link],
+    exchange: &mut Exchange,
+    followups: &mut Followups,
+) -> Result<Option<Response<Body>>, Rejection> {
+    for link in links {
+        let verdict = link.policy.on_request(exchange).await;
+        link.record(exchange, &verdict);
+        if link.mode == Mode::Shadow {
+            continue;
+        }
+        match verdict? {
+            Verdict::Pass => {}
+            Verdict::Amend(amendment) => {
+                if let Some(change) = amendment.request {
+                    change(exchange);
+                }
+                if let Some(followup) = amendment.response {
+                    followups.push(followup);
+                }
+            }
+            Verdict::Answer(response) => return Ok(Some(response)),
+        }
+    }
+    Ok(None)
+}
+
+impl Link {
+    fn record(&self, exchange: &mut Exchange, verdict: &Result<Verdict, Rejection>) {
+        let (word, reason) = match verdict {
+            Ok(Verdict::Pass) => (VerdictWord::Pass, None),
+            Ok(Verdict::Amend(_)) => (VerdictWord::Amend, None),
+            Ok(Verdict::Answer(_)) => (VerdictWord::Answer, None),
+            Err(rejection) => (VerdictWord::Reject, Some(rejection.reason.slug())),
+        };
+        let mode = if self.mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce };
+        self.metrics.count(word);
+        exchange.closing.record.verdicts.push(VerdictRow {
+            policy: self.name,
+            stage: self.stage.name(),
+            verdict: word,
+            reason,
+            mode,
+        });
+    }
+}

@@ -1,0 +1,273 @@
+//! `headers`: what is set, added, renamed and removed on the way in and on the way out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Policy, Scope, Stage};
+use crate::config::value::Mode;
+use crate::config::{Issue, KeyPath};
+use crate::exchange::template::Template;
+use crate::exchange::{Exchange, Rejection, Verdict};
+
+/// What is changed on headers: `request` on those that the upstream sees, `response` on those that the client sees,
+/// refusals included.
+///
+/// Within each, `rename` comes first, then `remove`, then `set`, then `add`.
+///
+/// ```yaml
+/// headers:
+///   request:
+///     set: {x-order: "${path.id}", x-client: "${client.address}"}
+///     remove: [cookie]
+///   response:
+///     remove: [x-powered-by]
+/// ```
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Headers")]
+pub struct Config {
+    /// On the request, after all other policies had their say.
+    pub request: Edits,
+    /// On the response.
+    pub response: Edits,
+    /// Whether it is enforced.
+    pub mode: Mode,
+}
+
+/// Changes to one set of headers.
+///
+/// Values are text with `${path.NAME}` (a parameter of the route's path, percent-encoded as it came), `${request.id}`,
+/// `${request.method}`, `${request.host}`, `${request.path}`, `${client.address}`, `${route.name}` in it; `$${` stands
+/// for `${`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "HeaderEdits")]
+pub struct Edits {
+    /// Old name to new name; what stood under the new name is replaced. Nothing happens where the old one is absent.
+    pub rename: BTreeMap<String, String>,
+    /// Names.
+    pub remove: Vec<String>,
+    /// Name to value; what stood there is replaced.
+    pub set: BTreeMap<String, String>,
+    /// Name to value; what stands there stays.
+    pub add: BTreeMap<String, String>,
+}
+
+impl Config {
+    pub(super) fn compile(&self, scope: &mut Scope<'_>) {
+        let path = scope.path();
+        let request = self.request.compile(&path.key("request"), scope);
+        let response = self.response.compile(&path.key("response"), scope);
+        if request.is_empty() && response.is_empty() {
+            scope.issue(Issue::new(path, "changes nothing").hint(
+                "give `set`, `add`, `remove` or `rename` under `request` or `response`, or write `headers: off`",
+            ));
+            return;
+        }
+        // The response's half is asked first, so that it also has its word on what later policies refuse.
+        if !response.is_empty() {
+            scope.add(Stage::Preflight, self.mode, Headers::Response(Arc::new(response)));
+        }
+        if !request.is_empty() {
+            scope.add(Stage::Prepare, self.mode, Headers::Request(Arc::new(request)));
+        }
+    }
+}
+
+impl Edits {
+    fn compile(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Plan {
+        let mut plan = Plan::default();
+        for (from, to) in &self.rename {
+            let at = path.key("rename").key(from);
+            if let (Some(from), Some(to)) = (name(from, &at, scope), name(to, &at, scope)) {
+                plan.rename.push((from, to));
+            }
+        }
+        for (place, text) in self.remove.iter().enumerate() {
+            plan.remove.extend(name(text, &path.key("remove").index(place), scope));
+        }
+        for (key, values, compiled) in [("set", &self.set, &mut plan.set), ("add", &self.add, &mut plan.add)] {
+            for (text, template) in values {
+                let at = path.key(key).key(text);
+                let Some(name) = name(text, &at, scope) else { continue };
+                compiled.extend(value(template, &at, scope).map(|value| (name, value)));
+            }
+        }
+        plan
+    }
+}
+
+/// A header name that may be changed. Those that frame the message belong to each hop.
+fn name(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        scope.issue(
+            Issue::new(at.clone(), format!("`{text}` is no header name"))
+                .hint("use letters, digits and hyphens, such as `x-request-source`"),
+        );
+        return None;
+    };
+    let hint = match name.as_str() {
+        "host" => "set `proxy.host` of the route instead",
+        "content-length" | "transfer-encoding" | "connection" | "keep-alive" | "proxy-connection" | "te"
+        | "trailer" | "upgrade" | "expect" => {
+            "leave it out: it belongs to each connection and armiger writes it itself"
+        }
+        _ => return Some(name),
+    };
+    scope.issue(Issue::new(at.clone(), format!("`{text}` cannot be changed")).hint(hint));
+    None
+}
+
+fn value(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<Value> {
+    let template = match Template::value(text, scope.params) {
+        Ok(template) => template,
+        Err(error) => {
+            let mut issue = Issue::new(at.clone(), error.message);
+            if let Some(hint) = error.hint {
+                issue = issue.hint(hint);
+            }
+            scope.issue(issue);
+            return None;
+        }
+    };
+    let Some(constant) = template.constant() else { return Some(Value::Made(template)) };
+    let value = HeaderValue::from_str(constant).ok();
+    if value.is_none() {
+        scope.issue(
+            Issue::new(at.clone(), "is no header value").hint("use printable ASCII characters, without line breaks"),
+        );
+    }
+    value.map(Value::Fixed)
+}
+
+enum Value {
+    Fixed(HeaderValue),
+    Made(Template),
+}
+
+impl Value {
+    /// `None` if what the request brings cannot stand in a header.
+    fn of(&self, exchange: &Exchange) -> Option<HeaderValue> {
+        match self {
+            Self::Fixed(value) => Some(value.clone()),
+            Self::Made(template) => HeaderValue::try_from(template.render(exchange)).ok(),
+        }
+    }
+}
+
+/// Compiled edits.
+#[derive(Default)]
+pub struct Plan {
+    rename: Vec<(HeaderName, HeaderName)>,
+    remove: Vec<HeaderName>,
+    set: Vec<(HeaderName, Value)>,
+    add: Vec<(HeaderName, Value)>,
+}
+
+/// The values of a plan for one exchange.
+type Values = Vec<Option<HeaderValue>>;
+
+impl Plan {
+    fn is_empty(&self) -> bool {
+        self.rename.is_empty() && self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
+    fn values(&self, exchange: &Exchange) -> Values {
+        self.set.iter().chain(&self.add).map(|(_, value)| value.of(exchange)).collect()
+    }
+
+    fn apply(&self, headers: &mut HeaderMap, values: Values) {
+        for (from, to) in &self.rename {
+            let moved: Vec<HeaderValue> = headers.get_all(from).iter().cloned().collect();
+            if !moved.is_empty() {
+                headers.remove(from);
+                headers.remove(to);
+                for value in moved {
+                    headers.append(to.clone(), value);
+                }
+            }
+        }
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        let mut values = values.into_iter();
+        for (name, _) in &self.set {
+            // A value that cannot be written leaves nothing behind: the client's own copy must not take its place.
+            match values.next().flatten() {
+                Some(value) => headers.insert(name.clone(), value),
+                None => headers.remove(name),
+            };
+        }
+        for (name, _) in &self.add {
+            if let Some(value) = values.next().flatten() {
+                headers.append(name.clone(), value);
+            }
+        }
+    }
+}
+
+/// Changes headers on the way in or on the way out.
+pub enum Headers {
+    /// Those that the upstream sees.
+    Request(Arc<Plan>),
+    /// Those that the client sees.
+    Response(Arc<Plan>),
+}
+
+impl Policy for Headers {
+    async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
+        Ok(match self {
+            Self::Request(plan) => {
+                let values = plan.values(exchange);
+                let plan = plan.clone();
+                Verdict::amend(move |exchange| plan.apply(exchange.request.headers_mut(), values))
+            }
+            Self::Response(plan) => {
+                let values = plan.values(exchange);
+                let plan = plan.clone();
+                Verdict::followup(move |response| plan.apply(response.headers_mut(), values))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(text: &'static str) -> Value {
+        Value::Fixed(HeaderValue::from_static(text))
+    }
+
+    #[test]
+    fn rename_remove_set_add_happen_in_this_order() {
+        let plan = Plan {
+            rename: vec![(HeaderName::from_static("old"), HeaderName::from_static("new"))],
+            remove: vec![HeaderName::from_static("gone")],
+            set: vec![(HeaderName::from_static("gone"), fixed("again"))],
+            add: vec![(HeaderName::from_static("new"), fixed("more"))],
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("old", HeaderValue::from_static("kept"));
+        headers.insert("new", HeaderValue::from_static("replaced"));
+        headers.insert("gone", HeaderValue::from_static("x"));
+        plan.apply(&mut headers, vec![Some(HeaderValue::from_static("again")), Some(HeaderValue::from_static("more"))]);
+        let all: Vec<&str> = headers.get_all("new").iter().filter_map(|value| value.to_str().ok()).collect();
+        assert_eq!(all, ["kept", "more"]);
+        assert_eq!(headers.get("gone").map(HeaderValue::as_bytes), Some(b"again".as_slice()));
+        assert!(!headers.contains_key("old"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_written_leaves_no_copy_of_the_clients() {
+        let plan = Plan { set: vec![(HeaderName::from_static("x-user"), fixed("unused"))], ..Plan::default() };
+        let mut headers = HeaderMap::new();
+        headers.insert("x-user", HeaderValue::from_static("forged"));
+        plan.apply(&mut headers, vec![None]);
+        assert!(!headers.contains_key("x-user"));
+    }
+}

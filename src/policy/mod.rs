@@ -1,0 +1,31 @@
+//! What a route demands. Start reading here: one file per policy, and one row each in the table below.
+
+mod body_limit;
+pub mod chain;
+mod cors;
+mod headers;
+mod ip_filter;
+pub mod scope;
+pub mod stage;
+mod table;
+
+use crate::exchange::{Exchange, Rejection, Verdict};
+pub use chain::Chain;
+pub use scope::Scope;
+pub use stage::Stage;
+
+/// A demand that a route makes.
+///
+/// It is asked once per exchange, sees all of it and changes nothing: what it wants changed stands in its verdict.
+pub trait Policy {
+    /// Passes, answers or rejects.
+    fn on_request(&self, exchange: &Exchange) -> impl Future<Output = Result<Verdict, Rejection>>;
+}
+
+table::policies! {
+    // YAML key   type
+    body_limit => BodyLimit,
+    cors       => Cors,
+    headers    => Headers,
+    ip_filter  => IpFilter,
+}

@@ -1,0 +1,64 @@
+//! What a policy's compile step may see: where it stands, the route's parameters, and where to put what it made.
+
+use super::chain::Link;
+use super::{AnyPolicy, Chain, Stage};
+use crate::config::value::Mode;
+use crate::config::{Issue, Issues, KeyPath};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::record::Enforcement;
+
+/// The surroundings of a policy block while it is compiled.
+pub struct Scope<'a> {
+    /// The names of the route's path parameters, in their order.
+    pub params: &'a [Box<str>],
+    route: &'a str,
+    metrics: &'a Metrics,
+    /// Where a block of this key stands in the file: on the route, or under `defaults`.
+    place: &'a dyn Fn(&str) -> KeyPath,
+    issues: &'a mut Issues,
+    links: Vec<Link>,
+    block: Option<(&'static str, KeyPath)>,
+}
+
+impl<'a> Scope<'a> {
+    /// A scope for the policies of one route.
+    pub fn new(
+        route: &'a str,
+        params: &'a [Box<str>],
+        metrics: &'a Metrics,
+        place: &'a dyn Fn(&str) -> KeyPath,
+        issues: &'a mut Issues,
+    ) -> Self {
+        Self { params, route, metrics, place, issues, links: Vec::new(), block: None }
+    }
+
+    /// Compiles one block in its place.
+    pub(super) fn within(&mut self, key: &'static str, compile: impl FnOnce(&mut Self)) {
+        self.block = Some((key, (self.place)(key)));
+        compile(self);
+        self.block = None;
+    }
+
+    /// The place of the block that is being compiled.
+    pub fn path(&self) -> KeyPath {
+        self.block.as_ref().map_or_else(KeyPath::root, |(_, path)| path.clone())
+    }
+
+    /// Reports something wrong in the block.
+    pub fn issue(&mut self, issue: Issue) {
+        self.issues.push(issue);
+    }
+
+    /// Puts a compiled policy into its place in the chain.
+    pub fn add(&mut self, stage: Stage, mode: Mode, policy: impl Into<AnyPolicy>) {
+        let name = self.block.as_ref().map_or("", |(key, _)| key);
+        let enforcement = if mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce };
+        let metrics = self.metrics.policy(self.route, name, enforcement);
+        self.links.push(Link { stage, name, mode, policy: policy.into(), metrics });
+    }
+
+    /// The chain of what was added.
+    pub fn finish(self) -> Chain {
+        Chain::new(self.links)
+    }
+}

@@ -1,0 +1,26 @@
+//! The order in which policies are asked. The only place where it is decided.
+
+/// A fixed point in the order. Policies of one stage are asked in the alphabetical order of their keys.
+///
+/// The order in the YAML file has no say: an address limit that somebody wrote below an expensive check would protect
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// A browser's question whether it may ask (CORS). Carries no credentials, so nothing else can be asked of it.
+    Preflight,
+    /// Is this worth any work? Needs no identity and costs little.
+    Admit,
+    /// What must the upstream see? Asked last, so that no rejected request pays for it.
+    Prepare,
+}
+
+impl Stage {
+    /// Its name in logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Admit => "admit",
+            Self::Prepare => "prepare",
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! From a raw request to an exchange, or to the reason why it is none.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, Request, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::Worker;
+use crate::exchange::{Client, Exchange, Hop, Reason, Rejection};
+use crate::http::body::{Body, Received};
+use crate::http::forwarded;
+use crate::http::headers::{self, Seen, name};
+use crate::http::path::{self, Held};
+use crate::snapshot::ListenerPlan;
+use crate::snapshot::pattern::normalise_host;
+use crate::telemetry::finish::Occupancy;
+use crate::telemetry::trace::{RequestId, TraceContext};
+
+/// Where requests come in: a connection of a listener.
+pub struct Inlet {
+    /// The listener's plan.
+    pub plan: Arc<ListenerPlan>,
+    /// Requests in flight on the listener, over all workers.
+    pub in_flight: Arc<Occupancy>,
+    /// What armiger tells the next hop about this one.
+    pub hop: Rc<Hop>,
+    /// Who opened the connection.
+    pub peer: SocketAddr,
+    /// The peer is a trusted proxy.
+    pub is_trusted: bool,
+}
+
+/// Takes a request in. There is always an exchange, for refusals are logged and counted like anything else; the second
+/// value tells whether it may go on, and what its path holds that a route must allow.
+pub(super) fn take_in(
+    worker: &Worker,
+    inlet: &Inlet,
+    request: Request<Incoming>,
+    now: Instant,
+) -> (Exchange, Result<Held, Rejection>) {
+    let (head, incoming) = request.into_parts();
+    let body = if incoming.is_end_stream() {
+        Body::Empty
+    } else {
+        let mut received = Received::new(incoming, inlet.plan.config.limits.body_max.get());
+        if head.version == Version::HTTP_2 {
+            // On HTTP/1.1 the gate below hyper watches for pauses.
+            received.watch(worker.wheel.timer(), inlet.plan.config.timeouts.body_idle.get());
+        }
+        Body::Received(received)
+    };
+    let inbound = match &body {
+        Body::Received(received) => Some(received.inbound().clone()),
+        _ => None,
+    };
+    let mut exchange = Exchange {
+        request: Request::from_parts(head, body),
+        client: Client { peer: inlet.peer, address: inlet.peer.ip().to_canonical(), is_trusted: inlet.is_trusted },
+        normal_path: None,
+        params: Default::default(),
+        started: now,
+        deadline: now,
+        inbound,
+        wheel: worker.wheel.clone(),
+        trace: None,
+        hop: inlet.hop.clone(),
+        form: None,
+        closing: worker.begin(now, inlet),
+    };
+    let held = check(worker, inlet, &mut exchange);
+    (exchange, held)
+}
+
+fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held, Rejection> {
+    let limits = &inlet.plan.config.limits;
+    let inspected = headers::inspect_request(exchange.request.headers());
+    identify(worker, inlet, exchange);
+    let inspected = inspected
+        .map_err(|fault| Rejection::from(Reason::BadHeader).detail(format!("The request is refused: {fault}.")))?;
+    // The gate counted on HTTP/1.1; on HTTP/2 only the bytes are counted below us.
+    if inspected.count > usize::from(limits.headers_max) {
+        return Err(Reason::HeadersTooLarge.into());
+    }
+    if inspected.seen.has(Seen::COOKIE_CRUMBS) {
+        headers::join_cookies(exchange.request.headers_mut(), &inspected);
+    }
+    if inspected.seen.has(Seen::VIA)
+        && let Some(via) = &exchange.hop.via
+        && forwarded::via_loops(exchange.request.headers(), via.pseudonym())
+    {
+        return Err(Reason::LoopDetected.into());
+    }
+    headers::strip_request(exchange.request.headers_mut(), &inspected);
+    if !exchange.closing.occupy(&inlet.in_flight, limits.in_flight_max) {
+        return Err(Reason::Overloaded.into());
+    }
+    host(exchange)?;
+    // TRACE reflects credentials, and CONNECT opens a tunnel: neither is for a reverse proxy (RFC 9110 §9.3.8, §9.3.6).
+    if matches!(*exchange.request.method(), Method::TRACE | Method::CONNECT) {
+        return Err(Reason::MethodNotAllowed.into());
+    }
+    if let Body::Received(received) = exchange.request.body()
+        && received.announced().is_some_and(|length| length > limits.body_max.get())
+    {
+        return Err(Reason::BodyTooLarge.into());
+    }
+    normalise(exchange)
+}
+
+/// Who asks, under which id, as part of which trace. Comes first, so that refusals are logged under it too.
+fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) {
+    let headers = exchange.request.headers_mut();
+    let mut id = None;
+    if inlet.is_trusted {
+        exchange.client.address = forwarded::client_address(inlet.peer.ip(), headers, &inlet.plan.trust);
+        forwarded::clean_unvouched(headers, inlet.plan.trust.source);
+        id = headers.get(&name::X_REQUEST_ID).and_then(RequestId::from_inbound);
+    } else {
+        forwarded::clean(headers);
+    }
+    if headers.contains_key(&name::TRACEPARENT) {
+        let mut trace = TraceContext::continue_or_start(headers);
+        // A caller that sent a trace wants one, even if its header was broken. Without any header the back end decides:
+        // a context of ours would override its sampler.
+        trace.sampled |= !trace.continued;
+        exchange.trace = Some(trace);
+    }
+    let record = &mut exchange.closing.record;
+    record.request_id = Some(id.unwrap_or_else(|| RequestId::new(record.time)));
+    record.trace_id = exchange.trace.map_or([0; 16], |trace| trace.trace_id);
+    record.client = Some(exchange.client.address);
+    record.method = exchange.request.method().clone();
+    record.version = exchange.request.version();
+    let request = &exchange.request;
+    record.set_host(crate::exchange::host_of(request.headers(), request.uri()).as_bytes());
+    record.set_path(request.uri().path().as_bytes());
+    worker.log.note(record, request);
+}
+
+/// Exactly one host, and a valid one (RFC 9112 §3.2, RFC 9113 §8.3.1).
+fn host(exchange: &mut Exchange) -> Result<(), Rejection> {
+    let (uri, headers) = (exchange.request.uri(), exchange.request.headers());
+    let named = headers.get(header::HOST);
+    match (uri.authority(), named) {
+        (Some(authority), named) => {
+            if exchange.request.version() == Version::HTTP_2
+                && named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+            {
+                return Err(Rejection::from(Reason::BadHost).detail("`:authority` and `host` differ."));
+            }
+            if normalise_host(authority.as_str()).is_none() {
+                return Err(Reason::BadHost.into());
+            }
+            // The target's authority is what counts, and the upstream must see the same (RFC 9112 §3.2.2).
+            let value = http::HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadHost)?;
+            exchange.request.headers_mut().insert(header::HOST, value);
+            Ok(())
+        }
+        (None, Some(host)) => match host.to_str().ok().and_then(normalise_host) {
+            Some(_) => Ok(()),
+            None => Err(Reason::BadHost.into()),
+        },
+        // HTTP/1.0 knew no `Host`.
+        (None, None) if exchange.request.version() == Version::HTTP_10 => Ok(()),
+        (None, None) => Err(Reason::BadHost.into()),
+    }
+}
+
+/// Brings the path into its one form. What is routed is what policies see and upstreams get.
+fn normalise(exchange: &mut Exchange) -> Result<Held, Rejection> {
+    let raw = exchange.request.uri().path();
+    if raw == "*" && *exchange.request.method() == Method::OPTIONS {
+        return Ok(Held::NONE);
+    }
+    let normal = path::normalise(raw).map_err(|error| Rejection::from(Reason::BadPath).detail(error.detail()))?;
+    let held = normal.held;
+    if let std::borrow::Cow::Owned(path) = normal.path {
+        exchange.closing.record.set_path(path.as_bytes());
+        exchange.normal_path = Some(path);
+    }
+    Ok(held)
+}

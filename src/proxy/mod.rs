@@ -1,0 +1,126 @@
+//! The walk of a request: intake, route, pipeline, finish. Short on purpose: read it to know armiger.
+
+mod intake;
+mod pipeline;
+pub mod worker;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::exchange::{self, Exchange, Reason, Rejection};
+use crate::http::body::Body;
+use crate::http::framing::Violation;
+use crate::http::headers::name;
+use crate::http::problem::Form;
+use crate::snapshot::Route;
+use crate::snapshot::pattern::normalise_host;
+use crate::snapshot::router::{Missed, Query};
+use crate::telemetry::finish::Finish;
+use crate::telemetry::trace::RequestId;
+pub use intake::Inlet;
+pub use worker::Worker;
+
+/// Answers one request.
+pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incoming>) -> Response<Finish> {
+    let now = Instant::now();
+    let (mut exchange, taken) = intake::take_in(&worker, &inlet, request, now);
+    let found = taken.and_then(|held| {
+        if exchange.path() == "*" {
+            return Ok(None);
+        }
+        let route = find(&worker, &mut exchange)?;
+        if held.minus(route.path_allow).is_empty() { Ok(Some(route)) } else { Err(Reason::BadPath.into()) }
+    });
+    let mut response = match found {
+        Ok(Some(route)) => {
+            exchange.deadline = now + route.timeout;
+            exchange.closing.routed(&route.name, &route.metrics);
+            pipeline::run(&route, &mut exchange, &worker.pools).await
+        }
+        // `OPTIONS *` asks about armiger itself (RFC 9110 §9.3.7).
+        Ok(None) => no_content(),
+        Err(rejection) => exchange.refuse(rejection),
+    };
+    if let Some(id) = &exchange.closing.record.request_id {
+        response.headers_mut().insert(&name::X_REQUEST_ID, id.to_header_value());
+    }
+    let Exchange { closing, inbound, .. } = exchange;
+    let (head, body) = response.into_parts();
+    let body = Finish::new(closing, body, head.status, inbound);
+    Response::from_parts(head, body)
+}
+
+/// Refuses a request whose head was never understood, so that there is no exchange; it is logged and counted all the
+/// same.
+pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<Body> {
+    let reason = match violation.status() {
+        408 => Reason::RequestTimeout,
+        414 => Reason::TargetTooLong,
+        431 => Reason::HeadersTooLarge,
+        501 => Reason::NotImplemented,
+        505 => Reason::BadVersion,
+        _ => Reason::BadFraming,
+    };
+    let mut closing = worker.begin(Instant::now(), inlet);
+    let id = RequestId::new(closing.record.time);
+    closing.record.client = Some(inlet.peer.ip().to_canonical());
+    closing.rejected(reason.slug());
+    closing.answered(reason.status());
+    closing.record.complete = true;
+    let mut response = exchange::refusal(Rejection::from(reason).detail(violation.detail()), Form::Json, id.as_str());
+    response.headers_mut().insert(&name::X_REQUEST_ID, id.to_header_value());
+    closing.record.request_id = Some(id);
+    response
+}
+
+fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// Finds the route, and where its parameters stand.
+fn find(worker: &Worker, exchange: &mut Exchange) -> Result<Arc<Route>, Rejection> {
+    let mut reader = worker.reader.borrow_mut();
+    let router = &reader.load().router;
+    // `Host` was checked by intake; a request that names none (HTTP/1.0) is routed by its path alone.
+    let host = normalise_host(exchange.host()).unwrap_or_default();
+    let mut query = Query {
+        host: &host,
+        path: exchange.path(),
+        method: exchange.request.method(),
+        headers: exchange.headers(),
+        query: exchange.request.uri().query(),
+    };
+    // A preflight asks on behalf of another method, and is answered by the route which that method takes.
+    let asked =
+        exchange.is_preflight().then(|| exchange.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)).flatten();
+    if let Some(asked) = asked.and_then(|asked| Method::from_bytes(asked.as_bytes()).ok())
+        && let Ok(found) = router.find(&Query { method: &asked, ..query })
+        && found.target.chain.has("cors")
+    {
+        let (route, params) = (found.target.clone(), found.params);
+        exchange.params = params;
+        return Ok(route);
+    }
+    query.method = exchange.request.method();
+    match router.find(&query) {
+        Ok(found) => {
+            let (route, params) = (found.target.clone(), found.params);
+            exchange.params = params;
+            Ok(route)
+        }
+        Err(Missed::NoRoute) => Err(Reason::NoRoute.into()),
+        Err(Missed::Method(allowed)) => {
+            let mut rejection = Rejection::from(Reason::MethodNotAllowed);
+            if let Ok(allowed) = HeaderValue::try_from(allowed.to_string()) {
+                rejection = rejection.header(header::ALLOW, allowed);
+            }
+            Err(rejection)
+        }
+    }
+}

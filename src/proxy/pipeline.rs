@@ -1,0 +1,87 @@
+//! Asks the policies, acts, and lets the policies have their last word.
+
+use std::pin::pin;
+use std::task::Poll;
+
+use http::{Response, header};
+
+use crate::exchange::{Exchange, Followups, Reason, Rejection};
+use crate::http::body::Body;
+use crate::http::forwarded;
+use crate::http::headers::name;
+use crate::snapshot::Route;
+use crate::telemetry::trace::RequestId;
+use crate::upstream::Pools;
+
+/// Runs one exchange on its route.
+///
+/// Follow-ups run on every response, refusals included: a browser must see CORS headers on a 401.
+pub(super) async fn run(route: &Route, exchange: &mut Exchange, pools: &Pools) -> Response<Body> {
+    let mut followups = Followups::default();
+    let outcome = in_time(route, exchange, pools, &mut followups).await;
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(rejection) => exchange.refuse(rejection),
+    };
+    followups.run(&mut response);
+    response
+}
+
+/// Walks the route until its deadline. What is still going on then is dropped, and so ended.
+async fn in_time(
+    route: &Route,
+    exchange: &mut Exchange,
+    pools: &Pools,
+    followups: &mut Followups,
+) -> Result<Response<Body>, Rejection> {
+    let mut timer = exchange.wheel.timer();
+    let deadline = exchange.deadline;
+    let mut walk = pin!(walk(route, exchange, pools, followups));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = walk.as_mut().poll(cx) {
+            return Poll::Ready(outcome);
+        }
+        // Armed only now: an answer that needs no waiting costs no timer.
+        if !timer.is_armed() {
+            timer.arm_at(deadline);
+        }
+        timer.poll_expired(cx).map(|()| Err(Reason::DeadlineExceeded.into()))
+    })
+    .await
+}
+
+async fn walk(
+    route: &Route,
+    exchange: &mut Exchange,
+    pools: &Pools,
+    followups: &mut Followups,
+) -> Result<Response<Body>, Rejection> {
+    if let Some(answer) = route.chain.admit(exchange, followups).await? {
+        return Ok(answer);
+    }
+    if route.action.forwards() {
+        introduce(exchange);
+    }
+    if let Some(answer) = route.chain.prepare(exchange, followups).await? {
+        return Ok(answer);
+    }
+    route.action.run(exchange, pools).await
+}
+
+/// Writes what the next hop should know of this one: who asked, for what, and under which id.
+fn introduce(exchange: &mut Exchange) {
+    let id = exchange.closing.record.request_id.as_ref().map(RequestId::to_header_value);
+    let version = exchange.request.version();
+    let headers = exchange.request.headers_mut();
+    let host = headers.get(header::HOST).cloned();
+    forwarded::append(headers, &exchange.hop.forwarded, host.as_ref());
+    if let Some(via) = &exchange.hop.via {
+        via.append(headers, version);
+    }
+    if let Some(id) = id {
+        headers.insert(&name::X_REQUEST_ID, id);
+    }
+    if let Some(trace) = &exchange.trace {
+        trace.write_to(headers);
+    }
+}

@@ -1,0 +1,53 @@
+//! What a worker owns: the state that no other thread touches.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Inlet;
+use crate::snapshot::Reader;
+use crate::telemetry::finish::{Closing, Logger};
+use crate::timer::Wheel;
+use crate::upstream::Pools;
+
+/// One thread's share of armiger.
+pub struct Worker {
+    /// The snapshot in force.
+    pub reader: RefCell<Reader>,
+    /// Connections to upstreams.
+    pub pools: Pools,
+    /// Timers.
+    pub wheel: Wheel,
+    /// Where exchanges are logged.
+    pub log: Rc<Logger>,
+    wall: Cell<(Instant, SystemTime)>,
+}
+
+impl Worker {
+    /// A worker with these.
+    pub fn new(reader: Reader, pools: Pools, wheel: Wheel, log: Rc<Logger>) -> Self {
+        Self { reader: RefCell::new(reader), pools, wheel, log, wall: Cell::new(wall_clock()) }
+    }
+
+    /// Begins the record of an exchange.
+    pub(super) fn begin(&self, now: Instant, inlet: &Inlet) -> Box<Closing> {
+        self.log.begin(now, self.wall(now), &inlet.plan.name)
+    }
+
+    /// The time of day at `now`. The system's clock is asked once a second, and counted on from there.
+    fn wall(&self, now: Instant) -> SystemTime {
+        let (at, time) = self.wall.get();
+        let since = now.saturating_duration_since(at);
+        if since < Duration::from_secs(1) {
+            return time + since;
+        }
+        let fresh = wall_clock();
+        self.wall.set(fresh);
+        fresh.1
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that asks for the time of day on behalf of requests")]
+fn wall_clock() -> (Instant, SystemTime) {
+    (Instant::now(), SystemTime::now())
+}

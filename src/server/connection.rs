@@ -1,0 +1,340 @@
+//! One connection: which protocol it speaks, and its exchanges until it ends.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use super::gate::{Gate, GateState, GateTimeouts};
+use super::listener::Accepted;
+use super::rt::{LocalExecutor, Rewound};
+use super::worker::Shared;
+use crate::exchange::Hop;
+use crate::http::body::{Body, BodyError};
+use crate::http::forwarded::{self, Scheme};
+use crate::http::framing::{HeadLimits, Violation};
+use crate::proxy::{self, Inlet};
+use crate::telemetry::finish::Finish;
+
+/// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// hyper's read buffer grows up to this, so that long bodies come in few reads.
+const READ_BUFFER_MAX: usize = 256 * 1024;
+
+/// Streams that a client may open and reset before we have seen them: more is an attack (CVE-2023-44487).
+const PENDING_RESETS_MAX: usize = 20;
+
+/// Streams that a client may make us reset (CVE-2025-8671).
+const LOCAL_RESETS_MAX: usize = 64;
+
+/// How long an HTTP/2 client may leave a ping unanswered.
+const PING_WAIT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
+    let Accepted { stream, peer, listening, place } = accepted;
+    // Without it a small answer may wait for the client's acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let mut stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "connection could not be watched"),
+    };
+    let plan = listening.plan.clone();
+    let inlet = Rc::new(Inlet {
+        in_flight: listening.in_flight.clone(),
+        hop: Rc::new(Hop {
+            forwarded: forwarded::Hop::new(peer.ip(), Scheme::Http, listening.address.port()),
+            via: plan.via.clone(),
+        }),
+        peer,
+        is_trusted: plan.trust.trusts(peer.ip()),
+        plan,
+    });
+    match open(shared, &mut stream, &inlet).await {
+        Some((Protocol::Http1, prefix)) => serve_http1(shared, stream, prefix, inlet).await,
+        Some((Protocol::Http2, prefix)) => serve_http2(shared, stream, prefix, inlet, peer).await,
+        None => {}
+    }
+    drop(place);
+}
+
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Waits for the first bytes and tells from them what the client speaks. Nothing is allocated as long as it is silent.
+async fn open(shared: &Shared, stream: &mut TcpStream, inlet: &Inlet) -> Option<(Protocol, Vec<u8>)> {
+    let mut timer = shared.worker.wheel.timer();
+    timer.arm(inlet.plan.config.timeouts.request_headers.get());
+    let mut prefix = Vec::new();
+    loop {
+        tokio::select! {
+            biased;
+            readable = stream.readable() => readable.ok()?,
+            () = shared.stopped(), if prefix.is_empty() => return None,
+            () = timer.expired() => {
+                shared.metrics.limit_hit("request_headers");
+                return None;
+            }
+        }
+        let mut bytes = [0; 2048];
+        match stream.try_read(&mut bytes) {
+            Ok(0) => return None,
+            Ok(length) => prefix.extend_from_slice(&bytes[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+            Err(_) => return None,
+        }
+        if prefix.starts_with(PREFACE) {
+            return Some((Protocol::Http2, prefix));
+        }
+        if !PREFACE.starts_with(&prefix) {
+            return Some((Protocol::Http1, prefix));
+        }
+    }
+}
+
+// === HTTP/1.1 ===
+
+async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, inlet: Rc<Inlet>) {
+    let (limits, timeouts) = (&inlet.plan.config.limits, &inlet.plan.config.timeouts);
+    let state = Rc::new(GateState::default());
+    let gate = Gate::new(
+        stream,
+        prefix,
+        HeadLimits {
+            headers_max: limits.headers_max.into(),
+            bytes_max: limits.header_bytes_max.get() as usize,
+            target_max: limits.target_bytes_max.get() as usize,
+        },
+        GateTimeouts {
+            request_headers: timeouts.request_headers.get(),
+            body_idle: timeouts.body_idle.get(),
+            keep_alive: timeouts.keep_alive.get(),
+        },
+        &shared.worker.wheel,
+        &shared.scratch,
+        state.clone(),
+    );
+    let requests_max = u64::from(limits.requests_max);
+    let service = service_fn(|request: Request<Incoming>| {
+        let handled = proxy::handle(shared.worker.clone(), inlet.clone(), request);
+        let (shared, state) = (shared.clone(), state.clone());
+        async move {
+            let mut response = handled.await;
+            let is_last = state.requests() >= requests_max || state.violation().is_some() || shared.is_stopping();
+            if is_last {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response.map(|body| Watched { body, state }))
+        }
+    });
+    let mut connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_headers(usize::from(limits.headers_max) + 1)
+        .max_buf_size(READ_BUFFER_MAX.max(limits.header_bytes_max.get() as usize + 1))
+        .serve_connection(gate, service);
+    let ended = {
+        let mut stopped = pin!(shared.stopped());
+        let mut is_told = false;
+        poll_fn(|cx| {
+            if !is_told && stopped.as_mut().poll(cx).is_ready() {
+                is_told = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            Pin::new(&mut connection).poll(cx)
+        })
+        .await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %inlet.peer, %error, "connection broke");
+    }
+    if let Some(violation) = state.refusal() {
+        let response = proxy::refuse(&shared.worker, &inlet, violation);
+        let mut gate = connection.into_parts().io;
+        if let Err(error) = gate.refuse(&rendered(response)).await {
+            tracing::debug!(peer = %inlet.peer, %error, "refusal was not read");
+        }
+    }
+    if let Some(limit) = state.violation().and_then(limit_of) {
+        shared.metrics.limit_hit(limit);
+    }
+}
+
+/// The configured bound that a violation is about.
+fn limit_of(violation: Violation) -> Option<&'static str> {
+    match violation {
+        Violation::HeadTimeout => Some("request_headers"),
+        Violation::BodyTimeout | Violation::WriteTimeout => Some("body_idle"),
+        _ => match violation.status() {
+            431 => Some("header_bytes_max"),
+            414 => Some("target_bytes_max"),
+            _ => None,
+        },
+    }
+}
+
+/// A refusal as bytes. hyper has left the connection when it is sent.
+fn rendered(response: Response<Body>) -> Vec<u8> {
+    let (head, body) = response.into_parts();
+    let body = match body {
+        Body::Full(bytes) => bytes,
+        _ => Bytes::new(),
+    };
+    let mut out = format!(
+        "HTTP/1.1 {} {}\r\ncontent-length: {}\r\nconnection: close\r\n",
+        head.status.as_str(),
+        head.status.canonical_reason().unwrap_or(""),
+        body.len()
+    )
+    .into_bytes();
+    for (name, value) in &head.headers {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&body);
+    out
+}
+
+/// A response body that tells the gate when the next request may come in.
+struct Watched {
+    body: Finish,
+    state: Rc<GateState>,
+}
+
+impl http_body::Body for Watched {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.state.exchange_finished();
+    }
+}
+
+// === HTTP/2 ===
+
+async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, inlet: Rc<Inlet>, peer: SocketAddr) {
+    let (limits, timeouts) = (inlet.plan.config.limits.clone(), inlet.plan.config.timeouts.clone());
+    let streams = Rc::new(Streams::default());
+    let service = service_fn({
+        let (shared, inlet, streams) = (shared.clone(), inlet.clone(), streams.clone());
+        move |request: Request<Incoming>| {
+            let handled = proxy::handle(shared.worker.clone(), inlet.clone(), request);
+            let stream = Stream::open(&streams);
+            async move { Ok::<_, Infallible>(handled.await.map(|body| Counted { body, _stream: stream })) }
+        }
+    });
+    let connection = http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max.get()).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .keep_alive_interval(timeouts.body_idle.get())
+        .keep_alive_timeout(PING_WAIT)
+        .serve_connection(TokioIo::new(Rewound::new(stream, prefix)), service);
+    let mut connection = pin!(connection);
+    let mut stopped = pin!(shared.stopped());
+    let mut idle = shared.worker.wheel.timer();
+    let mut is_told = false;
+    let ended = poll_fn(|cx| {
+        let polled = connection.as_mut().poll(cx);
+        if polled.is_ready() || is_told {
+            return polled;
+        }
+        if streams.open.get() > 0 {
+            idle.disarm();
+        } else if !idle.is_armed() {
+            idle.arm(timeouts.keep_alive.get());
+        }
+        if stopped.as_mut().poll(cx).is_ready()
+            || idle.poll_expired(cx).is_ready()
+            || streams.opened.get() >= u64::from(limits.requests_max)
+        {
+            is_told = true;
+            connection.as_mut().graceful_shutdown();
+            return connection.as_mut().poll(cx);
+        }
+        Poll::Pending
+    })
+    .await;
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "connection broke");
+    }
+}
+
+/// The streams of a connection.
+#[derive(Default)]
+struct Streams {
+    open: Cell<usize>,
+    opened: Cell<u64>,
+}
+
+struct Stream(Rc<Streams>);
+
+impl Stream {
+    fn open(streams: &Rc<Streams>) -> Self {
+        streams.open.set(streams.open.get() + 1);
+        streams.opened.set(streams.opened.get() + 1);
+        Self(streams.clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
+
+/// A response body that counts as an open stream.
+struct Counted {
+    body: Finish,
+    _stream: Stream,
+}
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

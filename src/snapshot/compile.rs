@@ -1,0 +1,462 @@
+//! From what the user wrote to what runs: the only place that sees both.
+//!
+//! Reports everything that is wrong at once. Touches no network and starts no task, so `armiger check` is safe
+//! anywhere.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+
+use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
+use super::router::{Matcher, Router, Rule};
+use super::{Document, ListenerPlan, Route, Snapshot};
+use crate::action::{Action, Proxy, Redirect, Respond};
+use crate::config::issue::{Source, suggest};
+use crate::config::listener::{ForwardedHeader, Listener};
+use crate::config::route::{self, PathAllow};
+use crate::config::{Issue, Issues, KeyPath};
+use crate::http::forwarded::{self, Trust, Via};
+use crate::http::path::Held;
+use crate::policy::{Blocks, Chain, Scope};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{Plan, Upstream};
+
+/// How long an exchange may take where nobody says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Makes the plan of a document, or tells all that is wrong with it.
+///
+/// `source` is the file that the document came from: what could not be read of it was reported already, and is not
+/// reported again as missing.
+pub fn compile(
+    document: Document,
+    source: &Source,
+    version: u64,
+    metrics: &Metrics,
+    issues: &mut Issues,
+) -> Option<Snapshot> {
+    let root = KeyPath::root();
+    let listeners = listeners(&document.listeners, &root.key("listeners"), issues);
+    access_log(&document, &root.key("access_log"), issues);
+    let upstreams = upstreams(&document, &root.key("upstreams"), metrics, issues);
+    let router = routes(&document, source, &upstreams, metrics, issues);
+    if document.listeners.is_empty() && !source.is_lost(&root.key("listeners")) {
+        issues.push(
+            Issue::new(root.key("listeners"), "names no listener, so nobody could connect")
+                .hint("add one: `- {name: http, address: 127.0.0.1:8080}`"),
+        );
+    }
+    if !issues.is_empty() {
+        return None;
+    }
+    Some(Snapshot {
+        version,
+        router: router?,
+        listeners,
+        upstreams: upstreams.len(),
+        access_log: document.access_log.clone(),
+        document,
+    })
+}
+
+// === listeners ===
+
+fn listeners(configs: &[Listener], path: &KeyPath, issues: &mut Issues) -> Vec<Arc<ListenerPlan>> {
+    let mut names = HashMap::new();
+    let mut addresses = HashMap::new();
+    let mut plans = Vec::with_capacity(configs.len());
+    for (place, config) in configs.iter().enumerate() {
+        let path = path.index(place);
+        name(&config.name, "listener", &path, &mut names, issues);
+        if config.address.port() != 0
+            && let Some(first) = addresses.insert(config.address, path.key("address"))
+        {
+            issues.push(
+                Issue::new(path.key("address"), format!("{} is taken by another listener", config.address))
+                    .related(first, "taken here")
+                    .hint("give each listener an address of its own"),
+            );
+        }
+        let proxies = config.trusted_proxies.iter().enumerate().filter_map(|(place, text)| {
+            forwarded::parse_network(text)
+                .map_err(|message| {
+                    issues.push(
+                        Issue::new(path.key("trusted_proxies").index(place), message)
+                            .hint("write a network such as `10.0.0.0/8`, or an address"),
+                    );
+                })
+                .ok()
+        });
+        let trust = Trust {
+            proxies: proxies.collect(),
+            source: match config.client_address.header {
+                ForwardedHeader::XForwardedFor => forwarded::Source::XForwardedFor,
+                ForwardedHeader::Forwarded => forwarded::Source::Forwarded,
+            },
+            hops: config.client_address.hops,
+        };
+        let via = match config.via.as_str() {
+            "off" => None,
+            name => {
+                let via = Via::new(name);
+                if via.is_none() {
+                    issues.push(
+                        Issue::new(path.key("via"), format!("`{name}` cannot stand in `Via`"))
+                            .hint("use letters, digits, `-`, `.` and `_`, or `off`"),
+                    );
+                }
+                via
+            }
+        };
+        bounds(config, &path, issues);
+        plans.push(Arc::new(ListenerPlan { config: config.clone(), name: config.name.as_str().into(), trust, via }));
+    }
+    plans
+}
+
+fn bounds(config: &Listener, path: &KeyPath, issues: &mut Issues) {
+    let limits = &config.limits;
+    let at = path.key("limits");
+    for (key, value) in [
+        ("connections_max", u64::from(limits.connections_max)),
+        ("headers_max", u64::from(limits.headers_max)),
+        ("requests_max", u64::from(limits.requests_max)),
+        ("in_flight_max", u64::from(limits.in_flight_max)),
+        ("streams_max", u64::from(limits.streams_max)),
+    ] {
+        if value == 0 {
+            issues.push(Issue::new(at.key(key), "is 0, so no request could pass").hint("the least is 1"));
+        }
+    }
+    if limits.headers_max > 1000 {
+        issues.push(Issue::new(at.key("headers_max"), "is too many").hint("the most is 1000"));
+    }
+    for (key, size, least, most) in [
+        ("header_bytes_max", limits.header_bytes_max.get(), 1 << 10, 1 << 20),
+        ("target_bytes_max", limits.target_bytes_max.get(), 256, 65_534),
+    ] {
+        if size < least || size > most {
+            issues.push(
+                Issue::new(at.key(key), "is out of bounds")
+                    .hint(format!("choose from {least}B to {}KiB", most.div_ceil(1024))),
+            );
+        }
+    }
+    let timeouts = &config.timeouts;
+    for (key, duration) in [
+        ("request_headers", timeouts.request_headers),
+        ("body_idle", timeouts.body_idle),
+        ("keep_alive", timeouts.keep_alive),
+    ] {
+        positive(duration.get(), &path.key("timeouts").key(key), issues);
+    }
+}
+
+/// A wait of nothing is never meant, and one of years is no bound.
+fn positive(duration: Duration, path: &KeyPath, issues: &mut Issues) {
+    if duration < Duration::from_millis(1) {
+        issues.push(Issue::new(path.clone(), "is too short").hint("the least is 1ms"));
+    } else if duration > Duration::from_secs(24 * 3600) {
+        issues.push(Issue::new(path.clone(), "is too long").hint("the most is 24h"));
+    }
+}
+
+/// Checks a name, and that it is used once.
+fn name(name: &str, what: &str, path: &KeyPath, seen: &mut HashMap<String, KeyPath>, issues: &mut Issues) {
+    let at = path.key("name");
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > 100 || !name.bytes().all(fits) {
+        issues.push(
+            Issue::new(at.clone(), format!("`{name}` is no {what} name"))
+                .hint("use 1 to 100 letters, digits, `-`, `_` and `.`: it becomes a label of metrics"),
+        );
+    }
+    if let Some(first) = seen.insert(name.to_owned(), at.clone()) {
+        issues.push(
+            Issue::new(at, format!("another {what} is called `{name}`"))
+                .related(first, "first used here")
+                .hint("give each its own name"),
+        );
+    }
+}
+
+fn access_log(document: &Document, path: &KeyPath, issues: &mut Issues) {
+    let log = &document.access_log;
+    if !(0.0..=1.0).contains(&log.sample) {
+        issues
+            .push(Issue::new(path.key("sample"), format!("{} is no share", log.sample)).hint("choose from 0.0 to 1.0"));
+    }
+    for (place, text) in log.headers.iter().enumerate() {
+        if HeaderName::from_bytes(text.as_bytes()).is_err() {
+            issues.push(Issue::new(path.key("headers").index(place), format!("`{text}` is no header name")));
+        }
+    }
+}
+
+// === upstreams ===
+
+fn upstreams(
+    document: &Document,
+    path: &KeyPath,
+    metrics: &Metrics,
+    issues: &mut Issues,
+) -> BTreeMap<String, Option<Arc<Upstream>>> {
+    let mut compiled = BTreeMap::new();
+    for (slot, (key, config)) in document.upstreams.iter().enumerate() {
+        let path = path.key(key);
+        let plan = Plan::compile(config, path, issues);
+        let upstream = plan.map(|plan| Arc::new(Upstream::new(key.as_str().into(), slot, plan, metrics.upstream(key))));
+        compiled.insert(key.clone(), upstream);
+    }
+    compiled
+}
+
+// === routes ===
+
+fn routes(
+    document: &Document,
+    source: &Source,
+    upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
+    metrics: &Metrics,
+    issues: &mut Issues,
+) -> Option<Router<Arc<Route>>> {
+    let mut names = HashMap::new();
+    let mut rules = Vec::with_capacity(document.routes.len());
+    // The rule's place differs from the route's once a route did not compile.
+    let mut places = Vec::with_capacity(document.routes.len());
+    for (place, config) in document.routes.iter().enumerate() {
+        let path = KeyPath::root().key("routes").index(place);
+        name(&config.name, "route", &path, &mut names, issues);
+        let matcher = matcher(&config.matches, source, &path.key("match"), issues);
+        let params: Vec<Box<str>> = matcher.as_ref().map_or_else(Vec::new, |matcher| matcher.path.names().to_vec());
+        let chain = chain(config, &document.defaults.policies, &params, &path, metrics, issues);
+        let action = action(config, source, upstreams, &params, &path, issues);
+        let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
+        let timeout_at =
+            if config.timeout.is_some() { path.key("timeout") } else { KeyPath::root().key("defaults").key("timeout") };
+        positive(timeout, &timeout_at, issues);
+        let (Some(matcher), Some(action)) = (matcher, action) else { continue };
+        let route = Route {
+            name: config.name.as_str().into(),
+            chain,
+            action,
+            timeout,
+            path_allow: allowed(&config.matches.path_allow),
+            metrics: metrics.route(&config.name),
+        };
+        rules.push(Rule { matcher, target: Arc::new(route) });
+        places.push(path);
+    }
+    match Router::build(rules) {
+        Ok(router) => Some(router),
+        Err(conflicts) => {
+            for conflict in conflicts {
+                let (first, second) = (&places[conflict.first], &places[conflict.second]);
+                issues.push(
+                    Issue::new(second.key("match"), conflict.kind.message())
+                        .related(first.key("match"), "the other one")
+                        .hint(conflict.kind.hint()),
+                );
+            }
+            None
+        }
+    }
+}
+
+fn allowed(list: &[PathAllow]) -> Held {
+    let one = |allow: &PathAllow| match allow {
+        PathAllow::EncodedSlash => Held::ENCODED_SLASH,
+        PathAllow::EncodedNul => Held::ENCODED_NUL,
+        PathAllow::Backslash => Held::BACKSLASH,
+        PathAllow::Semicolon => Held::SEMICOLON,
+    };
+    list.iter().map(one).collect()
+}
+
+fn chain(
+    config: &route::Route<Blocks>,
+    defaults: &Blocks,
+    params: &[Box<str>],
+    path: &KeyPath,
+    metrics: &Metrics,
+    issues: &mut Issues,
+) -> Chain {
+    let place = |key: &str| {
+        let owner = if config.policies.gives(key) { path.clone() } else { KeyPath::root().key("defaults") };
+        owner.key("policies").key(key)
+    };
+    let mut scope = Scope::new(&config.name, params, metrics, &place, issues);
+    config.policies.or(defaults).compile(&mut scope);
+    scope.finish()
+}
+
+fn action(
+    config: &route::Route<Blocks>,
+    source: &Source,
+    upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
+    params: &[Box<str>],
+    path: &KeyPath,
+    issues: &mut Issues,
+) -> Option<Action> {
+    let given: Vec<&str> = [
+        ("proxy", config.proxy.is_some()),
+        ("respond", config.respond.is_some()),
+        ("redirect", config.redirect.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(key, is_given)| is_given.then_some(key))
+    .collect();
+    match given.as_slice() {
+        [] => {
+            if ["proxy", "respond", "redirect"].iter().any(|key| source.is_lost(&path.key(*key))) {
+                return None;
+            }
+            issues.push(
+                Issue::new(path.clone(), "says nothing about what to do")
+                    .hint("add one action: `proxy`, `respond` or `redirect`"),
+            );
+            return None;
+        }
+        [_] => {}
+        [first, rest @ ..] => {
+            for &key in rest {
+                issues.push(
+                    Issue::new(path.key(key), format!("`{key}` beside `{first}`: a route does one thing"))
+                        .related(path.key(*first), "the other action")
+                        .hint("keep one of them"),
+                );
+            }
+            return None;
+        }
+    }
+    if let Some(proxy) = &config.proxy {
+        let path = path.key("proxy");
+        let Some(upstream) = upstreams.get(&proxy.upstream) else {
+            if source.is_lost(&KeyPath::root().key("upstreams").key(&proxy.upstream)) {
+                return None;
+            }
+            let mut issue = Issue::new(path.key("upstream"), format!("no upstream is called `{}`", proxy.upstream));
+            if !upstreams.is_empty() {
+                issue = issue.related(KeyPath::root().key("upstreams"), "upstreams stand here");
+            }
+            issues.push(match suggest(&proxy.upstream, upstreams.keys().map(String::as_str)) {
+                Some(near) => issue.hint(format!("did you mean `{near}`?")),
+                None => issue.hint("add it under `upstreams`, or name one that is there"),
+            });
+            return None;
+        };
+        return Proxy::compile(proxy, upstream.clone()?, params, &path, issues).map(Action::Proxy);
+    }
+    if let Some(respond) = &config.respond {
+        return Respond::compile(respond, &path.key("respond"), issues).map(Action::Respond);
+    }
+    let redirect = config.redirect.as_ref()?;
+    Redirect::compile(redirect, params, &path.key("redirect"), issues).map(Action::Redirect)
+}
+
+// === matches ===
+
+fn matcher(config: &route::Match, source: &Source, path: &KeyPath, issues: &mut Issues) -> Option<Matcher> {
+    let before = issues.len();
+    let hosts = config
+        .hosts
+        .iter()
+        .enumerate()
+        .filter_map(|(place, text)| taken(HostPattern::parse(text), || path.key("hosts").index(place), issues));
+    let hosts = hosts.collect();
+    let pattern = path_pattern(config, source, path, issues);
+    let mut methods = Vec::with_capacity(config.methods.len());
+    for (place, text) in config.methods.iter().enumerate() {
+        let at = path.key("methods").index(place);
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => issues.push(
+                Issue::new(at, format!("`{text}` is not in capitals, and methods are told apart by case"))
+                    .hint(format!("write `{}`", text.to_ascii_uppercase())),
+            ),
+            Ok(method) if method == Method::CONNECT || method == Method::TRACE => {
+                issues.push(Issue::new(at, format!("{method} is never passed on")).hint("leave it out"));
+            }
+            Ok(method) => methods.push(method),
+            Err(_) => issues.push(Issue::new(at, format!("`{text}` is no method"))),
+        }
+    }
+    let mut headers = Vec::with_capacity(config.headers.len());
+    for (text, is) in &config.headers {
+        let at = path.key("headers").key(text);
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) => headers.extend(value_match(name, is, &at, issues)),
+            Err(_) => issues.push(Issue::new(at, format!("`{text}` is no header name"))),
+        }
+    }
+    let values = |key: &str, given: &BTreeMap<String, route::ValueMatch>, issues: &mut Issues| {
+        let at = path.key(key);
+        given.iter().filter_map(|(name, is)| value_match(name.clone(), is, &at.key(name), issues)).collect()
+    };
+    let query = values("query", &config.query, issues);
+    let cookies = values("cookies", &config.cookies, issues);
+    let path = pattern?;
+    (issues.len() == before).then_some(Matcher { hosts, path, methods, headers, query, cookies })
+}
+
+fn path_pattern(config: &route::Match, source: &Source, path: &KeyPath, issues: &mut Issues) -> Option<PathPattern> {
+    let given = [("path", &config.path), ("path_prefix", &config.path_prefix), ("path_regex", &config.path_regex)];
+    let mut given = given.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?)));
+    let Some((key, text)) = given.next() else {
+        if ["path", "path_prefix", "path_regex"].iter().any(|key| source.is_lost(&path.key(*key))) {
+            return None;
+        }
+        issues.push(
+            Issue::new(path.clone(), "names no path")
+                .hint("add `path`, `path_prefix` or `path_regex`; `path: \"/{rest...}\"` takes every path"),
+        );
+        return None;
+    };
+    for (other, _) in given {
+        issues.push(
+            Issue::new(path.key(other), format!("`{other}` beside `{key}`: a match has one path"))
+                .related(path.key(key), "the other one")
+                .hint("keep one of them"),
+        );
+    }
+    let parsed = match key {
+        "path" => PathPattern::parse(text),
+        "path_prefix" => PathPattern::prefix(text),
+        _ => PathPattern::regex(text),
+    };
+    taken(parsed, || path.key(key), issues)
+}
+
+fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &mut Issues) -> Option<ValueMatch<N>> {
+    let given = [
+        ("exact", config.exact.is_some()),
+        ("prefix", config.prefix.is_some()),
+        ("regex", config.regex.is_some()),
+        ("present", config.present.is_some()),
+    ];
+    let given: Vec<&str> = given.into_iter().filter_map(|(key, is_given)| is_given.then_some(key)).collect();
+    if given.len() != 1 {
+        let message = if given.is_empty() { "says nothing about the value" } else { "says more than one thing" };
+        issues
+            .push(Issue::new(path.clone(), message).hint("give just one of `exact`, `prefix`, `regex` and `present`"));
+        return None;
+    }
+    let is = if let Some(text) = &config.exact {
+        Is::Exact(text.clone())
+    } else if let Some(text) = &config.prefix {
+        Is::Prefix(text.clone())
+    } else if let Some(text) = &config.regex {
+        taken(Is::regex(text), || path.key("regex"), issues)?
+    } else if config.present == Some(true) {
+        Is::Present
+    } else {
+        Is::Absent
+    };
+    Some(ValueMatch { name, is })
+}
+
+/// The value, or an issue at its place.
+fn taken<T>(result: Result<T, PatternError>, at: impl FnOnce() -> KeyPath, issues: &mut Issues) -> Option<T> {
+    result.map_err(|error| issues.push(Issue::new(at(), error.message()).hint(error.hint()))).ok()
+}

@@ -1,0 +1,101 @@
+//! The running plan: immutable, replaced whole.
+
+pub mod compile;
+pub mod pattern;
+pub mod router;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::action::Action;
+use crate::config;
+use crate::config::listener::Listener;
+use crate::config::observe::AccessLog;
+use crate::http::path::Held;
+use crate::policy::{Blocks, Chain};
+use crate::telemetry::metrics::RouteMetrics;
+pub use compile::compile;
+use router::Router;
+
+/// What the user wrote, policies included.
+pub type Document = config::Document<Blocks>;
+
+/// What a request uses.
+pub struct Snapshot {
+    /// Counts up with each configuration that is applied.
+    pub version: u64,
+    /// Which route a request takes.
+    pub router: Router<Arc<Route>>,
+    /// What to listen on, in the order of the file.
+    pub listeners: Vec<Arc<ListenerPlan>>,
+    /// How many upstreams there are: the size of each worker's pools.
+    pub upstreams: usize,
+    /// What is logged.
+    pub access_log: AccessLog,
+    /// The document that it was made of, for `/config`. Secrets show masked.
+    pub document: Document,
+}
+
+/// A route, ready to run.
+pub struct Route {
+    /// What logs and metrics call it.
+    pub name: Arc<str>,
+    /// Its policies.
+    pub chain: Chain,
+    /// What it does.
+    pub action: Action,
+    /// How long until the head of the answer must be there.
+    pub timeout: Duration,
+    /// What its paths may hold that is refused elsewhere.
+    pub path_allow: Held,
+    /// Where it is counted.
+    pub metrics: RouteMetrics,
+}
+
+/// A listener, ready to run.
+pub struct ListenerPlan {
+    /// As the user wrote it.
+    pub config: Listener,
+    /// What logs and metrics call it.
+    pub name: Arc<str>,
+    /// Whose word about the client's address is believed.
+    pub trust: crate::http::forwarded::Trust,
+    /// The pseudonym for `Via`; none to write no `Via`.
+    pub via: Option<crate::http::forwarded::Via>,
+}
+
+/// The snapshot that is in force.
+pub struct Live(ArcSwap<Snapshot>);
+
+impl Live {
+    /// Puts a first snapshot in force.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self(ArcSwap::new(snapshot))
+    }
+
+    /// A reader's handle that looks at the shared pointer once per request and shares no counter with other workers.
+    pub fn reader(self: &Arc<Self>) -> Reader {
+        arc_swap::Cache::new(Handle(self.clone()))
+    }
+
+    /// The snapshot in force.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+}
+
+/// A worker's cached pointer to the snapshot in force.
+pub type Reader = arc_swap::Cache<Handle, Arc<Snapshot>>;
+
+/// A shared handle on [`Live`], in the form that a [`Reader`] needs.
+pub struct Handle(Arc<Live>);
+
+impl std::ops::Deref for Handle {
+    type Target = ArcSwap<Snapshot>;
+
+    fn deref(&self) -> &ArcSwap<Snapshot> {
+        &self.0.0
+    }
+}

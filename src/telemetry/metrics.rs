@@ -1,0 +1,1335 @@
+//! The metrics of armiger: every family, and the handles that the hot path counts with.
+//!
+//! All use of the `prometheus` crate stays in this file. [`Metrics`] owns a registry of its own, so two armigers in one
+//! process share nothing. Handles ([`RouteMetrics`], [`UpstreamMetrics`], ...) are resolved once, when a snapshot is
+//! compiled; counting through them takes no name lookup and no lock.
+//!
+//! Handles of one name share their series: a new snapshot that has the same route goes on counting where the old one
+//! is. When the last handle of a name is dropped, its series leave the exposition.
+//!
+//! Label values are names from the configuration and words from the code, never anything a client sends.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{Method, StatusCode};
+use prometheus::core::{Collector, Desc, Metric};
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder};
+
+use super::record::{Enforcement, VerdictWord};
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Upper bounds of the duration histograms, in seconds: half a millisecond to half a minute.
+const DURATION_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// The methods that are told apart; every other one counts as `other`, for a client can make up as many as it likes.
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE", "other"];
+
+/// The status classes, by the first digit; `none` where the exchange ended before a status was sent.
+const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The most words told apart under one label of one series; the rest counts as `other`.
+const SLUGS_MAX: usize = 48;
+
+// === Families ===
+
+/// A kind of value a family is made of.
+trait Kind: Metric + Clone + 'static {
+    const TYPE: MetricType;
+    fn make(opts: Opts) -> prometheus::Result<Self>;
+}
+
+impl Kind for IntCounter {
+    const TYPE: MetricType = MetricType::COUNTER;
+    fn make(opts: Opts) -> prometheus::Result<Self> {
+        IntCounter::with_opts(opts)
+    }
+}
+
+impl Kind for Counter {
+    const TYPE: MetricType = MetricType::COUNTER;
+    fn make(opts: Opts) -> prometheus::Result<Self> {
+        Counter::with_opts(opts)
+    }
+}
+
+impl Kind for IntGauge {
+    const TYPE: MetricType = MetricType::GAUGE;
+    fn make(opts: Opts) -> prometheus::Result<Self> {
+        IntGauge::with_opts(opts)
+    }
+}
+
+impl Kind for Gauge {
+    const TYPE: MetricType = MetricType::GAUGE;
+    fn make(opts: Opts) -> prometheus::Result<Self> {
+        Gauge::with_opts(opts)
+    }
+}
+
+impl Kind for Histogram {
+    const TYPE: MetricType = MetricType::HISTOGRAM;
+    fn make(opts: Opts) -> prometheus::Result<Self> {
+        Histogram::with_opts(HistogramOpts { common_opts: opts, buckets: DURATION_BUCKETS.to_vec() })
+    }
+}
+
+/// All series of one name, found by their label values.
+///
+/// In place of the crate's own vectors, which find a series by a hash over its label values run together: the values
+/// `a`, `bc` and `ab`, `c` would be one series there, and names from a configuration are free to be like that.
+struct Family<K: Kind>(Arc<FamilyInner<K>>);
+
+struct FamilyInner<K> {
+    desc: Desc,
+    labels: &'static [&'static str],
+    series: Mutex<BTreeMap<Vec<String>, K>>,
+}
+
+impl<K: Kind> Clone for Family<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Kind> Family<K> {
+    fn register(registry: &Registry, name: &str, labels: &'static [&'static str], help: &str) -> Self {
+        let names = labels.iter().map(|label| (*label).to_owned()).collect();
+        let desc = Desc::new(name.to_owned(), help.to_owned(), names, HashMap::new())
+            .expect("family and label names are valid literals");
+        let family = Self(Arc::new(FamilyInner { desc, labels, series: Mutex::new(BTreeMap::new()) }));
+        registry.register(Box::new(family.clone())).expect("each family is registered once");
+        family
+    }
+
+    /// The series with these label values, made if need be.
+    fn series(&self, values: &[&str]) -> K {
+        debug_assert_eq!(values.len(), self.0.labels.len());
+        let key: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+        let mut series = lock(&self.0.series);
+        series
+            .entry(key)
+            .or_insert_with_key(|key| {
+                let labels = self.0.labels.iter().map(|label| (*label).to_owned()).zip(key.iter().cloned()).collect();
+                K::make(Opts::new(self.0.desc.fq_name.clone(), self.0.desc.help.clone()).const_labels(labels))
+                    .expect("label names are valid literals and any label value is")
+            })
+            .clone()
+    }
+
+    /// Takes every series whose first label values are `prefix` out of the exposition.
+    fn remove(&self, prefix: &[&str]) {
+        lock(&self.0.series).retain(|key, _| !prefix.iter().zip(key).all(|(want, have)| *want == have));
+    }
+}
+
+impl<K: Kind> Collector for Family<K> {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.0.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut family = MetricFamily::default();
+        family.set_name(self.0.desc.fq_name.clone());
+        family.set_help(self.0.desc.help.clone());
+        family.set_field_type(K::TYPE);
+        family.set_metric(lock(&self.0.series).values().map(Metric::metric).collect());
+        vec![family]
+    }
+}
+
+/// Counters of one family that differ in their last label, whose values are words of the code.
+///
+/// The list only ever grows, entry by entry, so reading takes no lock; its length bounds the number of series.
+struct SlugCounters {
+    family: Family<IntCounter>,
+    prefix: Vec<String>,
+    known: [OnceLock<(&'static str, IntCounter)>; SLUGS_MAX],
+}
+
+impl SlugCounters {
+    fn new(family: &Family<IntCounter>, prefix: &[&str]) -> Self {
+        Self {
+            family: family.clone(),
+            prefix: prefix.iter().map(|value| (*value).to_owned()).collect(),
+            known: [const { OnceLock::new() }; SLUGS_MAX],
+        }
+    }
+
+    fn add(&self, slug: &'static str, count: u64) {
+        let (last, words) = self.known.split_last().expect("the list has room for a word");
+        for cell in words {
+            let (word, counter) = cell.get_or_init(|| self.make(slug));
+            if *word == slug {
+                return counter.inc_by(count);
+            }
+        }
+        last.get_or_init(|| self.make("other")).1.inc_by(count);
+    }
+
+    fn make(&self, slug: &'static str) -> (&'static str, IntCounter) {
+        let mut values: Vec<&str> = self.prefix.iter().map(String::as_str).collect();
+        values.push(slug);
+        (slug, self.family.series(&values))
+    }
+}
+
+/// Every family there is.
+struct Families {
+    requests: Family<IntCounter>,
+    request_duration: Family<Histogram>,
+    requests_in_flight: Family<IntGauge>,
+    request_bytes: Family<IntCounter>,
+    response_bytes: Family<IntCounter>,
+    rejections: Family<IntCounter>,
+    verdicts: Family<IntCounter>,
+    upstream_requests: Family<IntCounter>,
+    upstream_duration: Family<Histogram>,
+    upstream_connections: Family<IntGauge>,
+    upstream_opened: Family<IntCounter>,
+    upstream_reused: Family<IntCounter>,
+    upstream_retries: Family<IntCounter>,
+    upstream_queue_length: Family<IntGauge>,
+    upstream_queue_wait: Family<Histogram>,
+    upstream_queue_timeouts: Family<IntCounter>,
+    listener_connections: Family<IntGauge>,
+    listener_accepted: Family<IntCounter>,
+    listener_refused: Family<IntCounter>,
+    worker_connections: Family<IntGauge>,
+    worker_accepted: Family<IntCounter>,
+}
+
+impl Families {
+    fn register(registry: &Registry) -> Self {
+        Self {
+            requests: Family::register(
+                registry,
+                "armiger_http_requests_total",
+                &["route", "method", "status_class"],
+                "Exchanges that ended, in requests, by the class of the status sent; `none` if no status was sent.",
+            ),
+            request_duration: Family::register(
+                registry,
+                "armiger_http_request_duration_seconds",
+                &["route"],
+                "Time from the request head to the end of the answer, in seconds.",
+            ),
+            requests_in_flight: Family::register(
+                registry,
+                "armiger_http_requests_in_flight",
+                &["route"],
+                "Exchanges that are in flight now, in requests.",
+            ),
+            request_bytes: Family::register(
+                registry,
+                "armiger_http_request_bytes_total",
+                &["route"],
+                "Request body received from clients, in bytes, heads and framing left out.",
+            ),
+            response_bytes: Family::register(
+                registry,
+                "armiger_http_response_bytes_total",
+                &["route"],
+                "Response body sent to clients, in bytes, heads and framing left out.",
+            ),
+            rejections: Family::register(
+                registry,
+                "armiger_rejections_total",
+                &["route", "reason"],
+                "Requests that armiger itself refused or failed, in requests, by the slug of the reason.",
+            ),
+            verdicts: Family::register(
+                registry,
+                "armiger_policy_verdicts_total",
+                &["route", "policy", "mode", "verdict"],
+                "What policies said, in verdicts; `would_` words come from shadow mode and changed nothing.",
+            ),
+            upstream_requests: Family::register(
+                registry,
+                "armiger_upstream_requests_total",
+                &["upstream", "outcome"],
+                "Attempts at an upstream, in attempts, by what came of them; one exchange may make several.",
+            ),
+            upstream_duration: Family::register(
+                registry,
+                "armiger_upstream_request_duration_seconds",
+                &["upstream"],
+                "Time from sending a request to the head of the upstream's response, in seconds, per attempt.",
+            ),
+            upstream_connections: Family::register(
+                registry,
+                "armiger_upstream_connections",
+                &["upstream", "state"],
+                "Open connections to the upstream, in connections: `active` carries an exchange, `idle` waits.",
+            ),
+            upstream_opened: Family::register(
+                registry,
+                "armiger_upstream_connections_opened_total",
+                &["upstream"],
+                "Connections opened to the upstream, in connections.",
+            ),
+            upstream_reused: Family::register(
+                registry,
+                "armiger_upstream_connections_reused_total",
+                &["upstream"],
+                "Attempts that went out on a connection that had served before, in attempts.",
+            ),
+            upstream_retries: Family::register(
+                registry,
+                "armiger_upstream_retries_total",
+                &["upstream", "class"],
+                "Attempts repeated, in attempts: `unsent` never left armiger, `reused_no_byte` died unanswered on a \
+                 reused connection.",
+            ),
+            upstream_queue_length: Family::register(
+                registry,
+                "armiger_upstream_queue_length",
+                &["upstream"],
+                "Exchanges that wait for a connection of the upstream now, in requests.",
+            ),
+            upstream_queue_wait: Family::register(
+                registry,
+                "armiger_upstream_queue_wait_seconds",
+                &["upstream"],
+                "Time exchanges waited for a connection of the upstream, in seconds; those that did not wait left out.",
+            ),
+            upstream_queue_timeouts: Family::register(
+                registry,
+                "armiger_upstream_queue_timeouts_total",
+                &["upstream"],
+                "Exchanges that waited for a connection of the upstream in vain, in requests.",
+            ),
+            listener_connections: Family::register(
+                registry,
+                "armiger_listener_connections",
+                &["listener"],
+                "Client connections open now, in connections.",
+            ),
+            listener_accepted: Family::register(
+                registry,
+                "armiger_listener_connections_accepted_total",
+                &["listener"],
+                "Client connections accepted, in connections.",
+            ),
+            listener_refused: Family::register(
+                registry,
+                "armiger_listener_connections_refused_total",
+                &["listener"],
+                "Client connections closed at once because a bound was reached, in connections.",
+            ),
+            worker_connections: Family::register(
+                registry,
+                "armiger_worker_connections",
+                &["worker"],
+                "Client connections a worker serves now, in connections; shows uneven workers.",
+            ),
+            worker_accepted: Family::register(
+                registry,
+                "armiger_worker_connections_accepted_total",
+                &["worker"],
+                "Client connections handed to a worker, in connections.",
+            ),
+        }
+    }
+}
+
+// === Shared series ===
+
+/// What a handle counts with, under one name.
+trait Series {
+    /// Takes the name's series out of the exposition.
+    fn leave(&self);
+}
+
+type Key = Vec<String>;
+
+/// The live series of one sort by their names.
+struct Shelf<S: Series>(Arc<Mutex<HashMap<Key, Weak<Held<S>>>>>);
+
+/// Series that leave when the last handle to them is dropped.
+struct Held<S: Series> {
+    series: S,
+    key: Key,
+    shelf: Shelf<S>,
+}
+
+impl<S: Series> Shelf<S> {
+    fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    fn get(&self, key: &[&str], make: impl FnOnce() -> S) -> Arc<Held<S>> {
+        let key: Key = key.iter().map(|part| (*part).to_owned()).collect();
+        let mut shelf = lock(&self.0);
+        if let Some(held) = shelf.get(&key).and_then(Weak::upgrade) {
+            return held;
+        }
+        let held = Arc::new(Held { series: make(), key: key.clone(), shelf: Self(Arc::clone(&self.0)) });
+        shelf.insert(key, Arc::downgrade(&held));
+        held
+    }
+}
+
+impl<S: Series> Drop for Held<S> {
+    fn drop(&mut self) {
+        let mut shelf = lock(&self.shelf.0);
+        // Between the last handle's end and this lock the name may have been taken up again; its series then belong
+        // to the successor, which found them still registered.
+        if shelf.get(&self.key).is_some_and(|current| std::ptr::eq(current.as_ptr(), self)) {
+            shelf.remove(&self.key);
+            self.series.leave();
+        }
+    }
+}
+
+/// Nothing that panics runs under these locks, and a half-made count would be no reason to fail an exchange.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === Metrics ===
+
+/// All metrics of one armiger. Cloning gives another handle to the same metrics.
+#[derive(Clone)]
+pub struct Metrics(Arc<MetricsInner>);
+
+struct MetricsInner {
+    registry: Registry,
+    families: Families,
+    routes: Shelf<RouteSeries>,
+    upstreams: Shelf<UpstreamSeries>,
+    listeners: Shelf<ListenerSeries>,
+    policies: Shelf<PolicySeries>,
+    limits: SlugCounters,
+    reloads: SlugCounters,
+    access_log_dropped: IntCounter,
+    reload_successful: IntGauge,
+    reload_timestamp: Gauge,
+    process: Option<ProcessMetrics>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every family in a registry of its own.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let limits = Family::register(
+            &registry,
+            "armiger_limit_hits_total",
+            &["limit"],
+            "How often a configured bound was reached, in hits, by the bound's key in the configuration.",
+        );
+        let reloads = Family::register(
+            &registry,
+            "armiger_config_reloads_total",
+            &["result"],
+            "Reloads of the configuration, in reloads: `applied` or `refused`.",
+        );
+        Family::<IntGauge>::register(
+            &registry,
+            "armiger_build_info",
+            &["version"],
+            "Always 1; the label says which version runs.",
+        )
+        .series(&[env!("CARGO_PKG_VERSION")])
+        .set(1);
+        let metrics = MetricsInner {
+            families: Families::register(&registry),
+            routes: Shelf::new(),
+            upstreams: Shelf::new(),
+            listeners: Shelf::new(),
+            policies: Shelf::new(),
+            limits: SlugCounters::new(&limits, &[]),
+            reloads: SlugCounters::new(&reloads, &[]),
+            access_log_dropped: single(
+                &registry,
+                "armiger_access_log_dropped_total",
+                "Access-log lines lost because the destination was slow or failed, in lines.",
+            ),
+            reload_successful: single(
+                &registry,
+                "armiger_config_last_reload_successful",
+                "1 if the last load of the configuration was applied, 0 if it was refused and the old one stays.",
+            ),
+            reload_timestamp: single(
+                &registry,
+                "armiger_config_last_reload_success_timestamp_seconds",
+                "When a configuration was last applied, in seconds since the Unix epoch.",
+            ),
+            process: ProcessMetrics::register(&registry),
+            registry,
+        };
+        Self(Arc::new(metrics))
+    }
+
+    /// The handles of a route. Routes of one name share them.
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        let families = &self.0.families;
+        RouteMetrics(self.0.routes.get(&[name], || RouteSeries {
+            name: name.to_owned(),
+            requests: [const { [const { OnceLock::new() }; STATUS_CLASSES.len()] }; METHODS.len()],
+            requests_family: families.requests.clone(),
+            duration_family: families.request_duration.clone(),
+            in_flight_family: families.requests_in_flight.clone(),
+            request_bytes_family: families.request_bytes.clone(),
+            response_bytes_family: families.response_bytes.clone(),
+            duration: families.request_duration.series(&[name]),
+            in_flight: families.requests_in_flight.series(&[name]),
+            request_bytes: families.request_bytes.series(&[name]),
+            response_bytes: families.response_bytes.series(&[name]),
+            rejections: SlugCounters::new(&families.rejections, &[name]),
+        }))
+    }
+
+    /// The handles of a policy on a route, for the mode it runs in.
+    pub fn policy(&self, route: &str, policy: &str, mode: Enforcement) -> PolicyMetrics {
+        let key = [route, policy, mode.as_str()];
+        PolicyMetrics(self.0.policies.get(&key, || PolicySeries {
+            key: key.map(str::to_owned),
+            mode,
+            family: self.0.families.verdicts.clone(),
+            verdicts: [const { OnceLock::new() }; VerdictWord::ALL.len()],
+        }))
+    }
+
+    /// The handles of an upstream. Upstreams of one name share them.
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        let families = &self.0.families;
+        UpstreamMetrics(self.0.upstreams.get(&[name], || UpstreamSeries {
+            name: name.to_owned(),
+            counters: vec![
+                families.upstream_requests.clone(),
+                families.upstream_opened.clone(),
+                families.upstream_reused.clone(),
+                families.upstream_retries.clone(),
+                families.upstream_queue_timeouts.clone(),
+            ],
+            gauges: vec![families.upstream_connections.clone(), families.upstream_queue_length.clone()],
+            histograms: vec![families.upstream_duration.clone(), families.upstream_queue_wait.clone()],
+            outcomes: SlugCounters::new(&families.upstream_requests, &[name]),
+            duration: families.upstream_duration.series(&[name]),
+            active: families.upstream_connections.series(&[name, "active"]),
+            idle: families.upstream_connections.series(&[name, "idle"]),
+            opened: families.upstream_opened.series(&[name]),
+            reused: families.upstream_reused.series(&[name]),
+            retries: SlugCounters::new(&families.upstream_retries, &[name]),
+            queued: families.upstream_queue_length.series(&[name]),
+            queue_wait: families.upstream_queue_wait.series(&[name]),
+            queue_timeouts: families.upstream_queue_timeouts.series(&[name]),
+        }))
+    }
+
+    /// The handles of a listener. Listeners of one name share them.
+    pub fn listener(&self, name: &str) -> ListenerMetrics {
+        let families = &self.0.families;
+        ListenerMetrics(self.0.listeners.get(&[name], || ListenerSeries {
+            name: name.to_owned(),
+            connections_family: families.listener_connections.clone(),
+            counters: [families.listener_accepted.clone(), families.listener_refused.clone()],
+            connections: families.listener_connections.series(&[name]),
+            accepted: families.listener_accepted.series(&[name]),
+            refused: families.listener_refused.series(&[name]),
+        }))
+    }
+
+    /// The handles of a worker, by its number. Workers live as long as the process, so their series stay.
+    pub fn worker(&self, index: usize) -> WorkerMetrics {
+        let label = index.to_string();
+        WorkerMetrics {
+            connections: self.0.families.worker_connections.series(&[&label]),
+            accepted: self.0.families.worker_accepted.series(&[&label]),
+        }
+    }
+
+    /// Counts that a bound was reached; `limit` is its key in the configuration, such as `connections_max`.
+    pub fn limit_hit(&self, limit: &'static str) {
+        self.0.limits.add(limit, 1);
+    }
+
+    /// Counts access-log lines that were lost.
+    pub fn access_log_dropped(&self, lines: u64) {
+        self.0.access_log_dropped.inc_by(lines);
+    }
+
+    /// How many access-log lines have been lost.
+    pub fn access_log_dropped_total(&self) -> u64 {
+        self.0.access_log_dropped.get()
+    }
+
+    /// Notes that a configuration was applied at `now`.
+    pub fn reload_applied(&self, now: SystemTime) {
+        self.0.reloads.add("applied", 1);
+        self.0.reload_successful.set(1);
+        self.0.reload_timestamp.set(now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
+    }
+
+    /// Notes that a configuration was refused and the old one stays.
+    pub fn reload_refused(&self) {
+        self.0.reloads.add("refused", 1);
+        self.0.reload_successful.set(0);
+    }
+
+    /// The exposition in Prometheus' text format; see [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        if let Some(process) = &self.0.process {
+            process.refresh();
+        }
+        let mut text = String::new();
+        // The encoder only fails on families without a name or a value, and none is registered like that.
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be rendered");
+        }
+        text
+    }
+}
+
+/// A family without labels, and its one series.
+fn single<K: Kind>(registry: &Registry, name: &str, help: &str) -> K {
+    Family::register(registry, name, &[], help).series(&[])
+}
+
+// === Route ===
+
+/// What is counted about a route.
+#[derive(Clone)]
+pub struct RouteMetrics(Arc<Held<RouteSeries>>);
+
+struct RouteSeries {
+    name: String,
+    requests_family: Family<IntCounter>,
+    duration_family: Family<Histogram>,
+    in_flight_family: Family<IntGauge>,
+    request_bytes_family: Family<IntCounter>,
+    response_bytes_family: Family<IntCounter>,
+    /// By method and status class; made when first counted, or most of a route's sixty series would stay at zero.
+    requests: [[OnceLock<IntCounter>; STATUS_CLASSES.len()]; METHODS.len()],
+    duration: Histogram,
+    in_flight: IntGauge,
+    request_bytes: IntCounter,
+    response_bytes: IntCounter,
+    rejections: SlugCounters,
+}
+
+impl Series for RouteSeries {
+    fn leave(&self) {
+        let name = [self.name.as_str()];
+        self.requests_family.remove(&name);
+        self.duration_family.remove(&name);
+        self.in_flight_family.remove(&name);
+        self.request_bytes_family.remove(&name);
+        self.response_bytes_family.remove(&name);
+        self.rejections.family.remove(&name);
+    }
+}
+
+impl fmt::Debug for RouteMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RouteMetrics").field(&self.0.series.name).finish()
+    }
+}
+
+impl RouteMetrics {
+    /// Counts an exchange as in flight until the guard is dropped.
+    pub fn enter(&self) -> InFlight {
+        InFlight::new(&self.0.series.in_flight)
+    }
+
+    /// Counts an exchange that ended. `status` is `None` if none was sent, the bytes are those of the bodies.
+    pub fn finished(
+        &self,
+        method: &Method,
+        status: Option<StatusCode>,
+        duration: Duration,
+        bytes_in: u64,
+        bytes_out: u64,
+    ) {
+        let series = &self.0.series;
+        let (method, class) = (method_index(method), status_class_index(status));
+        series.requests[method][class]
+            .get_or_init(|| series.requests_family.series(&[&series.name, METHODS[method], STATUS_CLASSES[class]]))
+            .inc();
+        series.duration.observe(duration.as_secs_f64());
+        // Most requests have no body, and a shared counter is not free to touch.
+        if bytes_in > 0 {
+            series.request_bytes.inc_by(bytes_in);
+        }
+        if bytes_out > 0 {
+            series.response_bytes.inc_by(bytes_out);
+        }
+    }
+
+    /// Counts a refusal, by the slug of its reason.
+    pub fn rejected(&self, reason: &'static str) {
+        self.0.series.rejections.add(reason, 1);
+    }
+}
+
+fn method_index(method: &Method) -> usize {
+    const OTHER: usize = METHODS.len() - 1;
+    match *method {
+        Method::GET => 0,
+        Method::HEAD => 1,
+        Method::POST => 2,
+        Method::PUT => 3,
+        Method::DELETE => 4,
+        Method::PATCH => 5,
+        Method::OPTIONS => 6,
+        Method::CONNECT => 7,
+        Method::TRACE => 8,
+        _ => OTHER,
+    }
+}
+
+fn status_class_index(status: Option<StatusCode>) -> usize {
+    let class = status.map_or(0, |status| usize::from(status.as_u16() / 100));
+    // Statuses above 599 mean nothing to anyone; to a client they are failures of the server (RFC 9110 §15).
+    class.min(STATUS_CLASSES.len() - 1)
+}
+
+/// Counts one thing as present until dropped.
+#[derive(Debug)]
+pub struct InFlight(IntGauge);
+
+impl InFlight {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+// === Policy ===
+
+/// What is counted about a policy on a route.
+#[derive(Clone)]
+pub struct PolicyMetrics(Arc<Held<PolicySeries>>);
+
+struct PolicySeries {
+    /// Route, policy and mode.
+    key: [String; 3],
+    mode: Enforcement,
+    family: Family<IntCounter>,
+    verdicts: [OnceLock<IntCounter>; VerdictWord::ALL.len()],
+}
+
+impl PolicySeries {
+    fn labels(&self) -> [&str; 3] {
+        [&self.key[0], &self.key[1], &self.key[2]]
+    }
+}
+
+impl Series for PolicySeries {
+    fn leave(&self) {
+        self.family.remove(&self.labels());
+    }
+}
+
+impl fmt::Debug for PolicyMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PolicyMetrics").field(&self.0.series.key).finish()
+    }
+}
+
+impl PolicyMetrics {
+    /// Counts a verdict.
+    pub fn count(&self, word: VerdictWord) {
+        let series = &self.0.series;
+        series.verdicts[word.index()]
+            .get_or_init(|| {
+                let [route, policy, mode] = series.labels();
+                series.family.series(&[route, policy, mode, word.as_str(series.mode)])
+            })
+            .inc();
+    }
+}
+
+// === Upstream ===
+
+/// What is counted about an upstream.
+#[derive(Clone)]
+pub struct UpstreamMetrics(Arc<Held<UpstreamSeries>>);
+
+struct UpstreamSeries {
+    name: String,
+    counters: Vec<Family<IntCounter>>,
+    gauges: Vec<Family<IntGauge>>,
+    histograms: Vec<Family<Histogram>>,
+    outcomes: SlugCounters,
+    duration: Histogram,
+    active: IntGauge,
+    idle: IntGauge,
+    opened: IntCounter,
+    reused: IntCounter,
+    retries: SlugCounters,
+    queued: IntGauge,
+    queue_wait: Histogram,
+    queue_timeouts: IntCounter,
+}
+
+impl Series for UpstreamSeries {
+    fn leave(&self) {
+        let name = [self.name.as_str()];
+        self.counters.iter().for_each(|family| family.remove(&name));
+        self.gauges.iter().for_each(|family| family.remove(&name));
+        self.histograms.iter().for_each(|family| family.remove(&name));
+    }
+}
+
+impl fmt::Debug for UpstreamMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UpstreamMetrics").field(&self.0.series.name).finish()
+    }
+}
+
+/// Why an attempt was repeated although the client will not notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryClass {
+    /// The request never left armiger.
+    Unsent,
+    /// A reused connection died before a byte of the response came.
+    ReusedNoByte,
+}
+
+impl RetryClass {
+    /// The word in metric labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unsent => "unsent",
+            Self::ReusedNoByte => "reused_no_byte",
+        }
+    }
+}
+
+impl UpstreamMetrics {
+    /// Counts an attempt that ended, by the slug of its outcome.
+    pub fn attempted(&self, outcome: &'static str) {
+        self.0.series.outcomes.add(outcome, 1);
+    }
+
+    /// Notes how long the head of a response took.
+    pub fn responded(&self, duration: Duration) {
+        self.0.series.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a connection that was opened.
+    pub fn opened(&self) {
+        self.0.series.opened.inc();
+    }
+
+    /// Counts an attempt on a connection that had served before.
+    pub fn reused(&self) {
+        self.0.series.reused.inc();
+    }
+
+    /// Counts a connection as carrying an exchange until the guard is dropped.
+    pub fn active(&self) -> InFlight {
+        InFlight::new(&self.0.series.active)
+    }
+
+    /// Counts a connection as idle until the guard is dropped.
+    pub fn idle(&self) -> InFlight {
+        InFlight::new(&self.0.series.idle)
+    }
+
+    /// Counts an attempt that is repeated.
+    pub fn retried(&self, class: RetryClass) {
+        self.0.series.retries.add(class.as_str(), 1);
+    }
+
+    /// Counts an exchange as waiting for a connection until the guard is dropped.
+    pub fn queued(&self) -> InFlight {
+        InFlight::new(&self.0.series.queued)
+    }
+
+    /// Notes how long an exchange waited for a connection.
+    pub fn queue_waited(&self, duration: Duration) {
+        self.0.series.queue_wait.observe(duration.as_secs_f64());
+    }
+
+    /// Counts an exchange that waited for a connection in vain.
+    pub fn queue_timed_out(&self) {
+        self.0.series.queue_timeouts.inc();
+    }
+}
+
+// === Listener and worker ===
+
+/// What is counted about a listener.
+#[derive(Clone)]
+pub struct ListenerMetrics(Arc<Held<ListenerSeries>>);
+
+struct ListenerSeries {
+    name: String,
+    connections_family: Family<IntGauge>,
+    counters: [Family<IntCounter>; 2],
+    connections: IntGauge,
+    accepted: IntCounter,
+    refused: IntCounter,
+}
+
+impl Series for ListenerSeries {
+    fn leave(&self) {
+        let name = [self.name.as_str()];
+        self.connections_family.remove(&name);
+        self.counters.iter().for_each(|family| family.remove(&name));
+    }
+}
+
+impl fmt::Debug for ListenerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ListenerMetrics").field(&self.0.series.name).finish()
+    }
+}
+
+impl ListenerMetrics {
+    /// Counts an accepted connection, and as open until the guard is dropped.
+    pub fn accepted(&self) -> InFlight {
+        self.0.series.accepted.inc();
+        InFlight::new(&self.0.series.connections)
+    }
+
+    /// Counts a connection closed at once because a bound was reached.
+    pub fn refused(&self) {
+        self.0.series.refused.inc();
+    }
+
+    /// Connections open now.
+    pub fn connections(&self) -> i64 {
+        self.0.series.connections.get()
+    }
+}
+
+/// What is counted about a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerMetrics {
+    connections: IntGauge,
+    accepted: IntCounter,
+}
+
+impl WorkerMetrics {
+    /// Counts a connection handed to the worker, and as served by it until the guard is dropped.
+    pub fn accepted(&self) -> InFlight {
+        self.accepted.inc();
+        InFlight::new(&self.connections)
+    }
+
+    /// Connections the worker serves now.
+    pub fn connections(&self) -> i64 {
+        self.connections.get()
+    }
+}
+
+// === Process ===
+
+/// Figures about the process, read from `/proc` when scraped; absent where there is no `/proc`.
+struct ProcessMetrics {
+    cpu_seconds: Mutex<Counter>,
+    open_fds: IntGauge,
+    max_fds: IntGauge,
+    resident_bytes: IntGauge,
+    virtual_bytes: IntGauge,
+}
+
+/// The unit of times in `/proc/*/stat`: Linux shows user space 100 ticks per second on every architecture in use.
+const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
+
+impl ProcessMetrics {
+    fn register(registry: &Registry) -> Option<Self> {
+        let stat = ProcessStat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
+        if let Some(boot) = boot_time(&fs::read_to_string("/proc/stat").ok()?) {
+            let start: Gauge = single(
+                registry,
+                "process_start_time_seconds",
+                "When the process started, in seconds since the Unix epoch.",
+            );
+            start.set(boot + stat.start_ticks / CLOCK_TICKS_PER_SECOND);
+        }
+        Some(Self {
+            cpu_seconds: Mutex::new(single(
+                registry,
+                "process_cpu_seconds_total",
+                "User and system CPU time spent, in seconds.",
+            )),
+            open_fds: single(registry, "process_open_fds", "Open file descriptors, in descriptors."),
+            max_fds: single(registry, "process_max_fds", "The most file descriptors allowed, in descriptors."),
+            resident_bytes: single(registry, "process_resident_memory_bytes", "Resident memory, in bytes."),
+            virtual_bytes: single(registry, "process_virtual_memory_bytes", "Virtual memory, in bytes."),
+        })
+    }
+
+    fn refresh(&self) {
+        if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().and_then(|text| ProcessStat::parse(&text)) {
+            let cpu = lock(&self.cpu_seconds);
+            // A counter cannot be set; the lock keeps two scrapes from adding the same difference twice.
+            cpu.inc_by((stat.cpu_ticks / CLOCK_TICKS_PER_SECOND - cpu.get()).max(0.0));
+        }
+        if let Ok(fds) = fs::read_dir("/proc/self/fd") {
+            // One of them is the directory itself, open for this very count.
+            self.open_fds.set(i64::try_from(fds.count().saturating_sub(1)).unwrap_or(i64::MAX));
+        }
+        if let Some(max) = fs::read_to_string("/proc/self/limits").ok().and_then(|text| max_fds(&text)) {
+            self.max_fds.set(max);
+        }
+        if let Ok(status) = fs::read_to_string("/proc/self/status") {
+            for (key, gauge) in [("VmRSS:", &self.resident_bytes), ("VmSize:", &self.virtual_bytes)] {
+                if let Some(bytes) = status_bytes(&status, key) {
+                    gauge.set(bytes);
+                }
+            }
+        }
+    }
+}
+
+/// Fields of `/proc/self/stat` (proc_pid_stat(5)), in clock ticks.
+#[derive(Debug, PartialEq)]
+struct ProcessStat {
+    cpu_ticks: f64,
+    start_ticks: f64,
+}
+
+impl ProcessStat {
+    fn parse(text: &str) -> Option<Self> {
+        // The second field is the program's name in brackets and may hold anything, so count from its end.
+        let (_, fields) = text.rsplit_once(") ")?;
+        let field = |number: usize| fields.split_ascii_whitespace().nth(number - 3)?.parse::<f64>().ok();
+        Some(Self { cpu_ticks: field(14)? + field(15)?, start_ticks: field(22)? })
+    }
+}
+
+fn boot_time(stat: &str) -> Option<f64> {
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+/// The soft limit of open files; `None` also where it is `unlimited`.
+fn max_fds(limits: &str) -> Option<i64> {
+    let rest = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn status_bytes(status: &str, key: &str) -> Option<i64> {
+    let rest = status.lines().find_map(|line| line.strip_prefix(key))?;
+    let kib: i64 = rest.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The exposition's value of a series, spelt as it is exposed.
+    fn value(metrics: &Metrics, series: &str) -> Option<String> {
+        let text = metrics.render();
+        text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
+    }
+
+    #[track_caller]
+    fn check(metrics: &Metrics, series: &str, want: &str) {
+        assert_eq!(value(metrics, series).as_deref(), Some(want), "{series}\n{}", metrics.render());
+    }
+
+    fn finish(route: &RouteMetrics, method: &str, status: Option<u16>) {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let status = status.map(|status| StatusCode::from_u16(status).unwrap());
+        route.finished(&method, status, Duration::from_millis(2), 10, 20);
+    }
+
+    #[test]
+    fn requests_are_counted_by_method_and_status_class() {
+        for (method, status, labels) in [
+            ("GET", Some(200), r#"method="GET",route="r",status_class="2xx""#),
+            ("HEAD", Some(304), r#"method="HEAD",route="r",status_class="3xx""#),
+            ("POST", Some(404), r#"method="POST",route="r",status_class="4xx""#),
+            ("PUT", Some(503), r#"method="PUT",route="r",status_class="5xx""#),
+            ("DELETE", Some(101), r#"method="DELETE",route="r",status_class="1xx""#),
+            ("PATCH", None, r#"method="PATCH",route="r",status_class="none""#),
+            ("OPTIONS", Some(999), r#"method="OPTIONS",route="r",status_class="5xx""#),
+            ("CONNECT", Some(200), r#"method="CONNECT",route="r",status_class="2xx""#),
+            ("TRACE", Some(405), r#"method="TRACE",route="r",status_class="4xx""#),
+            ("PROPFIND", Some(200), r#"method="other",route="r",status_class="2xx""#),
+            ("get", Some(200), r#"method="other",route="r",status_class="2xx""#),
+        ] {
+            let metrics = Metrics::new();
+            let route = metrics.route("r");
+            finish(&route, method, status);
+            check(&metrics, &format!("armiger_http_requests_total{{{labels}}}"), "1");
+            assert_eq!(metrics.render().matches("armiger_http_requests_total{").count(), 1, "{method}");
+        }
+    }
+
+    #[test]
+    fn an_exchange_leaves_duration_bytes_and_flight() {
+        let metrics = Metrics::new();
+        let route = metrics.route("r");
+        let flight = route.enter();
+        check(&metrics, r#"armiger_http_requests_in_flight{route="r"}"#, "1");
+        finish(&route, "GET", Some(200));
+        drop(flight);
+        check(&metrics, r#"armiger_http_requests_in_flight{route="r"}"#, "0");
+        check(&metrics, r#"armiger_http_request_bytes_total{route="r"}"#, "10");
+        check(&metrics, r#"armiger_http_response_bytes_total{route="r"}"#, "20");
+        check(&metrics, r#"armiger_http_request_duration_seconds_count{route="r"}"#, "1");
+        check(&metrics, r#"armiger_http_request_duration_seconds_sum{route="r"}"#, "0.002");
+        check(&metrics, r#"armiger_http_request_duration_seconds_bucket{route="r",le="0.001"}"#, "0");
+        check(&metrics, r#"armiger_http_request_duration_seconds_bucket{route="r",le="0.0025"}"#, "1");
+    }
+
+    #[test]
+    fn a_route_of_the_next_snapshot_goes_on_counting_and_the_last_one_takes_the_series_along() {
+        let metrics = Metrics::new();
+        let old = metrics.route("r");
+        old.rejected("no-route");
+        finish(&old, "GET", Some(200));
+        let new = metrics.route("r");
+        finish(&new, "GET", Some(200));
+        drop(old);
+        check(&metrics, r#"armiger_http_requests_total{method="GET",route="r",status_class="2xx"}"#, "2");
+        check(&metrics, r#"armiger_rejections_total{reason="no-route",route="r"}"#, "1");
+        let other = metrics.route("other");
+        drop(new);
+        let text = metrics.render();
+        assert!(!text.contains(r#"route="r""#), "{text}");
+        assert!(text.contains(r#"route="other""#), "{text}");
+        drop(other);
+        drop(metrics.route("r"));
+        assert!(!metrics.render().contains("route="));
+    }
+
+    #[test]
+    fn a_name_taken_up_while_it_is_dropped_stays() {
+        let metrics = Metrics::new();
+        let old = metrics.route("r");
+        finish(&old, "GET", Some(200));
+        // What a successor finds between the end of the last handle and the end of its drop: an entry that is dead.
+        lock(&metrics.0.routes.0).insert(vec!["r".to_owned()], Weak::new());
+        let new = metrics.route("r");
+        drop(old);
+        finish(&new, "GET", Some(200));
+        check(&metrics, r#"armiger_http_requests_total{method="GET",route="r",status_class="2xx"}"#, "2");
+        drop(new);
+        assert!(!metrics.render().contains("route="));
+        assert!(lock(&metrics.0.routes.0).is_empty());
+    }
+
+    #[test]
+    fn threads_may_take_up_and_drop_a_name_at_once() {
+        let metrics = Metrics::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..2_000).for_each(|_| metrics.route("r").rejected("no-route")));
+            }
+        });
+        assert!(!metrics.render().contains("route="), "the last one takes the series along");
+        assert!(lock(&metrics.0.routes.0).is_empty());
+    }
+
+    #[test]
+    fn names_that_run_together_are_kept_apart() {
+        let metrics = Metrics::new();
+        let (one, two) =
+            (metrics.policy("a", "bc", Enforcement::Enforce), metrics.policy("ab", "c", Enforcement::Enforce));
+        one.count(VerdictWord::Pass);
+        two.count(VerdictWord::Pass);
+        two.count(VerdictWord::Pass);
+        let series = |route, policy| {
+            format!(
+                r#"armiger_policy_verdicts_total{{mode="enforce",policy="{policy}",route="{route}",verdict="pass"}}"#
+            )
+        };
+        check(&metrics, &series("a", "bc"), "1");
+        check(&metrics, &series("ab", "c"), "2");
+        drop(one);
+        assert_eq!(value(&metrics, &series("a", "bc")), None);
+        check(&metrics, &series("ab", "c"), "2");
+    }
+
+    #[test]
+    fn every_verdict_has_its_series() {
+        let metrics = Metrics::new();
+        let policy = metrics.policy("r", "roles", Enforcement::Shadow);
+        for word in VerdictWord::ALL {
+            policy.count(word);
+            let series = format!(
+                r#"armiger_policy_verdicts_total{{mode="shadow",policy="roles",route="r",verdict="{}"}}"#,
+                word.as_str(Enforcement::Shadow)
+            );
+            check(&metrics, &series, "1");
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_escaped() {
+        let metrics = Metrics::new();
+        let _route = metrics.route("a\"b\\c\nd");
+        check(&metrics, r#"armiger_http_requests_in_flight{route="a\"b\\c\nd"}"#, "0");
+    }
+
+    #[test]
+    fn the_words_of_a_label_are_bounded() {
+        let metrics = Metrics::new();
+        let route = metrics.route("r");
+        for count in 0..2 * SLUGS_MAX {
+            // Each word is a leaked string, as good as a literal.
+            route.rejected(format!("reason-{count}").leak());
+        }
+        route.rejected("reason-0");
+        assert_eq!(metrics.render().matches("armiger_rejections_total{").count(), SLUGS_MAX);
+        check(&metrics, r#"armiger_rejections_total{reason="reason-0",route="r"}"#, "2");
+        check(&metrics, r#"armiger_rejections_total{reason="other",route="r"}"#, (SLUGS_MAX + 1).to_string().as_str());
+    }
+
+    #[test]
+    fn an_upstream_counts_attempts_connections_retries_and_waits() {
+        let metrics = Metrics::new();
+        let upstream = metrics.upstream("app");
+        upstream.attempted("ok");
+        upstream.attempted("reset");
+        upstream.attempted("ok");
+        upstream.responded(Duration::from_millis(3));
+        upstream.opened();
+        upstream.reused();
+        upstream.retried(RetryClass::Unsent);
+        upstream.retried(RetryClass::ReusedNoByte);
+        upstream.queue_waited(Duration::from_millis(3));
+        upstream.queue_timed_out();
+        let guards = [upstream.active(), upstream.idle(), upstream.idle(), upstream.queued()];
+        for (series, want) in [
+            (r#"armiger_upstream_requests_total{outcome="ok",upstream="app"}"#, "2"),
+            (r#"armiger_upstream_requests_total{outcome="reset",upstream="app"}"#, "1"),
+            (r#"armiger_upstream_request_duration_seconds_count{upstream="app"}"#, "1"),
+            (r#"armiger_upstream_connections{state="active",upstream="app"}"#, "1"),
+            (r#"armiger_upstream_connections{state="idle",upstream="app"}"#, "2"),
+            (r#"armiger_upstream_connections_opened_total{upstream="app"}"#, "1"),
+            (r#"armiger_upstream_connections_reused_total{upstream="app"}"#, "1"),
+            (r#"armiger_upstream_retries_total{class="unsent",upstream="app"}"#, "1"),
+            (r#"armiger_upstream_retries_total{class="reused_no_byte",upstream="app"}"#, "1"),
+            (r#"armiger_upstream_queue_wait_seconds_count{upstream="app"}"#, "1"),
+            (r#"armiger_upstream_queue_timeouts_total{upstream="app"}"#, "1"),
+            (r#"armiger_upstream_queue_length{upstream="app"}"#, "1"),
+        ] {
+            check(&metrics, series, want);
+        }
+        drop(guards);
+        check(&metrics, r#"armiger_upstream_connections{state="idle",upstream="app"}"#, "0");
+        drop(upstream);
+        assert!(!metrics.render().contains("upstream="));
+    }
+
+    #[test]
+    fn listeners_and_workers_count_connections() {
+        let metrics = Metrics::new();
+        let (listener, worker) = (metrics.listener("http"), metrics.worker(1));
+        let open = (listener.accepted(), worker.accepted());
+        drop(listener.accepted());
+        listener.refused();
+        assert_eq!((listener.connections(), worker.connections()), (1, 1));
+        check(&metrics, r#"armiger_listener_connections{listener="http"}"#, "1");
+        check(&metrics, r#"armiger_listener_connections_accepted_total{listener="http"}"#, "2");
+        check(&metrics, r#"armiger_listener_connections_refused_total{listener="http"}"#, "1");
+        check(&metrics, r#"armiger_worker_connections{worker="1"}"#, "1");
+        check(&metrics, r#"armiger_worker_connections_accepted_total{worker="1"}"#, "1");
+        drop((open, listener));
+        assert!(!metrics.render().contains("listener="));
+    }
+
+    #[test]
+    fn the_process_wide_figures_are_there() {
+        let metrics = Metrics::new();
+        metrics.limit_hit("connections_max");
+        metrics.access_log_dropped(3);
+        metrics.reload_applied(UNIX_EPOCH + Duration::from_millis(1_500));
+        for (series, want) in [
+            (r#"armiger_limit_hits_total{limit="connections_max"}"#, "1"),
+            ("armiger_access_log_dropped_total", "3"),
+            ("armiger_config_last_reload_successful", "1"),
+            ("armiger_config_last_reload_success_timestamp_seconds", "1.5"),
+            (r#"armiger_config_reloads_total{result="applied"}"#, "1"),
+            (concat!("armiger_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), "1"),
+        ] {
+            check(&metrics, series, want);
+        }
+        metrics.reload_refused();
+        check(&metrics, "armiger_config_last_reload_successful", "0");
+        check(&metrics, "armiger_config_last_reload_success_timestamp_seconds", "1.5");
+    }
+
+    #[test]
+    fn two_armigers_share_nothing() {
+        let (one, two) = (Metrics::new(), Metrics::new());
+        one.access_log_dropped(1);
+        assert_eq!((one.access_log_dropped_total(), two.access_log_dropped_total()), (1, 0));
+    }
+
+    #[test]
+    fn every_family_says_its_unit_and_meaning() {
+        let metrics = Metrics::new();
+        let (route, upstream) = (metrics.route("r"), metrics.upstream("u"));
+        let (listener, policy) = (metrics.listener("l"), metrics.policy("r", "p", Enforcement::Enforce));
+        finish(&route, "GET", Some(200));
+        route.rejected("x");
+        policy.count(VerdictWord::Pass);
+        upstream.attempted("ok");
+        upstream.retried(RetryClass::Unsent);
+        listener.refused();
+        metrics.limit_hit("x");
+        metrics.worker(0);
+        metrics.reload_refused();
+        for family in metrics.0.registry.gather() {
+            assert!(family.help().ends_with('.') && family.help().len() > 20, "{}", family.name());
+            let is_counter = family.get_field_type() == MetricType::COUNTER;
+            assert_eq!(family.name().ends_with("_total"), is_counter, "{}", family.name());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_is_measured() {
+        let metrics = Metrics::new();
+        for series in [
+            "process_open_fds",
+            "process_max_fds",
+            "process_resident_memory_bytes",
+            "process_virtual_memory_bytes",
+            "process_start_time_seconds",
+        ] {
+            let figure: f64 = value(&metrics, series).expect(series).parse().unwrap();
+            assert!(figure > 0.0, "{series} {figure}");
+        }
+        assert!(value(&metrics, "process_cpu_seconds_total").is_some());
+    }
+
+    #[test]
+    fn proc_files_are_read_as_their_manual_says() {
+        let stat = "7 (a) (b c) ) S 1 7 7 0 -1 4194560 1 2 3 4 250 50 8 9 20 0 3 0 12345 100 200 18446744073709551615";
+        assert_eq!(ProcessStat::parse(stat), Some(ProcessStat { cpu_ticks: 300.0, start_ticks: 12345.0 }));
+        assert_eq!(ProcessStat::parse("7 (a) S 1"), None);
+        assert_eq!(boot_time("cpu 1 2\nbtime 1700000000\n"), Some(1_700_000_000.0));
+        let limits = |soft| format!("Limit  Soft\nMax open files            {soft}                524288   files\n");
+        assert_eq!(max_fds(&limits("1024")), Some(1024));
+        assert_eq!(max_fds(&limits("unlimited")), None);
+        assert_eq!(status_bytes("VmSize:\t  10 kB\nVmRSS:\t     3 kB\n", "VmRSS:"), Some(3072));
+        assert_eq!(status_bytes("VmRSS: many kB\n", "VmRSS:"), None);
+    }
+}

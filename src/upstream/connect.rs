@@ -1,0 +1,126 @@
+//! Opening a connection to an endpoint: name lookup, every address it gives, and the time that all of it may take.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+
+use super::endpoint::Address;
+use super::error::{Error, Kind};
+use crate::timer::Timer;
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// For calls that tokio does not offer.
+    pub(super) fn socket(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
+        }
+    }
+
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    pub(super) fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Waits for `future`, but no longer than `timer` was armed for.
+pub(super) async fn within<F: Future>(timer: &mut Timer, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let outcome = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => timer.poll_expired(cx).map(|()| None),
+    })
+    .await;
+    timer.disarm();
+    outcome
+}
+
+/// Connects to `address` within `budget`.
+pub(super) async fn connect(address: &Address, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
+    let (host, port) = match address {
+        Address::Ip(address) => return tcp(*address, budget, timer).await,
+        Address::Unix(path) => {
+            timer.arm(budget);
+            let stream = within(timer, UnixStream::connect(path)).await.ok_or(Kind::ConnectTimeout)?;
+            return stream.map(Stream::Unix).map_err(unreachable);
+        }
+        Address::Name { host, port } => (host, *port),
+    };
+    let end = Instant::now() + budget;
+    timer.arm(budget);
+    let found = within(timer, lookup_host((&**host, port))).await.ok_or(Kind::Dns)?;
+    let addresses: Vec<SocketAddr> = found.map_err(|error| Error::because(Kind::Dns, error))?.collect();
+    let mut last = Error::new(Kind::Dns);
+    for (tried, address) in addresses.iter().enumerate() {
+        // Each address gets its share of what is left, so that one that never answers does not starve the rest.
+        let left = end.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
+        match tcp(*address, share, timer).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn tcp(address: SocketAddr, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
+    timer.arm(budget);
+    let stream = within(timer, TcpStream::connect(address)).await.ok_or(Kind::ConnectTimeout)?.map_err(unreachable)?;
+    // Requests leave in one piece: waiting for more to send (RFC 896) only adds delay.
+    stream.set_nodelay(true).map_err(unreachable)?;
+    Ok(Stream::Tcp(stream))
+}
+
+fn unreachable(error: io::Error) -> Error {
+    // errno(3): EMFILE and ENFILE have no `ErrorKind` of their own.
+    const NO_FILE_LEFT: [i32; 2] = [23, 24];
+    let kind = match error.kind() {
+        io::ErrorKind::ConnectionRefused => Kind::Refused,
+        io::ErrorKind::TimedOut => Kind::ConnectTimeout,
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => Kind::Exhausted,
+        _ if error.raw_os_error().is_some_and(|code| NO_FILE_LEFT.contains(&code)) => Kind::Exhausted,
+        _ => Kind::Unreachable,
+    };
+    Error::because(kind, error)
+}

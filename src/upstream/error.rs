@@ -1,0 +1,205 @@
+//! Why an upstream gave no answer: whose fault it is, whether another try is safe, and what it is called.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::http::body::{self, BodyError};
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The endpoint refused the connection.
+    Refused,
+    /// The endpoint cannot be reached: no route, no such socket.
+    Unreachable,
+    /// This machine has no socket, port or file descriptor left for a connection.
+    Exhausted,
+    /// The connection was not there in time.
+    ConnectTimeout,
+    /// The endpoint's name could not be looked up.
+    Dns,
+    /// More requests are in flight than `limits.in_flight_max` allows.
+    InFlight,
+    /// `pool.queue_max` requests wait for a connection already.
+    QueueFull,
+    /// No connection came free within `pool.queue_wait`.
+    QueueWait,
+    /// The upstream broke off after the request had been sent, before the first byte of an answer.
+    Reset,
+    /// The upstream broke off within the head of its answer.
+    Incomplete,
+    /// The answer did not begin within `timeouts.first_byte`.
+    Timeout,
+    /// The head of the answer is longer than `limits.header_bytes_max`, or has more fields than `limits.headers_max`.
+    HeadTooLarge,
+    /// The answer is not HTTP, or breaks its rules.
+    Protocol,
+    /// The request body ended before its end: the client's doing.
+    Client(BodyError),
+}
+
+/// Who caused an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client broke off, or broke its framing.
+    Client,
+    /// The upstream, or the way to it. What a breaker counts.
+    Upstream,
+    /// armiger's own limits or means. Says nothing about the upstream's health.
+    Armiger,
+}
+
+impl Kind {
+    /// Who caused it.
+    pub fn fault(self) -> Fault {
+        match self {
+            Self::Client(_) => Fault::Client,
+            Self::InFlight | Self::QueueFull | Self::QueueWait | Self::Exhausted => Fault::Armiger,
+            _ => Fault::Upstream,
+        }
+    }
+
+    /// Whether the upstream certainly saw nothing of the request, so that any request may be sent again.
+    pub fn is_retryable(self) -> bool {
+        self.is_connect() || matches!(self, Self::InFlight | Self::QueueFull | Self::QueueWait)
+    }
+
+    /// Whether no connection came about.
+    pub fn is_connect(self) -> bool {
+        matches!(self, Self::Refused | Self::Unreachable | Self::Exhausted | Self::ConnectTimeout | Self::Dns)
+    }
+
+    /// The stable name: the reason's slug, in logs and metrics.
+    pub fn slug(self) -> &'static str {
+        match self {
+            Self::Refused | Self::Unreachable | Self::Exhausted => "upstream-connect",
+            Self::ConnectTimeout => "upstream-connect-timeout",
+            Self::Dns => "upstream-dns",
+            Self::InFlight | Self::QueueFull | Self::QueueWait => "upstream-overloaded",
+            Self::Reset | Self::Incomplete => "upstream-reset",
+            Self::Timeout => "upstream-timeout",
+            Self::HeadTooLarge | Self::Protocol => "upstream-protocol",
+            Self::Client(BodyError::TooLarge) => "body-too-large",
+            Self::Client(BodyError::ClientSlow) => "request-timeout",
+            Self::Client(BodyError::ClientMalformed) => "bad-framing",
+            Self::Client(_) => "client-closed",
+        }
+    }
+
+    /// The `error` of `Proxy-Status` (RFC 9209 §2.3).
+    pub fn proxy_status(self) -> &'static str {
+        match self {
+            Self::Refused => "connection_refused",
+            Self::Unreachable => "destination_unavailable",
+            Self::Exhausted => "proxy_internal_error",
+            Self::ConnectTimeout => "connection_timeout",
+            Self::Dns => "dns_error",
+            Self::InFlight | Self::QueueFull | Self::QueueWait => "connection_limit_reached",
+            Self::Reset => "connection_terminated",
+            Self::Incomplete => "http_response_incomplete",
+            Self::Timeout => "http_response_timeout",
+            Self::HeadTooLarge => "http_response_header_section_size",
+            Self::Protocol => "http_protocol_error",
+            Self::Client(_) => "http_request_error",
+        }
+    }
+
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Refused => "the endpoint refused the connection",
+            Self::Unreachable => "the endpoint cannot be reached",
+            Self::Exhausted => "no socket, port or file descriptor is left for a connection",
+            Self::ConnectTimeout => "the connection was not there in time",
+            Self::Dns => "the endpoint's name could not be looked up",
+            Self::InFlight => "too many requests are in flight",
+            Self::QueueFull => "too many requests wait for a connection",
+            Self::QueueWait => "no connection came free in time",
+            Self::Reset => "the upstream broke off before it answered",
+            Self::Incomplete => "the upstream broke off within the head of its answer",
+            Self::Timeout => "the answer did not begin in time",
+            Self::HeadTooLarge => "the head of the answer is too large",
+            Self::Protocol => "the answer breaks the rules of HTTP",
+            Self::Client(_) => "the request body ended before its end",
+        }
+    }
+}
+
+/// An upstream gave no answer.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error whose kind says all.
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// An error with the cause for the log.
+    pub(super) fn because(kind: Kind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind, source: Some(source.into()) }
+    }
+
+    /// What hyper's error means once the request was handed over for good. `began` says whether a byte of the answer
+    /// had arrived.
+    pub(super) fn from_exchange(error: hyper::Error, began: bool) -> Self {
+        let kind = if error.is_parse_too_large() {
+            Kind::HeadTooLarge
+        } else if error.is_parse() {
+            Kind::Protocol
+        } else if body::cause::<h2::Error>(&error).is_some_and(h2::Error::is_library) {
+            // What h2 itself refuses to read is a fault in the upstream's frames.
+            Kind::Protocol
+        } else if began {
+            Kind::Incomplete
+        } else {
+            Kind::Reset
+        };
+        Self::because(kind, error)
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Who caused it.
+    pub fn fault(&self) -> Fault {
+        self.kind.fault()
+    }
+
+    /// Whether the upstream certainly saw nothing of the request.
+    pub fn is_retryable(&self) -> bool {
+        self.kind.is_retryable()
+    }
+
+    /// The stable name.
+    pub fn slug(&self) -> &'static str {
+        self.kind.slug()
+    }
+
+    /// The `error` of `Proxy-Status` (RFC 9209 §2.3).
+    pub fn proxy_status(&self) -> &'static str {
+        self.kind.proxy_status()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.sentence())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Kind> for Error {
+    fn from(kind: Kind) -> Self {
+        Self::new(kind)
+    }
+}

@@ -1,0 +1,238 @@
+//! One HTTP/1.1 connection: one exchange at a time, and back to the bench when that is over cleanly.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use tokio::task::AbortHandle;
+
+use super::Permit;
+use super::client::Failure;
+use super::link::{Link, Wire};
+use super::plan::Plan;
+use super::pool::{Bench, Room};
+use crate::http::body::{Body, Lease};
+use crate::telemetry::metrics::InFlight;
+
+/// hyper parses this many header fields without an allocation; any other bound costs one per answer.
+const HEADERS_INLINE: usize = 100;
+
+/// What hyper reads and writes at most at once.
+const BUFFER_MAX: usize = 64 * 1024;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
+/// An HTTP/1.1 connection.
+///
+/// hyper's end of it runs in a task of its own, which nobody waits for: it ends when the peer closes, or when this is
+/// dropped. Dropping it closes the connection at once, whatever it was doing.
+pub(super) struct Connection {
+    sender: RefCell<SendRequest<Body>>,
+    link: Rc<Link>,
+    task: AbortHandle,
+    bench: Rc<Bench>,
+    room: Cell<Option<Room>>,
+    permit: Cell<Option<Permit>>,
+    /// Counts it as active or as idle.
+    counted: Cell<InFlight>,
+    expires: Instant,
+    idle_since: Cell<Instant>,
+    idle_max: Cell<Duration>,
+    is_spent: Cell<bool>,
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 over `wire`, which is the far end of `link`.
+    pub(super) async fn start(room: Room, link: Rc<Link>, wire: Wire) -> Result<Rc<Self>, hyper::Error> {
+        let bench = room.bench().clone();
+        let (sender, connection) = builder(&bench.plan).handshake(wire).await?;
+        let now = bench.worker.wheel.now();
+        Ok(Rc::new_cyclic(|this| Self {
+            sender: RefCell::new(sender),
+            link,
+            task: tokio::task::spawn_local(run(connection, this.clone(), TaskCount::start(&bench.worker.tasks)))
+                .abort_handle(),
+            expires: now + jittered(bench.plan.age_max),
+            idle_since: Cell::new(now),
+            idle_max: Cell::new(bench.plan.idle),
+            counted: Cell::new(bench.metrics.active()),
+            bench,
+            room: Cell::new(Some(room)),
+            permit: Cell::default(),
+            is_spent: Cell::new(false),
+        }))
+    }
+
+    /// Sends `request` and waits for the head of its answer.
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+        let read_before = self.link.read();
+        let answer = self.sender.borrow_mut().try_send_request(request);
+        match answer.await {
+            Ok(response) => Ok(response),
+            Err(mut error) => Err(match error.take_message() {
+                Some(request) => Failure::Unsent { request: Box::new(request), error: error.into_error() },
+                None => Failure::Broken { error: error.into_error(), began: self.link.read() > read_before },
+            }),
+        }
+    }
+
+    /// When the socket last took bytes of the request.
+    pub(super) fn written_at(&self) -> Instant {
+        self.link.written_at()
+    }
+
+    /// Takes note of an answer's head: what it says of the connection.
+    pub(super) fn heed(&self, version: http::Version, headers: &HeaderMap, is_first: bool) {
+        // hyper would keep a connection of HTTP/1.0 that says `keep-alive`, and then send HTTP/1.0 itself, which drops
+        // every body of unknown length.
+        if version != http::Version::HTTP_11 {
+            self.is_spent.set(true);
+        }
+        if is_first && let Some(announced) = headers.get(KEEP_ALIVE).and_then(|value| announced_idle(value.as_bytes()))
+        {
+            self.idle_max.set(self.idle_max.get().min(announced));
+        }
+    }
+
+    /// Holds `permit` until the exchange is over.
+    pub(super) fn occupy(&self, permit: Permit) {
+        self.permit.set(Some(permit));
+    }
+
+    /// Counts it as active.
+    pub(super) fn activate(&self) {
+        self.counted.set(self.bench.metrics.active());
+    }
+
+    /// Whether a request may be sent on it: it is open, its last exchange is over, it is not too old or too long idle,
+    /// and nothing came in that nobody asked for.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        !self.is_over(now) && self.is_at_rest() && self.link.is_quiet()
+    }
+
+    /// Whether its time is over, or it is closed.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now >= self.expires || now >= self.idle_since.get() + self.idle_max.get() || self.sender.borrow().is_closed()
+    }
+
+    /// hyper asks for the next request only when both sides of the last exchange are over. An answer that came before
+    /// the request was sent whole leaves the connection busy, and so does whatever follows an answer unasked.
+    fn is_at_rest(&self) -> bool {
+        !self.is_spent.get() && !self.link.is_broken() && self.sender.borrow().is_ready()
+    }
+
+    /// Puts it back, if it is fit for another exchange; else closes it.
+    pub(super) fn put_back(self: Rc<Self>) {
+        let now = self.bench.worker.wheel.now();
+        if now < self.expires && self.is_at_rest() {
+            self.idle_since.set(now);
+            self.counted.set(self.bench.metrics.idle());
+            let bench = self.bench.clone();
+            bench.put(self);
+        }
+    }
+
+    /// Closes it and gives its room away.
+    pub(super) fn close(self: Rc<Self>) -> Option<Room> {
+        self.room.take()
+    }
+}
+
+impl Lease for Connection {
+    fn give_back(self: Rc<Self>) {
+        drop(self.permit.take());
+        self.put_back();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // hyper alone would go on sending a request body after its answer is over.
+        self.task.abort();
+    }
+}
+
+fn builder(plan: &Plan) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(plan.header_bytes_max).max_buf_size(plan.header_bytes_max.max(BUFFER_MAX));
+    if plan.headers_max != HEADERS_INLINE {
+        builder.max_headers(plan.headers_max);
+    }
+    builder
+}
+
+async fn run(connection: http1::Connection<Wire, Body>, handle: Weak<Connection>, count: TaskCount) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "upstream connection failed");
+    }
+    drop(count);
+    if let Some(connection) = handle.upgrade() {
+        connection.bench.forget_idle(&connection);
+    }
+}
+
+/// Counts a connection's task while it runs.
+pub(super) struct TaskCount(Rc<Cell<usize>>);
+
+impl TaskCount {
+    pub(super) fn start(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for TaskCount {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// `age`, give or take a tenth, so that connections opened together do not end together.
+pub(super) fn jittered(age: Duration) -> Duration {
+    age.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// How long the peer keeps the connection, by its `Keep-Alive: timeout=5`, less what a request takes to get there.
+fn announced_idle(value: &[u8]) -> Option<Duration> {
+    let text = std::str::from_utf8(value).ok()?;
+    let seconds = text.split(',').find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse::<u32>().ok())?
+    })?;
+    Some(match seconds {
+        0 | 1 => Duration::from_millis(u64::from(seconds) * 500),
+        more => Duration::from_secs(u64::from(more) - 1),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_kept_shorter_than_the_peer_announces() {
+        for (value, kept) in [
+            ("timeout=5", Some(4000)),
+            ("timeout=5, max=100", Some(4000)),
+            ("max=100, Timeout = 2", Some(1000)),
+            ("timeout=1", Some(500)),
+            ("timeout=0", Some(0)),
+            ("max=100", None),
+            ("timeout=soon", None),
+            ("", None),
+        ] {
+            assert_eq!(announced_idle(value.as_bytes()), kept.map(Duration::from_millis), "{value}");
+        }
+    }
+
+    #[test]
+    fn ages_differ_by_a_tenth_at_most() {
+        for _ in 0..1000 {
+            let age = jittered(Duration::from_secs(100));
+            assert!((90.0..=110.0).contains(&age.as_secs_f64()), "{age:?}");
+        }
+    }
+}

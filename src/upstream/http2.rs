@@ -1,0 +1,201 @@
+//! One HTTP/2 connection with prior knowledge: many exchanges at a time, each on a stream.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::time::Instant;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper::rt::Executor;
+use tokio::task::AbortHandle;
+
+use super::Permit;
+use super::client::Failure;
+use super::http1::{TaskCount, jittered};
+use super::link::Wire;
+use super::pool::{Bench, Room};
+use crate::http::body::{Body, Lease, cause};
+use crate::telemetry::metrics::InFlight;
+
+/// An HTTP/2 connection. Closes when it is out of the bench and its last stream is over.
+pub(super) struct Connection {
+    sender: RefCell<SendRequest<Body>>,
+    task: AbortHandle,
+    bench: Rc<Bench>,
+    _room: Room,
+    streams: Cell<usize>,
+    /// Streams that the peer's SETTINGS allow, as far as they were seen.
+    allowed: Rc<Cell<usize>>,
+    /// Streams that it took without refusing one. It may refuse before its SETTINGS arrive, and beyond them.
+    borne: Cell<usize>,
+    expires: Instant,
+    idle_since: Cell<Instant>,
+    is_spent: Cell<bool>,
+    /// Counts it as active or as idle.
+    counted: Cell<InFlight>,
+}
+
+impl Connection {
+    /// Speaks HTTP/2 over `wire`.
+    pub(super) async fn start(room: Room, wire: Wire) -> Result<Rc<Self>, hyper::Error> {
+        let bench = room.bench().clone();
+        let mut builder = http2::Builder::new(LocalExec);
+        builder.max_header_list_size(u32::try_from(bench.plan.header_bytes_max).unwrap_or(u32::MAX));
+        let (sender, connection) = builder.handshake(wire).await?;
+        let now = bench.worker.wheel.now();
+        let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+        Ok(Rc::new_cyclic(|this| Self {
+            sender: RefCell::new(sender),
+            task: tokio::task::spawn_local(run(
+                connection,
+                allowed.clone(),
+                this.clone(),
+                TaskCount::start(&bench.worker.tasks),
+            ))
+            .abort_handle(),
+            expires: now + jittered(bench.plan.age_max),
+            counted: Cell::new(bench.metrics.idle()),
+            bench,
+            _room: room,
+            streams: Cell::new(0),
+            allowed,
+            borne: Cell::new(usize::MAX),
+            idle_since: Cell::new(now),
+            is_spent: Cell::new(false),
+        }))
+    }
+
+    /// One more exchange on it.
+    pub(super) fn stream(self: &Rc<Self>) -> Rc<Stream> {
+        if self.streams.replace(self.streams.get() + 1) == 0 {
+            self.counted.set(self.bench.metrics.active());
+        }
+        Rc::new(Stream { connection: self.clone(), permit: Cell::default() })
+    }
+
+    /// Whether the peer takes another stream.
+    pub(super) fn has_room(&self) -> bool {
+        self.streams.get() < self.allowed.get().min(self.borne.get())
+    }
+
+    /// Whether new streams may go to it.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        let is_idle_too_long = self.is_idle() && now >= self.idle_since.get() + self.bench.plan.idle;
+        !self.is_spent.get() && now < self.expires && !is_idle_too_long && !self.sender.borrow().is_closed()
+    }
+
+    /// Whether it serves nobody.
+    pub(super) fn is_idle(&self) -> bool {
+        self.streams.get() == 0
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// One exchange on a [`Connection`]. Dropping it ends the stream; the connection stays.
+pub(super) struct Stream {
+    connection: Rc<Connection>,
+    permit: Cell<Option<Permit>>,
+}
+
+impl Stream {
+    /// Sends `request` and waits for the head of its answer.
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+        let answer = self.connection.sender.borrow_mut().try_send_request(request);
+        let mut error = match answer.await {
+            Ok(response) => {
+                let connection = &self.connection;
+                connection.borne.set(connection.borne.get().saturating_add(1));
+                return Ok(response);
+            }
+            Err(error) => error,
+        };
+        if let Some(request) = error.take_message() {
+            return Err(Failure::Unsent { request: Box::new(request), error: error.into_error() });
+        }
+        let error = error.into_error();
+        Err(match cause::<h2::Error>(&error) {
+            // RFC 9113 §6.8: of streams above the last identifier in a GOAWAY nothing was processed. Only those see it
+            // as their error.
+            Some(h2) if h2.is_go_away() && h2.is_remote() => {
+                self.spend();
+                Failure::Refused { error }
+            }
+            // RFC 9113 §8.7: nothing of it was processed.
+            Some(h2) if h2.is_reset() && h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+                self.connection.borne.set((self.connection.streams.get() - 1).max(1));
+                Failure::Refused { error }
+            }
+
+            _ => {
+                self.spend();
+                Failure::Broken { error, began: false }
+            }
+        })
+    }
+
+    /// No new streams on its connection: what was sent on it came to nothing.
+    pub(super) fn spend(&self) {
+        self.connection.is_spent.set(true);
+    }
+
+    /// Holds `permit` until the exchange is over.
+    pub(super) fn occupy(&self, permit: Permit) {
+        self.permit.set(Some(permit));
+    }
+}
+
+impl Lease for Stream {
+    fn give_back(self: Rc<Self>) {}
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        connection.streams.set(connection.streams.get() - 1);
+        if connection.is_idle() {
+            connection.idle_since.set(connection.bench.worker.wheel.now());
+            connection.counted.set(connection.bench.metrics.idle());
+        }
+        connection.bench.share_streams();
+    }
+}
+
+/// Spawns hyper's tasks on the worker that the connection belongs to.
+#[derive(Clone)]
+struct LocalExec;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+async fn run(
+    mut connection: http2::Connection<Wire, Body, LocalExec>,
+    allowed: Rc<Cell<usize>>,
+    handle: Weak<Connection>,
+    count: TaskCount,
+) {
+    let end = poll_fn(|cx| {
+        let polled = Pin::new(&mut connection).poll(cx);
+        allowed.set(connection.current_max_send_streams());
+        polled
+    });
+    if let Err(error) = end.await {
+        tracing::debug!(%error, "upstream connection failed");
+    }
+    drop(count);
+    if let Some(connection) = handle.upgrade() {
+        connection.is_spent.set(true);
+        // Takes it out, and lets another be opened for who waits.
+        connection.bench.share_streams();
+    }
+}

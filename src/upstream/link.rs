@@ -1,0 +1,167 @@
+//! The socket of an upstream connection as hyper sees it, and what else must be known of it.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use tokio::io::ReadBuf;
+
+use super::connect::Stream;
+use crate::timer::Wheel;
+
+/// Bytes that one read takes at most, and that one worker keeps for reading.
+pub(super) const SCRATCH: usize = 64 * 1024;
+
+/// Writes of several pieces up to this size go out as one.
+const FLATTEN_MAX: usize = 4 * 1024;
+
+/// A worker's buffer between the sockets and hyper, whose buffers cannot be written to without `unsafe`. One for all
+/// connections: it is in use only while a read lasts, stays in the processor's cache, and idle connections hold none.
+pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
+
+/// A socket and what is known of it beside hyper. Shared by the pool and the [`Wire`] that hyper owns.
+#[derive(Debug)]
+pub(super) struct Link {
+    stream: RefCell<Stream>,
+    read: Cell<u64>,
+    written_at: Cell<Instant>,
+    is_broken: Cell<bool>,
+}
+
+impl Link {
+    pub(super) fn new(stream: Stream, now: Instant) -> Rc<Self> {
+        Rc::new(Self {
+            stream: RefCell::new(stream),
+            read: Cell::new(0),
+            written_at: Cell::new(now),
+            is_broken: Cell::new(false),
+        })
+    }
+
+    /// Bytes received so far.
+    pub(super) fn read(&self) -> u64 {
+        self.read.get()
+    }
+
+    /// When the socket last took bytes of a request.
+    pub(super) fn written_at(&self) -> Instant {
+        self.written_at.get()
+    }
+
+    /// Whether reading or writing failed.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.get()
+    }
+
+    /// Whether the socket is open and has nothing to read: the one state in which a request may be sent.
+    ///
+    /// Asks the kernel. tokio and hyper learn of a close, or of bytes that nobody asked for, only when the reactor
+    /// turns next, and until then a request would go into a dead connection, or take those bytes for its answer.
+    pub(super) fn is_quiet(&self) -> bool {
+        if self.is_broken.get() {
+            return false;
+        }
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = self.stream.borrow().socket().peek(&mut byte);
+        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// hyper's end of a [`Link`].
+pub(super) struct Wire {
+    link: Rc<Link>,
+    wheel: Wheel,
+    scratch: Scratch,
+}
+
+impl Wire {
+    pub(super) fn new(link: Rc<Link>, wheel: Wheel, scratch: Scratch) -> Self {
+        Self { link, wheel, scratch }
+    }
+
+    fn after_write(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match ready!(outcome) {
+            Ok(length) => {
+                self.link.written_at.set(self.wheel.now());
+                Poll::Ready(Ok(length))
+            }
+            Err(error) => {
+                // hyper would throw everything away. But an upstream that refuses a body early answers first and
+                // closes then, so its answer may wait to be read: the read side decides. It wakes the connection,
+                // because a socket that cannot be written to any more was reset.
+                tracing::debug!(%error, "write to upstream failed");
+                self.link.is_broken.set(true);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let mut scratch = self.scratch.borrow_mut();
+        let length = scratch.len().min(buffer.remaining());
+        let mut bytes = ReadBuf::new(&mut scratch[..length]);
+        if let Err(error) = ready!(self.link.stream.borrow_mut().poll_read(cx, &mut bytes)) {
+            self.link.is_broken.set(true);
+            return Poll::Ready(Err(error));
+        }
+        buffer.put_slice(bytes.filled());
+        self.link.read.set(self.link.read.get() + bytes.filled().len() as u64);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.link.is_broken.get() {
+            return Poll::Pending;
+        }
+        let outcome = self.link.stream.borrow_mut().poll_write(cx, bytes);
+        self.after_write(outcome)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let [only] = slices {
+            return self.poll_write(cx, only);
+        }
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        if length > FLATTEN_MAX {
+            if self.link.is_broken.get() {
+                return Poll::Pending;
+            }
+            let outcome = self.link.stream.borrow_mut().poll_write_vectored(cx, slices);
+            return self.after_write(outcome);
+        }
+        let scratch = self.scratch.clone();
+        let mut scratch = scratch.borrow_mut();
+        let mut end = 0;
+        for slice in slices {
+            scratch[end..end + slice.len()].copy_from_slice(slice);
+            end += slice.len();
+        }
+        self.poll_write(cx, &scratch[..end])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket keeps nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.stream.borrow_mut().poll_shutdown(cx)
+    }
+}
