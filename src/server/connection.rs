@@ -144,7 +144,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
     });
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
-        .max_headers(usize::from(limits.headers_max) + 1)
+        .max_headers(limits.headers_max.into())
         .max_buf_size(READ_BUFFER_MAX.max(limits.header_bytes_max.get() as usize + 1))
         .serve_connection(gate, service);
     let ended = {
