@@ -6,6 +6,8 @@
 //!
 //! `ARCHITECTURE.md` has the map. The crate is a program: nothing here is a stable interface.
 
+#![forbid(unsafe_code)]
+
 pub mod action;
 pub mod app;
 pub mod cli;

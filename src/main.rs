@@ -1,5 +1,7 @@
 //! The `armiger` program.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 /// A burst's memory goes back to the system within seconds; the system's allocator keeps it (ARCHITECTURE.md,

@@ -164,14 +164,11 @@ async fn run(parts: Parts, mut receiver: mpsc::Receiver<Accepted>, open: Arc<Ato
     log.flush();
 }
 
-/// Hands the log over soon after a line was written, and sleeps as long as there is none.
+/// Hands the log over soon after a line was written. An idle worker is not woken.
 async fn flush(log: Rc<Logger>) {
-    let mut flushed = 0;
     loop {
+        log.written().await;
         tokio::time::sleep(LOG_DELAY).await;
-        if log.lines() != flushed {
-            flushed = log.lines();
-            log.flush();
-        }
+        log.flush();
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::sync::Notify;
 
 use super::access_log::LogBuffer;
 use super::metrics::{self, Metrics, RouteMetrics};
@@ -30,7 +31,8 @@ pub struct Logger {
     unrouted: RouteMetrics,
     metrics: Metrics,
     spare: RefCell<Vec<Record>>,
-    lines: Cell<u64>,
+    is_waiting: Cell<bool>,
+    written: Notify,
 }
 
 /// What the access log keeps of an exchange.
@@ -57,7 +59,8 @@ impl Logger {
             unrouted: metrics.route(NO_ROUTE),
             metrics: metrics.clone(),
             spare: RefCell::default(),
-            lines: Cell::new(0),
+            is_waiting: Cell::new(false),
+            written: Notify::new(),
         }
     }
 
@@ -91,13 +94,14 @@ impl Logger {
         }
     }
 
-    /// Lines written so far. A worker flushes soon after this moved.
-    pub fn lines(&self) -> u64 {
-        self.lines.get()
+    /// Waits until a line waits for its flush.
+    pub async fn written(&self) {
+        self.written.notified().await;
     }
 
     /// Hands what was written to the writer's thread.
     pub fn flush(&self) {
+        self.is_waiting.set(false);
         self.buffer.flush();
     }
 
@@ -106,7 +110,9 @@ impl Logger {
         let is_remarkable = record.status >= 500 || !record.complete || record.duration >= keeps.slow;
         if keeps.is_on && (is_remarkable || keeps.sample >= 1.0 || fastrand::f64() < keeps.sample) {
             self.buffer.write(&record);
-            self.lines.set(self.lines.get() + 1);
+            if !self.is_waiting.replace(true) {
+                self.written.notify_one();
+            }
         }
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_MAX {

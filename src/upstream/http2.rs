@@ -133,7 +133,7 @@ impl Stream {
                 self.connection.borne.set((self.connection.streams.get() - 1).max(1));
                 Failure::Refused { error }
             }
-
+            Some(h2) if h2.is_reset() && h2.is_remote() => Failure::Ended { error },
             _ => {
                 self.spend();
                 Failure::Broken { error, began: false }

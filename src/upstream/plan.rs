@@ -146,9 +146,9 @@ mod tests {
     }
 
     fn compile(config: &Upstream) -> (Option<Plan>, usize) {
-        let mut issues = Issues::default();
-        let plan = Plan::compile(config, KeyPath::default().key("upstreams").key("app"), &mut issues);
-        (plan, issues.0.len())
+        let mut issues = Issues::new();
+        let plan = Plan::compile(config, KeyPath::root().key("upstreams").key("app"), &mut issues);
+        (plan, issues.len())
     }
 
     #[test]

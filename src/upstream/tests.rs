@@ -155,8 +155,8 @@ struct Stage {
 
 impl Stage {
     fn new(settings: &config::Upstream) -> Rc<Self> {
-        let mut issues = Issues::default();
-        let plan = Plan::compile(settings, KeyPath::default(), &mut issues).expect("the plan compiles");
+        let mut issues = Issues::new();
+        let plan = Plan::compile(settings, KeyPath::root(), &mut issues).expect("the plan compiles");
         let wheel = Wheel::new();
         spawn_local(wheel.clone().run());
         let metrics = Metrics::new();
@@ -392,6 +392,27 @@ fn an_idle_connection_is_closed_when_its_time_is_over() {
     });
 }
 
+#[test]
+fn a_connection_is_closed_after_its_exchange_when_it_is_too_old() {
+    run(async {
+        let (url, connections) = backend(script!(|peer| {
+            while peer.request().await.is_some() {
+                peer.ok("").await;
+            }
+        }))
+        .await;
+        let mut settings = settings(&[&url]);
+        settings.pool.age_max = HumanDuration::millis(100);
+        let stage = Stage::new(&settings);
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_millis(350) {
+            stage.ask(get("/")).await.unwrap();
+        }
+        // Give or take a tenth, and a slow machine only makes it fewer.
+        assert!((2..=4).contains(&connections.get()), "{}", connections.get());
+    });
+}
+
 /// What the upstream does in the one moment in which the worker does not look: its thread gets a turn, the reactor does
 /// not. Only the kernel knows of it then.
 #[test]
@@ -400,8 +421,8 @@ fn what_comes_in_behind_an_idle_connection_ends_it() {
     for late in [Some(garbage), Some("x"), None] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (go, going) = std::sync::mpsc::channel::<()>();
-        let (did, done) = std::sync::mpsc::channel::<()>();
+        let (go, going) = std::sync::mpsc::sync_channel::<()>(1);
+        let (did, done) = std::sync::mpsc::sync_channel::<()>(1);
         let upstream = std::thread::spawn(move || {
             use std::io::{Read, Write};
             let mut kept = Vec::new();
@@ -796,10 +817,10 @@ fn the_wait_for_an_answer_begins_when_the_request_is_sent_whole() {
         let mut settings = settings(&[&url]);
         settings.timeouts.first_byte = HumanDuration::millis(60);
         let stage = Stage::new(&settings);
-        let (done, mut outcome) = mpsc::unbounded_channel();
+        let (done, mut outcome) = mpsc::channel(4);
         let mut client = client(move |request, _| {
             let (stage, done) = (stage.clone(), done.clone());
-            async move { done.send(stage.ask(request).await).unwrap() }
+            async move { done.try_send(stage.ask(request).await).unwrap() }
         })
         .await;
         client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n").await.unwrap();
@@ -946,12 +967,13 @@ fn a_client_that_breaks_off_is_no_fault_of_the_upstreams() {
         let stage = Stage::new(&settings(&[&url]));
         stage.ask(get("/")).await.unwrap();
         stage.attempts();
-        let (done, mut outcome) = mpsc::unbounded_channel();
+        let (done, mut outcome) = mpsc::channel(4);
         let asking = stage.clone();
         let mut client = client(move |request, _| {
             let (stage, done) = (asking.clone(), done.clone());
             async move {
-                done.send(stage.send(request).await.map(|_| ()).map_err(|error| (error.kind(), error.fault()))).unwrap()
+                done.try_send(stage.send(request).await.map(|_| ()).map_err(|error| (error.kind(), error.fault())))
+                    .unwrap()
             }
         })
         .await;
@@ -984,11 +1006,11 @@ fn an_early_answer_is_passed_on_and_ends_the_sending() {
                 }
             ))
             .await;
-            let (done, mut outcome) = mpsc::unbounded_channel();
+            let (done, mut outcome) = mpsc::channel(4);
             let asking = stage.clone();
             let client = client(move |request, inbound| {
                 let (stage, done) = (asking.clone(), done.clone());
-                async move { done.send((stage.ask(request).await, inbound.ended.get())).unwrap() }
+                async move { done.try_send((stage.ask(request).await, inbound.ended.get())).unwrap() }
             })
             .await;
             let (_reading, mut writing) = client.into_split();
@@ -1022,11 +1044,11 @@ fn an_answer_read_to_its_end_before_the_request_was_sent_closes_the_connection()
             }
         ))
         .await;
-        let (done, mut outcome) = mpsc::unbounded_channel();
+        let (done, mut outcome) = mpsc::channel(4);
         let asking = stage.clone();
         let mut client = client(move |request, inbound| {
             let (stage, done) = (asking.clone(), done.clone());
-            async move { done.send((stage.ask(request).await, inbound.ended.get())).unwrap() }
+            async move { done.try_send((stage.ask(request).await, inbound.ended.get())).unwrap() }
         })
         .await;
         client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nhalf").await.unwrap();
@@ -1093,10 +1115,10 @@ fn a_get_with_a_body_of_unknown_length_keeps_it() {
             peer.ok(std::str::from_utf8(&body).unwrap()).await;
         }))
         .await;
-        let (done, mut outcome) = mpsc::unbounded_channel();
+        let (done, mut outcome) = mpsc::channel(4);
         let mut client = client(move |request, _| {
             let (stage, done) = (stage.clone(), done.clone());
-            async move { done.send(stage.ask(request).await).unwrap() }
+            async move { done.try_send(stage.ask(request).await).unwrap() }
         })
         .await;
         client
@@ -1239,14 +1261,14 @@ fn http2_requests_carry_an_authority_and_no_host() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (heard, mut requests) = mpsc::unbounded_channel();
+        let (heard, mut requests) = mpsc::channel(4);
         spawn_local(async move {
             let (stream, _) = listener.accept().await.unwrap();
             let mut connection = h2::server::handshake(stream).await.unwrap();
             while let Some(request) = connection.accept().await {
                 let (request, mut respond) = request.unwrap();
                 respond.send_response(Response::new(()), true).unwrap();
-                heard.send(request.into_parts().0).unwrap();
+                heard.try_send(request.into_parts().0).unwrap();
             }
         });
         let stage = Stage::new(&h2c(&url));
@@ -1354,10 +1376,14 @@ fn who_waits_for_anothers_http2_connection_opens_it_if_the_other_gives_up() {
         let mut settings = h2c(&format!("http://{address}"));
         settings.timeouts.connect = HumanDuration::millis(200);
         let stage = Stage::new(&settings);
-        let (opening, waiting) = (ask_later(&stage), ask_later(&stage));
-        until(|| stage.upstream.in_flight() == 2).await;
+        let opening = ask_later(&stage);
+        let waiting: Vec<_> = (0..10).map(|_| ask_later(&stage)).collect();
+        until(|| stage.upstream.in_flight() == 11).await;
         opening.abort();
-        assert_eq!(waiting.await.unwrap().unwrap_err(), Kind::ConnectTimeout, "not a wait in vain");
+        for waiting in waiting {
+            // One opens and all learn of it: one after the other they would wait in vain.
+            assert_eq!(waiting.await.unwrap().unwrap_err(), Kind::ConnectTimeout);
+        }
     });
 }
 
@@ -1429,8 +1455,8 @@ fn limits_hold_for_the_sum_of_all_workers() {
     let mut limits = settings(&["http://127.0.0.1:1"]);
     limits.limits.replay_max = ByteSize::kib(1);
     let upstream = {
-        let mut issues = Issues::default();
-        let plan = Plan::compile(&limits, KeyPath::default(), &mut issues).unwrap();
+        let mut issues = Issues::new();
+        let plan = Plan::compile(&limits, KeyPath::root(), &mut issues).unwrap();
         Arc::new(Upstream::new("app".into(), 0, plan, metrics()))
     };
     fn shared<T: Send + Sync>(_: &T) {}

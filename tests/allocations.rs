@@ -1,0 +1,132 @@
+//! The ledger of the hot path: what a plain proxied request allocates on its worker.
+//!
+//! A binary of its own, for it replaces the global allocator. Threads of the test itself, client and back end, do not
+//! count; what remains is armiger, hyper's server and client included. The bound is what was measured (13.0), and room for a log buffer now and then: a change that
+//! puts an allocation on the path fails here.
+
+#![allow(unsafe_code, reason = "a global allocator cannot be written without")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use armiger::app::{Options, Running, Source};
+
+/// Allocations per plain proxied GET, keep-alive on both sides, access log on, in the steady state.
+///
+/// hyper's server and client take most of them: head buffers, header maps, body channels.
+const PER_REQUEST_MAX: f64 = 13.5;
+
+const ROUNDS: u64 = 2_000;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static IS_OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+struct Counting;
+
+// SAFETY: hands everything to the system's allocator and only counts beside it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count() {
+    if !IS_OURS.try_with(Cell::get).unwrap_or(true) {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers every request head with the same bytes.
+fn back_end() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        IS_OURS.set(true);
+        while let Ok((mut stream, _)) = listener.accept() {
+            thread::spawn(move || {
+                IS_OURS.set(true);
+                let mut bytes = [0; 4096];
+                let mut seen = 0;
+                while let Ok(length) = stream.read(&mut bytes[seen..]) {
+                    seen += length;
+                    if length == 0 {
+                        return;
+                    }
+                    if bytes[..seen].ends_with(b"\r\n\r\n") {
+                        seen = 0;
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nok";
+                        stream.write_all(answer).expect("the answer goes out");
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn ask(stream: &mut TcpStream) {
+    let request = b"GET /orders/7?x=1 HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: ledger\r\naccept: */*\r\n\r\n";
+    stream.write_all(request).expect("the request goes out");
+    let mut answer = [0; 2048];
+    let mut seen = 0;
+    while !answer[..seen].ends_with(b"\r\n\r\nok") {
+        let length = stream.read(&mut answer[seen..]).expect("an answer comes");
+        assert!(length > 0, "cut: {}", String::from_utf8_lossy(&answer[..seen]));
+        seen += length;
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..seen]));
+}
+
+#[test]
+fn a_plain_request_allocates_no_more_than_the_ledger_says() {
+    IS_OURS.set(true);
+    let text = format!(
+        "listeners: [{{name: http, address: 127.0.0.1:0}}]\n\
+         admin: {{address: 127.0.0.1:0}}\n\
+         upstreams: {{app: {{endpoints: [\"http://{}\"]}}}}\n\
+         routes: [{{name: all, match: {{path: \"/{{rest...}}\"}}, proxy: {{upstream: app}}}}]\n",
+        back_end()
+    );
+    let options = Options {
+        workers: 1,
+        access_log: Some(Box::new(std::io::sink())),
+        ..Options::new(Source::Text { name: "ledger.yaml".into(), text })
+    };
+    let running = Running::start(options).expect("armiger starts");
+    let mut stream = TcpStream::connect(running.address("http").expect("the listener")).expect("connects");
+    for _ in 0..ROUNDS {
+        ask(&mut stream);
+    }
+
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    for _ in 0..ROUNDS {
+        ask(&mut stream);
+    }
+    let each = (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / ROUNDS as f64;
+
+    println!("{each:.2} allocations per request");
+    assert!(each <= PER_REQUEST_MAX, "{each:.2} allocations per request, the ledger allows {PER_REQUEST_MAX}");
+}
