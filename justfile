@@ -29,6 +29,7 @@ bench name="":
 fuzz seconds="60":
     cd fuzz && for target in $(cargo +nightly fuzz list); do \
         echo "== $target"; \
+        mkdir -p "corpus/$target"; \
         cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$target" -- -max_total_time={{ seconds }} -max_len=4096 || exit 1; \
     done
 

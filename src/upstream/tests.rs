@@ -614,6 +614,7 @@ async fn held(change: impl FnOnce(&mut config::Upstream)) -> (Rc<Stage>, Rc<Cell
     ))
     .await;
     let mut settings = settings(&[&url]);
+    settings.pool.queue_wait = HumanDuration::seconds(20);
     change(&mut settings);
     (Stage::new(&settings), connections, release)
 }
@@ -632,12 +633,12 @@ fn connections_and_the_queue_for_them_are_bounded_and_first_come_first_served() 
         })
         .await;
         let tasks: Vec<_> = (0..5).map(|_| ask_later(&stage)).collect();
-        until(|| tasks[4].is_finished()).await;
-        assert_eq!(connections.get(), 2);
+        until(|| tasks[4].is_finished() && connections.get() == 2).await;
         assert_eq!(tasks.iter().filter(|task| task.is_finished()).count(), 1, "the fifth is refused at once");
         for turn in 0..4 {
             release.notify_one();
             until(|| tasks.iter().filter(|task| task.is_finished()).count() == 2 + turn).await;
+            assert!(turn != 2 || tasks[2].is_finished(), "who came first is served first");
         }
         for (number, task) in tasks.into_iter().enumerate() {
             let outcome = task.await.unwrap();
