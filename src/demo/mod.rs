@@ -68,7 +68,10 @@ const TOUR: &[(&str, &str)] = &[
     ("curl -i -H 'x-channel: beta' http://ADDRESS/app/echo", "the same path, another route: it asks for a header"),
     ("curl -i http://ADDRESS/orders?user=7", "`ip_filter` in shadow: the line below says what it would have done"),
     ("curl -i http://ADDRESS/nowhere", "a refusal: problem+json with a stable reason"),
-    ("curl -i 'http://ADDRESS/app/slow?ms=6000'", "a back end that is too slow: 504 `upstream-timeout` after five seconds"),
+    (
+        "curl -i 'http://ADDRESS/app/slow?ms=6000'",
+        "a back end that is too slow: 504 `upstream-timeout` after five seconds",
+    ),
     ("curl -i http://ADDRESS/app/cut", "an answer cut short never looks complete"),
     ("curl -N http://ADDRESS/app/stream", "events, each at once"),
     ("curl -o /dev/null http://ADDRESS/app/large?mib=100", "100 MiB in constant memory"),

@@ -57,12 +57,13 @@ pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incom
 /// Refuses a request whose head was never understood, so that there is no exchange; it is logged and counted all the
 /// same.
 pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<Body> {
-    let reason = match violation.status() {
-        408 => Reason::RequestTimeout,
-        414 => Reason::TargetTooLong,
-        431 => Reason::HeadersTooLarge,
-        501 => Reason::NotImplemented,
-        505 => Reason::BadVersion,
+    let reason = match (violation, violation.status()) {
+        (Violation::HostMissing | Violation::HostRepeated | Violation::HostInvalid, _) => Reason::BadHost,
+        (_, 408) => Reason::RequestTimeout,
+        (_, 414) => Reason::TargetTooLong,
+        (_, 431) => Reason::HeadersTooLarge,
+        (_, 501) => Reason::NotImplemented,
+        (_, 505) => Reason::BadVersion,
         _ => Reason::BadFraming,
     };
     let mut closing = worker.begin(Instant::now(), inlet);

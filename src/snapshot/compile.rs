@@ -13,8 +13,9 @@ use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, Route, Snapshot};
 use crate::action::{Action, Proxy, Redirect, Respond};
-use crate::config::issue::{Source, suggest};
+use crate::config::issue::Source;
 use crate::config::listener::{ForwardedHeader, Listener};
+use crate::config::load::unknown_name;
 use crate::config::route::{self, PathAllow};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::http::forwarded::{self, Trust, Via};
@@ -337,14 +338,12 @@ fn action(
             if source.is_lost(&KeyPath::root().key("upstreams").key(&proxy.upstream)) {
                 return None;
             }
-            let mut issue = Issue::new(path.key("upstream"), format!("no upstream is called `{}`", proxy.upstream));
+            let known = upstreams.keys().map(String::as_str);
+            let mut issue = unknown_name(path.key("upstream"), "upstream", &proxy.upstream, known);
             if !upstreams.is_empty() {
                 issue = issue.related(KeyPath::root().key("upstreams"), "upstreams stand here");
             }
-            issues.push(match suggest(&proxy.upstream, upstreams.keys().map(String::as_str)) {
-                Some(near) => issue.hint(format!("did you mean `{near}`?")),
-                None => issue.hint("add it under `upstreams`, or name one that is there"),
-            });
+            issues.push(issue);
             return None;
         };
         return Proxy::compile(proxy, upstream.clone()?, params, &path, issues).map(Action::Proxy);

@@ -50,7 +50,7 @@
 //! fits. A lookup therefore visits at most 2^depth nodes and never more than there are: for the worst of paths, its
 //! work is linear in the size of the configuration. To make 2^depth large needs 2^depth rules; the configuration is
 //! trusted, a client's path is not and cannot add to it. No memo is needed, since none of the work is done twice.
-//! Rules that share one host and path are asked one by one.
+//! Rules that share one host and path are asked one by one, and so are regular expressions of one host.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -129,18 +129,18 @@ pub enum ConflictKind {
 }
 
 impl ConflictKind {
-    /// What is wrong, about the second rule, with the first one's name to be put after it.
+    /// What is wrong, said of the second one.
     pub fn message(self) -> &'static str {
         match self {
-            Self::Tie => "matches the same requests as, and is no more specific than,",
-            Self::Unreachable => "is never reached, since every request that it matches goes to",
+            Self::Tie => "matches the same requests as another route, and neither is more specific",
+            Self::Unreachable => "is never reached: another route takes every request that it matches",
         }
     }
 
     /// What to do about it.
     pub fn hint(self) -> &'static str {
         match self {
-            Self::Tie => "remove one, or give one of them a host, a method or another condition",
+            Self::Tie => "remove one, or give one of them a host, methods or another condition",
             Self::Unreachable => {
                 "remove it, or narrow the other one; regular expressions are asked last, so a catch-all beside them \
                  must be one too, `/.*`, and stand after them"
@@ -1405,6 +1405,9 @@ mod tests {
             (["/a h:x=1*", "/a h:x h:x=1*"], Some((1, 0))),
             (["/a h:x h:x=1*", "/a h:x=12"], Some((0, 1))),
             (["/a h:x=12", "/a h:x h:x=1*"], Some((1, 0))),
+            (["^/a h:x h:x=1*", "/a/{rest...} h:x=12"], Some((0, 1))),
+            // The bare `/a` is left to it.
+            (["/a/{rest...} h:x h:x=1*", "^/a h:x=12"], None),
             (["/a GET h:x", "/a GET q:y"], None),
             (["~/a", "~/a"], Some((0, 1))),
             (["~/a h:x=1", "~/a"], None),

@@ -794,7 +794,7 @@ mod tests {
 
     /// A destination that lets one write pass per permit, and says when it begins one.
     struct Gate {
-        begun: mpsc::Sender<()>,
+        begun: mpsc::SyncSender<()>,
         permits: mpsc::Receiver<()>,
         kept: Kept,
     }
@@ -1087,8 +1087,8 @@ mod tests {
 
     #[test]
     fn a_full_buffer_is_handed_over_without_a_flush() {
-        let (begun, begins) = mpsc::channel();
-        let (permit, permits) = mpsc::channel();
+        let (begun, begins) = mpsc::sync_channel(64);
+        let (permit, permits) = mpsc::sync_channel(64);
         let kept = Kept::default();
         let gate = Gate { begun, permits, kept: kept.clone() };
         let log = Writer::start(Options::default(), Box::new(gate), &Metrics::new()).unwrap();
@@ -1107,8 +1107,8 @@ mod tests {
 
     #[test]
     fn a_blocked_destination_costs_whole_buffers_and_every_lost_line_is_counted() {
-        let (begun, begins) = mpsc::channel();
-        let (permit, permits) = mpsc::channel();
+        let (begun, begins) = mpsc::sync_channel(64);
+        let (permit, permits) = mpsc::sync_channel(64);
         let kept = Kept::default();
         let gate = Gate { begun, permits, kept: kept.clone() };
         let metrics = Metrics::new();
@@ -1134,8 +1134,8 @@ mod tests {
 
     #[test]
     fn closing_gives_up_at_its_deadline_and_counts_what_is_lost() {
-        let (begun, begins) = mpsc::channel();
-        let (_permit, permits) = mpsc::channel();
+        let (begun, begins) = mpsc::sync_channel(64);
+        let (_permit, permits) = mpsc::sync_channel(64);
         let metrics = Metrics::new();
         let gate = Gate { begun, permits, kept: Kept::default() };
         let log = Writer::start(Options::default(), Box::new(gate), &metrics).unwrap();
