@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use armiger::http::path::{Held, decode, normalise};
+use armiger::http::path::normalise;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|raw: &str| {
@@ -17,14 +17,33 @@ fuzz_target!(|raw: &str| {
     assert!(!path.contains("//"), "{path:?}");
 
     // A server that decodes first and splits afterwards must find no way up either.
-    let decoded = decode(path).unwrap_or_else(|| panic!("{path:?} is normal, yet cannot be decoded"));
-    let splits = |letter: char| matches!(letter, '/' | '\\' | ';');
-    let dots = |segment: &str| matches!(segment, "." | "..");
-    assert!(!decoded.split(splits).any(dots), "{path:?} is {decoded:?} when decoded");
+    let decoded = decoded(path);
+    let is_dots = |segment: &[u8]| matches!(segment, b"." | b"..");
+    let mut segments = decoded.split(|byte| matches!(byte, b'/' | b'\\' | b';'));
+    assert!(!segments.any(is_dots), "{path:?} has a way up when decoded");
 
     if normal.held.is_empty() {
-        assert!(!decoded.contains(['\\', ';', '\0']), "{path:?} holds what nobody was told of");
-        assert_eq!(decoded.matches('/').count(), path.matches('/').count(), "{path:?} hides a slash");
+        // `%3B` decodes to a `;` that separates nothing; a bare one does for some servers.
+        assert!(!path.contains(';'), "{path:?} holds a `;` that nobody was told of");
+        assert!(!decoded.iter().any(|byte| matches!(byte, b'\\' | 0)), "{path:?} holds what nobody was told of");
+        let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();
+        assert_eq!(slashes(&decoded), slashes(path.as_bytes()), "{path:?} hides a slash");
     }
-    assert!(Held::NONE.is_empty());
 });
+
+/// As a simple-minded server decodes. A normal path has two hex digits behind each percent sign.
+fn decoded(path: &str) -> Vec<u8> {
+    let mut bytes = path.bytes();
+    let mut out = Vec::with_capacity(path.len());
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let mut digit =
+                    || bytes.next().and_then(|digit| char::from(digit).to_digit(16)).expect("two hex digits");
+                u8::try_from(digit() * 16 + digit()).expect("two hex digits are a byte")
+            }
+            _ => byte,
+        });
+    }
+    out
+}

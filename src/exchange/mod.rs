@@ -69,7 +69,7 @@ pub struct Exchange {
     /// The form of a refusal, once the request itself has been given away.
     pub form: Option<problem::Form>,
     /// What will be logged and counted when the last byte is out, or the client gone.
-    pub closing: Box<Closing>,
+    pub closing: Closing,
 }
 
 impl Exchange {

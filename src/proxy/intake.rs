@@ -16,7 +16,6 @@ use crate::http::forwarded;
 use crate::http::headers::{self, Seen, name};
 use crate::http::path::{self, Held};
 use crate::snapshot::ListenerPlan;
-use crate::snapshot::pattern::normalise_host;
 use crate::telemetry::finish::Occupancy;
 use crate::telemetry::trace::{RequestId, TraceContext};
 
@@ -141,7 +140,7 @@ fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) {
     worker.log.note(record, request);
 }
 
-/// Exactly one host, and a valid one (RFC 9112 §3.2, RFC 9113 §8.3.1).
+/// Exactly one host (RFC 9112 §3.2, RFC 9113 §8.3.1).
 fn host(exchange: &mut Exchange) -> Result<(), Rejection> {
     let (uri, headers) = (exchange.request.uri(), exchange.request.headers());
     let named = headers.get(header::HOST);
@@ -152,18 +151,13 @@ fn host(exchange: &mut Exchange) -> Result<(), Rejection> {
             {
                 return Err(Rejection::from(Reason::BadHost).detail("`:authority` and `host` differ."));
             }
-            if normalise_host(authority.as_str()).is_none() {
-                return Err(Reason::BadHost.into());
-            }
             // The target's authority is what counts, and the upstream must see the same (RFC 9112 §3.2.2).
             let value = http::HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadHost)?;
             exchange.request.headers_mut().insert(header::HOST, value);
             Ok(())
         }
-        (None, Some(host)) => match host.to_str().ok().and_then(normalise_host) {
-            Some(_) => Ok(()),
-            None => Err(Reason::BadHost.into()),
-        },
+        // Whether it is a valid name is found out where it is looked up.
+        (None, Some(_)) => Ok(()),
         // HTTP/1.0 knew no `Host`.
         (None, None) if exchange.request.version() == Version::HTTP_10 => Ok(()),
         (None, None) => Err(Reason::BadHost.into()),

@@ -4,6 +4,7 @@ mod intake;
 mod pipeline;
 pub mod worker;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -88,8 +89,11 @@ fn no_content() -> Response<Body> {
 fn find(worker: &Worker, exchange: &mut Exchange) -> Result<Arc<Route>, Rejection> {
     let mut reader = worker.reader.borrow_mut();
     let router = &reader.load().router;
-    // `Host` was checked by intake; a request that names none (HTTP/1.0) is routed by its path alone.
-    let host = normalise_host(exchange.host()).unwrap_or_default();
+    // A request that names no host (HTTP/1.0) is routed by its path alone.
+    let host = match exchange.host() {
+        "" => Cow::Borrowed(""),
+        named => normalise_host(named).ok_or(Reason::BadHost)?,
+    };
     let mut query = Query {
         host: &host,
         path: exchange.path(),

@@ -68,11 +68,16 @@ async fn walk(
     route.action.run(exchange, pools).await
 }
 
+/// How many headers are added for the next hop, at most.
+const INTRODUCED: usize = 7;
+
 /// Writes what the next hop should know of this one: who asked, for what, and under which id.
 fn introduce(exchange: &mut Exchange) {
     let id = exchange.closing.record.request_id.as_ref().map(RequestId::to_header_value);
     let version = exchange.request.version();
     let headers = exchange.request.headers_mut();
+    // Room for all that is added here, or the map grows twice.
+    headers.reserve(INTRODUCED);
     let host = headers.get(header::HOST).cloned();
     forwarded::append(headers, &exchange.hop.forwarded, host.as_ref());
     if let Some(via) = &exchange.hop.via {

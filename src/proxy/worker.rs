@@ -30,7 +30,7 @@ impl Worker {
     }
 
     /// Begins the record of an exchange.
-    pub(super) fn begin(&self, now: Instant, inlet: &Inlet) -> Box<Closing> {
+    pub(super) fn begin(&self, now: Instant, inlet: &Inlet) -> Closing {
         self.log.begin(now, self.wall(now), &inlet.plan.name)
     }
 

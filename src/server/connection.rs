@@ -162,15 +162,15 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
     if let Err(error) = ended {
         tracing::debug!(peer = %inlet.peer, %error, "connection broke");
     }
+    if let Some(limit) = state.violation().and_then(limit_of) {
+        shared.metrics.limit_hit(limit);
+    }
     if let Some(violation) = state.refusal() {
         let response = proxy::refuse(&shared.worker, &inlet, violation);
         let mut gate = connection.into_parts().io;
         if let Err(error) = gate.refuse(&rendered(response)).await {
             tracing::debug!(peer = %inlet.peer, %error, "refusal was not read");
         }
-    }
-    if let Some(limit) = state.violation().and_then(limit_of) {
-        shared.metrics.limit_hit(limit);
     }
 }
 

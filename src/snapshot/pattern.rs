@@ -56,34 +56,48 @@ impl std::error::Error for PatternError {}
 /// `None` for what is no plain host: empty, with userinfo, spaces, empty labels, a port that is no number, or
 /// characters other than letters, digits, `-`, `_` and `.` (RFC 3986 §3.2.2 would allow more, no name in use has them).
 pub fn normalise_host(raw: &str) -> Option<Cow<'_, str>> {
-    let host_end = match raw.strip_prefix('[') {
-        Some(_) => raw.find(']')? + 1,
-        None => raw.find(':').unwrap_or(raw.len()),
-    };
-    let (host, after) = raw.split_at(host_end);
-    let port = if after.is_empty() { "" } else { after.strip_prefix(':')? };
-    // An empty port is legal: `example.com:` (RFC 3986 §3.2.3).
-    let port_is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-    if !port_is_number || (!port.is_empty() && port.parse::<u16>().is_err()) {
-        return None;
+    if raw.starts_with('[') {
+        return normalise_address(raw);
     }
-    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        let canonical = format!("[{}]", address.parse::<Ipv6Addr>().ok()?);
-        return Some(if canonical == host { Cow::Borrowed(host) } else { Cow::Owned(canonical) });
-    }
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if host.len() > HOST_BYTES_MAX || host.split('.').any(str::is_empty) {
-        return None;
-    }
-    let mut has_capitals = false;
-    for byte in host.bytes() {
+    // One pass: this runs for every request.
+    let (mut end, mut has_capitals, mut label_is_empty) = (raw.len(), false, true);
+    for (place, byte) in raw.bytes().enumerate() {
         match byte {
-            b'A'..=b'Z' => has_capitals = true,
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {}
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label_is_empty = false,
+            b'A'..=b'Z' => (has_capitals, label_is_empty) = (true, false),
+            b'.' if !label_is_empty => label_is_empty = true,
+            b':' => {
+                end = place;
+                break;
+            }
             _ => return None,
         }
     }
+    let (mut host, port) = raw.split_at(end);
+    if label_is_empty {
+        // Only the root's dot may end it, and only behind a name.
+        host = host.strip_suffix('.')?;
+    }
+    if host.len() > HOST_BYTES_MAX || !port_is_valid(port) {
+        return None;
+    }
     Some(if has_capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
+}
+
+fn normalise_address(raw: &str) -> Option<Cow<'_, str>> {
+    let (host, port) = raw.split_at(raw.find(']')? + 1);
+    if !port_is_valid(port) {
+        return None;
+    }
+    let address: Ipv6Addr = host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()?;
+    let canonical = format!("[{address}]");
+    Some(if canonical == host { Cow::Borrowed(host) } else { Cow::Owned(canonical) })
+}
+
+/// Nothing, or `:` and a port. An empty port is legal: `example.com:` (RFC 3986 §3.2.3).
+fn port_is_valid(after: &str) -> bool {
+    let Some(port) = after.strip_prefix(':') else { return after.is_empty() };
+    port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
 }
 
 /// The hosts that a rule is for.

@@ -1,6 +1,7 @@
 //! The end of an exchange: exactly one line and one count each, when the last byte is out or the client is gone.
 
 use std::cell::{Cell, RefCell};
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ pub struct Logger {
     keeps: RefCell<Keeps>,
     unrouted: RouteMetrics,
     metrics: Metrics,
-    spare: RefCell<Vec<Record>>,
+    #[expect(clippy::vec_box, reason = "facts that move are copied, and they are large")]
+    spare: RefCell<Vec<Box<Facts>>>,
     is_waiting: Cell<bool>,
     written: Notify,
 }
@@ -65,20 +67,12 @@ impl Logger {
     }
 
     /// Begins the record of an exchange that arrived at `now`, which is `time` of day.
-    pub fn begin(self: &Rc<Self>, now: Instant, time: SystemTime, listener: &Arc<str>) -> Box<Closing> {
-        let mut record = self.spare.borrow_mut().pop().unwrap_or_default();
-        record.time = time;
-        record.listener = Some(listener.clone());
-        Box::new(Closing {
-            record,
-            started: now,
-            status: None,
-            inbound: None,
-            route: self.unrouted.clone(),
-            in_flight: None,
-            occupied: None,
-            logger: self.clone(),
-        })
+    pub fn begin(self: &Rc<Self>, now: Instant, time: SystemTime, listener: &Arc<str>) -> Closing {
+        let mut facts = self.spare.borrow_mut().pop().unwrap_or_else(|| Facts::new(now, &self.unrouted));
+        facts.started = now;
+        facts.record.time = time;
+        facts.record.listener = Some(listener.clone());
+        Closing { facts: Some(facts), logger: self.clone() }
     }
 
     /// Keeps of the request what the log will show: its query and chosen headers.
@@ -105,26 +99,38 @@ impl Logger {
         self.buffer.flush();
     }
 
-    fn write(&self, mut record: Record) {
+    fn write(&self, record: &Record) {
         let keeps = self.keeps.borrow();
         let is_remarkable = record.status >= 500 || !record.complete || record.duration >= keeps.slow;
         if keeps.is_on && (is_remarkable || keeps.sample >= 1.0 || fastrand::f64() < keeps.sample) {
-            self.buffer.write(&record);
+            self.buffer.write(record);
             if !self.is_waiting.replace(true) {
                 self.written.notify_one();
             }
         }
+    }
+
+    fn keep(&self, mut facts: Box<Facts>) {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_MAX {
-            record.clear();
-            spare.push(record);
+            facts.record.clear();
+            facts.route = self.unrouted.clone();
+            (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
+            spare.push(facts);
         }
     }
 }
 
 /// What is logged and counted when an exchange is over, however it ends: its drop is the end.
 pub struct Closing {
-    /// The facts.
+    /// Some until the drop. In a box that is used again, so that nothing large moves.
+    facts: Option<Box<Facts>>,
+    logger: Rc<Logger>,
+}
+
+/// The facts of an exchange, and what it holds until its end.
+pub struct Facts {
+    /// What the log shows.
     pub record: Record,
     started: Instant,
     status: Option<StatusCode>,
@@ -132,7 +138,34 @@ pub struct Closing {
     route: RouteMetrics,
     in_flight: Option<metrics::InFlight>,
     occupied: Option<Occupied>,
-    logger: Rc<Logger>,
+}
+
+impl Facts {
+    fn new(started: Instant, unrouted: &RouteMetrics) -> Box<Self> {
+        Box::new(Self {
+            record: Record::new(),
+            started,
+            status: None,
+            inbound: None,
+            route: unrouted.clone(),
+            in_flight: None,
+            occupied: None,
+        })
+    }
+}
+
+impl Deref for Closing {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        self.facts.as_deref().expect("facts are there until the drop")
+    }
+}
+
+impl DerefMut for Closing {
+    fn deref_mut(&mut self) -> &mut Facts {
+        self.facts.as_deref_mut().expect("facts are there until the drop")
+    }
 }
 
 impl Closing {
@@ -169,31 +202,33 @@ impl Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        let record = &mut self.record;
-        record.duration = self.started.elapsed();
-        if let Some(inbound) = &self.inbound {
+        let Some(mut facts) = self.facts.take() else { return };
+        let Facts { record, started, status, inbound, route, .. } = &mut *facts;
+        record.duration = started.elapsed();
+        if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
         }
         if !record.complete && record.cut_by.is_none() {
             record.cut_by = Some(CutBy::Client);
-            if self.status.is_none() {
+            if status.is_none() {
                 record.reason = Some("client-closed");
             }
         }
-        self.route.finished(&record.method, self.status, record.duration, record.bytes_in, record.bytes_out);
-        self.logger.write(std::mem::take(record));
+        route.finished(&record.method, *status, record.duration, record.bytes_in, record.bytes_out);
+        self.logger.write(record);
+        self.logger.keep(facts);
     }
 }
 
 /// A response body that knows when its exchange is over.
 pub struct Finish {
     body: Body,
-    closing: Box<Closing>,
+    closing: Closing,
 }
 
 impl Finish {
     /// Watches over `body`, which goes out under `status`.
-    pub fn new(mut closing: Box<Closing>, body: Body, status: StatusCode, inbound: Option<Rc<Inbound>>) -> Self {
+    pub fn new(mut closing: Closing, body: Body, status: StatusCode, inbound: Option<Rc<Inbound>>) -> Self {
         closing.answered(status);
         closing.inbound = inbound;
         let is_bodiless = closing.record.method == Method::HEAD

@@ -168,7 +168,7 @@ pub struct Record {
     /// Who cut it short, if it did not.
     pub cut_by: Option<CutBy>,
     /// The policies' verdicts, in the order they were asked.
-    pub verdicts: SmallVec<[VerdictRow; 8]>,
+    pub verdicts: SmallVec<[VerdictRow; 4]>,
     /// The attempts to get the answer, in the order they were made.
     pub attempts: SmallVec<[AttemptRow; 2]>,
     /// Host, path, query and header values, one after the other.
@@ -219,12 +219,54 @@ impl Record {
 
     /// Forgets every fact and keeps the buffers.
     pub fn clear(&mut self) {
-        let Self { mut verdicts, mut attempts, mut text, mut headers, .. } = std::mem::take(self);
+        // Field by field, in place: a record is large, and this runs once per exchange. Without `..`, so that a new
+        // field cannot be forgotten.
+        let Self {
+            time,
+            request_id,
+            trace_id,
+            client,
+            method,
+            version,
+            status,
+            route,
+            listener,
+            upstream,
+            upstream_addr,
+            reason,
+            duration,
+            upstream_duration,
+            bytes_in,
+            bytes_out,
+            complete,
+            cut_by,
+            verdicts,
+            attempts,
+            text,
+            host,
+            path,
+            query,
+            headers,
+        } = self;
+        *time = UNIX_EPOCH;
+        *request_id = None;
+        *trace_id = [0; 16];
+        *client = None;
+        *method = Method::GET;
+        *version = Version::HTTP_11;
+        *status = 0;
+        (*route, *listener, *upstream, *upstream_addr) = (None, None, None, None);
+        *reason = None;
+        *duration = Duration::ZERO;
+        *upstream_duration = None;
+        (*bytes_in, *bytes_out) = (0, 0);
+        *complete = false;
+        *cut_by = None;
         verdicts.clear();
         attempts.clear();
         text.clear();
+        (*host, *path, *query) = (0..0, 0..0, None);
         headers.clear();
-        *self = Self { verdicts, attempts, text, headers, ..Self::default() };
     }
 
     /// Sets the host the client asked for. Any bytes are allowed here and in the other texts.

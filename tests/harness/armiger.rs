@@ -136,7 +136,7 @@ fn indent(text: &str, by: usize) -> String {
     text.lines().map(|line| format!("{:by$}{line}\n", "")).collect()
 }
 
-/// armiger, in this process. Stops when dropped.
+/// armiger, in this process. Begins to stop when dropped.
 pub struct Armiger {
     running: Option<Running>,
     log: Arc<Log>,
@@ -286,6 +286,16 @@ impl Armiger {
     /// Starts the real executable.
     pub fn spawn(args: &[&str]) -> Process {
         Process::start(args, &[])
+    }
+}
+
+impl Drop for Armiger {
+    fn drop(&mut self) {
+        // Elsewhere, and not waited for: the clients of this test share its thread, and armiger gives them time to say
+        // goodbye.
+        if let Some(running) = self.running.take() {
+            std::thread::spawn(move || running.stop());
+        }
     }
 }
 
