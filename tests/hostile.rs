@@ -39,7 +39,10 @@ async fn assert_refused(conversation: &mut RawConversation, shown: &str, status:
         Err(why) => panic!("no refusal but {why:?} to {shown:?}"),
     };
     assert_eq!(refusal.status, status, "{shown:?}: {refusal:#?}");
-    refusal.assert_problem(status, slug).assert_header("connection", "close").assert_header("cache-control", "no-store");
+    refusal
+        .assert_problem(status, slug)
+        .assert_header("connection", "close")
+        .assert_header("cache-control", "no-store");
     assert_eq!(refusal.json()["request_id"], refusal.header("x-request-id"), "{shown:?}");
     let rest = conversation.rest().await;
     assert!(rest.is_empty(), "{shown:?} is followed by {:?}", String::from_utf8_lossy(&rest));
@@ -351,7 +354,12 @@ async fn lawful_oddities_pass_and_are_written_anew() {
         ("DELETE /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", "/body", "a", "x"),
         ("POST /none HTTP/1.1\r\nHost: a\r\n\r\n", "/none", "a", ""),
         ("POST /empty HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", "/empty", "a", ""),
-        ("POST /te HTTP/1.1\r\nHost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n00005\r\nhello\r\n000\r\n\r\n", "/te", "a", "hello"),
+        (
+            "POST /te HTTP/1.1\r\nHost: a\r\ntransfer-encoding: CHUNKED\r\n\r\n00005\r\nhello\r\n000\r\n\r\n",
+            "/te",
+            "a",
+            "hello",
+        ),
         (
             "POST /ext HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
              5;a;b=c ; d=\"e ; \\\" 0\"\r\nhello\r\nA;x\r\n, 10 bytes\r\n0;last\r\n\r\n",
@@ -440,7 +448,8 @@ async fn pipelined_requests_are_answered_one_after_the_other() {
     let backend = Backend::raw(script.request().write(OK).again()).await;
     let armiger = Armiger::proxying(&backend).await;
 
-    let mut conversation = armiger.raw(format!("{}{}", SMUGGLED.replace("smuggled", "1"), SMUGGLED.replace("smuggled", "2"))).await;
+    let mut conversation =
+        armiger.raw(format!("{}{}", SMUGGLED.replace("smuggled", "1"), SMUGGLED.replace("smuggled", "2"))).await;
     backend.received(1).await;
     // Others are served meanwhile: this is not about armiger being stuck.
     assert_eq!(armiger.metric("armiger_upstream_connections_opened_total{upstream=\"app\"}").await, 1.0);
@@ -529,7 +538,8 @@ async fn a_body_that_nobody_read_is_never_taken_for_a_request() {
                     continue;
                 }
                 let shown = format!("{method} {path} with {length} bytes, chunked: {is_chunked}");
-                let mut conversation = armiger.raw(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{framed}{next}")).await;
+                let mut conversation =
+                    armiger.raw(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{framed}{next}")).await;
 
                 let first = conversation.try_answer().await;
                 let first = match first {
@@ -599,7 +609,8 @@ async fn a_body_that_grows_too_long_is_refused_midway() {
 async fn who_expects_100_gets_it_unless_refused() {
     let backend = strict().await;
     let armiger = Armiger::with(Config::to(&backend).policies("body_limit: {max: 8B}")).await;
-    let post = |length| format!("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n");
+    let post =
+        |length| format!("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n");
 
     let mut welcome = armiger.raw(post(5)).await;
     welcome.answer().await.assert_status(100);
@@ -781,7 +792,11 @@ async fn a_client_that_does_not_read_is_left() {
     assert_eq!((&line["complete"], &line["cut_by"]), (&false.into(), &"client".into()), "{line:#}");
     // And who begins to read after all does not take what is left for the whole.
     let broken = conversation.try_answer().await;
-    assert!(matches!(broken, Err(Broken::CutInBody(_) | Broken::Reset)), "{:?}", broken.map(|answer| answer.body.len()));
+    assert!(
+        matches!(broken, Err(Broken::CutInBody(_) | Broken::Reset)),
+        "{:?}",
+        broken.map(|answer| answer.body.len())
+    );
 }
 
 #[tokio::test]
@@ -802,7 +817,11 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
             let before = number * 2 + round;
             let conversation = armiger.raw(request).await;
             backend.arrived(before + 1).await;
-            if is_reset { conversation.reset() } else { drop(conversation) }
+            if is_reset {
+                conversation.reset()
+            } else {
+                drop(conversation)
+            }
             backend.closed(before + 1).await;
         }
     }
@@ -1048,7 +1067,9 @@ async fn a_request_that_was_here_before_is_refused() {
     let armiger = Armiger::proxying(&backend).await;
     let get = |via: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{via}\r\n");
 
-    for via in ["Via: 1.1 armiger\r\n", "Via: 1.1 edge, 1.1 Armiger (x)\r\n", "Via: 2 edge\r\nVia: HTTP/1.1 armiger\r\n"] {
+    for via in
+        ["Via: 1.1 armiger\r\n", "Via: 1.1 edge, 1.1 Armiger (x)\r\n", "Via: 2 edge\r\nVia: HTTP/1.1 armiger\r\n"]
+    {
         armiger.raw(get(via)).await.answer().await.assert_problem(508, "loop-detected");
     }
     assert_eq!(backend.count(), 0);

@@ -38,6 +38,10 @@ struct Message {
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    // HTTP/2 has frames instead of text, and fuzz targets in its own crate.
+    if bytes.starts_with(b"PRI * HTTP/2.0") {
+        return;
+    }
     in_memory(bytes);
     over_sockets(bytes);
 });

@@ -40,9 +40,9 @@ impl Chain {
         Self { links, prepare }
     }
 
-    /// Whether a policy of this key is asked.
-    pub fn has(&self, name: &str) -> bool {
-        self.links.iter().any(|link| link.name == name)
+    /// Whether a policy of this key is asked and its word counts.
+    pub fn enforces(&self, name: &str) -> bool {
+        self.links.iter().any(|link| link.name == name && link.mode == Mode::Enforce)
     }
 
     /// Asks whether the request may go on, until a policy answers or rejects.

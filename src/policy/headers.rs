@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Policy, Scope, Stage};
 use crate::config::value::Mode;
@@ -52,9 +52,24 @@ pub struct Edits {
     /// Names.
     pub remove: Vec<String>,
     /// Name to value; what stood there is replaced.
+    #[serde(serialize_with = "masked")]
     pub set: BTreeMap<String, String>,
     /// Name to value; what stands there stays.
+    #[serde(serialize_with = "masked")]
     pub add: BTreeMap<String, String>,
+}
+
+/// Words in the names of headers that carry credentials.
+const SECRET_WORDS: [&str; 8] =
+    ["authorization", "cookie", "token", "secret", "password", "credential", "api-key", "x-auth"];
+
+/// Shows the edits without what may be a credential: `/config` asks for no password.
+fn masked<S: Serializer>(values: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(values.iter().map(|(name, value)| {
+        let lower = name.to_ascii_lowercase();
+        let is_secret = SECRET_WORDS.iter().any(|word| lower.contains(word));
+        (name, if is_secret { "***" } else { value.as_str() })
+    }))
 }
 
 impl Config {

@@ -101,12 +101,13 @@ fn find(worker: &Worker, exchange: &mut Exchange) -> Result<Arc<Route>, Rejectio
         headers: exchange.headers(),
         query: exchange.request.uri().query(),
     };
-    // A preflight asks on behalf of another method, and is answered by the route which that method takes.
+    // A preflight asks on behalf of another method, and is answered by the route which that method takes. In shadow
+    // `cors` answers nobody, so there a preflight must not come to a route that it would not come to without.
     let asked =
         exchange.is_preflight().then(|| exchange.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)).flatten();
     if let Some(asked) = asked.and_then(|asked| Method::from_bytes(asked.as_bytes()).ok())
         && let Ok(found) = router.find(&Query { method: &asked, ..query })
-        && found.target.chain.has("cors")
+        && found.target.chain.enforces("cors")
     {
         let (route, params) = (found.target.clone(), found.params);
         exchange.params = params;

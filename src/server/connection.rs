@@ -7,14 +7,16 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::gate::{Gate, GateState, GateTimeouts};
@@ -41,7 +43,7 @@ const PENDING_RESETS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 64;
 
 /// How long an HTTP/2 client may leave a ping unanswered.
-const PING_WAIT: std::time::Duration = std::time::Duration::from_secs(20);
+const PING_WAIT: Duration = Duration::from_secs(20);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
@@ -130,7 +132,9 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
         state.clone(),
     );
     let requests_max = u64::from(limits.requests_max);
+    let is_http10 = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
+        is_http10.set(request.version() == Version::HTTP_10);
         let handled = proxy::handle(shared.worker.clone(), inlet.clone(), request);
         let (shared, state) = (shared.clone(), state.clone());
         async move {
@@ -159,7 +163,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
         })
         .await
     };
-    if let Err(error) = ended {
+    if let Err(error) = &ended {
         tracing::debug!(peer = %inlet.peer, %error, "connection broke");
     }
     if let Some(limit) = state.violation().and_then(limit_of) {
@@ -171,6 +175,11 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
         if let Err(error) = gate.refuse(&rendered(response)).await {
             tracing::debug!(peer = %inlet.peer, %error, "refusal was not read");
         }
+    } else if ended.is_err() && is_http10.get() {
+        // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says that it
+        // was cut (RFC 9112 §8).
+        let (stream, _) = connection.into_parts().io.into_parts();
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
     }
 }
 

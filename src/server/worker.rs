@@ -74,7 +74,7 @@ impl Workers {
             let (parts, counted) = (parts.clone(), open.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{place}"))
-                .spawn(move || LocalSet::new().block_on(&runtime, run(parts, receiver, counted)))?;
+                .spawn(move || LocalSet::new().block_on(&runtime, run(place, parts, receiver, counted)))?;
             handles.push(Handle { sender, open });
             threads.push(thread);
         }
@@ -116,7 +116,8 @@ impl Shared {
     }
 }
 
-async fn run(parts: Parts, mut receiver: mpsc::Receiver<Accepted>, open: Arc<AtomicUsize>) {
+async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<Accepted>, open: Arc<AtomicUsize>) {
+    let metrics = parts.metrics.worker(place);
     let wheel = Wheel::new();
     tokio::task::spawn_local(wheel.clone().run());
     let log = Rc::new(Logger::new(parts.access_log.buffer(), parts.keeps.clone(), &parts.metrics));
@@ -139,8 +140,10 @@ async fn run(parts: Parts, mut receiver: mpsc::Receiver<Accepted>, open: Arc<Ato
         };
         let Some(accepted) = accepted else { break };
         let (shared, open, emptied) = (shared.clone(), open.clone(), emptied.clone());
+        let counted = metrics.accepted();
         tokio::task::spawn_local(async move {
             connection::serve(&shared, accepted).await;
+            drop(counted);
             if open.fetch_sub(1, Ordering::Relaxed) == 1 {
                 emptied.notify_one();
             }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderName, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
 use super::Permit;
@@ -21,7 +22,7 @@ use crate::telemetry::metrics::InFlight;
 const HEADERS_INLINE: usize = 100;
 
 /// What hyper reads and writes at most at once.
-const BUFFER_MAX: usize = 64 * 1024;
+const BUFFER_MAX: usize = 256 * 1024;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
@@ -48,7 +49,7 @@ impl Connection {
     /// Speaks HTTP/1.1 over `wire`, which is the far end of `link`.
     pub(super) async fn start(room: Room, link: Rc<Link>, wire: Wire) -> Result<Rc<Self>, hyper::Error> {
         let bench = room.bench().clone();
-        let (sender, connection) = builder(&bench.plan).handshake(wire).await?;
+        let (sender, connection) = builder(&bench.plan).handshake(TokioIo::new(wire)).await?;
         let now = bench.worker.wheel.now();
         Ok(Rc::new_cyclic(|this| Self {
             sender: RefCell::new(sender),
@@ -109,8 +110,13 @@ impl Connection {
 
     /// Whether a request may be sent on it: it is open, its last exchange is over, it is not too old or too long idle,
     /// and nothing came in that nobody asked for.
-    pub(super) fn is_usable(&self, now: Instant) -> bool {
-        !self.is_over(now) && self.is_at_rest() && self.link.is_quiet()
+    ///
+    /// The kernel is asked for the latter, which costs a call, unless the last exchange ended within the same tick and
+    /// the request can be sent again (`may_repeat`): under load, where the call would be felt, the reactor turns many
+    /// times in a tick and shows hyper what came in.
+    pub(super) fn is_usable(&self, now: Instant, may_repeat: bool) -> bool {
+        let is_warm = may_repeat && self.idle_since.get() == now;
+        !self.is_over(now) && self.is_at_rest() && (is_warm || self.link.is_quiet())
     }
 
     /// Whether its time is over, or it is closed.
@@ -164,7 +170,7 @@ fn builder(plan: &Plan) -> http1::Builder {
     builder
 }
 
-async fn run(connection: http1::Connection<Wire, Body>, handle: Weak<Connection>, count: TaskCount) {
+async fn run(connection: http1::Connection<TokioIo<Wire>, Body>, handle: Weak<Connection>, count: TaskCount) {
     if let Err(error) = connection.await {
         tracing::debug!(%error, "upstream connection failed");
     }

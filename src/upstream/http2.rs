@@ -10,6 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
 use super::Permit;
@@ -44,7 +45,7 @@ impl Connection {
         let bench = room.bench().clone();
         let mut builder = http2::Builder::new(LocalExec);
         builder.max_header_list_size(u32::try_from(bench.plan.header_bytes_max).unwrap_or(u32::MAX));
-        let (sender, connection) = builder.handshake(wire).await?;
+        let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
         let now = bench.worker.wheel.now();
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
         Ok(Rc::new_cyclic(|this| Self {
@@ -179,7 +180,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
 }
 
 async fn run(
-    mut connection: http2::Connection<Wire, Body, LocalExec>,
+    mut connection: http2::Connection<TokioIo<Wire>, Body, LocalExec>,
     allowed: Rc<Cell<usize>>,
     handle: Weak<Connection>,
     count: TaskCount,

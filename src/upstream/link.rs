@@ -8,21 +8,24 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connect::Stream;
 use crate::timer::Wheel;
 
-/// Bytes that one read takes at most, and that one worker keeps for reading.
-pub(super) const SCRATCH: usize = 64 * 1024;
-
 /// Writes of several pieces up to this size go out as one.
 const FLATTEN_MAX: usize = 4 * 1024;
 
-/// A worker's buffer between the sockets and hyper, whose buffers cannot be written to without `unsafe`. One for all
-/// connections: it is in use only while a read lasts, stays in the processor's cache, and idle connections hold none.
-pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
+/// A worker's buffer in which small pieces are put together. One for all connections: it is in use only while a write
+/// lasts.
+#[derive(Clone)]
+pub(super) struct Scratch(Rc<RefCell<[u8; FLATTEN_MAX]>>);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self(Rc::new(RefCell::new([0; FLATTEN_MAX])))
+    }
+}
 
 /// A socket and what is known of it beside hyper. Shared by the pool and the [`Wire`] that hyper owns.
 #[derive(Debug)]
@@ -72,7 +75,7 @@ impl Link {
     }
 }
 
-/// hyper's end of a [`Link`].
+/// hyper's end of a [`Link`], by way of hyper-util's adaptor: it lets the socket read straight into hyper's buffer.
 pub(super) struct Wire {
     link: Rc<Link>,
     wheel: Wheel,
@@ -102,22 +105,19 @@ impl Wire {
     }
 }
 
-impl Read for Wire {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let mut scratch = self.scratch.borrow_mut();
-        let length = scratch.len().min(buffer.remaining());
-        let mut bytes = ReadBuf::new(&mut scratch[..length]);
-        if let Err(error) = ready!(self.link.stream.borrow_mut().poll_read(cx, &mut bytes)) {
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        if let Err(error) = ready!(self.link.stream.borrow_mut().poll_read(cx, buffer)) {
             self.link.is_broken.set(true);
             return Poll::Ready(Err(error));
         }
-        buffer.put_slice(bytes.filled());
-        self.link.read.set(self.link.read.get() + bytes.filled().len() as u64);
+        self.link.read.set(self.link.read.get() + (buffer.filled().len() - before) as u64);
         Poll::Ready(Ok(()))
     }
 }
 
-impl Write for Wire {
+impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.link.is_broken.get() {
             return Poll::Pending;
@@ -143,7 +143,7 @@ impl Write for Wire {
             return self.after_write(outcome);
         }
         let scratch = self.scratch.clone();
-        let mut scratch = scratch.borrow_mut();
+        let mut scratch = scratch.0.borrow_mut();
         let mut end = 0;
         for slice in slices {
             scratch[end..end + slice.len()].copy_from_slice(slice);

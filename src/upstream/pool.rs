@@ -13,7 +13,7 @@ use super::connect::{connect, within};
 use super::error::{Error, Kind};
 use super::http1;
 use super::http2;
-use super::link::{Link, SCRATCH, Scratch, Wire};
+use super::link::{Link, Scratch, Wire};
 use super::plan::Plan;
 use crate::config::upstream::Protocol;
 use crate::telemetry::metrics::UpstreamMetrics;
@@ -53,7 +53,7 @@ impl Pools {
     pub fn new(wheel: Wheel, workers: usize) -> Self {
         let worker = Worker {
             wheel,
-            scratch: Rc::new(RefCell::new(vec![0; SCRATCH].into())),
+            scratch: Scratch::default(),
             tasks: Rc::default(),
             workers: workers.max(1),
             benches: RefCell::default(),
@@ -208,9 +208,16 @@ pub(super) struct Checkout {
 
 impl Bench {
     /// A connection: an idle one unless `is_fresh` asks for a new one, a new one, or what comes free.
-    pub(super) async fn checkout(self: &Rc<Self>, is_fresh: bool, timer: &mut Timer) -> Result<Checkout, Error> {
+    ///
+    /// `may_repeat` tells that a dead one would be no harm, for the request can be sent again.
+    pub(super) async fn checkout(
+        self: &Rc<Self>,
+        is_fresh: bool,
+        may_repeat: bool,
+        timer: &mut Timer,
+    ) -> Result<Checkout, Error> {
         loop {
-            if let Some(line) = self.at_hand(is_fresh) {
+            if let Some(line) = self.at_hand(is_fresh, may_repeat) {
                 return Ok(self.reuse(line));
             }
             if let Some(room) = self.room(is_fresh) {
@@ -225,7 +232,9 @@ impl Bench {
                         let Some(room) = connection.close() else { continue };
                         return self.open(room, timer).await;
                     }
-                    Some(Line::Http1(connection)) if !connection.is_usable(self.worker.wheel.now()) => continue,
+                    Some(Line::Http1(connection)) if !connection.is_usable(self.worker.wheel.now(), may_repeat) => {
+                        continue;
+                    }
                     Some(line) => return Ok(self.reuse(line)),
                     None => continue,
                 },
@@ -241,7 +250,7 @@ impl Bench {
         Checkout { line, is_reused: true }
     }
 
-    fn at_hand(self: &Rc<Self>, is_fresh: bool) -> Option<Line> {
+    fn at_hand(self: &Rc<Self>, is_fresh: bool, may_repeat: bool) -> Option<Line> {
         let now = self.worker.wheel.now();
         if self.plan.protocol == Protocol::H2c {
             // A stream that was refused or lost took its connection's room with it: what still has room is as good
@@ -255,7 +264,7 @@ impl Bench {
             // Dropped where it is not usable, which closes it. Never while the list is borrowed: its room may go on
             // to a waiter.
             let connection = self.idle.borrow_mut().pop_back()?;
-            if connection.is_usable(now) {
+            if connection.is_usable(now, may_repeat) {
                 return Some(Line::Http1(connection));
             }
         }

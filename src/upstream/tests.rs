@@ -235,7 +235,7 @@ async fn client<F: Future<Output = ()> + 'static>(
         let (stream, _) = listener.accept().await.unwrap();
         let wheel = Wheel::new();
         let link = super::link::Link::new(super::connect::Stream::Tcp(stream), wheel.now());
-        let wire = super::link::Wire::new(link, wheel, Rc::new(RefCell::new(vec![0; 65536].into())));
+        let wire = hyper_util::rt::TokioIo::new(super::link::Wire::new(link, wheel, super::link::Scratch::default()));
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let handle = handle.clone();
             async move {

@@ -287,6 +287,11 @@ impl Armiger {
     pub fn spawn(args: &[&str]) -> Process {
         Process::start(args, &[])
     }
+
+    /// Starts the real executable, with variables in its environment.
+    pub fn spawn_in(args: &[&str], environment: &[(&str, &str)]) -> Process {
+        Process::start(args, environment)
+    }
 }
 
 impl Drop for Armiger {

@@ -1,0 +1,522 @@
+//! What operators see: the access log, metrics, request ids and traces, and the admin listener.
+
+use std::io::{self, Write};
+use std::sync::mpsc;
+
+use armiger::app::{Options, Running, Source};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use serde_json::{Value, json};
+
+use crate::harness::{Armiger, Backend, Client, Config, Response, Script, Signal, answer, within};
+
+fn get(target: &str, headers: &[(&str, &str)]) -> Request<Empty<Bytes>> {
+    let mut request = Request::get(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Empty::new()).expect("the test gives a valid request")
+}
+
+// === the access log ===
+
+#[tokio::test]
+async fn an_exchange_is_one_line_that_says_what_happened() {
+    let backend = Backend::echo().await;
+    let armiger = Armiger::with(Config::to(&backend).listener("via: \"off\"")).await;
+
+    let request = Request::post("/a//b").header("host", "shop.example.com").header("user-agent", "test/1");
+    let response = armiger.request(request.body(http_body_util::Full::new(Bytes::from("12345"))).unwrap()).await;
+
+    let lines = armiger.log_lines(1).await;
+    let [line] = lines.as_slice() else { panic!("one exchange, {} lines", lines.len()) };
+    for (key, expected) in [
+        ("request_id", json!(response.header("x-request-id"))),
+        ("client", json!("127.0.0.1")),
+        ("method", json!("POST")),
+        ("host", json!("shop.example.com")),
+        ("path", json!("/a/b")),
+        ("protocol", json!("HTTP/1.1")),
+        ("status", json!(200)),
+        ("route", json!("everything")),
+        ("listener", json!("http")),
+        ("upstream", json!("app")),
+        ("upstream_addr", json!(backend.address().to_string())),
+        ("bytes_in", json!(5)),
+        ("bytes_out", json!(5)),
+        ("complete", json!(true)),
+        ("headers", json!({"user-agent": "test/1"})),
+    ] {
+        assert_eq!(line[key], expected, "`{key}` of {line:#}");
+    }
+    let time = line["time"].as_str().unwrap();
+    assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{time}");
+    let (whole, upstream) = (line["duration"].as_f64().unwrap(), line["upstream_duration"].as_f64().unwrap());
+    assert!(0.0 < upstream && upstream <= whole && whole < 5.0, "{line:#}");
+    let attempts = line["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 1, "{line:#}");
+    assert_eq!((&attempts[0]["addr"], &attempts[0]["outcome"]), (&line["upstream_addr"], &json!("ok")), "{line:#}");
+    for absent in ["query", "trace_id", "verdicts", "reason", "cut_by"] {
+        assert_eq!(line.get(absent), None, "`{absent}` of {line:#}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_be_secret_is_not_logged() {
+    let backend = Backend::replies("ok").await;
+    let log = "access_log: {query: [page], headers: [user-agent, x-tenant, authorization, cookie]}";
+    let armiger = Armiger::with(Config::to(&backend).top(log)).await;
+
+    let sent = get(
+        "/a?page=2&token=s3cret&s3cret&page=3;token=s3cret",
+        &[
+            ("authorization", "Bearer s3cret"),
+            ("cookie", "session=s3cret"),
+            ("x-tenant", "blue"),
+            ("x-other", "s3cret"),
+        ],
+    );
+    armiger.request(sent).await.assert_status(200);
+
+    let line = armiger.logged(|_| true).await;
+    assert!(!line.to_string().contains("s3cret"), "{line:#}");
+    assert_eq!(line["query"], "page=2&token=***&***&page=3;token=***");
+    assert_eq!(line["headers"], json!({"x-tenant": "blue", "authorization": "***", "cookie": "***"}));
+    assert_eq!(backend.only().await.target, "/a?page=2&token=s3cret&s3cret&page=3;token=s3cret");
+}
+
+#[tokio::test]
+async fn a_refusal_is_logged_with_its_reason_and_the_verdicts() {
+    let armiger = Armiger::with(Config::empty().routes(
+        "
+        - name: guarded
+          match: {path: /a}
+          policies: {ip_filter: {deny: [127.0.0.0/8]}, body_limit: {max: 1KiB}}
+          respond: {}
+        ",
+    ))
+    .await;
+
+    armiger.get("/a").await.assert_problem(403, "address-blocked");
+    armiger.get("/b").await.assert_problem(404, "no-route");
+    armiger.raw("GET /c HTTP/1.1\r\n\r\n").await.answer().await.assert_status(400);
+
+    let line = armiger.logged(|line| line["status"] == 403).await;
+    assert_eq!((&line["reason"], &line["route"]), (&json!("address-blocked"), &json!("guarded")));
+    assert_eq!(
+        line["verdicts"],
+        json!([
+            {"policy": "body_limit", "stage": "admit", "verdict": "pass", "mode": "enforce"},
+            {"policy": "ip_filter", "stage": "admit", "verdict": "reject", "reason": "address-blocked", "mode": "enforce"},
+        ]),
+    );
+    assert_eq!(line.get("upstream"), None);
+    let line = armiger.logged(|line| line["status"] == 404).await;
+    assert_eq!((&line["reason"], line.get("route")), (&json!("no-route"), None));
+    let line = armiger.logged(|line| line["status"] == 400).await;
+    assert!(line["reason"].is_string() && line["request_id"].is_string(), "{line:#}");
+}
+
+#[tokio::test]
+async fn each_attempt_is_told() {
+    let (mut gone, there) = (Backend::replies("gone").await, Backend::replies("there").await);
+    let config = Config::to_url(&format!("{}\", \"{}", gone.url(), there.url()));
+    let armiger = Armiger::with(config).await;
+    gone.stop();
+
+    armiger.get("/1").await.assert_status(200);
+    armiger.get("/2").await.assert_status(200);
+
+    let line = armiger.logged(|line| line["attempts"].as_array().is_some_and(|attempts| attempts.len() == 2)).await;
+    let outcomes: Vec<_> = line["attempts"].as_array().unwrap().iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!(outcomes, ["upstream-connect", "ok"], "{line:#}");
+    assert_eq!(line["upstream_addr"], there.address().to_string());
+}
+
+#[tokio::test]
+async fn sampling_drops_what_is_unremarkable_and_keeps_errors_and_the_slow() {
+    let signal = Signal::new();
+    let wait = signal.clone();
+    let backend = Backend::serving(move |request| {
+        let (wait, path) = (wait.clone(), request.uri().path().to_owned());
+        async move {
+            if path == "/slow" {
+                wait.wait().await;
+            }
+            answer(if path == "/error" { 500 } else { 200 }, "x")
+        }
+    })
+    .await;
+    let armiger = Armiger::with(Config::to(&backend).top("access_log: {sample: 0.0, slow: 50ms}")).await;
+
+    let mut connection = armiger.connect().await;
+    for _ in 0..20 {
+        connection.get("/plain").await.assert_status(200);
+    }
+    connection.get("/error").await.assert_status(500);
+    let (slow, ()) = tokio::join!(connection.get("/slow"), async {
+        backend.arrived(22).await;
+        // The one fact that makes an exchange slow is time itself.
+        let since = std::time::Instant::now();
+        while since.elapsed() < std::time::Duration::from_millis(50) {
+            armiger.admin().get("/livez").await;
+        }
+        signal.send();
+    });
+    slow.assert_status(200);
+
+    armiger.logged(|line| line["path"] == "/slow").await;
+    armiger.logged(|line| line["path"] == "/error" && line["status"] == 500).await;
+    let lines = armiger.log_lines(2).await;
+    // A debug build on a busy machine may take 50 ms for a plain one; what is logged of those is slow in truth.
+    let plain: Vec<_> = lines.iter().filter(|line| line["path"] == "/plain").collect();
+    assert!(plain.iter().all(|line| line["duration"].as_f64().unwrap() >= 0.05), "{plain:#?}");
+}
+
+#[tokio::test]
+async fn a_cut_answer_is_logged_whatever_the_sample() {
+    let cut = Script::new().request().write("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart");
+    let backend = Backend::raw(cut).await;
+    let armiger = Armiger::with(Config::to(&backend).top("access_log: {sample: 0.0, slow: 10s}")).await;
+
+    armiger.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.try_answer().await.unwrap_err();
+
+    let line = armiger.logged(|_| true).await;
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("upstream")), "{line:#}");
+    assert_eq!(line["bytes_out"], 4, "{line:#}");
+}
+
+#[tokio::test]
+async fn the_log_may_be_for_people_or_off() {
+    let text = Armiger::with(Config::empty().top("access_log: {format: text}").routes(
+        "- {name: a, match: {path: \"/{rest...}\"}, respond: {}}",
+    ))
+    .await;
+    text.get("/some/path").await.assert_status(200);
+    let line = text.logged(|_| true).await;
+    let line = line.as_str().expect("no JSON");
+    assert!(line.contains(" GET /some/path 200 ") && line.contains(" route=a "), "{line}");
+
+    let off = Armiger::with(Config::empty().top("access_log: {format: \"off\"}").routes(
+        "- {name: a, match: {path: /a}, respond: {}}",
+    ))
+    .await;
+    off.get("/a").await.assert_status(200);
+    assert_eq!(requests(&off, "a", "GET", "2xx").await, 1.0, "counted all the same");
+}
+
+/// A destination that takes nothing before it is told to.
+struct Stuck(mpsc::Receiver<()>);
+
+impl Write for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Ends when the sender is dropped.
+        while self.0.recv().is_ok() {}
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_costs_lines_and_no_request() {
+    let (release, stuck) = mpsc::channel();
+    let routes = "- {name: a, match: {path: \"/{rest...}\"}, respond: {}}";
+    let mut options =
+        Options::new(Source::Text { name: "test.yaml".into(), text: Config::empty().routes(routes).to_string() });
+    options.workers = 1;
+    options.access_log = Some(Box::new(Stuck(stuck)));
+    let running = Running::start(options).unwrap();
+    let client = Client::to(running.address("http").unwrap());
+    let admin = Client::to(running.admin());
+
+    // Each line is some 8 KiB, and 64 buffers of 32 KiB wait at most.
+    let mut connection = client.connect().await;
+    let target = format!("/{}", "x".repeat(7_000));
+    let mut sent = 0;
+    while series(&admin, "armiger_access_log_dropped_total").await == 0.0 {
+        assert!(sent < 2_000, "nothing is dropped, so something grows");
+        for _ in 0..50 {
+            connection.get(&target).await.assert_status(200);
+        }
+        sent += 50;
+    }
+
+    drop(release);
+    drop(connection);
+    within("armiger to stop", tokio::task::spawn_blocking(move || running.stop())).await.unwrap();
+}
+
+// === metrics ===
+
+async fn series(admin: &Client, name: &str) -> f64 {
+    let text = admin.get("/metrics").await.text().to_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+async fn requests(armiger: &Armiger, route: &str, method: &str, class: &str) -> f64 {
+    let labels = format!("method=\"{method}\",route=\"{route}\",status_class=\"{class}\"");
+    armiger.metric(&format!("armiger_http_requests_total{{{labels}}}")).await
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_method_and_class() {
+    let backend = Backend::with(|seen| answer(if seen.target == "/bad" { 404 } else { 200 }, "1234")).await;
+    let armiger = Armiger::with(Config::to(&backend)).await;
+
+    let mut connection = armiger.connect().await;
+    connection.get("/").await.assert_status(200);
+    connection.get("/bad").await.assert_status(404);
+    connection.post("/", "123").await.assert_status(200);
+    let made_up = Request::builder().method("MADEUP").uri("/").body(Empty::<Bytes>::new()).unwrap();
+    connection.request(made_up).await.assert_status(200);
+    armiger.log_lines(4).await;
+
+    assert_eq!(requests(&armiger, "everything", "GET", "2xx").await, 1.0);
+    assert_eq!(requests(&armiger, "everything", "GET", "4xx").await, 1.0);
+    assert_eq!(requests(&armiger, "everything", "POST", "2xx").await, 1.0);
+    assert_eq!(requests(&armiger, "everything", "other", "2xx").await, 1.0, "clients cannot make up series");
+    for (name, value) in [
+        ("armiger_http_request_bytes_total{route=\"everything\"}", 3.0),
+        ("armiger_http_response_bytes_total{route=\"everything\"}", 16.0),
+        ("armiger_http_request_duration_seconds_count{route=\"everything\"}", 4.0),
+        ("armiger_http_requests_in_flight{route=\"everything\"}", 0.0),
+        ("armiger_upstream_requests_total{outcome=\"ok\",upstream=\"app\"}", 4.0),
+        ("armiger_upstream_connections_opened_total{upstream=\"app\"}", 1.0),
+        ("armiger_upstream_connections_reused_total{upstream=\"app\"}", 3.0),
+        ("armiger_upstream_request_duration_seconds_count{upstream=\"app\"}", 4.0),
+        ("armiger_listener_connections{listener=\"http\"}", 1.0),
+        ("armiger_listener_connections_accepted_total{listener=\"http\"}", 1.0),
+        ("armiger_build_info{version=\"0.1.0\"}", 1.0),
+    ] {
+        assert_eq!(armiger.metric(name).await, value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_flight_is_shown_while_it_is() {
+    let signal = Signal::new();
+    let backend =
+        Backend::raw(Script::new().request().wait(&signal).write("HTTP/1.1 204 No Content\r\n\r\n")).await;
+    let armiger = Armiger::proxying(&backend).await;
+
+    let (response, ()) = tokio::join!(armiger.get("/"), async {
+        backend.arrived(1).await;
+        assert_eq!(armiger.metric("armiger_http_requests_in_flight{route=\"everything\"}").await, 1.0);
+        let active = "armiger_upstream_connections{state=\"active\",upstream=\"app\"}";
+        assert_eq!(armiger.metric(active).await, 1.0);
+        signal.send();
+    });
+
+    response.assert_status(204);
+    assert_eq!(armiger.metric("armiger_http_requests_in_flight{route=\"everything\"}").await, 0.0);
+}
+
+#[tokio::test]
+async fn refusals_and_failures_are_counted_by_reason() {
+    let mut backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend).policies("body_limit: {max: 1B}")).await;
+    backend.stop();
+
+    armiger.get("/").await.assert_problem(502, "upstream-connect");
+    armiger.post("/", "12").await.assert_problem(413, "body-too-large");
+
+    for (name, value) in [
+        ("armiger_rejections_total{reason=\"upstream-connect\",route=\"everything\"}", 1.0),
+        ("armiger_rejections_total{reason=\"body-too-large\",route=\"everything\"}", 1.0),
+        ("armiger_upstream_requests_total{outcome=\"upstream-connect\",upstream=\"app\"}", 1.0),
+        ("armiger_limit_hits_total{limit=\"body_max\"}", 1.0),
+    ] {
+        assert_eq!(armiger.metric(name).await, value, "{name}");
+    }
+    let verdict =
+        "armiger_policy_verdicts_total{mode=\"enforce\",policy=\"body_limit\",route=\"everything\",verdict=\"reject\"}";
+    assert_eq!(armiger.metric(verdict).await, 1.0);
+}
+
+#[tokio::test]
+async fn every_worker_shows_its_connections() {
+    let armiger = Armiger::with_workers(
+        2,
+        Config::empty().routes("- {name: a, match: {path: /a}, respond: {}}"),
+    )
+    .await;
+
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let mut client = armiger.connect().await;
+        client.get("/a").await.assert_status(200);
+        clients.push(client);
+    }
+
+    for worker in 0..2 {
+        let name = format!("armiger_worker_connections{{worker=\"{worker}\"}}");
+        assert_eq!(armiger.metric(&name).await, 2.0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_family_says_what_it_is_and_keeps_the_naming_rules() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::proxying(&backend).await;
+    armiger.get("/").await.assert_status(200);
+
+    let response = armiger.admin().get("/metrics").await;
+
+    response.assert_status(200).assert_header("content-type", "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.text();
+    let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(families.len() > 10, "{text}");
+    for family in families {
+        let (name, kind) = family.split_once(' ').unwrap();
+        assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+        let is_ours = name.starts_with("armiger_");
+        assert!(is_ours || name.starts_with("process_"), "{name}");
+        assert!(!is_ours || (kind == "counter") == name.ends_with("_total"), "{name} is a {kind}");
+    }
+}
+
+// === request ids and traces ===
+
+fn sent_on(response: &Response, backend: &Backend) -> String {
+    let id = response.header("x-request-id").to_owned();
+    assert_eq!(backend.requests().pop().unwrap().header("x-request-id"), id, "answer and back end are told the same");
+    id
+}
+
+#[tokio::test]
+async fn a_request_id_is_made_unless_a_trusted_proxy_gave_one() {
+    let backend = Backend::replies("ok").await;
+    let trusting = Armiger::with(Config::to(&backend).listener("trusted_proxies: [127.0.0.1]")).await;
+    let armiger = Armiger::proxying(&backend).await;
+
+    let made = [
+        sent_on(&armiger.get("/").await, &backend),
+        sent_on(&armiger.request(get("/", &[("x-request-id", "from-a-client")])).await, &backend),
+        sent_on(&trusting.request(get("/", &[("x-request-id", "not valid!")])).await, &backend),
+        sent_on(&trusting.request(get("/", &[("x-request-id", &"x".repeat(129))])).await, &backend),
+    ];
+    let kept = sent_on(&trusting.request(get("/", &[("x-request-id", "edge.7_a-b")])).await, &backend);
+
+    for id in &made {
+        assert!(id.len() == 36 && id.as_bytes()[14] == b'7', "{id} is no UUIDv7");
+    }
+    assert!((1..made.len()).all(|at| !made[..at].contains(&made[at])), "{made:?}");
+    assert_eq!(kept, "edge.7_a-b");
+    assert_eq!(trusting.logged(|line| line["request_id"] == "edge.7_a-b").await["status"], 200);
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_request_id_too() {
+    let armiger = Armiger::with(Config::empty().routes("- {name: a, match: {path: /a}, respond: {}}")).await;
+
+    let response = armiger.get("/b").await;
+
+    let id = response.header("x-request-id");
+    assert_eq!(response.json()["request_id"], id);
+    assert_eq!(response.json()["instance"], format!("urn:request:{id}"));
+    armiger.logged(|line| line["request_id"] == id).await;
+}
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+#[tokio::test]
+async fn a_valid_trace_is_continued() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::proxying(&backend).await;
+
+    let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    let sent = [("traceparent", parent.as_str()), ("tracestate", "a=1,b=2"), ("tracestate", "c=3")];
+    armiger.request(get("/", &sent)).await.assert_status(200);
+
+    let seen = backend.only().await;
+    assert_eq!(seen.header("traceparent"), parent);
+    let state: Vec<_> = seen.headers.get_all("tracestate").iter().collect();
+    assert_eq!(state, ["a=1,b=2", "c=3"]);
+    assert_eq!(armiger.logged(|_| true).await["trace_id"], TRACE);
+}
+
+#[tokio::test]
+async fn a_broken_trace_is_restarted_and_none_is_made_up() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::proxying(&backend).await;
+
+    for broken in [
+        "nonsense".to_owned(),
+        format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+        format!("00-{}-00f067aa0ba902b7-01", TRACE.to_ascii_uppercase()),
+        format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+        format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+    ] {
+        armiger.request(get("/", &[("traceparent", &broken), ("tracestate", "a=1")])).await.assert_status(200);
+
+        let seen = backend.requests().pop().unwrap();
+        let parent = seen.header("traceparent");
+        assert!(parent.len() == 55 && parent.starts_with("00-") && !parent.contains(TRACE), "{broken} became {parent}");
+        assert!(!seen.has("tracestate"), "it belongs to another trace");
+    }
+    armiger.get("/none").await.assert_status(200);
+    assert!(!backend.requests().pop().unwrap().has("traceparent"));
+    assert_eq!(armiger.logged(|line| line["path"] == "/none").await.get("trace_id"), None);
+}
+
+// === the admin listener ===
+
+#[tokio::test]
+async fn probes_tell_that_armiger_lives_and_is_ready() {
+    let armiger = Armiger::with(Config::empty().routes("- {name: a, match: {path: /a}, respond: {}}")).await;
+    let admin = armiger.admin();
+
+    admin.get("/livez").await.assert_status(200);
+    admin.get("/readyz").await.assert_status(200);
+    assert!(admin.get("/").await.assert_status(200).text().contains("/metrics"));
+    admin.get("/nothing").await.assert_status(404);
+    admin.post("/readyz", "x").await.assert_status(405).assert_header("allow", "GET, HEAD");
+    // What operators see is not for clients.
+    armiger.get("/metrics").await.assert_problem(404, "no-route");
+}
+
+#[tokio::test]
+async fn the_running_configuration_is_shown_with_its_version() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend).upstream("timeouts: {first_byte: 7s}").route("timeout: 3s")).await;
+
+    let response = armiger.admin().get("/config").await;
+
+    response.assert_status(200).assert_header("content-type", "application/json");
+    let config: Value = response.json();
+    assert_eq!(config["version"], 1);
+    let config = &config["config"];
+    assert_eq!(config["upstreams"]["app"]["endpoints"], json!([backend.url()]));
+    assert_eq!(config["upstreams"]["app"]["timeouts"]["first_byte"], "7s");
+    assert_eq!(config["upstreams"]["app"]["timeouts"]["connect"], "1s", "defaults are part of what is in force");
+    assert_eq!((&config["routes"][0]["name"], &config["routes"][0]["timeout"]), (&json!("everything"), &json!("3s")));
+    assert_eq!(config["listeners"][0]["limits"]["headers_max"], 100);
+}
+
+#[tokio::test]
+async fn the_shown_configuration_keeps_credentials_to_itself() {
+    let backend = Backend::replies("ok").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "s3cret").unwrap();
+    let policies = format!(
+        "headers: {{request: {{set: {{authorization: \"Bearer ${{file:{}}}\", x-plain: shown}}, add: {{X-Api-Key: s3cret}}}}}}",
+        path.display()
+    );
+    let armiger = Armiger::with(Config::to(&backend).policies(&policies)).await;
+
+    armiger.get("/").await.assert_status(200);
+    let shown = armiger.admin().get("/config").await;
+
+    let seen = backend.only().await;
+    assert_eq!((seen.header("authorization"), seen.header("x-api-key")), ("Bearer s3cret", "s3cret"));
+    assert!(!shown.text().contains("s3cret"), "{}", shown.text());
+    let request = &shown.json()["config"]["routes"][0]["policies"]["headers"]["request"];
+    assert_eq!(request["set"], json!({"authorization": "***", "x-plain": "shown"}));
+    assert_eq!(request["add"], json!({"X-Api-Key": "***"}));
+}

@@ -1,0 +1,391 @@
+//! The real executable: its commands, exit codes, streams, variables and signals.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{Armiger, Backend, Client, Config, Process, Script, Signal};
+
+/// A file that lives as long as this.
+struct File {
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl File {
+    fn of(yaml: impl std::fmt::Display) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("config.yaml");
+        std::fs::write(&path, yaml.to_string()).expect("a temporary file");
+        Self { path, _folder: folder }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().expect("the temporary folder has a name of text")
+    }
+}
+
+fn good() -> Config {
+    Config::empty().routes("- {name: a, match: {path: /a}, respond: {body: hello}}")
+}
+
+/// Two mistakes.
+const BAD: &str = "
+listeners:
+  - {name: http, adress: 127.0.0.1:0}
+routes:
+  - {name: a, match: {path: /a}, proxy: {upstream: nowhere}}
+";
+
+/// The address in a line `listening`, whichever form the messages have.
+fn address_in(line: &str) -> SocketAddr {
+    let at = line.find("127.0.0.1:").unwrap_or_else(|| panic!("no address in {line:?}"));
+    let rest = &line[at..];
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(rest.len());
+    rest[..end].parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
+}
+
+fn client_of(process: &mut Process) -> Client {
+    Client::to(address_in(&process.stderr_line("listener")))
+}
+
+// === check ===
+
+#[test]
+fn a_good_file_is_said_to_be_so() {
+    let file = File::of(good());
+
+    let text = Armiger::binary(&["check", "--config", file.path()]);
+    let json = Armiger::binary(&["check", "-c", file.path(), "--format", "json"]);
+    let github = Armiger::binary(&["check", "-c", file.path(), "--format", "github"]);
+
+    text.assert_code(0);
+    assert!(text.stdout.is_empty() && text.stderr.contains("is good"), "{text:#?}");
+    assert_eq!(json.assert_code(0).stdout.trim(), "[]");
+    assert_eq!(github.assert_code(0).stdout, "");
+}
+
+#[test]
+fn every_mistake_of_a_bad_file_is_reported_as_data() {
+    let file = File::of(BAD);
+
+    let text = Armiger::binary(&["check", "-c", file.path()]);
+    let json = Armiger::binary(&["check", "-c", file.path(), "--format", "json"]);
+    let github = Armiger::binary(&["check", "-c", file.path(), "--format", "github"]);
+
+    text.assert_code(1);
+    for part in ["adress", "did you mean `address`", "unknown upstream `nowhere`", ":3:", ":5:", "2 issues"] {
+        assert!(text.stdout.contains(part), "{part:?} is missing: {text:#?}");
+    }
+    assert!(!text.stdout.contains('\u{1b}'), "no colours but at a terminal: {text:#?}");
+    let issues: Value = serde_json::from_str(&json.assert_code(1).stdout).unwrap();
+    let lines: Vec<&Value> = issues.as_array().unwrap().iter().map(|issue| &issue["line"]).collect();
+    assert_eq!(lines, [3, 5], "{issues:#}");
+    for issue in issues.as_array().unwrap() {
+        assert_eq!(issue["file"], file.path());
+        assert!(issue["message"].is_string() && issue["hint"].is_string() && issue["path"].is_string(), "{issue:#}");
+    }
+    let annotations: Vec<&str> = github.assert_code(1).stdout.lines().collect();
+    assert_eq!(annotations.len(), 2, "{github:#?}");
+    assert!(annotations[0].starts_with(&format!("::error file={},line=3,", file.path())), "{github:#?}");
+    for finished in [text, json, github] {
+        assert_eq!(finished.stderr, "");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error_too() {
+    let finished = Armiger::binary(&["check", "-c", "/no/such/file.yaml"]);
+
+    finished.assert_code(1);
+    assert!(finished.stdout.contains("/no/such/file.yaml"), "{finished:#?}");
+    assert_eq!(finished.stderr, "");
+}
+
+#[test]
+fn a_wrong_command_line_is_told_apart_from_a_wrong_file() {
+    for args in [
+        &[][..],
+        &["chek"],
+        &["check", "--fromat", "json"],
+        &["check", "--format", "xml"],
+        &["run", "--workers", "many"],
+        &["demo", "--port", "70000"],
+        &["completions", "nosuchshell"],
+    ] {
+        let finished = Armiger::binary(args);
+
+        finished.assert_code(2);
+        assert!(finished.stdout.is_empty() && finished.stderr.contains("--help"), "{args:?}: {finished:#?}");
+    }
+}
+
+// === what is printed ===
+
+#[test]
+fn the_version_is_printed() {
+    for args in [["version"], ["--version"]] {
+        assert_eq!(Armiger::binary(&args).assert_code(0).stdout, "armiger 0.1.0\n");
+    }
+}
+
+#[test]
+fn help_is_data_and_says_what_each_command_does() {
+    let help = Armiger::binary(&["--help"]);
+
+    help.assert_code(0);
+    for command in ["run", "check", "schema", "demo", "completions", "version"] {
+        assert!(help.stdout.contains(&format!("\n  {command} ")), "{help:#?}");
+    }
+}
+
+#[test]
+fn shells_get_completions() {
+    for shell in ["bash", "zsh", "fish"] {
+        let finished = Armiger::binary(&["completions", shell]);
+
+        finished.assert_code(0);
+        assert!(finished.stdout.contains("armiger") && finished.stdout.contains("completions"), "{shell}");
+    }
+}
+
+#[test]
+fn every_flag_has_its_variable() {
+    for command in ["run", "check", "schema", "demo", "completions"] {
+        let help = Armiger::binary(&["help", command]);
+
+        // A flag and its description, which ends where the next one begins.
+        let help = help.assert_code(0).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        let (_, options) = help.split_once("Options:").unwrap();
+        let flags: Vec<&str> = options.split("--").skip(1).filter(|flag| !flag.starts_with("help")).collect();
+        assert!(flags.len() >= 2, "{help}");
+        for flag in flags {
+            assert!(flag.contains("[env: ARMIGER_"), "--{flag} of `{command}`");
+        }
+    }
+}
+
+#[test]
+fn variables_stand_for_flags() {
+    let file = File::of(BAD);
+
+    let check = Armiger::binary_in(&["check"], &[("ARMIGER_CONFIG", file.path()), ("ARMIGER_FORMAT", "json")]);
+    let schema = Armiger::binary_in(&["schema"], &[("ARMIGER_SCHEMA_FORMAT", "markdown")]);
+    let completions = Armiger::binary_in(&["completions"], &[("ARMIGER_SHELL", "fish")]);
+    let flag_wins = Armiger::binary_in(&["schema", "--format", "json"], &[("ARMIGER_SCHEMA_FORMAT", "markdown")]);
+
+    assert!(check.assert_code(1).stdout.starts_with('['), "{check:#?}");
+    assert!(schema.assert_code(0).stdout.starts_with("# "), "{schema:#?}");
+    assert!(completions.assert_code(0).stdout.contains("complete -c armiger"), "{completions:#?}");
+    assert!(flag_wins.assert_code(0).stdout.starts_with('{'), "{flag_wins:#?}");
+    let wrong = Armiger::binary_in(&["demo"], &[("ARMIGER_PORT", "x")]);
+    assert!(wrong.assert_code(2).stderr.contains("--port"), "{wrong:#?}");
+}
+
+/// What of `value` the schema does not know: key paths.
+fn unknown(root: &Value, schema: &Value, value: &Value, path: &str, found: &mut Vec<String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = root.pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("{name} leads nowhere"));
+        return unknown(root, schema, value, path, found);
+    }
+    let choices = ["anyOf", "oneOf"].iter().filter_map(|key| schema[*key].as_array()).flatten();
+    let failures: Vec<Vec<String>> = choices
+        .map(|choice| {
+            let mut found = Vec::new();
+            unknown(root, choice, value, path, &mut found);
+            found
+        })
+        .collect();
+    if let Some(least) = failures.iter().min_by_key(|found| found.len()) {
+        return found.extend(least.iter().cloned());
+    }
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = format!("{path}.{key}");
+                match (schema["properties"].get(key), &schema["additionalProperties"]) {
+                    (Some(schema), _) => unknown(root, schema, value, &path, found),
+                    (None, Value::Object(_)) => unknown(root, &schema["additionalProperties"], value, &path, found),
+                    (None, _) => found.push(path),
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (place, value) in items.iter().enumerate() {
+                unknown(root, &schema["items"], value, &format!("{path}[{place}]"), found);
+            }
+        }
+        _ if schema["type"] == "object" || schema["type"] == "array" => found.push(format!("{path} is no mapping")),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_schema_is_draft_2020_12_and_knows_the_example() {
+    let finished = Armiger::binary(&["schema"]);
+    let schema: Value = serde_json::from_str(&finished.assert_code(0).stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let example: Value = serde_saphyr::from_str(armiger::demo::EXAMPLE).unwrap();
+
+    let mut found = Vec::new();
+    unknown(&schema, &schema, &example, "", &mut found);
+    assert_eq!(found, [""; 0]);
+
+    // The walk above finds what is misspelt, wherever it stands.
+    for (pointer, key) in [
+        ("/listeners/0/limits", ".listeners[0].limits.typo"),
+        ("/upstreams/app/timeouts", ".upstreams.app.timeouts.typo"),
+        ("/routes/1/policies/headers/request", ".routes[1].policies.headers.request.typo"),
+        ("/routes/1/match", ".routes[1].match.typo"),
+    ] {
+        let mut misspelt = example.clone();
+        misspelt.pointer_mut(pointer).unwrap()["typo"] = 1.into();
+        let mut found = Vec::new();
+        unknown(&schema, &schema, &misspelt, "", &mut found);
+        assert_eq!(found, [key]);
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_says_what_it_does() {
+    let finished = Armiger::binary(&["schema", "--format", "json"]);
+    let schema: Value = serde_json::from_str(&finished.assert_code(0).stdout).unwrap();
+
+    let kinds = schema["$defs"].as_object().unwrap().iter();
+    let undescribed: Vec<String> = kinds
+        .filter_map(|(kind, schema)| Some((kind, schema["properties"].as_object()?)))
+        .flat_map(|(kind, properties)| properties.iter().map(move |(key, property)| (kind, key, property)))
+        .filter(|(_, _, property)| property.get("description").is_none())
+        .map(|(kind, key, _)| format!("{kind}.{key}"))
+        .collect();
+
+    assert!(undescribed.is_empty(), "{undescribed:?}");
+}
+
+// === run ===
+
+#[tokio::test]
+async fn it_runs_until_it_is_told_to_stop() {
+    for signal in ["TERM", "INT"] {
+        let file = File::of(good());
+        let mut process = Armiger::spawn(&["run", "--config", file.path(), "--workers", "1"]);
+
+        let client = client_of(&mut process);
+        assert_eq!(client.get("/a").await.assert_status(200).text(), "hello");
+        let admin = Client::to(address_in(&process.stderr_line("admin listening")));
+        admin.get("/readyz").await.assert_status(200);
+        let line = process.stdout_line("\"path\":\"/a\"");
+        process.signal(signal);
+        let finished = process.finish();
+
+        finished.assert_code(0);
+        assert!(finished.stderr.contains(&format!("SIG{signal}")), "{finished:#?}");
+        assert_eq!(finished.stdout, line, "standard output is the access log and nothing else");
+        serde_json::from_str::<Value>(&line).unwrap();
+        assert!(client.is_refused().await);
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_finished_before_the_end() {
+    let signal = Signal::new();
+    let script = Script::new().request().wait(&signal).write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
+    let backend = Backend::raw(script).await;
+    let file = File::of(Config::to(&backend));
+    let mut process = Armiger::spawn(&["run", "-c", file.path()]);
+    let client = client_of(&mut process);
+
+    let mut idle = client.raw("").await;
+    let mut conversation = client.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    backend.arrived(1).await;
+    process.signal("TERM");
+    process.stderr_line("stopping");
+    idle.assert_closed().await;
+    signal.send();
+    let response = conversation.answer().await;
+    conversation.assert_closed().await;
+    let finished = process.finish();
+
+    assert_eq!(response.assert_status(200).assert_header("connection", "close").text(), "done");
+    finished.assert_code(0);
+    assert!(finished.stdout.contains("\"status\":200"), "its line is written too: {finished:#?}");
+}
+
+#[test]
+fn a_bad_file_does_not_run() {
+    let file = File::of(BAD);
+
+    let finished = Armiger::binary(&["run", "-c", file.path()]);
+
+    finished.assert_code(1);
+    assert!(finished.stdout.is_empty() && finished.stderr.contains("did you mean `address`"), "{finished:#?}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named() {
+    let taken = Backend::replies("here first").await;
+    let listener = File::of(good().listener(&format!("address: {}", taken.address())));
+    let admin = File::of(good().top(&format!("admin: {{address: \"{}\"}}", taken.address())));
+
+    for (file, what) in [(&listener, "listener `http`"), (&admin, "admin")] {
+        let path = file.path().to_owned();
+        let finished =
+            tokio::task::spawn_blocking(move || Armiger::binary(&["run", "-c", &path])).await.unwrap();
+
+        finished.assert_code(1);
+        assert!(finished.stdout.is_empty(), "{finished:#?}");
+        for part in [taken.address().to_string().as_str(), what, "in use"] {
+            assert!(finished.stderr.contains(part), "{part:?} is missing: {finished:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_have_a_form_and_a_level() {
+    let file = File::of(good());
+    let environment = [("ARMIGER_CONFIG", file.path()), ("ARMIGER_LOG_FORMAT", "json"), ("ARMIGER_WORKERS", "2")];
+
+    let mut json = Armiger::spawn_in(&["run"], &environment);
+    let line = json.stderr_line("admin listening");
+    json.signal("TERM");
+    json.finish().assert_code(0);
+    let message: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&message["level"], &message["fields"]["message"]), (&"INFO".into(), &"admin listening".into()));
+
+    let environment = [("ARMIGER_CONFIG", file.path()), ("ARMIGER_LOG_LEVEL", "error")];
+    let taken = Backend::replies("here first").await;
+    let silent = File::of(good().listener(&format!("address: {}", taken.address())));
+    let finished = Armiger::binary_in(&["run", "-c", silent.path()], &environment);
+    assert!(finished.assert_code(1).stderr.starts_with("armiger: cannot listen"), "{finished:#?}");
+}
+
+// === demo ===
+
+/// The demo's back ends have fixed ports, for `--config` to name them. Where they are taken, by another demo on the same
+/// machine, it must say so and how to go on.
+#[tokio::test]
+async fn the_demo_serves_the_example_until_ctrl_c() {
+    let mut process = Armiger::spawn(&["demo", "--port", "0"]);
+    let first = process.stderr_line("127.0.0.1:");
+    if first.contains("cannot listen") {
+        assert!(first.contains("7001") || first.contains("7002") || first.contains("7003") || first.contains("9901"));
+        process.finish().assert_code(1);
+        return;
+    }
+
+    let address = address_in(&first);
+    process.stderr_line(&format!("curl -i http://{address}/users/7"));
+    let client = Client::to(address);
+    assert_eq!(client.get("/users/7").await.assert_status(200).json()["id"], "7");
+    assert_eq!(client.get("/app/echo?x=1").await.assert_status(200).json()["path"], "/echo");
+    let line = process.stdout_line("/users/7");
+    assert!(line.contains(" GET /users/7 200 "), "lines for people: {line}");
+    process.signal("INT");
+    let finished = process.finish();
+
+    finished.assert_code(0);
+    assert!(finished.stderr.contains("stopping"), "{finished:#?}");
+    assert!(client.is_refused().await);
+}
