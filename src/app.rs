@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::HeaderName;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -253,18 +254,34 @@ fn log_settings(snapshot: &Snapshot) -> (access_log::Options, Keeps) {
     (lines, keeps)
 }
 
-/// Waits for SIGTERM or Ctrl-C, and tells which came.
-///
-/// # Errors
-/// The system does not let us listen for signals.
-pub fn stop_signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        tokio::select! {
-            _ = terminate.recv() => Ok("SIGTERM"),
-            _ = interrupt.recv() => Ok("SIGINT"),
-        }
-    })
+/// SIGTERM and Ctrl-C. From [`StopSignals::listen`] on they no longer end the process.
+pub struct StopSignals {
+    runtime: tokio::runtime::Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Listens. To be done before armiger starts: whoever sees that it serves may already stop it.
+    ///
+    /// # Errors
+    /// The system does not let us listen for signals.
+    pub fn listen() -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        drop(inside);
+        Ok(Self { runtime, terminate, interrupt })
+    }
+
+    /// Waits for one, and tells which came.
+    pub fn wait(self) -> &'static str {
+        let Self { runtime, mut terminate, mut interrupt } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        })
+    }
 }

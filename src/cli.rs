@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::app::{self, Options, Running, Source, StartError};
+use crate::app::{self, Options, Running, Source, StartError, StopSignals};
 use crate::config::issue::Report;
 use crate::config::reference;
 use crate::demo;
@@ -169,12 +169,13 @@ fn watch(log: &LogArgs) {
 }
 
 fn run(config: &Path, workers: usize) -> anyhow::Result<ExitCode> {
+    let signals = StopSignals::listen()?;
     let running = Running::start(Options { workers, ..Options::new(Source::File(config.into())) })?;
     for (name, address) in running.addresses() {
         tracing::info!(listener = name, %address, "listening");
     }
     tracing::info!(address = %running.admin(), "admin listening");
-    let signal = app::stop_signal()?;
+    let signal = signals.wait();
     tracing::info!(signal, "stopping");
     running.stop();
     Ok(ExitCode::SUCCESS)

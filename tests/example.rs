@@ -19,7 +19,7 @@ struct Example {
 
 impl Example {
     async fn start() -> Self {
-        let backends = Backends::start([0; 3]).unwrap();
+        let backends = Backends::start([0; 3]).expect("free ports");
         let mut text = armiger::demo::EXAMPLE.to_owned();
         let mut replace = |from: &str, to: &str| {
             assert!(text.contains(from), "the example does not name {from} any more");

@@ -189,18 +189,20 @@ async fn a_cut_answer_is_logged_whatever_the_sample() {
 
 #[tokio::test]
 async fn the_log_may_be_for_people_or_off() {
-    let text = Armiger::with(Config::empty().top("access_log: {format: text}").routes(
-        "- {name: a, match: {path: \"/{rest...}\"}, respond: {}}",
-    ))
+    let text = Armiger::with(
+        Config::empty()
+            .top("access_log: {format: text}")
+            .routes("- {name: a, match: {path: \"/{rest...}\"}, respond: {}}"),
+    )
     .await;
     text.get("/some/path").await.assert_status(200);
     let line = text.logged(|_| true).await;
     let line = line.as_str().expect("no JSON");
     assert!(line.contains(" GET /some/path 200 ") && line.contains(" route=a "), "{line}");
 
-    let off = Armiger::with(Config::empty().top("access_log: {format: \"off\"}").routes(
-        "- {name: a, match: {path: /a}, respond: {}}",
-    ))
+    let off = Armiger::with(
+        Config::empty().top("access_log: {format: \"off\"}").routes("- {name: a, match: {path: /a}, respond: {}}"),
+    )
     .await;
     off.get("/a").await.assert_status(200);
     assert_eq!(requests(&off, "a", "GET", "2xx").await, 1.0, "counted all the same");
@@ -223,7 +225,7 @@ impl Write for Stuck {
 
 #[tokio::test]
 async fn a_log_that_nobody_reads_costs_lines_and_no_request() {
-    let (release, stuck) = mpsc::channel();
+    let (release, stuck) = mpsc::sync_channel(1);
     let routes = "- {name: a, match: {path: \"/{rest...}\"}, respond: {}}";
     let mut options =
         Options::new(Source::Text { name: "test.yaml".into(), text: Config::empty().routes(routes).to_string() });
@@ -255,7 +257,7 @@ async fn a_log_that_nobody_reads_costs_lines_and_no_request() {
 async fn series(admin: &Client, name: &str) -> f64 {
     let text = admin.get("/metrics").await.text().to_owned();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map_or(0.0, |value| value.parse().unwrap())
+    line.map_or(0.0, |value| value.parse().expect("a value is a number"))
 }
 
 async fn requests(armiger: &Armiger, route: &str, method: &str, class: &str) -> f64 {
@@ -300,8 +302,7 @@ async fn requests_are_counted_by_route_method_and_class() {
 #[tokio::test]
 async fn what_is_in_flight_is_shown_while_it_is() {
     let signal = Signal::new();
-    let backend =
-        Backend::raw(Script::new().request().wait(&signal).write("HTTP/1.1 204 No Content\r\n\r\n")).await;
+    let backend = Backend::raw(Script::new().request().wait(&signal).write("HTTP/1.1 204 No Content\r\n\r\n")).await;
     let armiger = Armiger::proxying(&backend).await;
 
     let (response, ()) = tokio::join!(armiger.get("/"), async {
@@ -340,11 +341,7 @@ async fn refusals_and_failures_are_counted_by_reason() {
 
 #[tokio::test]
 async fn every_worker_shows_its_connections() {
-    let armiger = Armiger::with_workers(
-        2,
-        Config::empty().routes("- {name: a, match: {path: /a}, respond: {}}"),
-    )
-    .await;
+    let armiger = Armiger::with_workers(2, Config::empty().routes("- {name: a, match: {path: /a}, respond: {}}")).await;
 
     let mut clients = Vec::new();
     for _ in 0..4 {
@@ -384,7 +381,8 @@ async fn every_family_says_what_it_is_and_keeps_the_naming_rules() {
 
 fn sent_on(response: &Response, backend: &Backend) -> String {
     let id = response.header("x-request-id").to_owned();
-    assert_eq!(backend.requests().pop().unwrap().header("x-request-id"), id, "answer and back end are told the same");
+    let seen = backend.requests().pop().expect("the backend answered");
+    assert_eq!(seen.header("x-request-id"), id, "answer and back end are told the same");
     id
 }
 

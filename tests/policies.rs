@@ -29,7 +29,7 @@ fn list(response: &Response, name: &str) -> Vec<String> {
         .headers
         .get_all(name)
         .iter()
-        .flat_map(|line| line.to_str().unwrap().split(','))
+        .flat_map(|line| line.to_str().expect("a list is text").split(','))
         .map(|item| item.trim().to_ascii_lowercase())
         .collect();
     items.sort_unstable();
@@ -80,8 +80,7 @@ async fn a_preflight_is_answered_before_anything_else_is_asked() {
 #[tokio::test]
 async fn a_preflight_of_another_origin_is_granted_nothing() {
     let backend = Backend::replies("ok").await;
-    let armiger =
-        Armiger::with(Config::to(&backend).policies("cors: {origins: [\"https://shop.example.com\"]}")).await;
+    let armiger = Armiger::with(Config::to(&backend).policies("cors: {origins: [\"https://shop.example.com\"]}")).await;
 
     for origin in ["https://evil.example", "http://shop.example.com", "https://shop.example.com.evil.example", "null"] {
         let response = armiger.request(preflight(origin, "GET", "")).await;
@@ -178,8 +177,7 @@ async fn cors_headers_of_the_upstream_are_replaced() {
         answer
     })
     .await;
-    let armiger =
-        Armiger::with(Config::to(&backend).policies("cors: {origins: [\"https://shop.example.com\"]}")).await;
+    let armiger = Armiger::with(Config::to(&backend).policies("cors: {origins: [\"https://shop.example.com\"]}")).await;
 
     let granted = armiger.request(get("/", &[("origin", SHOP)])).await;
     let other = armiger.request(get("/", &[("origin", "https://evil.example")])).await;
@@ -187,9 +185,7 @@ async fn cors_headers_of_the_upstream_are_replaced() {
     granted.assert_header("access-control-allow-origin", SHOP);
     other.assert_no_header("access-control-allow-origin");
     for response in [&granted, &other] {
-        response
-            .assert_no_header("access-control-allow-credentials")
-            .assert_no_header("access-control-expose-headers");
+        response.assert_no_header("access-control-allow-credentials").assert_no_header("access-control-expose-headers");
         assert_eq!(list(response, "vary"), ["accept-encoding", "origin"]);
     }
 }
@@ -237,7 +233,8 @@ async fn cors_in_shadow_changes_no_answer_and_no_route() {
     assert_eq!(verdicts(&line, "cors"), [row("would_answer", "", "shadow")], "{line:#}");
     let line = armiger.logged(|line| line["method"] == "GET").await;
     assert_eq!(verdicts(&line, "cors"), [row("would_amend", "", "shadow")], "{line:#}");
-    let counted = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"cors\",route=\"any\",verdict=\"would_answer\"}";
+    let counted =
+        "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"cors\",route=\"any\",verdict=\"would_answer\"}";
     assert_eq!(armiger.metric(counted).await, 1.0);
 }
 
@@ -258,7 +255,14 @@ async fn request_headers_are_renamed_removed_set_and_added() {
 
     let sent = get(
         "/",
-        &[("x-old", "1"), ("cookie", "a=b"), ("x-gone", "1"), ("x-set", "forged"), ("x-list", "first"), ("x-stays", "1")],
+        &[
+            ("x-old", "1"),
+            ("cookie", "a=b"),
+            ("x-gone", "1"),
+            ("x-set", "forged"),
+            ("x-list", "first"),
+            ("x-stays", "1"),
+        ],
     );
     armiger.request(sent).await.assert_status(200);
 
@@ -369,8 +373,7 @@ async fn headers_in_shadow_change_nothing() {
             {"policy": "headers", "stage": "prepare", "verdict": "would_amend", "mode": "shadow"},
         ]),
     );
-    let counted =
-        "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"headers\",route=\"everything\",verdict=\"would_amend\"}";
+    let counted = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"headers\",route=\"everything\",verdict=\"would_amend\"}";
     assert_eq!(armiger.metric(counted).await, 2.0);
 }
 
@@ -435,8 +438,7 @@ async fn an_ip_filter_in_shadow_refuses_nobody_and_tells_whom_it_would() {
     let line = armiger.logged(|_| true).await;
     assert_eq!(verdicts(&line, "ip_filter"), [row("would_reject", "address-blocked", "shadow")], "{line:#}");
     assert_eq!(line["reason"], Value::Null, "nobody was refused: {line:#}");
-    let counted =
-        "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"ip_filter\",route=\"everything\",verdict=\"would_reject\"}";
+    let counted = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"ip_filter\",route=\"everything\",verdict=\"would_reject\"}";
     assert_eq!(armiger.metric(counted).await, 1.0);
     let rejections = "armiger_rejections_total{reason=\"address-blocked\",route=\"everything\"}";
     assert_eq!(armiger.metric(rejections).await, 0.0);
@@ -533,8 +535,7 @@ async fn a_body_limit_in_shadow_cuts_nothing() {
     assert_eq!(line["reason"], Value::Null, "{line:#}");
     let line = armiger.logged(|line| line["path"] == "/streamed").await;
     assert_eq!(verdicts(&line, "body_limit"), [row("would_amend", "", "shadow")], "{line:#}");
-    let counted =
-        "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"body_limit\",route=\"everything\",verdict=\"would_reject\"}";
+    let counted = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"body_limit\",route=\"everything\",verdict=\"would_reject\"}";
     assert_eq!(armiger.metric(counted).await, 1.0);
     assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"body_max\"}").await, 0.0);
 }
@@ -591,7 +592,8 @@ async fn policies_are_asked_in_a_fixed_order_whatever_the_file_says() {
 
     let line = armiger.logged(|_| true).await;
     let rows = line["verdicts"].as_array().unwrap();
-    let asked: Vec<String> = rows.iter().map(|row| format!("{}/{}", row["stage"], row["policy"]).replace('"', "")).collect();
+    let asked: Vec<String> =
+        rows.iter().map(|row| format!("{}/{}", row["stage"], row["policy"]).replace('"', "")).collect();
     assert_eq!(
         asked,
         ["preflight/cors", "preflight/headers", "admit/body_limit", "admit/ip_filter", "prepare/headers"],

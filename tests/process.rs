@@ -331,8 +331,7 @@ async fn an_address_that_is_taken_is_named() {
 
     for (file, what) in [(&listener, "listener `http`"), (&admin, "admin")] {
         let path = file.path().to_owned();
-        let finished =
-            tokio::task::spawn_blocking(move || Armiger::binary(&["run", "-c", &path])).await.unwrap();
+        let finished = tokio::task::spawn_blocking(move || Armiger::binary(&["run", "-c", &path])).await.unwrap();
 
         finished.assert_code(1);
         assert!(finished.stdout.is_empty(), "{finished:#?}");

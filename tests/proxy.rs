@@ -306,10 +306,9 @@ async fn a_100_is_sent_when_the_body_will_be_read() {
 #[tokio::test]
 async fn no_100_is_sent_where_the_request_is_refused() {
     let backend = Backend::replies("never").await;
-    for (policy, status, slug) in [
-        ("body_limit: {max: 3B}", 413, "body-too-large"),
-        ("ip_filter: {deny: [127.0.0.0/8]}", 403, "address-blocked"),
-    ] {
+    for (policy, status, slug) in
+        [("body_limit: {max: 3B}", 413, "body-too-large"), ("ip_filter: {deny: [127.0.0.0/8]}", 403, "address-blocked")]
+    {
         let armiger = Armiger::with(Config::to(&backend).policies(policy)).await;
 
         let mut conversation =
@@ -628,8 +627,7 @@ async fn the_host_is_kept_or_the_endpoints_or_a_literal_one() {
             (", host: upstream", endpoint.as_str()),
             (", host: {literal: \"app.internal:8080\"}", "app.internal:8080"),
         ] {
-            let route =
-                format!("- {{name: all, match: {{path: \"/{{rest...}}\"}}, proxy: {{upstream: app{host}}}}}");
+            let route = format!("- {{name: all, match: {{path: \"/{{rest...}}\"}}, proxy: {{upstream: app{host}}}}}");
             let armiger = Armiger::with(Config::to(&backend).upstream(upstream).routes(&route)).await;
 
             armiger.request(request("GET", "/", &[("host", "shop.example.com")])).await.assert_status(200);
@@ -749,10 +747,7 @@ async fn via_has_the_version_and_a_name_of_choice_or_is_off() {
         let seen = backend.requests().pop().unwrap();
         assert_eq!(seen.headers.get("via").map(|via| via.to_str().unwrap()), expected);
         // The answer came by HTTP/1.1.
-        assert_eq!(
-            response.headers.get("via").map(|via| via.to_str().unwrap()),
-            expected.map(|_| "1.1 edge-7"),
-        );
+        assert_eq!(response.headers.get("via").map(|via| via.to_str().unwrap()), expected.map(|_| "1.1 edge-7"),);
     }
 }
 
@@ -786,9 +781,16 @@ async fn what_belongs_to_a_hop_ends_with_it() {
     let response = conversation.answer().await;
 
     let seen = backend.only().await;
-    for name in
-        ["x-own", "keep-alive", "proxy-connection", "proxy-authorization", "te", "upgrade", "http2-settings", "connection"]
-    {
+    for name in [
+        "x-own",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "te",
+        "upgrade",
+        "http2-settings",
+        "connection",
+    ] {
         assert!(!seen.has(name), "{name} of the client reached the back end: {}", seen.head_text());
     }
     assert_eq!(seen.header("authorization"), "Bearer x", "`connection` cannot take this one away");

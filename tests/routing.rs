@@ -8,7 +8,9 @@ use crate::harness::{Armiger, Backend, Config};
 
 /// Routes that answer with their own name, so that the answer tells which one was taken.
 fn naming(routes: &[(&str, &str)]) -> Config {
-    let rows = routes.iter().map(|(name, matches)| format!("- {{name: {name}, match: {matches}, respond: {{body: {name}}}}}\n"));
+    let rows = routes
+        .iter()
+        .map(|(name, matches)| format!("- {{name: {name}, match: {matches}, respond: {{body: {name}}}}}\n"));
     Config::empty().routes(&rows.collect::<String>())
 }
 

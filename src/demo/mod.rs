@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::app::{self, Options, Running, Source};
+use crate::app::{Options, Running, Source, StopSignals};
 use backends::Backends;
 
 /// The configuration that the demo runs, as it lies in the repository.
@@ -28,13 +28,19 @@ pub fn run(port: Option<u16>, config: Option<PathBuf>) -> anyhow::Result<()> {
         }
     };
     let text = match port {
+        Some(_) if !text.contains(ADDRESS) => {
+            anyhow::bail!(
+                "--port stands for the port of {ADDRESS}, which {name} does not name: change its listener instead"
+            )
+        }
         Some(port) => text.replace(ADDRESS, &format!("127.0.0.1:{port}")),
         None => text,
     };
+    let signals = StopSignals::listen()?;
     let running = Running::start(Options::new(Source::Text { name, text }))?;
     let address = running.addresses().next().map_or_else(String::new, |(_, address)| address.to_string());
     eprintln!("{}", welcome(&address, &running.admin().to_string(), config.is_none()));
-    app::stop_signal()?;
+    signals.wait();
     eprintln!("\nstopping");
     running.stop();
     drop(backends);

@@ -35,6 +35,7 @@ async fn in_time(
     followups: &mut Followups,
 ) -> Result<Response<Body>, Rejection> {
     let mut timer = exchange.wheel.timer();
+    let mut is_timed = false;
     let deadline = exchange.deadline;
     let mut walk = pin!(walk(route, exchange, pools, followups));
     std::future::poll_fn(|cx| {
@@ -42,7 +43,8 @@ async fn in_time(
             return Poll::Ready(outcome);
         }
         // Armed only now: an answer that needs no waiting costs no timer.
-        if !timer.is_armed() {
+        if !is_timed {
+            is_timed = true;
             timer.arm_at(deadline);
         }
         timer.poll_expired(cx).map(|()| Err(Reason::DeadlineExceeded.into()))

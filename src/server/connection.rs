@@ -29,6 +29,7 @@ use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
 use crate::proxy::{self, Inlet};
 use crate::telemetry::finish::Finish;
+use crate::timer::Timer;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -44,6 +45,9 @@ const LOCAL_RESETS_MAX: usize = 64;
 
 /// How long an HTTP/2 client may leave a ping unanswered.
 const PING_WAIT: Duration = Duration::from_secs(20);
+
+/// How long an HTTP/2 client without streams may keep a connection that we said goodbye to.
+const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
@@ -274,31 +278,53 @@ async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
         .serve_connection(TokioIo::new(Rewound::new(stream, prefix)), service);
     let mut connection = pin!(connection);
     let mut stopped = pin!(shared.stopped());
-    let mut idle = shared.worker.wheel.timer();
+    let mut idle = Idle { timer: shared.worker.wheel.timer(), is_timed: false };
     let mut is_told = false;
     let ended = poll_fn(|cx| {
         let polled = connection.as_mut().poll(cx);
-        if polled.is_ready() || is_told {
+        if polled.is_ready() {
             return polled;
         }
-        if streams.open.get() > 0 {
-            idle.disarm();
-        } else if !idle.is_armed() {
-            idle.arm(timeouts.keep_alive.get());
+        let wait = if is_told { GOODBYE_WAIT } else { timeouts.keep_alive.get() };
+        let is_over = idle.poll(cx, streams.open.get(), wait).is_ready();
+        if is_told {
+            // A client that has seen GOAWAY and has no stream open closes at once. One that does not is left.
+            return if is_over { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
-        if stopped.as_mut().poll(cx).is_ready()
-            || idle.poll_expired(cx).is_ready()
-            || streams.opened.get() >= u64::from(limits.requests_max)
-        {
+        if is_over || stopped.as_mut().poll(cx).is_ready() || streams.opened.get() >= u64::from(limits.requests_max) {
             is_told = true;
+            idle.is_timed = false;
             connection.as_mut().graceful_shutdown();
-            return connection.as_mut().poll(cx);
+            // Again at once, so that GOAWAY goes out and the wait for its effect begins.
+            cx.waker().wake_by_ref();
         }
         Poll::Pending
     })
     .await;
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "connection broke");
+    }
+}
+
+/// Watches for a connection without streams.
+struct Idle {
+    timer: Timer,
+    is_timed: bool,
+}
+
+impl Idle {
+    /// Ready once there was no stream for so long.
+    fn poll(&mut self, cx: &mut Context<'_>, streams: usize, wait: Duration) -> Poll<()> {
+        if streams > 0 {
+            self.timer.disarm();
+            self.is_timed = false;
+            return Poll::Pending;
+        }
+        if !self.is_timed {
+            self.is_timed = true;
+            self.timer.arm(wait);
+        }
+        self.timer.poll_expired(cx)
     }
 }
 
