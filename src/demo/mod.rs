@@ -20,7 +20,6 @@ const ADDRESS: &str = "127.0.0.1:8080";
 /// # Errors
 /// A port is taken, or the configuration is wrong.
 pub fn run(port: Option<u16>, config: Option<PathBuf>) -> anyhow::Result<()> {
-    let backends = Backends::start(backends::PORTS).context("the demo's back ends")?;
     let (name, text) = match &config {
         None => ("config.example.yaml".to_owned(), for_people(EXAMPLE)),
         Some(path) => {
@@ -37,6 +36,7 @@ pub fn run(port: Option<u16>, config: Option<PathBuf>) -> anyhow::Result<()> {
         None => text,
     };
     let signals = StopSignals::listen()?;
+    let backends = Backends::start(backends::PORTS).context("the demo's back ends")?;
     let running = Running::start(Options::new(Source::Text { name, text }))?;
     let address = running.addresses().next().map_or_else(String::new, |(_, address)| address.to_string());
     eprintln!("{}", welcome(&address, &running.admin().to_string(), config.is_none()));

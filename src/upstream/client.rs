@@ -97,20 +97,19 @@ impl Upstream {
         loop {
             let endpoint = &plan.endpoints[place];
             let mut trial = Trial::start(endpoint, attempts, &self.metrics);
-            let Checkout { line, is_reused } =
-                match pool.bench(place).checkout(is_fresh, may_repeat && inbound.is_none(), &mut timer).await {
-                    Ok(checkout) => checkout,
-                    Err(error) => {
-                        trial.ends(error.slug());
-                        unreached += 1;
-                        if !error.kind().is_connect() || unreached >= plan.endpoints.len() {
-                            return Err(error);
-                        }
-                        self.metrics.retried(RetryClass::Unsent);
-                        place = (place + 1) % plan.endpoints.len();
-                        continue;
+            let Checkout { line, is_reused } = match pool.bench(place).checkout(is_fresh, &mut timer).await {
+                Ok(checkout) => checkout,
+                Err(error) => {
+                    trial.ends(error.slug());
+                    unreached += 1;
+                    if !error.kind().is_connect() || unreached >= plan.endpoints.len() {
+                        return Err(error);
                     }
-                };
+                    self.metrics.retried(RetryClass::Unsent);
+                    place = (place + 1) % plan.endpoints.len();
+                    continue;
+                }
+            };
             // Whoever may have to send it again needs a copy: hyper takes the request for good.
             let may_be_refused = plan.protocol == Protocol::H2c;
             let copy = if may_be_refused || (is_reused && may_repeat) {

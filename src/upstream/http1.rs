@@ -110,13 +110,8 @@ impl Connection {
 
     /// Whether a request may be sent on it: it is open, its last exchange is over, it is not too old or too long idle,
     /// and nothing came in that nobody asked for.
-    ///
-    /// The kernel is asked for the latter, which costs a call, unless the last exchange ended within the same tick and
-    /// the request can be sent again (`may_repeat`): under load, where the call would be felt, the reactor turns many
-    /// times in a tick and shows hyper what came in.
-    pub(super) fn is_usable(&self, now: Instant, may_repeat: bool) -> bool {
-        let is_warm = may_repeat && self.idle_since.get() == now;
-        !self.is_over(now) && self.is_at_rest() && (is_warm || self.link.is_quiet())
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        !self.is_over(now) && self.is_at_rest() && self.link.is_quiet()
     }
 
     /// Whether its time is over, or it is closed.

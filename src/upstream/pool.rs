@@ -208,16 +208,9 @@ pub(super) struct Checkout {
 
 impl Bench {
     /// A connection: an idle one unless `is_fresh` asks for a new one, a new one, or what comes free.
-    ///
-    /// `may_repeat` tells that a dead one would be no harm, for the request can be sent again.
-    pub(super) async fn checkout(
-        self: &Rc<Self>,
-        is_fresh: bool,
-        may_repeat: bool,
-        timer: &mut Timer,
-    ) -> Result<Checkout, Error> {
+    pub(super) async fn checkout(self: &Rc<Self>, is_fresh: bool, timer: &mut Timer) -> Result<Checkout, Error> {
         loop {
-            if let Some(line) = self.at_hand(is_fresh, may_repeat) {
+            if let Some(line) = self.at_hand(is_fresh) {
                 return Ok(self.reuse(line));
             }
             if let Some(room) = self.room(is_fresh) {
@@ -232,7 +225,7 @@ impl Bench {
                         let Some(room) = connection.close() else { continue };
                         return self.open(room, timer).await;
                     }
-                    Some(Line::Http1(connection)) if !connection.is_usable(self.worker.wheel.now(), may_repeat) => {
+                    Some(Line::Http1(connection)) if !connection.is_usable(self.worker.wheel.now()) => {
                         continue;
                     }
                     Some(line) => return Ok(self.reuse(line)),
@@ -250,7 +243,7 @@ impl Bench {
         Checkout { line, is_reused: true }
     }
 
-    fn at_hand(self: &Rc<Self>, is_fresh: bool, may_repeat: bool) -> Option<Line> {
+    fn at_hand(self: &Rc<Self>, is_fresh: bool) -> Option<Line> {
         let now = self.worker.wheel.now();
         if self.plan.protocol == Protocol::H2c {
             // A stream that was refused or lost took its connection's room with it: what still has room is as good
@@ -264,7 +257,7 @@ impl Bench {
             // Dropped where it is not usable, which closes it. Never while the list is borrowed: its room may go on
             // to a waiter.
             let connection = self.idle.borrow_mut().pop_back()?;
-            if connection.is_usable(now, may_repeat) {
+            if connection.is_usable(now) {
                 return Some(Line::Http1(connection));
             }
         }
