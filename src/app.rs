@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -90,7 +90,7 @@ pub fn check(source: &Source, version: u64, metrics: &Metrics) -> Result<Snapsho
         Source::File(path) => load_partial::<Blocks>(path),
         Source::Text { name, text } => decode_partial::<Blocks>(name, text, &Environment::process()),
     };
-    let Partial { document, source, mut issues, files: _ } = partial;
+    let Partial { document, source, mut issues, files: _, outside } = partial;
     let compiled = document.and_then(|document| {
         let mut found = Issues::new();
         let compiled = compile(document, &source, version, metrics, &mut found);
@@ -98,7 +98,7 @@ pub fn check(source: &Source, version: u64, metrics: &Metrics) -> Result<Snapsho
         compiled
     });
     match compiled {
-        Some(snapshot) if issues.is_empty() => Ok(snapshot),
+        Some(snapshot) if issues.is_empty() => Ok(Snapshot { outside, ..snapshot }),
         _ => Err(Box::new(source.report(issues))),
     }
 }
@@ -152,6 +152,7 @@ impl Running {
             count: if options.workers == 0 { processors() } else { options.workers },
             stopping: stop.clone(),
         };
+        metrics.started(now());
         let (workers, mut threads) = Workers::start(&parts)?;
         let ready = Arc::new(AtomicBool::new(true));
         let addresses = listening.iter().map(|one| (one.plan.name.clone(), one.address)).collect();
@@ -223,6 +224,11 @@ fn control(
             tasks.shutdown().await;
         });
     })
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time of day at the start, for a metric")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 fn processors() -> usize {

@@ -518,3 +518,32 @@ async fn the_shown_configuration_keeps_credentials_to_itself() {
     assert_eq!(request["set"], json!({"authorization": "***", "x-plain": "shown"}));
     assert_eq!(request["add"], json!({"X-Api-Key": "***"}));
 }
+
+/// A header's name does not tell whether its value is a secret; where the value came from does.
+#[tokio::test]
+async fn what_came_from_outside_shows_as_its_reference() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("tenant"), "hush-hush\n").unwrap();
+    let backend = Backend::replies("ok").await;
+    let config = Config::to(&backend).policies("headers: {request: {set: {x-tenant: \"t ${file:tenant}\"}}}");
+    let file = directory.path().join("config.yaml");
+    std::fs::write(&file, config.to_string()).unwrap();
+    let armiger = Armiger::from_file(file).await;
+
+    armiger.get("/").await.assert_status(200);
+    let shown = armiger.admin().get("/config").await;
+
+    assert_eq!(backend.only().await.header("x-tenant"), "t hush-hush");
+    assert!(!shown.text().contains("hush-hush"), "{}", shown.text());
+    assert!(shown.text().contains("t ${file:tenant}"), "{}", shown.text());
+}
+
+#[tokio::test]
+async fn a_configuration_that_was_applied_says_so() {
+    let backend = Backend::replies("ok").await;
+
+    let armiger = Armiger::proxying(&backend).await;
+
+    assert_eq!(armiger.metric("armiger_config_last_reload_successful").await, 1.0);
+    assert!(armiger.metric("armiger_config_last_reload_success_timestamp_seconds").await > 1.7e9);
+}

@@ -362,6 +362,16 @@ async fn messages_have_a_form_and_a_level() {
 
 // === demo ===
 
+#[test]
+fn a_port_that_the_demo_cannot_give_is_not_ignored() {
+    let file = File::of(good());
+
+    let finished = Armiger::binary(&["demo", "--port", "0", "--config", file.path()]);
+
+    finished.assert_code(1);
+    assert!(finished.stderr.contains("--port stands for the port of 127.0.0.1:8080"), "{finished:#?}");
+}
+
 /// The demo's back ends have fixed ports, for `--config` to name them. Where they are taken, by another demo on the same
 /// machine, it must say so and how to go on.
 #[tokio::test]

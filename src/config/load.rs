@@ -50,6 +50,9 @@ pub struct Partial<P> {
     pub issues: Issues,
     /// Files named by `${file:…}`.
     pub files: Vec<PathBuf>,
+    /// Values that hold something from outside, each with the text that stands for it in the file: whoever shows the
+    /// document shows the latter.
+    pub outside: Vec<(String, String)>,
 }
 
 impl<P> Partial<P> {
@@ -64,7 +67,7 @@ impl<P> Partial<P> {
     fn nothing(source: Source, issue: Issue) -> Self {
         let mut issues = Issues::new();
         issues.push(issue);
-        Self { document: None, source, issues, files: Vec::new() }
+        Self { document: None, source, issues, files: Vec::new(), outside: Vec::new() }
     }
 }
 
@@ -129,7 +132,7 @@ where
     let mut concealed = Vec::new();
     let document = decode::decode(&tree, &mut issues, &mut lost, &mut concealed);
     let source = source.decoded(tree, lost).conceal(&concealed);
-    Partial { document, source, issues, files: expanded.files }
+    Partial { document, source, issues, files: expanded.files, outside: expanded.outside }
 }
 
 /// The text of a file, or why there is none, with as much of the text as helps to show it.

@@ -86,7 +86,7 @@ impl Admin {
             "/metrics" => with_type(StatusCode::OK, metrics::CONTENT_TYPE, self.metrics.render()),
             "/config" => {
                 let snapshot = self.live.load();
-                let config = serde_json::json!({"version": snapshot.version, "config": snapshot.document});
+                let config = serde_json::json!({"version": snapshot.version, "config": snapshot.shown()});
                 with_type(StatusCode::OK, "application/json", format!("{config:#}\n"))
             }
             "/" => text(StatusCode::OK, "/livez /readyz /metrics /config\n"),

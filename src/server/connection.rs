@@ -157,9 +157,12 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
         .serve_connection(gate, service);
     let ended = {
         let mut stopped = pin!(shared.stopped());
-        let mut is_told = false;
+        let (mut is_watching, mut is_told) = (false, false);
         poll_fn(|cx| {
-            if !is_told && stopped.as_mut().poll(cx).is_ready() {
+            // Polled once, to be woken; after that the flag tells as well, and costs nothing.
+            let is_stopping = if is_watching { shared.is_stopping() } else { stopped.as_mut().poll(cx).is_ready() };
+            is_watching = true;
+            if is_stopping && !is_told {
                 is_told = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }

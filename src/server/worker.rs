@@ -55,8 +55,24 @@ pub struct Workers {
 }
 
 struct Handle {
-    sender: mpsc::Sender<Accepted>,
+    sender: mpsc::Sender<(Accepted, Open)>,
     open: Arc<AtomicUsize>,
+}
+
+/// Counts a connection as open on its worker until it is dropped, be it by a panic.
+struct Open(Arc<AtomicUsize>);
+
+impl Open {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Workers {
@@ -86,10 +102,9 @@ impl Workers {
         let from = self.next.fetch_add(1, Ordering::Relaxed);
         let in_turn = (0..self.handles.len()).map(|place| &self.handles[(from + place) % self.handles.len()]);
         let Some(least) = in_turn.min_by_key(|handle| handle.open.load(Ordering::Relaxed)) else { return };
-        least.open.fetch_add(1, Ordering::Relaxed);
-        if least.sender.send(accepted).await.is_err() {
-            least.open.fetch_sub(1, Ordering::Relaxed);
-        }
+        let open = Open::new(&least.open);
+        // Fails once the worker stops, and the connection is closed.
+        let _ = least.sender.send((accepted, open)).await;
     }
 }
 
@@ -116,7 +131,7 @@ impl Shared {
     }
 }
 
-async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<Accepted>, open: Arc<AtomicUsize>) {
+async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<(Accepted, Open)>, open: Arc<AtomicUsize>) {
     let metrics = parts.metrics.worker(place);
     let wheel = Wheel::new();
     tokio::task::spawn_local(wheel.clone().run());
@@ -138,21 +153,17 @@ async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<Accepted>,
             accepted = receiver.recv() => accepted,
             _ = stopping.wait_for(|stopping| *stopping) => None,
         };
-        let Some(accepted) = accepted else { break };
-        let (shared, open, emptied) = (shared.clone(), open.clone(), emptied.clone());
-        let counted = metrics.accepted();
+        let Some((accepted, open)) = accepted else { break };
+        let shared = shared.clone();
+        let guards = (Ending(emptied.clone()), open, metrics.accepted());
         tokio::task::spawn_local(async move {
+            let _guards = guards;
             connection::serve(&shared, accepted).await;
-            drop(counted);
-            if open.fetch_sub(1, Ordering::Relaxed) == 1 {
-                emptied.notify_one();
-            }
         });
     }
     receiver.close();
     while let Ok(unserved) = receiver.try_recv() {
         drop(unserved);
-        open.fetch_sub(1, Ordering::Relaxed);
     }
     shared.stopping.set(true);
     shared.stop.notify_waiters();
@@ -165,6 +176,15 @@ async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<Accepted>,
         tracing::warn!(connections = open.load(Ordering::Relaxed), "connections cut: they did not end in time");
     }
     log.flush();
+}
+
+/// Wakes who waits for the connections to end.
+struct Ending(Rc<Notify>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// Hands the log over soon after a line was written. An idle worker is not woken.

@@ -59,6 +59,7 @@ pub fn compile(
         upstreams: upstreams.len(),
         access_log: document.access_log.clone(),
         document,
+        outside: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@ pub mod compile;
 pub mod pattern;
 pub mod router;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,8 +35,34 @@ pub struct Snapshot {
     pub upstreams: usize,
     /// What is logged.
     pub access_log: AccessLog,
-    /// The document that it was made of, for `/config`. Secrets show masked.
+    /// The document that it was made of.
     pub document: Document,
+    /// Values of it that came from the environment or a file, each with the reference that stands for it.
+    pub outside: Vec<(String, String)>,
+}
+
+impl Snapshot {
+    /// The document as operators may see it: with its defaults, secrets masked, and `${env:NAME}` in the place of what
+    /// the environment gave.
+    pub fn shown(&self) -> serde_json::Value {
+        let mut shown = serde_json::to_value(&self.document).unwrap_or_default();
+        let references = self.outside.iter().map(|(value, reference)| (value.as_str(), reference.as_str())).collect();
+        conceal(&mut shown, &references);
+        shown
+    }
+}
+
+fn conceal(value: &mut serde_json::Value, references: &HashMap<&str, &str>) {
+    match value {
+        serde_json::Value::String(text) => {
+            if let Some(reference) = references.get(text.as_str()) {
+                *text = (*reference).to_owned();
+            }
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| conceal(item, references)),
+        serde_json::Value::Object(entries) => entries.values_mut().for_each(|entry| conceal(entry, references)),
+        _ => {}
+    }
 }
 
 /// A route, ready to run.

@@ -25,13 +25,13 @@ use super::record::{AttemptRow, ROWS_MAX, Record, VerdictRow};
 use super::trace::write_hex;
 
 /// A buffer of this many bytes is handed to the writer.
-const HAND_OVER_AT: usize = 32 * 1024;
+const HAND_OVER_AT: usize = 64 * 1024;
 
 /// What a fresh buffer holds: a full one and the line that filled it.
 const BUFFER_CAPACITY: usize = HAND_OVER_AT + 8 * 1024;
 
 /// The most buffers that wait for the writer: with those above, some 2.5 MiB.
-const QUEUE_MAX: usize = 64;
+const QUEUE_MAX: usize = 32;
 
 /// The most written buffers kept for reuse.
 const SPARE_MAX: usize = 8;

@@ -574,11 +574,16 @@ impl Metrics {
         self.0.access_log_dropped.get()
     }
 
-    /// Notes that a configuration was applied at `now`.
-    pub fn reload_applied(&self, now: SystemTime) {
-        self.0.reloads.add("applied", 1);
+    /// Notes that the configuration of the start was applied at `now`.
+    pub fn started(&self, now: SystemTime) {
         self.0.reload_successful.set(1);
         self.0.reload_timestamp.set(now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()));
+    }
+
+    /// Notes that a new configuration was applied at `now`.
+    pub fn reload_applied(&self, now: SystemTime) {
+        self.0.reloads.add("applied", 1);
+        self.started(now);
     }
 
     /// Notes that a configuration was refused and the old one stays.

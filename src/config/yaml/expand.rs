@@ -67,19 +67,28 @@ pub(crate) struct Expanded {
     pub(crate) failed: Vec<(NodeId, Issue)>,
     /// Files that values came from, each once.
     pub(crate) files: Vec<PathBuf>,
+    /// Values that hold something from outside, each with the text that stands for it in the file.
+    pub(crate) outside: Vec<(String, String)>,
 }
 
 /// Fills in every value of the tree.
 pub(crate) fn expand(text: &str, tree: &mut Tree, environment: &Environment) -> Expanded {
-    let mut walk =
-        Walk { text, environment, contents: HashMap::new(), total: 0, failed: Vec::new(), files: Vec::new() };
+    let mut walk = Walk {
+        text,
+        environment,
+        contents: HashMap::new(),
+        total: 0,
+        failed: Vec::new(),
+        files: Vec::new(),
+        outside: Vec::new(),
+    };
     walk.node(&mut tree.root);
-    let Walk { failed, files, .. } = walk;
+    let Walk { failed, files, outside, .. } = walk;
     let failed = failed
         .into_iter()
         .map(|(id, span, refusal)| (id, Issue::new(tree.path(id), refusal.message).span(span).hint(refusal.hint)))
         .collect();
-    Expanded { failed, files }
+    Expanded { failed, files, outside }
 }
 
 /// Why a reference cannot be filled in.
@@ -103,6 +112,7 @@ struct Walk<'e> {
     total: usize,
     failed: Vec<(NodeId, Range<usize>, Refusal)>,
     files: Vec<PathBuf>,
+    outside: Vec<(String, String)>,
 }
 
 impl Walk<'_> {
@@ -190,6 +200,9 @@ impl Walk<'_> {
             }
         }
         out.push_str(rest);
+        if outside {
+            self.outside.push((out.clone(), scalar.text.clone()));
+        }
         scalar.text = out;
         scalar.outside = outside;
     }
