@@ -33,10 +33,6 @@ fuzz seconds="60":
         cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$target" -- -max_total_time={{ seconds }} -max_len=4096 || exit 1; \
     done
 
-# CPU per request, side by side with other proxies. See benches/README.md for what it needs.
-load *arguments:
-    benches/compare {{ arguments }}
-
 # Instructions per request; fails when a change adds more than 2 %. Needs valgrind.
 instructions *arguments:
     benches/instructions {{ arguments }}

@@ -312,7 +312,12 @@ async fn a_head_is_bounded() {
         let mut conversation = armiger.raw(&request).await;
         assert_refused(&mut conversation, &request, status, slug).await;
     }
+    let long = format!("/{}", "t".repeat(1024));
+    armiger.connect_h2c().await.get(&long).await.assert_problem(414, "target-too-long");
     assert_eq!(backend.count(), 0);
+    for (limit, hits) in [("target_bytes_max", 3.0), ("headers_max", 2.0), ("header_bytes_max", 2.0)] {
+        assert_eq!(armiger.metric(&format!("armiger_limit_hits_total{{limit=\"{limit}\"}}")).await, hits, "{limit}");
+    }
 
     for request in [get(1024, 2, 0), get(1, 10, 0), get(8, 2, largest)] {
         armiger.raw(&request).await.answer().await.assert_status(200);
@@ -860,6 +865,25 @@ async fn a_stream_that_is_reset_takes_its_request_with_it() {
 
     backend.closed(1).await;
     armiger.logged(|line| line["cut_by"] == "client").await;
+}
+
+/// It would hold a connection of the upstream for as long as it likes, and answering pings is all it takes.
+#[tokio::test]
+async fn a_stream_that_its_client_does_not_read_is_let_go_alone() {
+    let backend = Backend::replies(vec![b'x'; 16 << 20]).await;
+    let armiger = Armiger::with(Config::to(&backend).listener("timeouts: {body_idle: 300ms}")).await;
+
+    let mut connection = armiger.connect_h2c().await;
+    let request = || Request::get("/").body(Full::<Bytes>::default()).unwrap();
+    let unread = connection.open(request()).await.unwrap();
+    let line = armiger.logged(|line| line["complete"] == false).await;
+    assert_eq!(line["cut_by"], "client", "{line:#}");
+    backend.closed(1).await;
+    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"body_idle\"}").await, 1.0);
+
+    // The connection serves on.
+    drop(unread);
+    connection.request(request()).await.assert_status(200);
 }
 
 #[tokio::test]

@@ -245,7 +245,7 @@ async fn trailers_pass_both_ways_on_http1() {
     let script = Script::new().request().write(
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-down\r\n\r\n2\r\nok\r\n0\r\nx-down: 2\r\n\r\n",
     );
-    let backend = Backend::raw(script).await;
+    let backend = Backend::raw(script.again()).await;
     let armiger = Armiger::proxying(&backend).await;
 
     let mut conversation = armiger
@@ -260,6 +260,11 @@ async fn trailers_pass_both_ways_on_http1() {
     assert_eq!(response.trailers["x-down"], "2");
     let seen = backend.only().await;
     assert_eq!((seen.body.as_slice(), &seen.trailers["x-up"]), (&b"hi"[..], &HeaderValue::from_static("1")));
+    // Trailers are an end like any other: for the log, and for the connection that they came by.
+    assert_eq!(armiger.logged(|line| line["method"] == "POST").await["complete"], true);
+    conversation.write("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    conversation.answer().await.assert_status(200);
+    assert_eq!(backend.connections(), 1);
 }
 
 #[tokio::test]
@@ -749,6 +754,9 @@ async fn via_has_the_version_and_a_name_of_choice_or_is_off() {
         // The answer came by HTTP/1.1.
         assert_eq!(response.headers.get("via").map(|via| via.to_str().unwrap()), expected.map(|_| "1.1 edge-7"),);
     }
+
+    let armiger = Armiger::with(Config::to(&backend).upstream("protocol: h2c")).await;
+    armiger.get("/").await.assert_status(200).assert_header("via", "2 armiger");
 }
 
 #[tokio::test]
@@ -824,6 +832,7 @@ async fn a_fixed_answer_is_as_the_file_has_it() {
         - name: json
           match: {path: /json}
           respond: {status: 203, content_type: application/json, body: '{\"a\": 1}', headers: {x-a: one}}
+        - {name: page, match: {path: /page}, respond: {body: p, headers: {content-type: text/html}}}
         - {name: empty, match: {path: /empty}, respond: {status: 204}}
     ";
     let armiger = Armiger::with(Config::empty().routes(routes)).await;
@@ -833,6 +842,9 @@ async fn a_fixed_answer_is_as_the_file_has_it() {
     let json = armiger.get("/json").await;
     json.assert_status(203).assert_header("content-type", "application/json").assert_header("x-a", "one");
     assert_eq!(json.json()["a"], 1);
+    let page = armiger.get("/page").await;
+    let kinds: Vec<_> = page.headers.get_all("content-type").iter().collect();
+    assert_eq!(kinds, ["text/html"], "in place of the default");
     let empty = armiger.raw("GET /empty HTTP/1.1\r\nhost: a\r\n\r\n").await.answer().await;
     empty.assert_status(204).assert_no_header("content-length").assert_no_header("content-type");
     let mut head = armiger.raw("HEAD /text HTTP/1.1\r\nhost: a\r\n\r\n").await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Response, Uri, header};
+use http::{HeaderValue, Response, Uri, Version, header};
 
 use super::redirect::template;
 use crate::config::{Issue, Issues, KeyPath, route};
@@ -101,7 +101,8 @@ impl Proxy {
             let kind = error.kind();
             Rejection { proxy_status: Some(kind.proxy_status()), ..Rejection::from(reason(kind)) }
         })?;
-        let version = response.version();
+        // `Via` tells the version of this hop (RFC 9110 §7.6.3); what goes to the client has its own.
+        let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
         let headers = response.headers_mut();
         headers::strip_response(headers);
         if let Some(via) = &exchange.hop.via {

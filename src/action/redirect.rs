@@ -24,10 +24,13 @@ impl Redirect {
             );
         }
         let at = path.key("to");
-        // `//host` and `/\host` lead browsers to another host: with a parameter in front they would let a link decide.
+        // `//host` and `/\host` lead browsers to another host, and a parameter within the host would let a link decide.
         let is_local = config.to.starts_with('/') && !config.to.starts_with("//") && !config.to.starts_with("/\\");
         let is_url = ["http://", "https://"].iter().any(|scheme| {
-            config.to.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['/', '{']))
+            config.to.strip_prefix(scheme).is_some_and(|rest| {
+                let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+                !host.is_empty() && !host.contains('{')
+            })
         });
         if !is_local && !is_url {
             issues.push(
@@ -46,6 +49,10 @@ impl Redirect {
     /// The answer.
     pub(super) fn run(&self, exchange: &Exchange) -> Result<Response<Body>, Rejection> {
         let mut to = self.to.render(exchange);
+        // A group of a regular expression may begin with a slash, which makes another host of `/{rest}`.
+        if to.starts_with("//") {
+            return Err(Reason::BadPath.into());
+        }
         if let Some(query) = exchange.request.uri().query() {
             to.push(if to.contains('?') { '&' } else { '?' });
             to.push_str(query);

@@ -46,7 +46,12 @@ impl Respond {
                             .hint("leave it out: armiger writes it itself, for each connection"),
                     );
                 }
-                Ok(name) => headers.extend(value(text, &at, issues).map(|value| (name, value))),
+                Ok(name) => {
+                    // In place of the default `Content-Type`, not beside it.
+                    if let Some(value) = value(text, &at, issues) {
+                        headers.insert(name, value);
+                    }
+                }
                 Err(_) => issues.push(Issue::new(at, format!("`{name}` is no header name"))),
             }
         }

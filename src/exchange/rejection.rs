@@ -125,7 +125,7 @@ reasons! {
     ClientClosed => BAD_REQUEST, INTERNAL, "client-closed", "The request ended too early", Some("http_request_error");
     /// armiger failed. A defect: please report it.
     Internal => INTERNAL_SERVER_ERROR, INTERNAL, "internal", "Internal error", Some("proxy_internal_error");
-    /// The request asks for something that armiger does not do, such as CONNECT or an unknown transfer coding.
+    /// The request asks for something that armiger does not do, such as an unknown transfer coding.
     NotImplemented => NOT_IMPLEMENTED, UNIMPLEMENTED, "not-implemented", "The request asks for something unsupported",
         Some("http_request_error");
     /// The upstream refused the connection, or cannot be reached.
@@ -173,6 +173,8 @@ impl Reason {
     pub const fn limit(self) -> Option<&'static str> {
         match self {
             Self::BodyTooLarge => Some("body_max"),
+            Self::TargetTooLong => Some("target_bytes_max"),
+            Self::HeadersTooLarge => Some("headers_max"),
             Self::Overloaded => Some("in_flight_max"),
             Self::UpstreamOverloaded => Some("upstream_in_flight_or_queue"),
             Self::DeadlineExceeded => Some("timeout"),

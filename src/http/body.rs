@@ -265,12 +265,13 @@ pub struct Reply {
     lease: Option<Rc<dyn Lease>>,
     idle: Timer,
     idle_max: Duration,
+    is_http2: bool,
 }
 
 impl Reply {
     /// Reads `incoming`, whose connection is `lease`. A pause longer than `idle_max` is an error.
-    pub fn new(incoming: Incoming, lease: Rc<dyn Lease>, idle: Timer, idle_max: Duration) -> Self {
-        let mut reply = Self { incoming, lease: Some(lease), idle, idle_max };
+    pub fn new(incoming: Incoming, lease: Rc<dyn Lease>, idle: Timer, idle_max: Duration, is_http2: bool) -> Self {
+        let mut reply = Self { incoming, lease: Some(lease), idle, idle_max, is_http2 };
         if reply.incoming.is_end_stream() {
             reply.finish();
         }
@@ -291,13 +292,20 @@ impl Reply {
                 self.lease = None;
                 Poll::Ready(Some(Err(BodyError::UpstreamSlow)))
             }
+            // hyper takes a stream that is reset with NO_ERROR for one that is over (RFC 9113 §8.1), also where its end
+            // had not come.
+            Poll::Ready(None) if self.is_http2 && !self.incoming.is_end_stream() => {
+                self.lease = None;
+                Poll::Ready(Some(Err(BodyError::UpstreamCut)))
+            }
             Poll::Ready(None) => {
                 self.finish();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.disarm();
-                if self.incoming.is_end_stream() {
+                // Nobody asks for more after trailers.
+                if self.incoming.is_end_stream() || frame.is_trailers() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))

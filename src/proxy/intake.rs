@@ -77,12 +77,19 @@ pub(super) fn take_in(
 fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held, Rejection> {
     let limits = &inlet.plan.config.limits;
     let inspected = headers::inspect_request(exchange.request.headers());
-    identify(worker, inlet, exchange);
+    // A fault ends the look early, and then anything may be there.
+    let may_claim =
+        inspected.as_ref().map_or(true, |found| found.seen.has(Seen::PROVENANCE) || found.seen.has(Seen::LOOKALIKE));
+    identify(worker, inlet, exchange, may_claim);
     let inspected = inspected
         .map_err(|fault| Rejection::from(Reason::BadHeader).detail(format!("The request is refused: {fault}.")))?;
-    // The gate counted on HTTP/1.1; on HTTP/2 only the bytes are counted below us.
+    // The gate counted on HTTP/1.1; on HTTP/2 only the bytes of all headers together are counted below us.
     if inspected.count > usize::from(limits.headers_max) {
         return Err(Reason::HeadersTooLarge.into());
+    }
+    let target = exchange.request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target as u64 > limits.target_bytes_max.get() {
+        return Err(Reason::TargetTooLong.into());
     }
     if inspected.seen.has(Seen::COOKIE_CRUMBS) {
         headers::join_cookies(exchange.request.headers_mut(), &inspected);
@@ -110,15 +117,16 @@ fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held
     normalise(exchange)
 }
 
-/// Who asks, under which id, as part of which trace. Comes first, so that refusals are logged under it too.
-fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) {
+/// Who asks, under which id, as part of which trace. Comes first, so that refusals are logged under it too. `may_claim`
+/// tells whether the request may say where it came from.
+fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, may_claim: bool) {
     let headers = exchange.request.headers_mut();
     let mut id = None;
     if inlet.is_trusted {
         exchange.client.address = forwarded::client_address(inlet.peer.ip(), headers, &inlet.plan.trust);
         forwarded::clean_unvouched(headers, inlet.plan.trust.source);
         id = headers.get(&name::X_REQUEST_ID).and_then(RequestId::from_inbound);
-    } else {
+    } else if may_claim {
         forwarded::clean(headers);
     }
     if headers.contains_key(&name::TRACEPARENT) {
@@ -156,8 +164,10 @@ fn host(exchange: &mut Exchange) -> Result<(), Rejection> {
             exchange.request.headers_mut().insert(header::HOST, value);
             Ok(())
         }
-        // Whether it is a valid name is found out where it is looked up.
-        (None, Some(_)) => Ok(()),
+        // Whether it is a valid name is found out where it is looked up. What cannot be read must not pass for no host
+        // there; on HTTP/1.1 the gate saw to that.
+        (None, Some(host)) if host.to_str().is_ok_and(|host| !host.is_empty()) => Ok(()),
+        (None, Some(_)) => Err(Reason::BadHost.into()),
         // HTTP/1.0 knew no `Host`.
         (None, None) if exchange.request.version() == Version::HTTP_10 => Ok(()),
         (None, None) => Err(Reason::BadHost.into()),

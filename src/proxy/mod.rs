@@ -36,19 +36,16 @@ pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incom
         let route = find(&worker, &mut exchange)?;
         if held.minus(route.path_allow).is_empty() { Ok(Some(route)) } else { Err(Reason::BadPath.into()) }
     });
-    let mut response = match found {
+    let response = match found {
         Ok(Some(route)) => {
             exchange.deadline = now + route.timeout;
             exchange.closing.routed(&route.name, &route.metrics);
             pipeline::run(&route, &mut exchange, &worker.pools).await
         }
         // `OPTIONS *` asks about armiger itself (RFC 9110 §9.3.7).
-        Ok(None) => no_content(),
-        Err(rejection) => exchange.refuse(rejection),
+        Ok(None) => labelled(no_content(), &exchange),
+        Err(rejection) => labelled(exchange.refuse(rejection), &exchange),
     };
-    if let Some(id) = &exchange.closing.record.request_id {
-        response.headers_mut().insert(&name::X_REQUEST_ID, id.to_header_value());
-    }
     let Exchange { closing, inbound, .. } = exchange;
     let (head, body) = response.into_parts();
     let body = Finish::new(closing, body, head.status, inbound);
@@ -76,6 +73,14 @@ pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<
     let mut response = exchange::refusal(Rejection::from(reason).detail(violation.detail()), Form::Json, id.as_str());
     response.headers_mut().insert(&name::X_REQUEST_ID, id.to_header_value());
     closing.record.request_id = Some(id);
+    response
+}
+
+/// Tells the client the id under which its request is logged.
+fn labelled(mut response: Response<Body>, exchange: &Exchange) -> Response<Body> {
+    if let Some(id) = &exchange.closing.record.request_id {
+        response.headers_mut().insert(&name::X_REQUEST_ID, id.to_header_value());
+    }
     response
 }
 

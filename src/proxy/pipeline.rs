@@ -19,10 +19,11 @@ use crate::upstream::Pools;
 pub(super) async fn run(route: &Route, exchange: &mut Exchange, pools: &Pools) -> Response<Body> {
     let mut followups = Followups::default();
     let outcome = in_time(route, exchange, pools, &mut followups).await;
-    let mut response = match outcome {
+    let response = match outcome {
         Ok(response) => response,
         Err(rejection) => exchange.refuse(rejection),
     };
+    let mut response = super::labelled(response, exchange);
     followups.run(&mut response);
     response
 }

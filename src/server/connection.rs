@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 
 use super::gate::{Gate, GateState, GateTimeouts};
 use super::listener::Accepted;
-use super::rt::{LocalExecutor, Rewound};
+use super::rt::{LocalExecutor, Rewound, Unread};
 use super::worker::Shared;
 use crate::exchange::Hop;
 use crate::http::body::{Body, BodyError};
@@ -42,6 +42,13 @@ const PENDING_RESETS_MAX: usize = 20;
 
 /// Streams that a client may make us reset (CVE-2025-8671).
 const LOCAL_RESETS_MAX: usize = 64;
+
+/// What is kept of an answer, per stream, for an HTTP/2 client that is slow to take it. hyper's own bound of 400 KiB is a
+/// lot times the streams of a connection.
+const SEND_BUFFER_MAX: usize = 64 * 1024;
+
+/// How long an HTTP/1.1 connection keeps hyper's buffers with nothing going on.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// How long an HTTP/2 client may leave a ping unanswered.
 const PING_WAIT: Duration = Duration::from_secs(20);
@@ -118,7 +125,7 @@ async fn open(shared: &Shared, stream: &mut TcpStream, inlet: &Inlet) -> Option<
 async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, inlet: Rc<Inlet>) {
     let (limits, timeouts) = (&inlet.plan.config.limits, &inlet.plan.config.timeouts);
     let state = Rc::new(GateState::default());
-    let gate = Gate::new(
+    let mut gate = Gate::new(
         stream,
         prefix,
         HeadLimits {
@@ -150,25 +157,37 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
             Ok::<_, Infallible>(response.map(|body| Watched { body, state }))
         }
     });
-    let mut connection = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         .header_read_timeout(None)
         .max_headers(limits.headers_max.into())
-        .max_buf_size(READ_BUFFER_MAX.max(limits.header_bytes_max.get() as usize + 1))
-        .serve_connection(gate, service);
-    let ended = {
-        let mut stopped = pin!(shared.stopped());
-        let (mut is_watching, mut is_told) = (false, false);
-        poll_fn(|cx| {
-            // Polled once, to be woken; after that the flag tells as well, and costs nothing.
-            let is_stopping = if is_watching { shared.is_stopping() } else { stopped.as_mut().poll(cx).is_ready() };
-            is_watching = true;
-            if is_stopping && !is_told {
-                is_told = true;
+        .max_buf_size(READ_BUFFER_MAX.max(limits.header_bytes_max.get() as usize + 1));
+    let mut stopped = pin!(shared.stopped());
+    let mut watch = Watch { rest: shared.worker.wheel.timer(), is_watching: false, is_told: false };
+    let (connection, ended) = loop {
+        let mut connection = builder.serve_connection(gate, &service);
+        let ended = poll_fn(|cx| {
+            if watch.is_stopping(cx, shared, stopped.as_mut()) && !watch.is_told {
+                watch.is_told = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            Pin::new(&mut connection).poll(cx)
+            match Pin::new(&mut connection).poll(cx) {
+                Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                Poll::Pending => watch.poll_rest(cx, shared, &state).map(|()| None),
+            }
         })
-        .await
+        .await;
+        if let Some(ended) = ended {
+            break (connection, ended);
+        }
+        // At rest, hyper's buffers are all that the connection holds: without them it costs a tenth.
+        gate = connection.into_parts().io;
+        let is_awake = poll_fn(|cx| {
+            if watch.is_stopping(cx, shared, stopped.as_mut()) { Poll::Ready(false) } else { gate.poll_wake(cx) }
+        });
+        if !is_awake.await {
+            return;
+        }
     };
     if let Err(error) = &ended {
         tracing::debug!(peer = %inlet.peer, %error, "connection broke");
@@ -190,16 +209,53 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
     }
 }
 
+/// What an HTTP/1.1 connection is watched for beside its exchanges.
+struct Watch {
+    /// Goes off now and then, and asks whether the connection has been idle. Not armed anew for each exchange, which
+    /// would cost each of them.
+    rest: Timer,
+    is_watching: bool,
+    is_told: bool,
+}
+
+impl Watch {
+    fn is_stopping(&mut self, cx: &mut Context<'_>, shared: &Shared, stopped: Pin<&mut impl Future>) -> bool {
+        // Polled once, to be woken; after that the flag tells as well, and costs nothing.
+        let is_stopping = if self.is_watching { shared.is_stopping() } else { stopped.poll(cx).is_ready() };
+        self.is_watching = true;
+        is_stopping
+    }
+
+    /// Ready once the connection has been idle for [`REST_AFTER`].
+    fn poll_rest(&mut self, cx: &mut Context<'_>, shared: &Shared, state: &GateState) -> Poll<()> {
+        if self.is_told {
+            return Poll::Pending;
+        }
+        let now = shared.worker.wheel.now();
+        if !self.rest.is_armed() {
+            let idle_since = state.idle_since();
+            if idle_since.is_some_and(|since| now >= since + REST_AFTER) {
+                return Poll::Ready(());
+            }
+            self.rest.arm_at(idle_since.unwrap_or(now) + REST_AFTER);
+        }
+        if self.rest.poll_expired(cx).is_ready() {
+            // Expired is no longer armed: looked at again at once.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
 /// The configured bound that a violation is about.
 fn limit_of(violation: Violation) -> Option<&'static str> {
     match violation {
         Violation::HeadTimeout => Some("request_headers"),
         Violation::BodyTimeout | Violation::WriteTimeout => Some("body_idle"),
-        _ => match violation.status() {
-            431 => Some("header_bytes_max"),
-            414 => Some("target_bytes_max"),
-            _ => None,
-        },
+        Violation::TooManyHeaders => Some("headers_max"),
+        Violation::HeadTooLarge => Some("header_bytes_max"),
+        Violation::TargetTooLong => Some("target_bytes_max"),
+        _ => None,
     }
 }
 
@@ -262,20 +318,24 @@ impl Drop for Watched {
 async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, inlet: Rc<Inlet>, peer: SocketAddr) {
     let (limits, timeouts) = (inlet.plan.config.limits.clone(), inlet.plan.config.timeouts.clone());
     let streams = Rc::new(Streams::default());
+    let executor = LocalExecutor { next: Rc::default() };
     let service = service_fn({
-        let (shared, inlet, streams) = (shared.clone(), inlet.clone(), streams.clone());
+        let (shared, inlet, streams, next) = (shared.clone(), inlet.clone(), streams.clone(), executor.next.clone());
         move |request: Request<Incoming>| {
             let handled = proxy::handle(shared.worker.clone(), inlet.clone(), request);
             let stream = Stream::open(&streams);
-            async move { Ok::<_, Infallible>(handled.await.map(|body| Counted { body, _stream: stream })) }
+            let unread = Unread::new(&shared.worker.wheel, timeouts.body_idle.get(), &shared.metrics);
+            next.set(Some(unread.clone()));
+            async move { Ok::<_, Infallible>(handled.await.map(|body| Counted { body, unread, _stream: stream })) }
         }
     });
-    let connection = http2::Builder::new(LocalExecutor)
+    let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(u32::try_from(limits.header_bytes_max.get()).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .max_send_buf_size(SEND_BUFFER_MAX)
         .keep_alive_interval(timeouts.body_idle.get())
         .keep_alive_timeout(PING_WAIT)
         .serve_connection(TokioIo::new(Rewound::new(stream, prefix)), service);
@@ -354,9 +414,10 @@ impl Drop for Stream {
     }
 }
 
-/// A response body that counts as an open stream.
+/// A response body that counts as an open stream, whose client must read.
 struct Counted {
     body: Finish,
+    unread: Rc<Unread>,
     _stream: Stream,
 }
 
@@ -365,7 +426,12 @@ impl http_body::Body for Counted {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.unread.end();
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.unread.begin();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

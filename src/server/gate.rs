@@ -24,7 +24,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::rt::ReadBufCursor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -77,6 +77,7 @@ pub struct GateState {
     is_tunnel: Cell<bool>,
     violation: Cell<Option<Violation>>,
     refusal: Cell<Option<Violation>>,
+    idle_since: Cell<Option<Instant>>,
     requests: Cell<u64>,
     bytes_read: Cell<u64>,
     bytes_written: Cell<u64>,
@@ -117,6 +118,12 @@ impl GateState {
     /// A violation in a head, which hyper and the service know nothing of and which waits for [`Gate::refuse`].
     pub fn refusal(&self) -> Option<Violation> {
         self.refusal.get()
+    }
+
+    /// Since when, by the coarse clock, nothing has been going on: the last answer is out, and no byte of a next request
+    /// in. hyper holds nothing of the connection then, and may be dropped until [`Gate::poll_wake`].
+    pub fn idle_since(&self) -> Option<Instant> {
+        self.idle_since.get()
     }
 
     /// Requests whose heads were handed to hyper.
@@ -360,6 +367,7 @@ impl<S> Gate<S> {
             return;
         }
         self.waiting = waiting;
+        self.state.idle_since.set((waiting == Waiting::Idle).then(|| self.wheel.now()));
         match waiting {
             Waiting::No => self.read_timer.disarm(),
             Waiting::First | Waiting::Head => arm(&mut self.read_timer, &self.wheel, self.timeouts.request_headers),
@@ -431,6 +439,25 @@ impl<S: AsyncRead + Unpin> Gate<S> {
             self.hold(&bytes[passed..]);
         }
         Poll::Ready(Ok(bytes.len()))
+    }
+
+    /// Waits in hyper's stead while the connection is idle: ready with `true` when the client sends something, with
+    /// `false` when the connection is over, be it that it was idle for too long.
+    pub fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let scratch = self.scratch.clone();
+        let mut scratch = scratch.0.borrow_mut();
+        let room = self.limits.bytes_max.min(scratch.len());
+        let mut read = ReadBuf::new(&mut scratch[..room]);
+        match Pin::new(&mut self.io).poll_read(cx, &mut read) {
+            Poll::Pending => self.poll_overdue(cx).map(|()| false),
+            Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                add(&self.state.bytes_read, read.filled().len());
+                self.hold(read.filled());
+                self.wait_for(if self.has_begun() { Waiting::Head } else { Waiting::Idle });
+                Poll::Ready(true)
+            }
+            Poll::Ready(_) => Poll::Ready(false),
+        }
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {

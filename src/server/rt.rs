@@ -1,21 +1,71 @@
 //! hyper's needs of a runtime that hyper-util does not meet: tasks that stay on their thread, and bytes put back.
 
-use std::future::Future;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Spawns on the worker's own thread. The tasks are streams of one HTTP/2 connection and end with it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LocalExecutor;
+use crate::telemetry::metrics::Metrics;
+use crate::timer::{Timer, Wheel};
+
+/// Spawns on the worker's own thread. The tasks are streams of one HTTP/2 connection and end with it, or when their
+/// client has taken nothing of the answer for too long.
+#[derive(Clone)]
+pub(super) struct LocalExecutor {
+    /// The clock of the stream that hyper spawns next: it asks the service for a future and spawns it at once.
+    pub(super) next: Rc<Cell<Option<Rc<Unread>>>>,
+}
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async {
-            future.await;
+        let unread = self.next.take();
+        tokio::task::spawn_local(async move {
+            let mut future = pin!(future);
+            poll_fn(|cx| match future.as_mut().poll(cx) {
+                Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending => unread.as_ref().map_or(Poll::Pending, |unread| unread.poll(cx)),
+            })
+            .await;
         });
+    }
+}
+
+/// How long a frame of an answer has been waiting for its client. Not the body's to notice: hyper asks it for nothing
+/// as long as the frame before has not gone out.
+pub(super) struct Unread {
+    timer: RefCell<Timer>,
+    wheel: Wheel,
+    max: Duration,
+    metrics: Metrics,
+}
+
+impl Unread {
+    pub(super) fn new(wheel: &Wheel, max: Duration, metrics: &Metrics) -> Rc<Self> {
+        let timer = RefCell::new(wheel.timer());
+        Rc::new(Self { timer, wheel: wheel.clone(), max, metrics: metrics.clone() })
+    }
+
+    /// hyper has got a frame.
+    pub(super) fn begin(&self) {
+        self.timer.borrow_mut().arm_at(self.wheel.now() + self.max);
+    }
+
+    /// hyper asks for the next one.
+    pub(super) fn end(&self) {
+        self.timer.borrow_mut().disarm();
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.timer.borrow_mut().poll_expired(cx);
+        if polled.is_ready() {
+            self.metrics.limit_hit("body_idle");
+        }
+        polled
     }
 }
 

@@ -88,9 +88,11 @@ impl Workers {
             let open = Arc::new(AtomicUsize::new(0));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (parts, counted) = (parts.clone(), open.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("worker-{place}"))
-                .spawn(move || LocalSet::new().block_on(&runtime, run(place, parts, receiver, counted)))?;
+            let thread = std::thread::Builder::new().name(format!("worker-{place}")).spawn(move || {
+                LocalSet::new().block_on(&runtime, run(place, parts, receiver, counted));
+                // A name lookup that hangs must not hold up the end.
+                runtime.shutdown_background();
+            })?;
             handles.push(Handle { sender, open });
             threads.push(thread);
         }

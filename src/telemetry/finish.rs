@@ -254,7 +254,8 @@ impl http_body::Body for Finish {
                 if let Some(data) = frame.data_ref() {
                     record.bytes_out += data.len() as u64;
                 }
-                record.complete = this.body.is_end_stream();
+                // hyper does not ask for more after trailers.
+                record.complete = this.body.is_end_stream() || frame.is_trailers();
             }
             Poll::Ready(Some(Err(error))) => {
                 record.cut_by = Some(match error {

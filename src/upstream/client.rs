@@ -133,13 +133,9 @@ impl Upstream {
                     if let Some(permit) = permit.take() {
                         line.occupy(permit);
                     }
-                    let mut response = Response::from_parts(
-                        head,
-                        Body::Reply(Reply::new(body, line.into_lease(), timer, plan.body_idle)),
-                    );
-                    // The version is this hop's; what goes to the client has its own (RFC 9110 §7.6.3).
-                    *response.version_mut() = Version::HTTP_11;
-                    return Ok(response);
+                    let is_http2 = matches!(line, Line::Http2(_));
+                    let body = Body::Reply(Reply::new(body, line.into_lease(), timer, plan.body_idle, is_http2));
+                    return Ok(Response::from_parts(head, body));
                 }
                 Some(Err(failure)) => failure,
                 None => {

@@ -220,13 +220,10 @@ impl Bench {
                 Grant::Failed(kind) => return Err(kind.into()),
                 Grant::Room(room) => return self.open(room, timer).await,
                 Grant::Line(loan) => match loan.take() {
-                    Some(Line::Http1(connection)) if is_fresh => {
+                    Some(Line::Http1(connection)) if is_fresh || !connection.is_usable(self.worker.wheel.now()) => {
                         // Its room is what counts here: the new connection takes its place.
                         let Some(room) = connection.close() else { continue };
                         return self.open(room, timer).await;
-                    }
-                    Some(Line::Http1(connection)) if !connection.is_usable(self.worker.wheel.now()) => {
-                        continue;
                     }
                     Some(line) => return Ok(self.reuse(line)),
                     None => continue,

@@ -1194,6 +1194,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+const DATA: u8 = 0;
 const SETTINGS: u8 = 4;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -1328,6 +1329,30 @@ fn an_http2_upstream_that_refuses_every_stream_is_an_error() {
         }))
         .await;
         assert_eq!(Stage::new(&h2c(&url)).ask(get("/")).await.unwrap_err(), Kind::Reset);
+    });
+}
+
+#[test]
+fn an_http2_answer_that_is_reset_never_looks_complete() {
+    run(async {
+        // NO_ERROR is what hyper takes for an end, and it is one only behind END_STREAM.
+        for (code, ends) in [(2, false), (0, false), (0, true)] {
+            let (url, _) = backend(script!(|peer| {
+                peer.preface(&[]).await;
+                let stream = peer.headers().await.unwrap();
+                peer.say(&frame(HEADERS, 0x4, stream, &[0x88])).await;
+                peer.say(&frame(DATA, u8::from(ends), stream, b"half")).await;
+                peer.say(&frame(RST_STREAM, 0, stream, &u32::to_be_bytes(code))).await;
+                peer.headers().await;
+            }))
+            .await;
+            let stage = Stage::new(&h2c(&url));
+            let read = stage.send(get("/")).await.unwrap().into_body().collect().await;
+            match ends {
+                true => assert_eq!(read.unwrap().to_bytes(), "half"),
+                false => assert_eq!(read.unwrap_err(), BodyError::UpstreamCut, "{code}"),
+            }
+        }
     });
 }
 
