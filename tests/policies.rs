@@ -369,7 +369,7 @@ async fn headers_in_shadow_change_nothing() {
     assert_eq!(
         line["verdicts"],
         json!([
-            {"policy": "headers", "stage": "preflight", "verdict": "would_amend", "mode": "shadow"},
+            {"policy": "headers", "stage": "always", "verdict": "would_amend", "mode": "shadow"},
             {"policy": "headers", "stage": "prepare", "verdict": "would_amend", "mode": "shadow"},
         ]),
     );
@@ -594,8 +594,22 @@ async fn policies_are_asked_in_a_fixed_order_whatever_the_file_says() {
     let rows = line["verdicts"].as_array().unwrap();
     let asked: Vec<String> =
         rows.iter().map(|row| format!("{}/{}", row["stage"], row["policy"]).replace('"', "")).collect();
-    assert_eq!(
-        asked,
-        ["preflight/cors", "preflight/headers", "admit/body_limit", "admit/ip_filter", "prepare/headers"],
-    );
+    assert_eq!(asked, ["always/headers", "preflight/cors", "admit/body_limit", "admit/ip_filter", "prepare/headers"],);
+}
+
+#[tokio::test]
+async fn header_edits_of_the_response_also_reach_the_answer_to_a_preflight() {
+    let backend = Backend::replies("ok").await;
+    let policies = "
+        cors: {origins: [\"https://shop.example.com\"]}
+        headers: {response: {set: {x-answer: fixed}}}
+    ";
+    let armiger = Armiger::with(Config::to(&backend).policies(policies)).await;
+
+    let asked = [("origin", "https://shop.example.com"), ("access-control-request-method", "GET")];
+    let preflight = asked.iter().fold(Request::options("/"), |request, (name, value)| request.header(*name, *value));
+    let response = armiger.request(preflight.body(Empty::<Bytes>::new()).unwrap()).await;
+
+    response.assert_status(204).assert_header("x-answer", "fixed");
+    assert_eq!(backend.count(), 0);
 }

@@ -1010,3 +1010,19 @@ async fn an_answer_that_is_cut_never_looks_complete() {
         assert_eq!((&line["complete"], &line["cut_by"]), (&false.into(), &"upstream".into()), "{line:#}");
     }
 }
+
+/// An idle connection gives hyper's buffers back after a second; its client must not notice.
+#[tokio::test]
+async fn a_connection_that_rested_serves_its_next_request() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend).upstream("timeouts: {idle: 1500ms}")).await;
+    let mut connection = armiger.connect().await;
+    connection.get("/first").await.assert_status(200);
+
+    // Rest has no outward sign; what is waited for is the idle connection to the back end being closed, which takes
+    // longer than the second after which the client's connection rests.
+    within("the idle upstream connection to close", backend.closed(1)).await;
+    connection.get("/second").await.assert_status(200);
+
+    assert_eq!(backend.received(2).await.len(), 2);
+}

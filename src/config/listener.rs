@@ -42,6 +42,9 @@ pub struct Listener {
     pub timeouts: Timeouts,
     /// The name that armiger gives itself in `Via`, by which it also notices a request that came round in a loop
     /// (508). `off` writes no `Via` and notices no loop.
+    ///
+    /// The trap: two armigers on one path, such as a gateway in front of a sidecar, need names of their own, or the
+    /// second takes the request for one that came round.
     #[serde(default = "via")]
     pub via: String,
 }

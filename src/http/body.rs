@@ -125,6 +125,7 @@ pub struct Received {
     left: u64,
     inbound: Rc<Inbound>,
     keep: Option<Rc<Replay>>,
+    /// Given on HTTP/2.
     idle: Option<(Timer, Duration)>,
 }
 
@@ -176,6 +177,10 @@ impl Received {
             }
         }
         let frame = match ready!(polled) {
+            // On HTTP/2 a stream that its client reset with NO_ERROR seems over to hyper, where its end had not come.
+            None if self.idle.is_some() && !self.incoming.is_end_stream() => {
+                return Poll::Ready(Some(Err(self.fail(BodyError::ClientCut))));
+            }
             None => {
                 self.inbound.ended.set(true);
                 return Poll::Ready(None);

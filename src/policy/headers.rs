@@ -85,7 +85,7 @@ impl Config {
         }
         // The response's half is asked first, so that it also has its word on what later policies refuse.
         if !response.is_empty() {
-            scope.add(Stage::Preflight, self.mode, Headers::Response(Arc::new(response)));
+            scope.add(Stage::Always, self.mode, Headers::Response(Arc::new(response)));
         }
         if !request.is_empty() {
             scope.add(Stage::Prepare, self.mode, Headers::Request(Arc::new(request)));

@@ -6,6 +6,8 @@
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
+    /// What is done to every response, whoever answers? Comes first, so that it has its word on all that follow.
+    Always,
     /// A browser's question whether it may ask (CORS). Carries no credentials, so nothing else can be asked of it.
     Preflight,
     /// Is this worth any work? Needs no identity and costs little.
@@ -18,6 +20,7 @@ impl Stage {
     /// Its name in logs.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Always => "always",
             Self::Preflight => "preflight",
             Self::Admit => "admit",
             Self::Prepare => "prepare",

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
@@ -107,7 +107,8 @@ fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held
     host(exchange)?;
     // TRACE reflects credentials, and CONNECT opens a tunnel: neither is for a reverse proxy (RFC 9110 §9.3.8, §9.3.6).
     if matches!(*exchange.request.method(), Method::TRACE | Method::CONNECT) {
-        return Err(Reason::MethodNotAllowed.into());
+        let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        return Err(Rejection::from(Reason::MethodNotAllowed).header(header::ALLOW, allowed));
     }
     if let Body::Received(received) = exchange.request.body()
         && received.announced().is_some_and(|length| length > limits.body_max.get())
@@ -160,7 +161,7 @@ fn host(exchange: &mut Exchange) -> Result<(), Rejection> {
                 return Err(Rejection::from(Reason::BadHost).detail("`:authority` and `host` differ."));
             }
             // The target's authority is what counts, and the upstream must see the same (RFC 9112 §3.2.2).
-            let value = http::HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadHost)?;
+            let value = HeaderValue::from_str(authority.as_str()).map_err(|_| Reason::BadHost)?;
             exchange.request.headers_mut().insert(header::HOST, value);
             Ok(())
         }

@@ -112,7 +112,7 @@ fn find(worker: &Worker, exchange: &mut Exchange) -> Result<Arc<Route>, Rejectio
         exchange.is_preflight().then(|| exchange.headers().get(header::ACCESS_CONTROL_REQUEST_METHOD)).flatten();
     if let Some(asked) = asked.and_then(|asked| Method::from_bytes(asked.as_bytes()).ok())
         && let Ok(found) = router.find(&Query { method: &asked, ..query })
-        && found.target.chain.enforces("cors")
+        && found.target.answers_preflight
     {
         let (route, params) = (found.target.clone(), found.params);
         exchange.params = params;

@@ -242,6 +242,7 @@ fn routes(
         let (Some(matcher), Some(action)) = (matcher, action) else { continue };
         let route = Route {
             name: config.name.as_str().into(),
+            answers_preflight: chain.enforces("cors"),
             chain,
             action,
             timeout,

@@ -71,6 +71,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Its policies.
     pub chain: Chain,
+    /// Whether a policy of its answers a browser's preflight.
+    pub answers_preflight: bool,
     /// What it does.
     pub action: Action,
     /// How long until the head of the answer must be there.

@@ -20,6 +20,9 @@ pub const ROWS_MAX: usize = 64;
 /// The most bytes of host, path, query or one header value kept in a record; the rest is cut off.
 pub const TEXT_MAX: usize = 8 * 1024;
 
+/// The most bytes of text capacity that a cleared record keeps.
+const TEXT_KEPT: usize = 4 * 1024;
+
 /// How a policy's word is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Enforcement {
@@ -265,6 +268,8 @@ impl Record {
         verdicts.clear();
         attempts.clear();
         text.clear();
+        // After a request with a large head; a spare record is not to hold its bytes.
+        text.shrink_to(TEXT_KEPT);
         (*host, *path, *query) = (0..0, 0..0, None);
         headers.clear();
     }

@@ -4,12 +4,14 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::Semaphore;
 
 use super::endpoint::Address;
 use super::error::{Error, Kind};
@@ -76,8 +78,40 @@ pub(super) async fn within<F: Future>(timer: &mut Timer, future: F) -> Option<F:
     outcome
 }
 
+/// How many names a worker looks up at once.
+///
+/// The system's resolver cannot be told to give up: a lookup that nobody waits for any more keeps its thread until the
+/// resolver does. So it keeps its place here too, and an outage of the name service ties up a few threads, not hundreds.
+#[derive(Clone)]
+pub(super) struct Lookups(Arc<Semaphore>);
+
+impl Default for Lookups {
+    fn default() -> Self {
+        const AT_ONCE: usize = 4;
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Lookups {
+    async fn find(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let place = self.0.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let host = host.to_owned();
+        let lookup = tokio::task::spawn_local(async move {
+            let found = lookup_host((host.as_str(), port)).await.map(Iterator::collect);
+            drop(place);
+            found
+        });
+        lookup.await.map_err(io::Error::other)?
+    }
+}
+
 /// Connects to `address` within `budget`.
-pub(super) async fn connect(address: &Address, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
+pub(super) async fn connect(
+    address: &Address,
+    lookups: &Lookups,
+    budget: Duration,
+    timer: &mut Timer,
+) -> Result<Stream, Error> {
     let (host, port) = match address {
         Address::Ip(address) => return tcp(*address, budget, timer).await,
         Address::Unix(path) => {
@@ -89,8 +123,8 @@ pub(super) async fn connect(address: &Address, budget: Duration, timer: &mut Tim
     };
     let end = Instant::now() + budget;
     timer.arm(budget);
-    let found = within(timer, lookup_host((&**host, port))).await.ok_or(Kind::Dns)?;
-    let addresses: Vec<SocketAddr> = found.map_err(|error| Error::because(Kind::Dns, error))?.collect();
+    let found = within(timer, lookups.find(host, port)).await.ok_or(Kind::Dns)?;
+    let addresses = found.map_err(|error| Error::because(Kind::Dns, error))?;
     let mut last = Error::new(Kind::Dns);
     for (tried, address) in addresses.iter().enumerate() {
         // Each address gets its share of what is left, so that one that never answers does not starve the rest.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Upstream;
-use super::connect::{connect, within};
+use super::connect::{Lookups, connect, within};
 use super::error::{Error, Kind};
 use super::http1;
 use super::http2;
@@ -35,6 +35,7 @@ pub struct Pools {
 pub(super) struct Worker {
     pub(super) wheel: Wheel,
     pub(super) scratch: Scratch,
+    lookups: Lookups,
     /// Connection tasks that run. Nobody but this count and the connection's own handle knows of them.
     pub(super) tasks: Rc<Cell<usize>>,
     workers: usize,
@@ -54,6 +55,7 @@ impl Pools {
         let worker = Worker {
             wheel,
             scratch: Scratch::default(),
+            lookups: Lookups::default(),
             tasks: Rc::default(),
             workers: workers.max(1),
             benches: RefCell::default(),
@@ -293,7 +295,9 @@ impl Bench {
     }
 
     async fn establish(self: &Rc<Self>, room: Room, timer: &mut Timer) -> Result<Line, Error> {
-        let stream = connect(&self.plan.endpoints[self.endpoint].address, self.plan.connect, timer).await?;
+        let stream =
+            connect(&self.plan.endpoints[self.endpoint].address, &self.worker.lookups, self.plan.connect, timer)
+                .await?;
         let link = Link::new(stream, self.worker.wheel.now());
         let wire = Wire::new(link.clone(), self.worker.wheel.clone(), self.worker.scratch.clone());
         let broken = |error: hyper::Error| Error::because(Kind::Reset, error);
