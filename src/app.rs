@@ -77,7 +77,7 @@ pub enum StartError {
         error: std::io::Error,
     },
     /// The system refused a thread or a runtime.
-    #[error("cannot start: {0}")]
+    #[error("cannot start")]
     System(#[from] std::io::Error),
 }
 

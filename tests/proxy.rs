@@ -895,6 +895,20 @@ async fn options_of_the_whole_server_and_methods_of_no_use_end_at_armiger() {
     assert_eq!(backend.count(), 0);
 }
 
+#[tokio::test]
+async fn max_forwards_counts_down_for_options_and_ends_at_armiger() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::proxying(&backend).await;
+
+    armiger.request(request("OPTIONS", "/a", &[("max-forwards", "0")])).await.assert_status(204);
+    assert_eq!(backend.count(), 0);
+
+    armiger.request(request("OPTIONS", "/a", &[("max-forwards", "2")])).await.assert_status(200);
+    armiger.request(request("GET", "/a", &[("max-forwards", "0")])).await.assert_status(200);
+    let left: Vec<_> = backend.requests().iter().map(|seen| seen.header("max-forwards").to_owned()).collect();
+    assert_eq!(left, ["1", "0"], "other methods take no notice of it (RFC 9110 §7.6.2)");
+}
+
 // === early ends ===
 
 #[tokio::test]

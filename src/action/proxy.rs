@@ -7,10 +7,10 @@ use http::{HeaderValue, Response, Uri, Version, header};
 
 use super::redirect::template;
 use crate::config::{Issue, Issues, KeyPath, route};
-use crate::exchange::template::Template;
+use crate::exchange::template::{Params, Template};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
-use crate::http::headers;
+use crate::http::{headers, path};
 use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
 
 /// Sends the request to an upstream.
@@ -31,7 +31,7 @@ impl Proxy {
     pub fn compile(
         config: &route::Proxy,
         upstream: Arc<Upstream>,
-        params: &[Box<str>],
+        params: &Params,
         path: &KeyPath,
         issues: &mut Issues,
     ) -> Option<Self> {
@@ -120,7 +120,12 @@ impl Proxy {
                 let target = received.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
                 return Ok(Uri::from(target));
             }
-            (Some(rewrite), _) => rewrite.render(exchange),
+            (Some(rewrite), _) => {
+                let path = rewrite.render(exchange);
+                // An empty `{rest}` may leave two slashes together: what is forwarded is in normal form too.
+                let normal = path::normalise(&path).map_err(|_| Reason::BadPath)?;
+                normal.path.into_owned()
+            }
             (None, Some(path)) => path.clone(),
         };
         let target = match received.and_then(PathAndQuery::query) {

@@ -3,7 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::config::{Issue, Issues, KeyPath, route};
-use crate::exchange::template::Template;
+use crate::exchange::template::{Params, Template};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::Body;
 
@@ -15,7 +15,7 @@ pub struct Redirect {
 
 impl Redirect {
     /// Compiles the action, or reports what is wrong with it.
-    pub fn compile(config: &route::Redirect, params: &[Box<str>], path: &KeyPath, issues: &mut Issues) -> Option<Self> {
+    pub fn compile(config: &route::Redirect, params: &Params, path: &KeyPath, issues: &mut Issues) -> Option<Self> {
         let before = issues.len();
         if !matches!(config.status, 301 | 302 | 303 | 307 | 308) {
             issues.push(
@@ -66,7 +66,7 @@ impl Redirect {
 }
 
 /// Compiles a path template, or reports what is wrong with it.
-pub(super) fn template(text: &str, params: &[Box<str>], at: &KeyPath, issues: &mut Issues) -> Option<Template> {
+pub(super) fn template(text: &str, params: &Params, at: &KeyPath, issues: &mut Issues) -> Option<Template> {
     Template::path(text, params)
         .map_err(|error| {
             let mut issue = Issue::new(at.clone(), error.message);

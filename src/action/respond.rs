@@ -40,7 +40,21 @@ impl Respond {
         for (name, text) in &config.headers {
             let at = path.key("headers").key(name);
             match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) if matches!(name.as_str(), "content-length" | "transfer-encoding" | "connection") => {
+                // Each belongs to one connection (RFC 9110 §7.6.1), or frames the message.
+                Ok(name)
+                    if matches!(
+                        name.as_str(),
+                        "content-length"
+                            | "transfer-encoding"
+                            | "connection"
+                            | "keep-alive"
+                            | "proxy-connection"
+                            | "te"
+                            | "trailer"
+                            | "upgrade"
+                            | "expect"
+                    ) =>
+                {
                     issues.push(
                         Issue::new(at, format!("`{name}` cannot be set"))
                             .hint("leave it out: armiger writes it itself, for each connection"),

@@ -24,7 +24,15 @@ impl Default for Admin {
 }
 
 /// One line per exchange, on standard output, written by a thread of its own: a slow reader of the log never slows a
-/// request. Lines that it cannot take are dropped and counted in `armiger_access_log_dropped_total`.
+/// request. Lines that it cannot take are dropped and counted in `armiger_access_log_dropped_total`. Each worker hands
+/// its lines over ten times a second, so lines of different workers may stand out of order; `time` is when the request
+/// arrived.
+///
+/// Fields of a JSON line: `time`, `request_id`, `trace_id`, `client`, `method`, `host`, `path` (normalised), `query`,
+/// `protocol`, `status`, `route`, `listener`, `upstream`, `upstream_addr`, `attempts` (each with `addr`, `outcome` and
+/// `ms`, milliseconds), `verdicts` (each with `policy`, `stage`, `verdict`, `reason`, `mode`), `reason`, `duration` and
+/// `upstream_duration` (seconds; the latter to the head of the answer), `bytes_in` and `bytes_out` (bodies), `complete`,
+/// `cut_by` (`client`, `upstream` or `deadline`) and `headers`. What is not known is left out.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessLog {

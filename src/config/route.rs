@@ -116,7 +116,7 @@ pub struct Proxy {
     /// normalised. The query is passed on.
     #[serde(default)]
     pub rewrite: Option<String>,
-    /// The `Host` that the upstream sees.
+    /// The `Host` that the upstream sees. Default: `preserve`.
     #[serde(default)]
     pub host: Option<Host>,
 }

@@ -70,9 +70,9 @@ fn welcome(address: &str, admin: &str, is_example: bool) -> String {
 /// What to try, and what it shows.
 const TOUR: &[(&str, &str)] = &[
     ("curl -i http://ADDRESS/users/7", "proxied to `users`, which sees /v1/users/7"),
-    ("curl -i http://ADDRESS/app/echo?x=1", "what a back end sees of a request"),
+    ("curl -i 'http://ADDRESS/app/echo?x=1'", "what a back end sees of a request"),
     ("curl -i -H 'x-channel: beta' http://ADDRESS/app/echo", "the same path, another route: it asks for a header"),
-    ("curl -i http://ADDRESS/orders?user=7", "`ip_filter` in shadow: the line below says what it would have done"),
+    ("curl -i 'http://ADDRESS/orders?user=7'", "`ip_filter` in shadow: the line below says what it would have done"),
     ("curl -i http://ADDRESS/nowhere", "a refusal: problem+json with a stable reason"),
     (
         "curl -i 'http://ADDRESS/app/slow?ms=6000'",
@@ -80,7 +80,7 @@ const TOUR: &[(&str, &str)] = &[
     ),
     ("curl -i http://ADDRESS/app/cut", "an answer cut short never looks complete"),
     ("curl -N http://ADDRESS/app/stream", "events, each at once"),
-    ("curl -o /dev/null http://ADDRESS/app/large?mib=100", "100 MiB in constant memory"),
+    ("curl -o /dev/null 'http://ADDRESS/app/large?mib=100'", "100 MiB in constant memory"),
     ("curl http://ADMIN/metrics", "what Prometheus scrapes"),
     ("curl http://ADMIN/config", "the configuration in force"),
 ];

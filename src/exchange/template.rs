@@ -41,6 +41,25 @@ const WORDS: &[(&str, Variable)] = &[
     ("route.name", Variable::RouteName),
 ];
 
+/// The names that a route's path gives.
+#[derive(Clone, Debug, Default)]
+pub struct Params {
+    names: Vec<Box<str>>,
+    are_known: bool,
+}
+
+impl Params {
+    /// These names, in their order.
+    pub fn known(names: &[Box<str>]) -> Self {
+        Self { names: names.to_vec(), are_known: true }
+    }
+
+    /// Whatever they are: the path could not be read, which is reported already, and what refers to it is not at fault.
+    pub fn unknown() -> Self {
+        Self::default()
+    }
+}
+
 /// Why a template does not compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateError {
@@ -53,7 +72,7 @@ pub struct TemplateError {
 impl Template {
     /// Compiles a header value: fixed text with `${path.NAME}`, `${request.id}`, `${client.address}` ... in it.
     /// `params` are the names that the route's path gives. `$${` stands for `${`.
-    pub fn value(text: &str, params: &[Box<str>]) -> Result<Self, TemplateError> {
+    pub fn value(text: &str, params: &Params) -> Result<Self, TemplateError> {
         let mut pieces = Pieces::default();
         let mut rest = text;
         while let Some(at) = rest.find("${") {
@@ -75,7 +94,7 @@ impl Template {
     }
 
     /// Compiles a path or URL: fixed text with `{NAME}` for the parameters of the route's path.
-    pub fn path(text: &str, params: &[Box<str>]) -> Result<Self, TemplateError> {
+    pub fn path(text: &str, params: &Params) -> Result<Self, TemplateError> {
         let mut pieces = Pieces::default();
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
@@ -132,7 +151,7 @@ impl Pieces {
     }
 }
 
-fn variable(word: &str, params: &[Box<str>]) -> Result<Variable, TemplateError> {
+fn variable(word: &str, params: &Params) -> Result<Variable, TemplateError> {
     if let Some(name) = word.strip_prefix("path.") {
         return param(name, params);
     }
@@ -145,7 +164,11 @@ fn variable(word: &str, params: &[Box<str>]) -> Result<Variable, TemplateError> 
     })
 }
 
-fn param(name: &str, params: &[Box<str>]) -> Result<Variable, TemplateError> {
+fn param(name: &str, params: &Params) -> Result<Variable, TemplateError> {
+    if !params.are_known {
+        return Ok(Variable::Param(0));
+    }
+    let params = &params.names;
     params.iter().position(|known| **known == *name).map(Variable::Param).ok_or_else(|| TemplateError {
         message: format!("the route's path has no parameter `{name}`"),
         hint: Some(if params.is_empty() {
@@ -174,6 +197,10 @@ impl Variable {
 mod tests {
     use super::*;
 
+    fn known(names: &[&str]) -> Params {
+        Params::known(&names.iter().map(|name| Box::from(*name)).collect::<Vec<_>>())
+    }
+
     #[track_caller]
     fn fails(result: Result<Template, TemplateError>, message: &str) {
         assert_eq!(result.expect_err("must not compile").message, message);
@@ -181,22 +208,22 @@ mod tests {
 
     #[test]
     fn unknown_names_and_open_braces_do_not_compile() {
-        fails(Template::value("${path.id}", &[]), "the route's path has no parameter `id`");
-        fails(Template::value("a ${request.id", &[]), "`${` without its `}`");
-        fails(Template::value("${claims}", &[]), "`${claims}` is nothing that armiger knows");
-        fails(Template::path("/a/{id}", &["other".into()]), "the route's path has no parameter `id`");
-        fails(Template::path("/a/{id", &["id".into()]), "`{` without its counterpart");
-        fails(Template::path("/a}/", &[]), "`}` without its counterpart");
+        fails(Template::value("${path.id}", &known(&[])), "the route's path has no parameter `id`");
+        fails(Template::value("a ${request.id", &known(&[])), "`${` without its `}`");
+        fails(Template::value("${claims}", &known(&[])), "`${claims}` is nothing that armiger knows");
+        fails(Template::path("/a/{id}", &known(&["other"])), "the route's path has no parameter `id`");
+        fails(Template::path("/a/{id", &known(&["id"])), "`{` without its counterpart");
+        fails(Template::path("/a}/", &known(&[])), "`}` without its counterpart");
     }
 
     #[test]
     fn a_doubled_dollar_stands_for_itself() {
-        assert_eq!(Template::value("a $${b}", &[]).expect("compiles").constant(), Some("a ${b}"));
+        assert_eq!(Template::value("a $${b}", &known(&[])).expect("compiles").constant(), Some("a ${b}"));
     }
 
     #[test]
     fn a_template_without_names_is_constant() {
-        assert_eq!(Template::path("/v2/orders", &[]).expect("compiles").constant(), Some("/v2/orders"));
-        assert_eq!(Template::path("/v2/{id}", &["id".into()]).expect("compiles").constant(), None);
+        assert_eq!(Template::path("/v2/orders", &known(&[])).expect("compiles").constant(), Some("/v2/orders"));
+        assert_eq!(Template::path("/v2/{id}", &known(&["id"])).expect("compiles").constant(), None);
     }
 }

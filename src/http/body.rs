@@ -53,13 +53,6 @@ pub enum BodyError {
     UpstreamCut,
 }
 
-impl BodyError {
-    /// Whether the client caused it.
-    pub fn is_clients(self) -> bool {
-        !matches!(self, Self::UpstreamSlow | Self::UpstreamCut)
-    }
-}
-
 impl Body {
     /// A body of these bytes.
     pub fn full(bytes: impl Into<Bytes>) -> Self {

@@ -4,7 +4,6 @@
 //! `client_address`, `append`. The lists are read from the right, because the rightmost entry is the one the
 //! nearest proxy wrote: whatever a client puts in front, however broken, cannot change how that entry is read.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::Version;
@@ -354,9 +353,7 @@ impl Scheme {
 /// shared by every request on it.
 #[derive(Clone, Debug)]
 pub struct Hop {
-    peer: IpAddr,
     address: HeaderValue,
-    scheme: Scheme,
     proto: HeaderValue,
     port: HeaderValue,
 }
@@ -364,15 +361,9 @@ pub struct Hop {
 impl Hop {
     /// A connection of `peer` to our `port`.
     pub fn new(peer: IpAddr, scheme: Scheme, port: u16) -> Self {
-        let peer = peer.to_canonical();
-        let address = HeaderValue::try_from(peer.to_string()).expect("an address is ASCII");
+        let address = HeaderValue::try_from(peer.to_canonical().to_string()).expect("an address is ASCII");
         let proto = HeaderValue::from_static(scheme.as_str());
-        Self { peer, address, scheme, proto, port: HeaderValue::from(port) }
-    }
-
-    /// The other end, IPv4-mapped addresses unmapped.
-    pub const fn peer(&self) -> IpAddr {
-        self.peer
+        Self { address, proto, port: HeaderValue::from(port) }
     }
 }
 
@@ -386,31 +377,6 @@ pub fn append(headers: &mut HeaderMap, hop: &Hop, host: Option<&HeaderValue>) {
     insert_if_absent(headers, &name::X_FORWARDED_PORT, &hop.port);
     if let Some(host) = host {
         insert_if_absent(headers, &name::X_FORWARDED_HOST, host);
-    }
-}
-
-/// Adds the peer as an element of `Forwarded` (RFC 7239 §4), with `host` and `proto`.
-pub fn append_forwarded(headers: &mut HeaderMap, hop: &Hop, host: Option<&HeaderValue>) {
-    let mut element = String::with_capacity(96);
-    // Writing to a string cannot fail.
-    let _ = match hop.peer {
-        IpAddr::V4(address) => write!(element, "for={address}"),
-        IpAddr::V6(address) => write!(element, "for=\"[{address}]\""),
-    };
-    if let Some(host) = host.and_then(|host| host.to_str().ok()) {
-        element.push_str(";host=\"");
-        for character in host.chars() {
-            if matches!(character, '"' | '\\') {
-                element.push('\\');
-            }
-            element.push(character);
-        }
-        element.push('"');
-    }
-    element.push_str(";proto=");
-    element.push_str(hop.scheme.as_str());
-    if let Ok(element) = HeaderValue::try_from(element) {
-        append_to_list(headers, &header::FORWARDED, &element);
     }
 }
 
@@ -458,9 +424,6 @@ pub struct Via {
 }
 
 impl Via {
-    /// The pseudonym when none is configured.
-    pub const PSEUDONYM: &'static str = "armiger";
-
     /// Entries of this pseudonym; `None` when it is no token (letters, digits and ``!#$%&'*+-.^_`|~``) with an optional
     /// `:port`.
     pub fn new(pseudonym: &str) -> Option<Self> {
@@ -783,28 +746,8 @@ mod tests {
     }
 
     #[test]
-    fn a_forwarded_element_is_quoted_where_it_must_be() {
-        let mut headers = map(&[("forwarded", "for=1.1.1.1")]);
-        append_forwarded(
-            &mut headers,
-            &Hop::new(ip("2001:db8::1"), Scheme::Http, 80),
-            Some(&HeaderValue::from_static("h:80")),
-        );
-        assert_eq!(lines_of(&headers), ["forwarded: for=1.1.1.1, for=\"[2001:db8::1]\";host=\"h:80\";proto=http"]);
-        let written = headers[header::FORWARDED].as_bytes();
-        assert_eq!(elements(written).filter_map(|element| element.ok()?.node?.address()).count(), 2);
-
-        let mut headers = HeaderMap::new();
-        append_forwarded(&mut headers, &Hop::new(ip("192.0.2.9"), Scheme::Https, 443), None);
-        assert_eq!(lines_of(&headers), ["forwarded: for=192.0.2.9;proto=https"]);
-        let odd = HeaderValue::from_static("a\"b\\c");
-        append_forwarded(&mut headers, &Hop::new(ip("192.0.2.9"), Scheme::Https, 443), Some(&odd));
-        assert!(elements(headers[header::FORWARDED].as_bytes()).all(|element| element.is_ok()));
-    }
-
-    #[test]
     fn via_is_added_with_the_received_version() {
-        let via = Via::new(Via::PSEUDONYM).unwrap();
+        let via = Via::new("armiger").unwrap();
         let mut headers = map(&[("via", "1.0 fred")]);
         via.append(&mut headers, Version::HTTP_11);
         via.append(&mut headers, Version::HTTP_2);
@@ -881,9 +824,12 @@ mod tests {
             address in any::<IpAddr>(),
         ) {
             let mut headers = map(&[("x-forwarded-for", &front), ("forwarded", &front)]);
-            let hop = Hop::new(address, Scheme::Http, 80);
-            append(&mut headers, &hop, None);
-            append_forwarded(&mut headers, &hop, None);
+            append(&mut headers, &Hop::new(address, Scheme::Http, 80), None);
+            let element = match address.to_canonical() {
+                IpAddr::V4(address) => format!("for={address}"),
+                IpAddr::V6(address) => format!("for=\"[{address}]\""),
+            };
+            append_to_list(&mut headers, &header::FORWARDED, &HeaderValue::try_from(element).unwrap());
             for source in [Source::XForwardedFor, Source::Forwarded] {
                 let nearest = trust(source, Some(1));
                 prop_assert_eq!(client_address(ip("10.0.0.1"), &headers, &nearest), address.to_canonical());

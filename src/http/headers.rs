@@ -8,7 +8,6 @@
 
 use std::fmt;
 
-use http::StatusCode;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
@@ -31,38 +30,18 @@ pub mod name {
         X_FORWARDED_HOST = "x-forwarded-host";
         /// The port the client connected to.
         X_FORWARDED_PORT = "x-forwarded-port";
-        /// The path prefix a hop removed.
-        X_FORWARDED_PREFIX = "x-forwarded-prefix";
-        /// One address, as some proxies name the client.
-        X_REAL_IP = "x-real-ip";
         /// The id that ties the log lines of one request together.
         X_REQUEST_ID = "x-request-id";
-        /// How many attempts an answer took.
-        X_ARMIGER_ATTEMPTS = "x-armiger-attempts";
         /// W3C Trace Context §3.2.
         TRACEPARENT = "traceparent";
         /// W3C Trace Context §3.3.
         TRACESTATE = "tracestate";
         /// Hop by hop in HTTP/1.0 practice; not in any standard for HTTP/1.1.
         KEEP_ALIVE = "keep-alive";
-        /// A misnamed `Connection` some clients send to proxies.
-        PROXY_CONNECTION = "proxy-connection";
-        /// Part of the h2c upgrade (RFC 7540 §3.2.1), hop by hop.
-        HTTP2_SETTINGS = "http2-settings";
         /// RFC 9209.
         PROXY_STATUS = "proxy-status";
-        /// Remaining time of a gRPC call.
-        GRPC_TIMEOUT = "grpc-timeout";
-        /// Outcome of a gRPC call.
-        GRPC_STATUS = "grpc-status";
-        /// The words beside a `grpc-status`, percent-encoded.
-        GRPC_MESSAGE = "grpc-message";
         /// One key for all attempts of the same unsafe request.
         IDEMPOTENCY_KEY = "idempotency-key";
-        /// Structured rate limit state.
-        RATELIMIT = "ratelimit";
-        /// Structured rate limit policy.
-        RATELIMIT_POLICY = "ratelimit-policy";
     }
 }
 
@@ -232,12 +211,6 @@ pub fn is_provenance(name: &HeaderName) -> bool {
     classify(name).has(Seen::PROVENANCE.with(Seen::LOOKALIKE))
 }
 
-/// Whether `name` is another name than `of` but the same to a gateway that turns `-` into `_`: `X_User` for `X-User`.
-pub fn is_lookalike(name: &HeaderName, of: &HeaderName) -> bool {
-    let (name, of) = (name.as_str().as_bytes(), of.as_str().as_bytes());
-    name.len() == of.len() && name != of && name.iter().zip(of).all(|(a, b)| same_to_a_gateway(*a, *b))
-}
-
 /// What is wrong with the headers of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderFault {
@@ -249,35 +222,6 @@ pub enum HeaderFault {
     LengthAndCoding,
     /// `Transfer-Encoding` is not just `chunked`.
     CodingInvalid,
-    /// More lines than the limit.
-    TooMany,
-    /// More bytes than the limit, all lines together.
-    TooLarge,
-    /// One value is longer than the limit.
-    ValueTooLong,
-}
-
-impl HeaderFault {
-    /// The status it is answered with.
-    pub const fn status(self) -> StatusCode {
-        match self {
-            Self::TooMany | Self::TooLarge | Self::ValueTooLong => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// A stable word for logs and metrics.
-    pub const fn slug(self) -> &'static str {
-        match self {
-            Self::Duplicate(_) => "header_duplicate",
-            Self::LengthInvalid => "content_length_invalid",
-            Self::LengthAndCoding => "content_length_with_transfer_encoding",
-            Self::CodingInvalid => "transfer_encoding_invalid",
-            Self::TooMany => "headers_too_many",
-            Self::TooLarge => "headers_too_large",
-            Self::ValueTooLong => "header_value_too_long",
-        }
-    }
 }
 
 impl fmt::Display for HeaderFault {
@@ -287,75 +231,35 @@ impl fmt::Display for HeaderFault {
             Self::LengthInvalid => f.write_str("`content-length` is not one decimal number"),
             Self::LengthAndCoding => f.write_str("both `content-length` and `transfer-encoding`"),
             Self::CodingInvalid => f.write_str("`transfer-encoding` is not `chunked`"),
-            Self::TooMany => f.write_str("too many headers"),
-            Self::TooLarge => f.write_str("the headers are too large together"),
-            Self::ValueTooLong => f.write_str("one header is too long"),
         }
     }
 }
 
 impl std::error::Error for HeaderFault {}
 
-/// How much of headers a request may bring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Lines.
-    pub count: usize,
-    /// Bytes of all lines, each counted as `name: value\r\n`.
-    pub bytes: usize,
-    /// Bytes of the longest value.
-    pub value_bytes: usize,
-}
-
 /// What one walk over the headers of a request found.
 #[derive(Clone, Debug, Default)]
 pub struct Inspected {
     /// The names that matter.
     pub seen: Seen,
-    /// `Connection: close`.
-    pub connection_close: bool,
     /// `Connection: upgrade`.
     pub connection_upgrade: bool,
     /// The value of `Upgrade`, when `Connection` names it and it comes once. Whether to honour it is for others.
     pub upgrade: Option<HeaderValue>,
     /// `TE` holds `trailers`.
     pub te_trailers: bool,
-    /// `Expect` is `100-continue`. With [`Seen::EXPECT`] but without this, RFC 9110 §10.1.1 allows 417.
-    pub expect_continue: bool,
     /// Lines.
     pub count: usize,
-    /// Bytes of all lines, each counted as `name: value\r\n`.
-    pub bytes: usize,
-    /// Bytes of the longest value.
-    pub value_bytes: usize,
     /// `Connection` names something beside `close`, `keep-alive` and what is removed anyway.
     names_others: bool,
 }
 
 impl Inspected {
-    /// Whether the headers keep to `limits`.
-    ///
-    /// # Errors
-    /// The first limit that is passed; all are answered with 431 (RFC 6585 §5).
-    pub const fn within(&self, limits: &Limits) -> Result<(), HeaderFault> {
-        if self.count > limits.count {
-            Err(HeaderFault::TooMany)
-        } else if self.value_bytes > limits.value_bytes {
-            Err(HeaderFault::ValueTooLong)
-        } else if self.bytes > limits.bytes {
-            Err(HeaderFault::TooLarge)
-        } else {
-            Ok(())
-        }
-    }
-
     fn note_connection(&mut self, value: &HeaderValue) {
         for option in options(value) {
-            if option.eq_ignore_ascii_case(b"close") {
-                self.connection_close = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
+            if option.eq_ignore_ascii_case(b"upgrade") {
                 self.connection_upgrade = true;
-            } else if !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"te") {
+            } else if ![&b"close"[..], b"keep-alive", b"te"].iter().any(|known| option.eq_ignore_ascii_case(known)) {
                 self.names_others = true;
             }
         }
@@ -365,14 +269,12 @@ impl Inspected {
 /// Walks the headers of a request once: remembers what matters and refuses what two readers could take differently.
 ///
 /// # Errors
-/// A `HeaderFault` of status 400. Limits are asked for with [`Inspected::within`].
+/// A `HeaderFault`, to be answered with 400.
 pub fn inspect_request(headers: &HeaderMap) -> Result<Inspected, HeaderFault> {
     let mut found = Inspected::default();
     let mut upgrade = None;
     for (name, value) in headers {
         found.count += 1;
-        found.bytes += name.as_str().len() + value.len() + 4;
-        found.value_bytes = found.value_bytes.max(value.len());
         let kind = classify(name);
         if kind == Seen::NOTHING {
             continue;
@@ -383,7 +285,6 @@ pub fn inspect_request(headers: &HeaderMap) -> Result<Inspected, HeaderFault> {
             Seen::CONNECTION => found.note_connection(value),
             Seen::UPGRADE => upgrade = (!again).then_some(value),
             Seen::TE => found.te_trailers |= options(value).any(is_trailers),
-            Seen::EXPECT => found.expect_continue = value.as_bytes().eq_ignore_ascii_case(b"100-continue"),
             Seen::COOKIE if again => found.seen.add(Seen::COOKIE_CRUMBS),
             Seen::HOST if again => return Err(HeaderFault::Duplicate("host")),
             Seen::AUTHORIZATION if again => return Err(HeaderFault::Duplicate("authorization")),
@@ -503,21 +404,6 @@ pub(super) fn remove_where(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -
     }
 }
 
-/// Removes these headers and their underscore look-alikes: for names that only armiger may set, such as identity
-/// headers made from claims.
-pub fn remove_with_lookalikes(headers: &mut HeaderMap, names: &[HeaderName]) {
-    if !names.is_empty() {
-        remove_where(headers, |name| names.iter().any(|own| own == name || is_lookalike(name, own)));
-    }
-}
-
-/// Removes these headers: for names of a response that are meant for armiger or for nobody outside.
-pub fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
-    for name in names {
-        headers.remove(name);
-    }
-}
-
 /// Joins several lines of `Cookie` with `; ` (RFC 9113 §8.2.3), so that whoever reads the first reads all.
 pub fn join_cookies(headers: &mut HeaderMap, inspected: &Inspected) {
     if !inspected.seen.has(Seen::COOKIE_CRUMBS) {
@@ -554,51 +440,6 @@ pub fn spend_max_forwards(headers: &mut HeaderMap) -> bool {
         None => {}
     }
     true
-}
-
-/// A text that does not fit into a header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ValueTooLong;
-
-impl fmt::Display for ValueTooLong {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the text is too long for a header")
-    }
-}
-
-impl std::error::Error for ValueTooLong {}
-
-/// Any text as a header value of at most `max` bytes: printable ASCII as it is, all else in the form
-/// `UTF-8''%C3%A9` (RFC 8187 §3.2), so no text can end a line. A text that already looks like that form, or that has
-/// spaces at an end, is encoded too: the value always means the text and nothing else.
-///
-/// # Errors
-/// `ValueTooLong`: the value is never cut.
-pub fn encode_value(text: &str, max: usize) -> Result<HeaderValue, ValueTooLong> {
-    const MARK: &str = "UTF-8''";
-    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
-        && text.trim_matches(' ').len() == text.len()
-        && !text.as_bytes().get(..MARK.len()).is_some_and(|start| start.eq_ignore_ascii_case(MARK.as_bytes()));
-    if text.len() > max {
-        return Err(ValueTooLong);
-    }
-    if is_plain {
-        return HeaderValue::from_str(text).map_err(|_| ValueTooLong);
-    }
-    let mut out = String::with_capacity(MARK.len() + text.len() * 2);
-    out.push_str(MARK);
-    for byte in text.bytes() {
-        // `attr-char` of RFC 8187 §3.2.1.
-        if byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            super::path::push_escape(byte, &mut out);
-        }
-    }
-    if out.len() > max {
-        return Err(ValueTooLong);
-    }
-    HeaderValue::try_from(out).map_err(|_| ValueTooLong)
 }
 
 #[cfg(test)]
@@ -763,25 +604,6 @@ mod tests {
     }
 
     #[test]
-    fn a_lookalike_differs_in_underscores_alone() {
-        for (name, of, want) in [
-            ("x_user", "x-user", true),
-            ("x-user_id", "x-user-id", true),
-            ("x-user", "x_user", true),
-            ("x-user", "x-user", false),
-            ("x.user", "x-user", false),
-            ("xuser", "x-user", false),
-            ("x-user-id", "x-user", false),
-        ] {
-            let (name, of) = (HeaderName::from_static(name), HeaderName::from_static(of));
-            assert_eq!(is_lookalike(&name, &of), want, "{name} {of}");
-        }
-        let mut headers = map(&[("x-user", "1"), ("x-user", "2"), ("x_user", "3"), ("x-users", "kept")]);
-        remove_with_lookalikes(&mut headers, &[HeaderName::from_static("x-user")]);
-        assert_eq!(lines(&headers), ["x-users: kept"]);
-    }
-
-    #[test]
     fn what_may_come_once_comes_once() {
         use HeaderFault::*;
         for (input, want) in [
@@ -800,7 +622,6 @@ mod tests {
         ] {
             let fault = inspect_request(&map(&input)).unwrap_err();
             assert_eq!(fault, want, "{input:?}");
-            assert_eq!(fault.status(), StatusCode::BAD_REQUEST);
         }
         let lawful = [("accept", "a"), ("accept", "b"), ("cookie", "a"), ("cookie", "b"), ("content-length", "007")];
         assert!(inspect_request(&map(&lawful)).is_ok());
@@ -815,7 +636,7 @@ mod tests {
             ("via", "1.1 x"),
         ]))
         .unwrap();
-        assert!(found.connection_close && found.connection_upgrade && found.expect_continue && !found.te_trailers);
+        assert!(found.connection_upgrade && !found.te_trailers);
         assert_eq!(found.upgrade.unwrap(), "websocket");
         assert!(found.seen.has(Seen::VIA) && !found.seen.has(Seen::PROVENANCE));
 
@@ -823,19 +644,6 @@ mod tests {
         assert_eq!(unnamed.upgrade, None, "an upgrade that `connection` does not name is none");
         let twice = map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]);
         assert_eq!(inspect_request(&twice).unwrap().upgrade, None, "two wishes are none");
-        let odd = inspect_request(&map(&[("expect", "200-ok")])).unwrap();
-        assert!(odd.seen.has(Seen::EXPECT) && !odd.expect_continue);
-    }
-
-    #[test]
-    fn limits_are_counted_as_lines_on_the_wire() {
-        let found = inspect_request(&map(&[("host", "abc"), ("accept", "a"), ("accept", "bb")])).unwrap();
-        let roomy = Limits { count: 3, bytes: "host: abc\r\naccept: a\r\naccept: bb\r\n".len(), value_bytes: 3 };
-        assert_eq!(found.within(&roomy), Ok(()));
-        assert_eq!(found.within(&Limits { count: 2, ..roomy }), Err(HeaderFault::TooMany));
-        assert_eq!(found.within(&Limits { bytes: roomy.bytes - 1, ..roomy }), Err(HeaderFault::TooLarge));
-        assert_eq!(found.within(&Limits { value_bytes: 2, ..roomy }), Err(HeaderFault::ValueTooLong));
-        assert_eq!(HeaderFault::TooMany.status().as_u16(), 431);
     }
 
     #[test]
@@ -862,22 +670,6 @@ mod tests {
             assert_eq!(headers[header::MAX_FORWARDS], left);
         }
         assert!(spend_max_forwards(&mut HeaderMap::new()));
-    }
-
-    #[test]
-    fn any_text_makes_one_header_value() {
-        for (text, want) in [
-            ("ada lovelace", "ada lovelace"),
-            ("é€", "UTF-8''%C3%A9%E2%82%AC"),
-            ("a\r\nx-admin: 1", "UTF-8''a%0D%0Ax-admin%3A%201"),
-            (" a", "UTF-8''%20a"),
-            ("utf-8''%61", "UTF-8''utf-8%27%27%2561"),
-            ("", ""),
-        ] {
-            assert_eq!(encode_value(text, 64).unwrap(), want, "{text}");
-        }
-        assert_eq!(encode_value("abcd", 3), Err(ValueTooLong));
-        assert_eq!(encode_value("é", 12), Err(ValueTooLong));
     }
 
     #[test]

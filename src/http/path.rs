@@ -92,11 +92,6 @@ impl Held {
         ("semicolon", Self::SEMICOLON),
     ];
 
-    /// The member of this word, such as `encoded_slash`.
-    pub fn parse(word: &str) -> Option<Self> {
-        Self::WORDS.into_iter().find(|(known, _)| *known == word).map(|(_, held)| held)
-    }
-
     /// Whether nothing is in it.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -371,84 +366,6 @@ fn folded(path: &str) -> Result<String, PathError> {
     Ok(out)
 }
 
-/// The text of one captured segment, with every escape decoded. `None` when it is no valid UTF-8 or an escape is
-/// broken: a value is never handed on with bytes replaced.
-///
-/// The value may hold any character, also `/`, controls and line ends: whoever puts it elsewhere must encode it.
-pub fn decode(segment: &str) -> Option<Cow<'_, str>> {
-    if !segment.as_bytes().contains(&b'%') {
-        return Some(Cow::Borrowed(segment));
-    }
-    let bytes = segment.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        if byte == b'%' {
-            out.push(escape_at(bytes, at)?);
-            at += 3;
-        } else {
-            out.push(byte);
-            at += 1;
-        }
-    }
-    String::from_utf8(out).ok().map(Cow::Owned)
-}
-
-/// A value that cannot stand as one path segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SegmentError {
-    /// An empty segment would vanish: `/users//orders` is `/users/orders`.
-    Empty,
-    /// `.` and `..`, also between slashes, backslashes, semicolons or NULs inside the value, would climb.
-    Dots,
-}
-
-impl fmt::Display for SegmentError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "an empty value cannot be a path segment",
-            Self::Dots => "the value would act as a dot segment of a path",
-        })
-    }
-}
-
-impl std::error::Error for SegmentError {}
-
-/// Appends `value` to `out` so that it is exactly one path segment: everything but unreserved characters and
-/// `! $ & ' ( ) * + , = : @` is percent-encoded. `decode` gives the value back.
-///
-/// # Errors
-/// `SegmentError`, and `out` is as before, when no escape can keep the value in its segment.
-pub fn encode_segment(value: &str, out: &mut String) -> Result<(), SegmentError> {
-    if value.is_empty() {
-        return Err(SegmentError::Empty);
-    }
-    // The separators of `refuse_hidden_dots`, so that what is written here is never refused there.
-    if value.split(['/', '\\', ';', '\0']).any(|part| matches!(part, "." | "..")) {
-        return Err(SegmentError::Dots);
-    }
-    for byte in value.bytes() {
-        if is_unreserved(byte) || is_plain_reserved(byte) {
-            out.push(char::from(byte));
-        } else {
-            push_escape(byte, out);
-        }
-    }
-    Ok(())
-}
-
-/// Appends `value` to `out` so that it can stand as one value (or name) of a query: everything but unreserved
-/// characters is percent-encoded, so neither `&`, `=`, `+` nor `#` can start something new.
-pub fn encode_query_value(value: &str, out: &mut String) {
-    for byte in value.bytes() {
-        if is_unreserved(byte) {
-            out.push(char::from(byte));
-        } else {
-            push_escape(byte, out);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -590,59 +507,13 @@ mod tests {
     #[test]
     fn held_speaks_the_words_of_the_configuration() {
         for (word, held) in Held::WORDS {
-            assert_eq!(Held::parse(word), Some(held));
             assert_eq!(held.to_string(), word);
         }
-        assert_eq!(Held::parse("slash"), None);
         let all: Held = Held::WORDS.into_iter().map(|(_, held)| held).collect();
         assert_eq!(all.to_string(), "encoded_slash, encoded_nul, backslash, semicolon");
         assert_eq!(all.minus(Held::BACKSLASH).names().count(), 3);
         assert!(all.minus(all).is_empty() && !all.is_empty());
         assert!(all.contains(Held::SEMICOLON) && !Held::SEMICOLON.contains(all));
-    }
-
-    #[test]
-    fn a_segment_decodes_to_its_value_or_to_nothing() {
-        for (segment, want) in [
-            ("plain", Some("plain")),
-            ("a%20b%2Fc", Some("a b/c")),
-            ("%C3%A9", Some("é")),
-            ("%252e", Some("%2e")),
-            ("%ff", None),
-            ("%C3", None),
-            ("%4", None),
-        ] {
-            assert_eq!(decode(segment).as_deref(), want, "{segment}");
-        }
-        assert!(matches!(decode("plain"), Some(Cow::Borrowed(_))));
-    }
-
-    #[test]
-    fn a_value_becomes_one_segment_or_is_refused() {
-        for (value, want) in [
-            ("a b/c?d#e%f;g\\h", Ok("a%20b%2Fc%3Fd%23e%25f%3Bg%5Ch")),
-            ("é\n\0", Ok("%C3%A9%0A%00")),
-            ("user@example.org", Ok("user@example.org")),
-            ("...", Ok("...")),
-            ("", Err(SegmentError::Empty)),
-            (".", Err(SegmentError::Dots)),
-            ("..", Err(SegmentError::Dots)),
-            ("../admin", Err(SegmentError::Dots)),
-            ("a\\..", Err(SegmentError::Dots)),
-            ("..;", Err(SegmentError::Dots)),
-        ] {
-            let mut out = String::from("/");
-            let result = encode_segment(value, &mut out);
-            assert_eq!(result.map(|()| &out[1..]), want, "{value}");
-            assert!(result.is_ok() || out == "/", "{value}");
-        }
-    }
-
-    #[test]
-    fn a_query_value_starts_nothing_new() {
-        let mut out = String::new();
-        encode_query_value("a&b=c+d e#é/~", &mut out);
-        assert_eq!(out, "a%26b%3Dc%2Bd%20e%23%C3%A9%2F~");
     }
 
     /// Paths made of the pieces that matter, far denser than random text.
@@ -693,28 +564,6 @@ mod tests {
         fn no_text_makes_it_panic(raw in any::<String>()) {
             let _ = normalise(&raw);
             let _ = normalise(&format!("/{raw}"));
-            let _ = decode(&raw);
-        }
-
-        #[test]
-        fn an_encoded_value_is_one_normal_segment_and_comes_back(
-            value in prop_oneof![any::<String>(), "[./;\\\\a%]{0,6}"],
-        ) {
-            let mut out = String::from("/x/");
-            if encode_segment(&value, &mut out).is_ok() {
-                let normal = normalise(&out).expect("an encoded value is lawful");
-                prop_assert_eq!(normal.path.as_ref(), out.as_str());
-                prop_assert_eq!(out.matches('/').count(), 2);
-                prop_assert!(!normal.held.contains(Held::SEMICOLON));
-                prop_assert_eq!(decode(&out[3..]).map(Cow::into_owned), Some(value));
-            }
-        }
-
-        #[test]
-        fn an_encoded_query_value_comes_back(value in any::<String>()) {
-            let mut out = String::new();
-            encode_query_value(&value, &mut out);
-            prop_assert_eq!(decode(&out).map(Cow::into_owned), Some(value));
         }
     }
 }

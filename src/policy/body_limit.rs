@@ -22,7 +22,8 @@ use crate::http::body::Body;
 pub struct Config {
     /// The most bytes. `0B` allows no body at all.
     pub max: ByteSize,
-    /// Whether it is enforced.
+    /// Whether it is enforced. In shadow only requests that announce their length are judged: to see that another one
+    /// is too long, it would have to be cut.
     #[serde(default)]
     pub mode: Mode,
 }

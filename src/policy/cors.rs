@@ -17,7 +17,7 @@ use crate::http::body::Body;
 ///
 /// A browser's preflight is answered before anything else is asked, for it carries no credentials. Every other answer
 /// gets its CORS headers, refusals included: otherwise the page would see a network error and not the 401. CORS headers
-/// of the upstream are replaced.
+/// of the upstream are replaced. A 404 or 405 of armiger itself has none, for it belongs to no route.
 ///
 /// ```yaml
 /// cors: {origins: ["https://shop.example.com"], credentials: true}
@@ -88,8 +88,14 @@ impl Config {
             }
         }
         for (place, method) in self.methods.iter().enumerate() {
+            let at = path.key("methods").index(place);
             if Method::from_bytes(method.as_bytes()).is_err() {
-                scope.issue(Issue::new(path.key("methods").index(place), format!("`{method}` is no method")));
+                scope.issue(Issue::new(at, format!("`{method}` is no method")));
+            } else if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+                scope.issue(
+                    Issue::new(at, format!("`{method}` is not in capitals, and browsers tell methods apart by case"))
+                        .hint(format!("write `{}`", method.to_ascii_uppercase())),
+                );
             }
         }
         for (key, names) in [("headers", &self.headers), ("expose", &self.expose)] {

@@ -77,7 +77,7 @@ impl Config {
         let path = scope.path();
         let request = self.request.compile(&path.key("request"), scope);
         let response = self.response.compile(&path.key("response"), scope);
-        if request.is_empty() && response.is_empty() {
+        if self.request.is_empty() && self.response.is_empty() {
             scope.issue(Issue::new(path, "changes nothing").hint(
                 "give `set`, `add`, `remove` or `rename` under `request` or `response`, or write `headers: off`",
             ));
@@ -94,6 +94,10 @@ impl Config {
 }
 
 impl Edits {
+    fn is_empty(&self) -> bool {
+        self.rename.is_empty() && self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
     fn compile(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Plan {
         let mut plan = Plan::default();
         for (from, to) in &self.rename {
@@ -106,8 +110,15 @@ impl Edits {
             plan.remove.extend(name(text, &path.key("remove").index(place), scope));
         }
         for (key, values, compiled) in [("set", &self.set, &mut plan.set), ("add", &self.add, &mut plan.add)] {
+            let mut names: BTreeMap<String, &String> = BTreeMap::new();
             for (text, template) in values {
                 let at = path.key(key).key(text);
+                if let Some(first) = names.insert(text.to_ascii_lowercase(), text) {
+                    scope.issue(
+                        Issue::new(at.clone(), format!("`{text}` and `{first}` are one header: case does not count"))
+                            .hint("keep one of them"),
+                    );
+                }
                 let Some(name) = name(text, &at, scope) else { continue };
                 compiled.extend(value(template, &at, scope).map(|value| (name, value)));
             }

@@ -4,13 +4,14 @@ use super::chain::Link;
 use super::{AnyPolicy, Chain, Stage};
 use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::template::Params;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Enforcement;
 
 /// The surroundings of a policy block while it is compiled.
 pub struct Scope<'a> {
     /// The names of the route's path parameters, in their order.
-    pub params: &'a [Box<str>],
+    pub params: &'a Params,
     route: &'a str,
     metrics: &'a Metrics,
     /// Where a block of this key stands in the file: on the route, or under `defaults`.
@@ -24,7 +25,7 @@ impl<'a> Scope<'a> {
     /// A scope for the policies of one route.
     pub fn new(
         route: &'a str,
-        params: &'a [Box<str>],
+        params: &'a Params,
         metrics: &'a Metrics,
         place: &'a dyn Fn(&str) -> KeyPath,
         issues: &'a mut Issues,

@@ -14,7 +14,7 @@ macro_rules! policies {
         #[schemars(rename = "Policies")]
         pub struct Blocks {
             $(
-                #[doc = concat!("See [", stringify!($Policy), "](#", stringify!($key), ").")]
+                #[doc = concat!("The policy `", stringify!($key), "`; it has a section of its own.")]
                 #[serde(skip_serializing_if = "crate::config::value::Setting::is_inherit")]
                 pub $key: crate::config::value::Setting<$key::Config>,
             )+

@@ -115,7 +115,15 @@ fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held
     {
         return Err(Reason::BodyTooLarge.into());
     }
-    normalise(exchange)
+    let held = normalise(exchange)?;
+    if inspected.seen.has(Seen::MAX_FORWARDS)
+        && *exchange.request.method() == Method::OPTIONS
+        && !headers::spend_max_forwards(exchange.request.headers_mut())
+    {
+        // Whom it reaches last is who answers (RFC 9110 §7.6.2): the question is about armiger, as `OPTIONS *` is.
+        exchange.normal_path = Some("*".to_owned());
+    }
+    Ok(held)
 }
 
 /// Who asks, under which id, as part of which trace. Comes first, so that refusals are logged under it too. `may_claim`

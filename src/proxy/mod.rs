@@ -72,6 +72,7 @@ pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<
     closing.record.complete = true;
     let mut response = exchange::refusal(Rejection::from(reason).detail(violation.detail()), Form::Json, id.as_str());
     response.headers_mut().insert(&name::X_REQUEST_ID, id.to_header_value());
+    closing.record.bytes_out = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
     closing.record.request_id = Some(id);
     response
 }

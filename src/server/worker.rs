@@ -176,6 +176,7 @@ async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<(Accepted,
     };
     if tokio::time::timeout(STOP_WAIT, ended).await.is_err() {
         tracing::warn!(connections = open.load(Ordering::Relaxed), "connections cut: they did not end in time");
+        log.cut();
     }
     log.flush();
 }

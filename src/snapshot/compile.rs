@@ -18,6 +18,7 @@ use crate::config::listener::{ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
 use crate::config::route::{self, PathAllow};
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::template::Params;
 use crate::http::forwarded::{self, Trust, Via};
 use crate::http::path::Held;
 use crate::policy::{Blocks, Chain, Scope};
@@ -40,6 +41,7 @@ pub fn compile(
 ) -> Option<Snapshot> {
     let root = KeyPath::root();
     let listeners = listeners(&document.listeners, &root.key("listeners"), issues);
+    admin(&document, &root, issues);
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), metrics, issues);
     let router = routes(&document, source, &upstreams, metrics, issues);
@@ -184,6 +186,22 @@ fn name(name: &str, what: &str, path: &KeyPath, seen: &mut HashMap<String, KeyPa
     }
 }
 
+/// The admin listener must not want a listener's address.
+fn admin(document: &Document, root: &KeyPath, issues: &mut Issues) {
+    let admin = document.admin.address;
+    for (place, listener) in document.listeners.iter().enumerate() {
+        let address = listener.address;
+        let is_same_ip = address.ip() == admin.ip() || address.ip().is_unspecified() || admin.ip().is_unspecified();
+        if address.port() == admin.port() && admin.port() != 0 && is_same_ip {
+            issues.push(
+                Issue::new(root.key("listeners").index(place).key("address"), format!("{address} is taken by `admin`"))
+                    .related(root.key("admin"), "admin listens here, on 127.0.0.1:9901 unless told otherwise")
+                    .hint("give one of them another port"),
+            );
+        }
+    }
+}
+
 fn access_log(document: &Document, path: &KeyPath, issues: &mut Issues) {
     let log = &document.access_log;
     if !(0.0..=1.0).contains(&log.sample) {
@@ -231,8 +249,9 @@ fn routes(
     for (place, config) in document.routes.iter().enumerate() {
         let path = KeyPath::root().key("routes").index(place);
         name(&config.name, "route", &path, &mut names, issues);
-        let matcher = matcher(&config.matches, source, &path.key("match"), issues);
-        let params: Vec<Box<str>> = matcher.as_ref().map_or_else(Vec::new, |matcher| matcher.path.names().to_vec());
+        let pattern = path_pattern(&config.matches, source, &path.key("match"), issues);
+        let params = pattern.as_ref().map_or_else(Params::unknown, |pattern| Params::known(pattern.names()));
+        let matcher = matcher(&config.matches, pattern, &path.key("match"), issues);
         let chain = chain(config, &document.defaults.policies, &params, &path, metrics, issues);
         let action = action(config, source, upstreams, &params, &path, issues);
         let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
@@ -281,7 +300,7 @@ fn allowed(list: &[PathAllow]) -> Held {
 fn chain(
     config: &route::Route<Blocks>,
     defaults: &Blocks,
-    params: &[Box<str>],
+    params: &Params,
     path: &KeyPath,
     metrics: &Metrics,
     issues: &mut Issues,
@@ -299,7 +318,7 @@ fn action(
     config: &route::Route<Blocks>,
     source: &Source,
     upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
-    params: &[Box<str>],
+    params: &Params,
     path: &KeyPath,
     issues: &mut Issues,
 ) -> Option<Action> {
@@ -359,7 +378,12 @@ fn action(
 
 // === matches ===
 
-fn matcher(config: &route::Match, source: &Source, path: &KeyPath, issues: &mut Issues) -> Option<Matcher> {
+fn matcher(
+    config: &route::Match,
+    pattern: Option<PathPattern>,
+    path: &KeyPath,
+    issues: &mut Issues,
+) -> Option<Matcher> {
     let before = issues.len();
     let hosts = config
         .hosts
@@ -367,7 +391,6 @@ fn matcher(config: &route::Match, source: &Source, path: &KeyPath, issues: &mut 
         .enumerate()
         .filter_map(|(place, text)| taken(HostPattern::parse(text), || path.key("hosts").index(place), issues));
     let hosts = hosts.collect();
-    let pattern = path_pattern(config, source, path, issues);
     let mut methods = Vec::with_capacity(config.methods.len());
     for (place, text) in config.methods.iter().enumerate() {
         let at = path.key("methods").index(place);
@@ -384,8 +407,15 @@ fn matcher(config: &route::Match, source: &Source, path: &KeyPath, issues: &mut 
         }
     }
     let mut headers = Vec::with_capacity(config.headers.len());
+    let mut names: HashMap<String, &String> = HashMap::new();
     for (text, is) in &config.headers {
         let at = path.key("headers").key(text);
+        if let Some(first) = names.insert(text.to_ascii_lowercase(), text) {
+            issues.push(
+                Issue::new(at.clone(), format!("`{text}` and `{first}` are one header: case does not count"))
+                    .hint("keep one of them"),
+            );
+        }
         match HeaderName::from_bytes(text.as_bytes()) {
             Ok(name) => headers.extend(value_match(name, is, &at, issues)),
             Err(_) => issues.push(Issue::new(at, format!("`{text}` is no header name"))),

@@ -299,11 +299,6 @@ impl PathPattern {
         &self.names
     }
 
-    /// Which of the values in [`Lookup::params`](super::router::Lookup::params) the parameter `name` is.
-    pub fn param_index(&self, name: &str) -> Option<usize> {
-        self.names.iter().position(|known| **known == *name)
-    }
-
     /// The pattern as it was written.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -941,8 +936,6 @@ mod tests {
         assert!(PathPattern::prefix("/a/{rest...}").unwrap_err().hint().contains("leave `{...}` out"));
         assert_eq!(PathPattern::prefix("/a/").unwrap().segments, PathPattern::prefix("/a").unwrap().segments);
         assert_eq!(PathPattern::prefix("/").unwrap().segments, []);
-        assert_eq!(PathPattern::prefix("/a/{x}").unwrap().param_index("x"), Some(0));
-        assert_eq!(PathPattern::prefix("/a/{x}").unwrap().param_index("y"), None);
     }
 
     #[test]

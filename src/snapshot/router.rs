@@ -174,55 +174,8 @@ pub type Ranges = SmallVec<[(u32, u32); 8]>;
 pub struct Lookup<'r, T> {
     /// What the rule gives.
     pub target: &'r T,
-    /// The position of the rule in the list given to [`Router::build`].
-    pub rule: usize,
     /// The values of its parameters, in the order of [`PathPattern::names`].
     pub params: Ranges,
-    /// The names of its parameters, in the same order.
-    pub names: &'r [Box<str>],
-    /// How many bytes of the path its segments matched: for the prefix `/api` and the path `/api/x` it is 4, and what
-    /// follows is `/x`. The whole path for a pattern without prefix or `{rest...}`.
-    pub prefix_len: u32,
-}
-
-impl<'r, T> Lookup<'r, T> {
-    /// The parameters, by name. `path` must be the one that was looked up.
-    pub fn params<'a>(&'a self, path: &'a str) -> Params<'a> {
-        Params { names: self.names, ranges: &self.params, path }
-    }
-}
-
-/// The parameters of a path. Their values are parts of the path, percent-encoded as it is.
-#[derive(Clone, Copy, Debug)]
-pub struct Params<'a> {
-    names: &'a [Box<str>],
-    ranges: &'a [(u32, u32)],
-    path: &'a str,
-}
-
-impl<'a> Params<'a> {
-    /// Puts together what a [`Lookup`] gave, where it was kept apart.
-    pub fn new(names: &'a [Box<str>], ranges: &'a [(u32, u32)], path: &'a str) -> Self {
-        Self { names, ranges, path }
-    }
-
-    /// The value of a parameter, by name. Where the pattern is known beforehand, ask it for
-    /// [`PathPattern::param_index`] once and use [`Params::at`].
-    pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.at(self.names.iter().position(|known| **known == *name)?)
-    }
-
-    /// The value of a parameter, by its index.
-    pub fn at(&self, index: usize) -> Option<&'a str> {
-        let &(start, end) = self.ranges.get(index)?;
-        self.path.get(start as usize..end as usize)
-    }
-
-    /// Names and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let this = *self;
-        this.names.iter().enumerate().filter_map(move |(index, name)| Some((&**name, this.at(index)?)))
-    }
 }
 
 /// No rule is for the request.
@@ -339,16 +292,6 @@ impl<T> Router<T> {
         if conflicts.is_empty() { Ok(router) } else { Err(conflicts) }
     }
 
-    /// How many rules there are.
-    pub fn len(&self) -> usize {
-        self.rules.len()
-    }
-
-    /// Whether there are no rules.
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
-    }
-
     /// Finds the rule for a request.
     ///
     /// # Errors
@@ -364,16 +307,7 @@ impl<T> Router<T> {
             rule.conditions_hold(query)
         });
         match found {
-            Some(Candidate { rule, prefix_len }) => {
-                let compiled = &self.rules[rule as usize];
-                Ok(Lookup {
-                    target: &compiled.target,
-                    rule: rule as usize,
-                    params: ranges,
-                    names: compiled.path.names(),
-                    prefix_len,
-                })
-            }
+            Some(rule) => Ok(Lookup { target: &self.rules[rule as usize].target, params: ranges }),
             None if method_was_wrong => Err(self.missed_by_method(query)),
             None => Err(Missed::NoRoute),
         }
@@ -401,7 +335,7 @@ impl<T> Router<T> {
         path: &str,
         ranges: &mut Ranges,
         accept: &mut impl FnMut(&Compiled<T>) -> bool,
-    ) -> Option<Candidate> {
+    ) -> Option<u32> {
         // `*` of `OPTIONS *` and the empty path of `CONNECT` are no paths.
         if !path.starts_with('/') || u32::try_from(path.len()).is_err() {
             return None;
@@ -427,13 +361,6 @@ impl<T> Router<T> {
     }
 }
 
-/// A rule that was taken.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    rule: u32,
-    prefix_len: u32,
-}
-
 /// The search of one path.
 struct Walk<'w, T, F> {
     rules: &'w [Compiled<T>],
@@ -445,7 +372,7 @@ struct Walk<'w, T, F> {
 }
 
 impl<'w, T, F: FnMut(&Compiled<T>) -> bool> Walk<'w, T, F> {
-    fn tree(&mut self, tree: &'w Tree) -> ControlFlow<Candidate> {
+    fn tree(&mut self, tree: &'w Tree) -> ControlFlow<u32> {
         self.nodes = &tree.nodes;
         self.node(ROOT, 0)?;
         for &rule in &tree.regexes {
@@ -457,15 +384,15 @@ impl<'w, T, F: FnMut(&Compiled<T>) -> bool> Walk<'w, T, F> {
     /// Searches from `node` on. `at` is where the path goes on: at a slash, or at its end.
     ///
     /// No deeper than patterns are, so at most [`SEGMENTS_MAX`](super::pattern::SEGMENTS_MAX) calls.
-    fn node(&mut self, node: u32, at: usize) -> ControlFlow<Candidate> {
+    fn node(&mut self, node: u32, at: usize) -> ControlFlow<u32> {
         let node = &self.nodes[node as usize];
         let len = self.path.len();
         if at == len {
             for &rule in &node.ends {
-                self.offer(rule, at)?;
+                self.offer(rule)?;
             }
             for tail in node.tails.iter().filter(|tail| tail.is_prefix) {
-                self.offer(tail.rule, at)?;
+                self.offer(tail.rule)?;
             }
             return ControlFlow::Continue(());
         }
@@ -483,36 +410,36 @@ impl<'w, T, F: FnMut(&Compiled<T>) -> bool> Walk<'w, T, F> {
         }
         for &tail in &node.tails {
             if tail.is_prefix {
-                self.offer(tail.rule, at)?;
+                self.offer(tail.rule)?;
             } else {
                 self.ranges.push(range(start, len));
-                self.offer(tail.rule, at)?;
+                self.offer(tail.rule)?;
                 self.ranges.pop();
             }
         }
         ControlFlow::Continue(())
     }
 
-    fn regex(&mut self, rule: u32) -> ControlFlow<Candidate> {
+    fn regex(&mut self, rule: u32) -> ControlFlow<u32> {
         let path = &self.rules[rule as usize].path;
         let End::Regex(regex) = &path.end else {
             return ControlFlow::Continue(());
         };
         if path.names().is_empty() {
             if regex.is_match(self.path) {
-                self.offer(rule, self.path.len())?;
+                self.offer(rule)?;
             }
         } else if let Some(ranges) = captures(regex, self.path) {
             *self.ranges = ranges;
-            self.offer(rule, self.path.len())?;
+            self.offer(rule)?;
             self.ranges.clear();
         }
         ControlFlow::Continue(())
     }
 
-    fn offer(&mut self, rule: u32, prefix_len: usize) -> ControlFlow<Candidate> {
+    fn offer(&mut self, rule: u32) -> ControlFlow<u32> {
         if (self.accept)(&self.rules[rule as usize]) {
-            return ControlFlow::Break(Candidate { rule, prefix_len: offset(prefix_len) });
+            return ControlFlow::Break(rule);
         }
         ControlFlow::Continue(())
     }
@@ -529,11 +456,8 @@ fn captures(regex: &Regex, path: &str) -> Option<Ranges> {
     )
 }
 
-fn offset(at: usize) -> u32 {
-    u32::try_from(at).expect("a path of 4 GiB was turned away before the walk")
-}
-
 fn range(start: usize, end: usize) -> (u32, u32) {
+    let offset = |at| u32::try_from(at).expect("a path of 4 GiB was turned away before the walk");
     (offset(start), offset(end))
 }
 
@@ -892,6 +816,11 @@ mod tests {
             let Self { host, path, method, headers, query } = self;
             Query { host, path, method, headers, query: query.as_deref() }
         }
+    }
+
+    /// The values of the parameters in `path`.
+    fn values<'p>(lookup: &Lookup<'_, usize>, path: &'p str) -> Vec<&'p str> {
+        lookup.params.iter().map(|&(start, end)| &path[start as usize..end as usize]).collect()
     }
 
     /// `POST a.com /path?query h:name=value c:name=value`; `GET` if no method is given.
@@ -1434,31 +1363,25 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_found_by_name_and_by_index_and_keep_their_encoding() {
+    fn parameters_stand_in_the_order_of_their_names_and_keep_their_encoding() {
         let router =
             build(&["/t/{tenant}/f/{rest...}", "/t/{x}/y", "^/p/{id}", "~/v(?<major>[0-9]+)(?<minor>\\.[0-9]+)?/(.*)"])
                 .unwrap();
         let params = |text: &str| {
             let request = request(text);
             let lookup = router.find(&request.query()).unwrap();
-            let params = lookup.params(&request.path);
-            for (index, (name, value)) in params.iter().enumerate() {
-                assert_eq!(params.get(name), Some(value));
-                assert_eq!(params.at(index), Some(value));
-                assert_eq!(router.rules[lookup.rule].path.param_index(name), Some(index));
-            }
-            assert_eq!(params.get("none"), None);
-            assert_eq!(params.at(9), None);
-            let list: Vec<_> = params.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            format!("{} {}", list.join(","), &request.path[lookup.prefix_len as usize..])
+            let names = router.rules[*lookup.target].path.names().iter();
+            let list: Vec<_> =
+                names.zip(values(&lookup, &request.path)).map(|(name, value)| format!("{name}={value}")).collect();
+            list.join(",")
         };
-        assert_eq!(params("/t/a%2Fb/f/c/d"), "tenant=a%2Fb,rest=c/d /c/d");
-        assert_eq!(params("/t/a/f/"), "tenant=a,rest= /");
-        assert_eq!(params("/t/a/y"), "x=a ");
-        assert_eq!(params("/p/1"), "id=1 ");
-        assert_eq!(params("/p/1/2/3"), "id=1 /2/3");
-        assert_eq!(params("/v1.2/x"), "major=1,minor=.2 ");
-        assert_eq!(params("/v1/x"), "major=1,minor= ");
+        assert_eq!(params("/t/a%2Fb/f/c/d"), "tenant=a%2Fb,rest=c/d");
+        assert_eq!(params("/t/a/f/"), "tenant=a,rest=");
+        assert_eq!(params("/t/a/y"), "x=a");
+        assert_eq!(params("/p/1"), "id=1");
+        assert_eq!(params("/p/1/2/3"), "id=1");
+        assert_eq!(params("/v1.2/x"), "major=1,minor=.2");
+        assert_eq!(params("/v1/x"), "major=1,minor=");
     }
 
     #[test]
@@ -1466,14 +1389,14 @@ mod tests {
         let router = build(&["h.com ~/(?<g>.*) h:no", "/{a}/{b}/c", "/{x}/{rest...} h:no", "/{y...}"]).unwrap();
         let request = request("h.com /1/2/d");
         let lookup = router.find(&request.query()).unwrap();
-        assert_eq!(lookup.params(&request.path).iter().collect::<Vec<_>>(), [("y", "1/2/d")]);
+        assert_eq!((*lookup.target, values(&lookup, &request.path)), (3, vec!["1/2/d"]));
     }
 
     #[test]
     fn a_thousand_literals_of_one_node_are_all_found() {
         let rules: Vec<_> = (0..1000).map(|number| format!("/a/r{number}/{{id}}")).collect();
         let router = build(&rules.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
-        assert_eq!(router.len(), 1000);
+        assert_eq!(router.rules.len(), 1000);
         for number in 0..1000 {
             assert_eq!(winner(&router, &format!("/a/r{number}/7")), number.to_string());
         }
@@ -1761,7 +1684,7 @@ mod tests {
                 let request = request(&words.join(" "));
                 let outcome: Outcome = match router.find(&request.query()) {
                     Ok(lookup) => {
-                        let params = lookup.params(path).iter().map(|(_, value)| value.to_owned()).collect();
+                        let params = values(&lookup, path).into_iter().map(str::to_owned).collect();
                         (Some((*lookup.target, params)), vec![])
                     }
                     Err(Missed::NoRoute) => (None, vec![]),

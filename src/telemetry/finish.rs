@@ -34,6 +34,7 @@ pub struct Logger {
     #[expect(clippy::vec_box, reason = "facts that move are copied, and they are large")]
     spare: RefCell<Vec<Box<Facts>>>,
     is_waiting: Cell<bool>,
+    is_cutting: Cell<bool>,
     written: Notify,
 }
 
@@ -62,6 +63,7 @@ impl Logger {
             metrics: metrics.clone(),
             spare: RefCell::default(),
             is_waiting: Cell::new(false),
+            is_cutting: Cell::new(false),
             written: Notify::new(),
         }
     }
@@ -91,6 +93,11 @@ impl Logger {
     /// Waits until a line waits for its flush.
     pub async fn written(&self) {
         self.written.notified().await;
+    }
+
+    /// What ends from now on without being complete was cut by armiger, which has stopped waiting.
+    pub fn cut(&self) {
+        self.is_cutting.set(true);
     }
 
     /// Hands what was written to the writer's thread.
@@ -209,7 +216,7 @@ impl Drop for Closing {
             record.bytes_in = inbound.bytes.get();
         }
         if !record.complete && record.cut_by.is_none() {
-            record.cut_by = Some(CutBy::Client);
+            record.cut_by = Some(if self.logger.is_cutting.get() { CutBy::Deadline } else { CutBy::Client });
             if status.is_none() {
                 record.reason = Some("client-closed");
             }

@@ -126,7 +126,18 @@ impl<K: Kind> Family<K> {
 
     /// Takes every series whose first label values are `prefix` out of the exposition.
     fn remove(&self, prefix: &[&str]) {
-        lock(&self.0.series).retain(|key, _| !prefix.iter().zip(key).all(|(want, have)| *want == have));
+        let from: Vec<String> = prefix.iter().map(|value| (*value).to_owned()).collect();
+        let mut series = lock(&self.0.series);
+        // Keys are in order, so these stand together: a walk over all of them would make dropping a snapshot quadratic.
+        let gone: Vec<Vec<String>> = series
+            .range(from.clone()..)
+            .map(|(key, _)| key)
+            .take_while(|key| key.starts_with(&from))
+            .cloned()
+            .collect();
+        for key in &gone {
+            series.remove(key);
+        }
     }
 }
 
@@ -201,7 +212,6 @@ struct Families {
     upstream_queue_timeouts: Family<IntCounter>,
     listener_connections: Family<IntGauge>,
     listener_accepted: Family<IntCounter>,
-    listener_refused: Family<IntCounter>,
     worker_connections: Family<IntGauge>,
     worker_accepted: Family<IntCounter>,
 }
@@ -317,12 +327,6 @@ impl Families {
                 "armiger_listener_connections_accepted_total",
                 &["listener"],
                 "Client connections accepted, in connections.",
-            ),
-            listener_refused: Family::register(
-                registry,
-                "armiger_listener_connections_refused_total",
-                &["listener"],
-                "Client connections closed at once because a bound was reached, in connections.",
             ),
             worker_connections: Family::register(
                 registry,
@@ -543,10 +547,9 @@ impl Metrics {
         ListenerMetrics(self.0.listeners.get(&[name], || ListenerSeries {
             name: name.to_owned(),
             connections_family: families.listener_connections.clone(),
-            counters: [families.listener_accepted.clone(), families.listener_refused.clone()],
+            accepted_family: families.listener_accepted.clone(),
             connections: families.listener_connections.series(&[name]),
             accepted: families.listener_accepted.series(&[name]),
-            refused: families.listener_refused.series(&[name]),
         }))
     }
 
@@ -889,17 +892,16 @@ pub struct ListenerMetrics(Arc<Held<ListenerSeries>>);
 struct ListenerSeries {
     name: String,
     connections_family: Family<IntGauge>,
-    counters: [Family<IntCounter>; 2],
+    accepted_family: Family<IntCounter>,
     connections: IntGauge,
     accepted: IntCounter,
-    refused: IntCounter,
 }
 
 impl Series for ListenerSeries {
     fn leave(&self) {
         let name = [self.name.as_str()];
         self.connections_family.remove(&name);
-        self.counters.iter().for_each(|family| family.remove(&name));
+        self.accepted_family.remove(&name);
     }
 }
 
@@ -914,11 +916,6 @@ impl ListenerMetrics {
     pub fn accepted(&self) -> InFlight {
         self.0.series.accepted.inc();
         InFlight::new(&self.0.series.connections)
-    }
-
-    /// Counts a connection closed at once because a bound was reached.
-    pub fn refused(&self) {
-        self.0.series.refused.inc();
     }
 
     /// Connections open now.
@@ -1248,11 +1245,9 @@ mod tests {
         let (listener, worker) = (metrics.listener("http"), metrics.worker(1));
         let open = (listener.accepted(), worker.accepted());
         drop(listener.accepted());
-        listener.refused();
         assert_eq!((listener.connections(), worker.connections()), (1, 1));
         check(&metrics, r#"armiger_listener_connections{listener="http"}"#, "1");
         check(&metrics, r#"armiger_listener_connections_accepted_total{listener="http"}"#, "2");
-        check(&metrics, r#"armiger_listener_connections_refused_total{listener="http"}"#, "1");
         check(&metrics, r#"armiger_worker_connections{worker="1"}"#, "1");
         check(&metrics, r#"armiger_worker_connections_accepted_total{worker="1"}"#, "1");
         drop((open, listener));
@@ -1291,13 +1286,12 @@ mod tests {
     fn every_family_says_its_unit_and_meaning() {
         let metrics = Metrics::new();
         let (route, upstream) = (metrics.route("r"), metrics.upstream("u"));
-        let (listener, policy) = (metrics.listener("l"), metrics.policy("r", "p", Enforcement::Enforce));
+        let (_listener, policy) = (metrics.listener("l"), metrics.policy("r", "p", Enforcement::Enforce));
         finish(&route, "GET", Some(200));
         route.rejected("x");
         policy.count(VerdictWord::Pass);
         upstream.attempted("ok");
         upstream.retried(RetryClass::Unsent);
-        listener.refused();
         metrics.limit_hit("x");
         metrics.worker(0);
         metrics.reload_refused();

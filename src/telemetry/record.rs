@@ -31,8 +31,6 @@ pub enum Enforcement {
     Enforce,
     /// The policy is asked and its word is written down, never acted on.
     Shadow,
-    /// The policy is not asked.
-    Off,
 }
 
 impl Enforcement {
@@ -41,7 +39,6 @@ impl Enforcement {
         match self {
             Self::Enforce => "enforce",
             Self::Shadow => "shadow",
-            Self::Off => "off",
         }
     }
 }

@@ -6,13 +6,9 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
-/// `traceparent`: version, trace id, parent span id, flags.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// `tracestate`: what tracing systems add to the context, passed on unread.
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use crate::http::headers::name::{TRACEPARENT, TRACESTATE};
 
 /// The longest `tracestate` passed on, in bytes over all its lines (§3.3.1.5 asks for at least 512).
 pub const TRACESTATE_LENGTH_MAX: usize = 512;
@@ -60,7 +56,7 @@ impl TraceContext {
     ///
     /// A trace that starts anew drops the caller's `tracestate`, for it belongs to another trace (§4.3).
     pub fn continue_or_start(headers: &HeaderMap) -> Self {
-        let mut parents = headers.get_all(TRACEPARENT).iter();
+        let mut parents = headers.get_all(&TRACEPARENT).iter();
         match (parents.next(), parents.next()) {
             (Some(parent), None) => match Self::parse(parent.as_bytes()) {
                 Some(context) => Self { keep_tracestate: may_pass_tracestate(headers), ..context },
@@ -95,11 +91,6 @@ impl TraceContext {
         Some(Self { trace_id, span_id, sampled, continued: true, keep_tracestate: true })
     }
 
-    /// The same trace with a new span of ours, for a party that records its span.
-    pub fn child(&self) -> Self {
-        Self { span_id: random_span_id(), ..*self }
-    }
-
     /// The context as a version 00 `traceparent`. Unknown flags are zero (§3.2.2.5).
     pub fn traceparent(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.text()).expect("hex digits and dashes are visible ASCII")
@@ -118,13 +109,13 @@ impl TraceContext {
     ///
     /// A `traceparent` that says the same already is left alone, which is the rule when armiger records no spans.
     pub fn write_to(&self, headers: &mut HeaderMap) {
-        let mut parents = headers.get_all(TRACEPARENT).iter();
+        let mut parents = headers.get_all(&TRACEPARENT).iter();
         let is_same = matches!((parents.next(), parents.next()), (Some(one), None) if one.as_bytes() == self.text());
         if !is_same {
-            headers.insert(TRACEPARENT, self.traceparent());
+            headers.insert(&TRACEPARENT, self.traceparent());
         }
         if !self.keep_tracestate {
-            headers.remove(TRACESTATE);
+            headers.remove(&TRACESTATE);
         }
     }
 }
@@ -132,7 +123,7 @@ impl TraceContext {
 /// Checks the bounds of the caller's `tracestate`, all of its lines together.
 fn may_pass_tracestate(headers: &HeaderMap) -> bool {
     let (mut length, mut members, mut lines) = (0, 0, 0);
-    for line in headers.get_all(TRACESTATE) {
+    for line in headers.get_all(&TRACESTATE) {
         let bytes = line.as_bytes();
         length += bytes.len();
         lines += 1;
@@ -232,11 +223,6 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// Whether a caller's request id is safe to take over; see [`RequestId::accept_inbound`].
-pub fn accept_inbound(value: &HeaderValue) -> bool {
-    RequestId::accept_inbound(value)
-}
-
 /// Writes `bytes` as lower-case hex; `text` is twice as long.
 pub(crate) fn write_hex(text: &mut [u8], bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -274,10 +260,10 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    fn headers(lines: &[(HeaderName, &str)]) -> HeaderMap {
+    fn headers(lines: &[(&http::HeaderName, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(name, HeaderValue::from_str(value).unwrap());
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
         headers
     }
@@ -324,27 +310,27 @@ mod tests {
     fn a_broken_or_doubled_parent_starts_a_new_trace_without_the_old_state() {
         for lines in [
             vec![],
-            vec![(TRACEPARENT, "nonsense"), (TRACESTATE, "a=1")],
-            vec![(TRACEPARENT, PARENT), (TRACEPARENT, PARENT), (TRACESTATE, "a=1")],
-            vec![(TRACESTATE, "a=1")],
+            vec![(&TRACEPARENT, "nonsense"), (&TRACESTATE, "a=1")],
+            vec![(&TRACEPARENT, PARENT), (&TRACEPARENT, PARENT), (&TRACESTATE, "a=1")],
+            vec![(&TRACESTATE, "a=1")],
         ] {
             let mut headers = headers(&lines);
             let context = TraceContext::continue_or_start(&headers);
             assert!(!context.continued && !context.keep_tracestate, "{lines:?}");
             assert_ne!(context.traceparent(), PARENT);
             context.write_to(&mut headers);
-            assert_eq!(headers.get_all(TRACEPARENT).iter().collect::<Vec<_>>(), [&context.traceparent()]);
-            assert!(!headers.contains_key(TRACESTATE));
+            assert_eq!(headers.get_all(&TRACEPARENT).iter().collect::<Vec<_>>(), [&context.traceparent()]);
+            assert!(!headers.contains_key(&TRACESTATE));
             assert!(TraceContext::parse(context.traceparent().as_bytes()).is_some());
         }
     }
 
     #[test]
     fn a_higher_version_is_passed_on_as_version_00() {
-        let mut headers = headers(&[(TRACEPARENT, &PARENT.replacen("00", "cc", 1)), (TRACESTATE, "a=1")]);
+        let mut headers = headers(&[(&TRACEPARENT, &PARENT.replacen("00", "cc", 1)), (&TRACESTATE, "a=1")]);
         TraceContext::continue_or_start(&headers).write_to(&mut headers);
-        assert_eq!(headers[TRACEPARENT], PARENT);
-        assert_eq!(headers[TRACESTATE], "a=1");
+        assert_eq!(headers[&TRACEPARENT], PARENT);
+        assert_eq!(headers[&TRACESTATE], "a=1");
     }
 
     #[test]
@@ -360,24 +346,16 @@ mod tests {
             (vec![format!("a={}", "x".repeat(511))], false),
             (vec![format!("a={}", "x".repeat(254)), format!("b={}", "x".repeat(254))], false),
         ] {
-            let mut headers = headers(&[(TRACEPARENT, PARENT)]);
+            let mut headers = headers(&[(&TRACEPARENT, PARENT)]);
             for line in &lines {
-                headers.append(TRACESTATE, HeaderValue::from_str(line).unwrap());
+                headers.append(&TRACESTATE, HeaderValue::from_str(line).unwrap());
             }
             let context = TraceContext::continue_or_start(&headers);
             assert!(context.continued);
             context.write_to(&mut headers);
-            assert_eq!(headers.contains_key(TRACESTATE), passes, "{lines:?}");
-            assert_eq!(headers[TRACEPARENT], PARENT, "the trace goes on whatever the state");
+            assert_eq!(headers.contains_key(&TRACESTATE), passes, "{lines:?}");
+            assert_eq!(headers[&TRACEPARENT], PARENT, "the trace goes on whatever the state");
         }
-    }
-
-    #[test]
-    fn a_child_keeps_the_trace_and_changes_the_span() {
-        let parent = TraceContext::parse(PARENT.as_bytes()).unwrap();
-        let child = parent.child();
-        assert_eq!((child.trace_id, child.sampled), (parent.trace_id, true));
-        assert_ne!(child.span_id, parent.span_id);
     }
 
     #[test]
@@ -414,9 +392,9 @@ mod tests {
             ("slash/", false),
         ] {
             let header = HeaderValue::from_str(value).unwrap();
-            assert_eq!(accept_inbound(&header), accepted, "{value:?}");
+            assert_eq!(RequestId::accept_inbound(&header), accepted, "{value:?}");
             assert_eq!(RequestId::from_inbound(&header).map(|id| id.to_string()), accepted.then(|| value.to_owned()));
         }
-        assert!(!accept_inbound(&HeaderValue::from_bytes(b"\xff").unwrap()));
+        assert!(!RequestId::accept_inbound(&HeaderValue::from_bytes(b"\xff").unwrap()));
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
@@ -23,11 +23,10 @@ use super::pool::{Checkout, Line, Pools};
 use super::{Call, HostRule, Permit, Upstream};
 use crate::config::upstream::Protocol;
 use crate::http::body::{Body, Inbound, Lease, Replay, Reply};
+use crate::http::headers::name;
 use crate::telemetry::metrics::{RetryClass, UpstreamMetrics};
 use crate::telemetry::record::AttemptRow;
 use crate::timer::Timer;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How often a request is sent again because nothing of it was processed. Bounds an HTTP/2 upstream that refuses every
 /// stream.
@@ -328,7 +327,7 @@ fn inbound_of(body: &Body) -> Option<Rc<Inbound>> {
 
 /// Whether doing it twice is as good as once (RFC 9110 §9.2.2), by its method or by the client's word.
 fn is_idempotent(request: &Request<Body>) -> bool {
-    request.method().is_idempotent() || request.headers().contains_key(IDEMPOTENCY_KEY)
+    request.method().is_idempotent() || request.headers().contains_key(&name::IDEMPOTENCY_KEY)
 }
 
 /// Gives the request the framing that its body has, whatever its headers say.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -16,6 +16,7 @@ use super::link::{Link, Wire};
 use super::plan::Plan;
 use super::pool::{Bench, Room};
 use crate::http::body::{Body, Lease};
+use crate::http::headers::name;
 use crate::telemetry::metrics::InFlight;
 
 /// hyper parses this many header fields without an allocation; any other bound costs one per answer.
@@ -23,8 +24,6 @@ const HEADERS_INLINE: usize = 100;
 
 /// What hyper reads and writes at most at once.
 const BUFFER_MAX: usize = 256 * 1024;
-
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// An HTTP/1.1 connection.
 ///
@@ -92,7 +91,8 @@ impl Connection {
         if version != http::Version::HTTP_11 {
             self.is_spent.set(true);
         }
-        if is_first && let Some(announced) = headers.get(KEEP_ALIVE).and_then(|value| announced_idle(value.as_bytes()))
+        if is_first
+            && let Some(announced) = headers.get(&name::KEEP_ALIVE).and_then(|value| announced_idle(value.as_bytes()))
         {
             self.idle_max.set(self.idle_max.get().min(announced));
         }
