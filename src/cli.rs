@@ -189,11 +189,11 @@ fn check(config: &Path, format: ReportFormat) -> anyhow::Result<ExitCode> {
                 print("[]\n")?;
             } else {
                 eprintln!(
-                    "armiger: {} is good: {} listeners, {} upstreams, {} routes",
+                    "armiger: {} is good: {}, {}, {}",
                     config.display(),
-                    snapshot.listeners.len(),
-                    snapshot.upstreams,
-                    snapshot.document.routes.len()
+                    counted(snapshot.listeners.len(), "listener"),
+                    counted(snapshot.upstreams, "upstream"),
+                    counted(snapshot.document.routes.len(), "route")
                 );
             }
             Ok(ExitCode::SUCCESS)
@@ -203,6 +203,10 @@ fn check(config: &Path, format: ReportFormat) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn rendered(report: &Report, format: ReportFormat) -> String {

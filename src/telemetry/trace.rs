@@ -27,7 +27,7 @@ pub struct TraceContext {
     /// Identifies the whole trace; never all zero.
     pub trace_id: [u8; 16],
     /// The span that the next party has for its parent; never all zero. After `continue_or_start` this is the
-    /// caller's span, or a new one if the trace starts here. [`child`](Self::child) makes it our own.
+    /// caller's span, or a new one if the trace starts here.
     pub span_id: [u8; 8],
     /// The caller may have recorded the trace. False if the trace starts here: set it when it is known to be recorded.
     ///
