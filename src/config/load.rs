@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Document;
-use super::issue::{Issue, Issues, KeyPath, Report, Source, quote};
+use super::issue::{Issue, Issues, KeyPath, Mask, Report, Source, quote};
 pub use super::yaml::expand::Environment;
 use super::yaml::{decode, expand, tree};
 
@@ -130,8 +130,9 @@ where
         issues.push(issue);
     }
     let mut concealed = Vec::new();
-    let document = decode::decode(&tree, &mut issues, &mut lost, &mut concealed);
-    let source = source.decoded(tree, lost).conceal(&concealed);
+    let document = decode::decode(text, &tree, &mut issues, &mut lost, &mut concealed);
+    let mask = Mask::new(expanded.outside.iter().chain(&expanded.values));
+    let source = source.decoded(tree, lost).conceal(&concealed).masked(mask);
     Partial { document, source, issues, files: expanded.files, outside: expanded.outside }
 }
 
@@ -300,7 +301,20 @@ routes:
             ("roles: {any: [[a]]}", "10:21 expected a text, found a list | write `a` alone, without `-` or `[ ]`"),
             (
                 "roles: [admin]",
-                "10:14 expected a mapping, found a list | remove the `-`; the keys here are `any` and `by_status`",
+                "10:14 expected a mapping, found a list | remove the `[ ]`; the keys here are `any` and `by_status`",
+            ),
+            (
+                "roles: [ admin ]",
+                "10:14 expected a mapping, found a list | remove the `[ ]`; the keys here are `any` and `by_status`",
+            ),
+            (
+                "roles:\n- admin",
+                "10:7 expected a mapping, found a list | remove the `-`; the keys here are `any` and `by_status`",
+            ),
+            ("roles: {by_status: [a]}", "10:26 expected a mapping, found a list | write `name: …` instead of `[ ]`"),
+            (
+                "rate_limit: 5",
+                "10:19 expected a list, found `5` | begin each entry with `- `; the keys here are `burst`, `share`, `strict`, `mode` and `every`",
             ),
             ("roles: on", "10:14 expected settings or `off`, found `on` | write its settings; `{}` takes all defaults"),
             (
@@ -444,7 +458,15 @@ routes:
     fn what_yaml_refuses_is_told_in_plain_words() {
         for (text, expected) in [
             ("a: b: c\n", "1:5 a second `: ` in one line, or a key that is indented too deep"),
-            ("a:\n\tb: 1\n", "2:2 a tab where YAML allows spaces only"),
+            ("a:\n\tb: 1\n", "2:1 a tab where YAML allows spaces only"),
+            ("a:\n  - name: http\n\taddress: x\n", "3:1 a tab where YAML allows spaces only"),
+            ("a:\n  b: 1\n\n  \tc: 1\n", "4:3 a tab where YAML allows spaces only"),
+            ("a:\n  b: 1\n\tc: 1\n", "3:1 a tab where YAML allows spaces only"),
+            ("a:\n  - b\n\t- c\n", "3:1 a tab where YAML allows spaces only"),
+            ("- a\n-\tb: 1\n\tc: 2\n", "3:1 a tab where YAML allows spaces only"),
+            ("a: [1,\n\t2\nb: 3\n", "3:2 a `:` here fits nothing before it"),
+            ("a: \"b\0c\"\n", "1:6 a NUL character stands here"),
+            ("a: b\u{1}c\n", "1:5 the control character `\\u{1}` stands here"),
             ("a: {x: [1}\n", "1:8 this `[` is closed by `}`"),
             ("a: [1, 2\nb: 3\n", "2:2 a `:` here fits nothing before it"),
             ("a: [1, 2", "1:4 this `[` is never closed"),
@@ -645,6 +667,69 @@ routes:
     }
 
     #[test]
+    fn a_value_from_outside_never_shows_in_what_is_found_later() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("key"), "line one of it\nline two of it\n").unwrap();
+        let long = "x1".repeat(100);
+        let environment =
+            Environment::fixed([("S3CR", "hunter2secret"), ("LONG", &long), ("N", "42"), ("ODD", "a\tfishy")])
+                .directory(directory.path());
+        let text = "\
+listeners: [{name: http, address: 127.0.0.1:8080}]
+upstreams:
+  app: {endpoints: [\"${env:S3CR}\", \"http://${env:S3CR}/\", \"${env:LONG}\", \"${env:N}\", \"${env:ODD}\", \"${file:key}\", \"${env:NO:-fallback}\"]}
+routes: []
+";
+        let Partial { document, source, mut issues, .. } = decode_partial::<Blocks>("c.yaml", text, &environment);
+        let endpoints = document.unwrap().upstreams["app"].endpoints.clone();
+        let path = KeyPath::root().key("upstreams").key("app").key("endpoints");
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            issues.push(
+                Issue::new(path.index(index), format!("{} is no endpoint", quote(endpoint)))
+                    .hint(format!(
+                        "write `http://{endpoint}`; not {}",
+                        quote(&format!("a {}", endpoint.to_uppercase()))
+                    ))
+                    .related(KeyPath::root().key("routes"), format!("{endpoint} is here")),
+            );
+            issues.push(unknown_name(path.index(index).key(endpoint), "upstream", endpoint, ["some"]));
+            issues.push(unknown_name(path.index(index), "name", "near", [endpoint.as_str()]));
+        }
+        let report = source.report(issues);
+        assert_eq!(report.len(), 3 * endpoints.len());
+        for form in [report.text(false), report.text(true), report.json().to_string(), report.github()] {
+            for secret in ["hunter2", "HUNTER2", "x1x1", "X1X1", "`42`", "fishy", "line one", "line two"] {
+                assert!(!form.contains(secret), "{secret} in {form}");
+            }
+            assert!(form.contains("`${env:S3CR}` is no endpoint"), "{form}");
+            assert!(form.contains("`http://${env:S3CR}/` is no endpoint"), "{form}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_match_beside_it_is_told_where_to_go() {
+        let route = "  - name: all\n    path: /x\n    methods: [GET]\n    headers: {}\n    respond: {}\n";
+        let text = format!("listeners: [{{name: http, address: 127.0.0.1:8080}}]\nroutes:\n{route}");
+        assert_eq!(
+            issues(&text),
+            [
+                "4:5 unknown key `path` | `path` goes under `match`",
+                "5:5 unknown key `methods` | `methods` goes under `match`",
+                "6:5 unknown key `headers` | `headers` goes under `match`",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_text_in_the_place_of_a_list_of_mappings_is_told_what_an_entry_has() {
+        assert_eq!(
+            issues("listeners: http\nroutes: []\n"),
+            ["1:12 expected a list, found `http` | begin each entry with `- `; the keys here are `name`, `address`, \
+                 `trusted_proxies`, `client_address`, `limits`, `timeouts` and `via`"]
+        );
+    }
+
+    #[test]
     fn a_secret_in_plain_text_is_refused_and_not_shown() {
         for (token, shown) in [
             ("{secret: hunter2hunter2}", "token: {secret: **************}"),
@@ -762,7 +847,10 @@ routes: []
             let partial = read(&text);
             let report = partial.source.report(partial.issues);
             assert!(report.len() >= 100);
-            assert!(report.text(false).len() < 100_000);
+            let shown = report.text(false);
+            assert!(shown.len() < 100_000);
+            let last = shown.lines().last().unwrap();
+            assert!(last.contains(&format!("`--format json` shows all {}", report.len())), "{last}");
         }
     }
 

@@ -171,7 +171,7 @@ Any single value may come from outside the file:
 | `$${env:NAME}` | the text `${env:NAME}` |
 
 Within `{ }` and `[ ]` these need quotes. A value from outside cannot change the structure of the file, and never
-shows in a message. What has no prefix, such as `${claims.sub}`, is filled in per request by the policies that know it.
+shows in a message. What has no prefix, such as `${path.id}`, is filled in per request by the policies that know it.
 
 YAML anchors, aliases and merge keys (`<<`) work. Keys at the top that begin with `x-` are ignored: a place for
 anchors. Unknown keys, repeated keys and unknown names are errors.
@@ -326,7 +326,12 @@ impl Page<'_> {
             "string" => "[text](#form-text)".into(),
             "boolean" => "[`true` or `false`](#form-boolean)".into(),
             "integer" => {
+                // What fits in the type is no bound that anyone chose; the description has the one that counts.
+                let is_own = |most: &Value| {
+                    [u64::from(u8::MAX), u64::from(u16::MAX), u64::from(u32::MAX)].contains(&most.as_u64().unwrap_or(0))
+                };
                 let range = match (found.get("minimum"), found.get("maximum")) {
+                    (Some(least), Some(most)) if least == &json!(0) && is_own(most) => String::new(),
                     (Some(least), Some(most)) => format!(" from {least} to {most}"),
                     (Some(least), None) if least != &json!(0) => format!(", at least {least}"),
                     _ => String::new(),
@@ -541,6 +546,24 @@ mod tests {
             assert!(page.contains(&format!("<a id=\"{target}\">")), "{target} is missing");
         }
         assert_eq!(page, markdown(&schema), "the same each time");
+    }
+
+    #[test]
+    fn the_bounds_of_a_type_are_no_bounds_of_a_key() {
+        let page = markdown(&schema::<Blocks>());
+        assert!(page.contains("- **`headers_max`**: whole [number](#form-number), default `100`"), "{page}");
+        for most in ["255", "65535", "4294967295"] {
+            assert!(!page.contains(&format!("from 0 to {most}")), "{most}");
+        }
+    }
+
+    #[test]
+    fn keys_that_are_looked_for_a_level_too_high_are_those_of_the_type() {
+        let schema = schema::<Blocks>();
+        let found: BTreeSet<&str> =
+            schema["$defs"]["Match"]["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+        let (_, told) = crate::config::yaml::decode::INSIDE[0];
+        assert_eq!(found, told.iter().copied().collect());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What is wrong with a document: [`Issue`], told all at once, each at its place and with a remedy.
 
+mod mask;
 mod report;
 mod source;
 
 use std::fmt;
 use std::ops::Range;
 
+pub(super) use mask::Mask;
 pub use report::{Mark, Report};
 pub use source::Source;
 

@@ -124,11 +124,13 @@ impl Report {
         let _ = match self.issues.len() {
             1 => writeln!(out, "1 issue"),
             all if all > shown || self.cut => {
-                writeln!(
-                    out,
-                    "{all}{} issues, of which the first {shown} are shown",
-                    if self.cut { " or more" } else { "" }
-                )
+                let more = if self.cut { " or more" } else { "" };
+                let _ = write!(out, "{all}{more} issues");
+                // All that are kept, when there are more than that.
+                match all > shown {
+                    true => writeln!(out, ", of which the first {shown} are shown; `--format json` shows all {all}"),
+                    false => writeln!(out),
+                }
             }
             all => writeln!(out, "{all} issues"),
         };

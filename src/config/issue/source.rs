@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::yaml::tree::{Content, Node, NodeId, Style, Tree, first_line_end};
+use super::mask::Mask;
 use super::report::Located;
 use super::{At, Issue, Issues, KeyPath, Report, Segment, is_simple, quoted};
 
@@ -19,6 +20,8 @@ pub struct Source {
     tree: Option<Arc<Tree>>,
     /// Keys and values that could not be decoded.
     lost: HashSet<NodeId>,
+    /// What came from outside and is not shown.
+    mask: Arc<Mask>,
 }
 
 /// Where a path leads.
@@ -38,12 +41,18 @@ struct Place<'s> {
 
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Self {
-        Self { name: name.into(), text: text.into(), tree: None, lost: HashSet::new() }
+        Self { name: name.into(), text: text.into(), tree: None, lost: HashSet::new(), mask: Arc::default() }
     }
 
     pub(crate) fn decoded(mut self, tree: Tree, lost: HashSet<NodeId>) -> Self {
         self.tree = Some(Arc::new(tree));
         self.lost = lost;
+        self
+    }
+
+    /// Keeps values from outside out of every issue.
+    pub(crate) fn masked(mut self, mask: Mask) -> Self {
+        self.mask = Arc::new(mask);
         self
     }
 
@@ -122,6 +131,8 @@ impl Source {
             issue.path.segments().iter().for_each(|segment| add_words(&mut words, segment, None));
             return Located::new(span, issue.path.to_string(), words, issue.message, issue.hint, issue.also);
         };
+        let message = self.mask.apply(issue.message, &self.text);
+        let hint = issue.hint.map(|hint| self.mask.apply(hint, &self.text));
         let place = self.place(&tree.root, &issue.path, issue.span.is_none());
         let span = match issue.span {
             Some(span) => self.one_line(span),
@@ -131,10 +142,10 @@ impl Source {
             issue.also.into_iter().map(|(span, label)| (self.one_line(span), label)).collect();
         for (path, label) in issue.related {
             let other = self.place(&tree.root, &path, true);
-            related.push((self.mark(&other, At::Key), label));
+            related.push((self.mark(&other, At::Key), self.mask.apply(label, &self.text)));
         }
         related.retain(|(other, _)| *other != span);
-        Located::new(span, place.path.to_string(), place.words, issue.message, issue.hint, related)
+        Located::new(span, place.path.to_string(), place.words, message, hint, related)
     }
 
     /// The bytes to underline for the end of a path.
@@ -179,8 +190,12 @@ impl Source {
                 place.whole = false;
                 // Shown all the same: `routes[0].proxy.upstream` tells more than `routes[0]`.
                 for rest in &path.segments()[position..] {
-                    add_words(&mut place.words, rest, None);
-                    place.path.push(rest.clone());
+                    let rest = match rest {
+                        Segment::Key(key) => Segment::Key(self.mask.apply(key.clone(), &self.text)),
+                        index => index.clone(),
+                    };
+                    add_words(&mut place.words, &rest, None);
+                    place.path.push(rest);
                 }
                 return place;
             };

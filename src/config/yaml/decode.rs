@@ -30,15 +30,17 @@ pub(crate) const SETTING: &str = "$armiger::Setting";
 /// The name by which [`Secret`](crate::config::value::Secret) makes itself known.
 pub(crate) const SECRET: &str = "$armiger::Secret";
 
-/// Reads a tree. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
+/// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
 /// secret in plain text.
 pub(crate) fn decode<T: DeserializeOwned>(
+    text: &str,
     tree: &Tree,
     issues: &mut Issues,
     lost: &mut HashSet<NodeId>,
     concealed: &mut Vec<Range<usize>>,
 ) -> Option<T> {
     let context = Context {
+        text,
         tree,
         lost: RefCell::new(std::mem::take(lost)),
         issues: RefCell::new(std::mem::take(issues)),
@@ -72,6 +74,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
 
 /// What is known over all rounds.
 struct Context<'t> {
+    text: &'t str,
     tree: &'t Tree,
     lost: RefCell<HashSet<NodeId>>,
     issues: RefCell<Issues>,
@@ -157,12 +160,7 @@ impl Context<'_> {
     }
 
     fn is_flow(&self, node: &Node) -> bool {
-        // A block begins where its first key or entry does; a bracket begins before.
-        match &node.content {
-            Content::Mapping(entries) => entries.first().is_none_or(|first| first.key.span.start != node.span.start),
-            Content::List(items) => items.first().is_none_or(|first| first.span.start == node.span.start + 1),
-            Content::Scalar(_) => false,
-        }
+        matches!(self.text.as_bytes().get(node.span.start), Some(b'{' | b'[' | b'*')) && node.scalar().is_none()
     }
 
     /// Whether a key is missing only because its value was lost, or because it is misspelt.
@@ -230,7 +228,11 @@ impl Context<'_> {
         let issue = Issue::new(self.tree.path(key.id), format!("unknown key {}", quote(name))).span(key.span.clone());
         // A key that is there already cannot be the one that was meant.
         let near = suggest(name, known.iter().copied().filter(|known| !present.contains(known)));
-        let hint = if let Some(near) = near {
+        let hint = if let Some(inner) = belongs_inside(name, known) {
+            // That key may well be missing now, which is no second mistake.
+            self.misspelt.borrow_mut().insert((owner.id, inner.to_owned()));
+            format!("{} goes under `{inner}`", quote(name))
+        } else if let Some(near) = near {
             let hint = format!("did you mean `{near}`?");
             self.misspelt.borrow_mut().insert((owner.id, near));
             hint
@@ -257,6 +259,17 @@ impl Context<'_> {
             _ => None,
         }
     }
+}
+
+/// Keys that are looked for a level too high, under the key that they belong to.
+pub(crate) const INSIDE: [(&str, &[&str]); 1] = [(
+    "match",
+    &["hosts", "path", "path_prefix", "path_regex", "methods", "headers", "query", "cookies", "path_allow"],
+)];
+
+/// The one of these keys that a name belongs under.
+fn belongs_inside(name: &str, known: &[&str]) -> Option<&'static str> {
+    INSIDE.iter().find(|(inner, names)| known.contains(inner) && names.contains(&name)).map(|(inner, _)| *inner)
 }
 
 /// The first line of a list or mapping, as far as its first key.
@@ -478,7 +491,18 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             Content::List(items) => self.here(self.visit_list(items, visitor)),
             Content::Scalar(scalar) if scalar.style == Style::Absent => self.here(self.visit_list(&[], visitor)),
             Content::Scalar(scalar) if scalar.outside || scalar.is_null() => self.wrong("a list", None),
-            Content::Scalar(scalar) => self.wrong("a list", Some(format!("write `[{}]`", scalar.text.escape_debug()))),
+            Content::Scalar(scalar) => {
+                // Read as the one entry of a list, it tells whether that is what was meant.
+                let alone = self.visit_list(std::slice::from_ref(self.node), visitor);
+                let hint = match alone.map_err(|error| error.problem) {
+                    Ok(_) => format!("write `[{}]`", scalar.text.escape_debug()),
+                    Err(Problem::Said { message, hint: Some(hint) }) if message.starts_with("expected a mapping") => {
+                        format!("begin each entry with `- `; {hint}")
+                    }
+                    Err(_) => "begin each entry with `- `".to_owned(),
+                };
+                self.wrong("a list", Some(hint))
+            }
             Content::Mapping(_) => self.wrong("a list", Some("begin each entry with `- `".to_owned())),
         }
     }
@@ -505,7 +529,10 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             Content::Scalar(scalar) if scalar.style == Style::Absent => {
                 self.here(self.visit_mapping(Vec::new(), visitor))
             }
-            Content::List(_) => self.wrong("a mapping", Some("write `name: …` instead of `- `".to_owned())),
+            Content::List(_) => {
+                let sign = if self.context.is_flow(self.node) { "`[ ]`" } else { "`- `" };
+                self.wrong("a mapping", Some(format!("write `name: …` instead of {sign}")))
+            }
             Content::Scalar(_) => self.wrong("a mapping", Some("write `name: …` below the key".to_owned())),
         }
     }
@@ -522,7 +549,8 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             Content::Scalar(scalar) if scalar.style == Style::Absent => &[],
             Content::Scalar(_) => return self.wrong("a mapping", Some(known_names("key", known))),
             Content::List(_) => {
-                return self.wrong("a mapping", Some(format!("remove the `-`; {}", known_names("key", known))));
+                let sign = if self.context.is_flow(self.node) { "[ ]" } else { "-" };
+                return self.wrong("a mapping", Some(format!("remove the `{sign}`; {}", known_names("key", known))));
             }
         };
         let context = self.context;

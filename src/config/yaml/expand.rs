@@ -5,7 +5,7 @@
 //! for the policies that read them and stay as they are, `$${claims.sub}` too. `$${env:NAME}` stands for the text
 //! `${env:NAME}`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -69,6 +69,8 @@ pub(crate) struct Expanded {
     pub(crate) files: Vec<PathBuf>,
     /// Values that hold something from outside, each with the text that stands for it in the file.
     pub(crate) outside: Vec<(String, String)>,
+    /// Each value from outside, once, with the reference to it. Not defaults, which stand in the file.
+    pub(crate) values: Vec<(String, String)>,
 }
 
 /// Fills in every value of the tree.
@@ -81,14 +83,16 @@ pub(crate) fn expand(text: &str, tree: &mut Tree, environment: &Environment) -> 
         failed: Vec::new(),
         files: Vec::new(),
         outside: Vec::new(),
+        values: BTreeMap::new(),
     };
     walk.node(&mut tree.root);
-    let Walk { failed, files, outside, .. } = walk;
+    let Walk { failed, files, outside, values, .. } = walk;
+    let values = values.into_iter().map(|(reference, value)| (value, reference)).collect();
     let failed = failed
         .into_iter()
         .map(|(id, span, refusal)| (id, Issue::new(tree.path(id), refusal.message).span(span).hint(refusal.hint)))
         .collect();
-    Expanded { failed, files, outside }
+    Expanded { failed, files, outside, values }
 }
 
 /// Why a reference cannot be filled in.
@@ -113,6 +117,8 @@ struct Walk<'e> {
     failed: Vec<(NodeId, Range<usize>, Refusal)>,
     files: Vec<PathBuf>,
     outside: Vec<(String, String)>,
+    /// By reference.
+    values: BTreeMap<String, String>,
 }
 
 impl Walk<'_> {
@@ -220,7 +226,10 @@ impl Walk<'_> {
             Reference::Variable { name, default } => {
                 match (self.environment.variable(name)?.filter(|value| !value.is_empty() || default.is_none()), default)
                 {
-                    (Some(value), _) => Ok(value),
+                    (Some(value), _) => {
+                        self.values.insert(format!("${{env:{name}}}"), value.clone());
+                        Ok(value)
+                    }
                     (None, Some(default)) => Ok((*default).to_owned()),
                     (None, None) => Err(Refusal::new(
                         format!("the environment variable {} is not set", quote(name)),
@@ -228,12 +237,15 @@ impl Walk<'_> {
                     )),
                 }
             }
-            Reference::File(path) => {
-                let path = self.environment.directory.join(path);
+            Reference::File(name) => {
+                let path = self.environment.directory.join(name);
                 if let Some(known) = self.contents.get(&path) {
                     return known.clone();
                 }
                 let content = read(&path);
+                if let Ok(value) = &content {
+                    self.values.insert(format!("${{file:{name}}}"), value.clone());
+                }
                 self.files.push(path.clone());
                 self.contents.insert(path, content.clone());
                 content

@@ -9,6 +9,14 @@ use super::tree::DEPTH_MAX;
 pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
     let at = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
     let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let tab = tab_to_blame(text, at, error.kind());
+    let at = match error.kind() {
+        // Within a text, the parser marks where the text begins.
+        ErrorKind::UnexpectedCharacter { character } if character.is_control() => {
+            text[at..].find(*character).map_or(at, |further| at + further)
+        }
+        _ => tab.unwrap_or(at),
+    };
     let rest = &text[at..];
     // Before a template, everything else the parser says is noise.
     let line_start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
@@ -23,11 +31,53 @@ pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
             "a `${…}` within `{ }` or `[ ]` needs quotes".to_owned(),
             format!("write `\"${}\"`", &rest[..=rest.find('}').unwrap_or(0).max(rest.find(':').unwrap_or(0))]),
         )
+    } else if tab.is_some() {
+        words(&ErrorKind::TabInIndentation, rest)
     } else {
         words(error.kind(), rest)
     };
     let length = rest.chars().next().filter(|c| *c != '\n' && *c != '\r').map_or(0, char::len_utf8);
     Issue::new(path.clone(), message).span(at..at + length).hint(hint)
+}
+
+/// The tab that is behind an error: the parser may notice it a line too early, or take it for something else.
+fn tab_to_blame(text: &str, at: usize, kind: &ErrorKind) -> Option<usize> {
+    let is_tab = matches!(
+        kind,
+        ErrorKind::TabNotAllowed
+            | ErrorKind::TabInBlockIndentation
+            | ErrorKind::TabInIndentation
+            | ErrorKind::TabAtBlockScalarStart
+            | ErrorKind::TabInPlainScalar
+    );
+    let is_layout = matches!(
+        kind,
+        ErrorKind::MappingValueNotAllowed
+            | ErrorKind::ExpectedBlockMappingKey
+            | ErrorKind::ExpectedBlockSequenceEntry
+            | ErrorKind::SimpleKeyExpected
+            | ErrorKind::InvalidSimpleKey
+            | ErrorKind::InvalidIndentation
+            | ErrorKind::ExpectedDocumentStart
+    );
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);
+    let indentation = |from: usize| {
+        let line = text[from..].lines().next().unwrap_or("");
+        line[..line.len() - line.trim_start_matches([' ', '\t']).len()].find('\t').map(|tab| from + tab)
+    };
+    if is_tab || is_layout {
+        // Blank lines between have no indentation that matters.
+        let next = text[end..].find(|c: char| !c.is_whitespace()).map(|more| end + more);
+        let next =
+            next.map(|next| text[..next].rfind('\n').map_or(0, |newline| newline + 1)).filter(|from| *from > start);
+        if let Some(tab) = indentation(start).or_else(|| next.and_then(indentation)) {
+            return Some(tab);
+        }
+    }
+    let line = &text[start..end];
+    let after = || text[at..end].find('\t').map(|tab| at + tab);
+    is_tab.then(|| after().or_else(|| line.rfind('\t').map(|tab| start + tab))).flatten()
 }
 
 fn words(kind: &ErrorKind, rest: &str) -> (String, String) {
@@ -116,6 +166,18 @@ fn words(kind: &ErrorKind, rest: &str) -> (String, String) {
         ),
         ErrorKind::MissingAnchorOrAliasName => {
             ("a `*` or `&` without a name", "put quotes around a text that begins with `*` or `&`")
+        }
+        ErrorKind::UnexpectedCharacter { character: '\0' } => {
+            return (
+                "a NUL character stands here".to_owned(),
+                "remove it; in a text in double quotes, `\\0` stands for it".to_owned(),
+            );
+        }
+        ErrorKind::UnexpectedCharacter { character } if character.is_control() => {
+            return (
+                format!("the control character `{}` stands here", character.escape_default()),
+                format!("remove it; in a text in double quotes, `\\x{:02x}` stands for it", u32::from(*character)),
+            );
         }
         ErrorKind::UnexpectedCharacter { character } => {
             return (

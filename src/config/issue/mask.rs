@@ -1,0 +1,183 @@
+//! Keeps values from outside the file out of what is said about it: [`Mask`].
+
+use super::shown;
+
+/// A value shorter than this is replaced only where it stands alone: it is part of too many words.
+const ANYWHERE_MIN: usize = 4;
+/// A part of a value that a message quotes is hidden from this length on.
+const PART_MIN: usize = 6;
+/// Parts that any value may have, and that messages quote of themselves.
+const COMMON: [&str; 2] = ["http://", "https://"];
+
+/// Texts that came from the environment or a file, and what is shown in their place.
+///
+/// Every check words its own messages, and knows nothing of where a value came from.
+#[derive(Debug, Default)]
+pub(crate) struct Mask {
+    /// What is looked for, longest first, and what is put there.
+    patterns: Vec<(String, String)>,
+    /// The values, for parts of them.
+    values: Vec<String>,
+}
+
+impl Mask {
+    /// From pairs of a text and what stands for it in the file.
+    pub(crate) fn new<'p>(outside: impl IntoIterator<Item = &'p (String, String)>) -> Self {
+        let mut mask = Self::default();
+        for (value, reference) in outside {
+            mask.add(value, reference);
+            // Of a certificate, say, a message may show a line.
+            if value.contains('\n') {
+                value.lines().filter(|line| line.len() >= PART_MIN).for_each(|line| mask.add(line, reference));
+            }
+            mask.values.push(value.clone());
+        }
+        // Ties are broken by the text, so that the choice among equal values is the same each time.
+        mask.patterns.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
+        mask.patterns.dedup_by(|a, b| a.0 == b.0);
+        mask
+    }
+
+    fn add(&mut self, value: &str, reference: &str) {
+        let escaped = shown(value);
+        for text in [value, escaped.strip_suffix('…').unwrap_or(&escaped)] {
+            match text.chars().count() {
+                0 => {}
+                1..ANYWHERE_MIN => {
+                    for quote in ['`', '"'] {
+                        self.patterns
+                            .push((format!("{quote}{text}{quote}"), format!("{quote}{}{quote}", shown(reference))));
+                    }
+                }
+                _ => self.patterns.push((text.to_owned(), shown(reference))),
+            }
+        }
+    }
+
+    /// A text without what it shows of the values. `file`: what stands there is known to whoever reads the message.
+    pub(crate) fn apply(&self, text: String, file: &str) -> String {
+        if self.values.is_empty() {
+            return text;
+        }
+        // What is put in is not searched again: a value may be like the name of another.
+        let mut pieces = vec![(text, false)];
+        for (pattern, reference) in &self.patterns {
+            if !pieces.iter().any(|(piece, done)| !done && find(piece, pattern).is_some()) {
+                continue;
+            }
+            let mut next = Vec::with_capacity(pieces.len() + 2);
+            for (piece, done) in pieces {
+                let mut rest = piece.as_str();
+                while let Some(at) = (!done).then(|| find(rest, pattern)).flatten() {
+                    next.push((rest[..at].to_owned(), false));
+                    next.push((reference.clone(), true));
+                    rest = &rest[at + pattern.len()..];
+                }
+                next.push((rest.to_owned(), done));
+            }
+            pieces = next;
+        }
+        let joined: String = pieces
+            .into_iter()
+            .map(|(piece, done)| if done { piece } else { self.without_beginnings(&piece) })
+            .collect();
+        self.without_parts(joined, file)
+    }
+
+    /// Takes out what stands before a `…` and begins a value: a message shortens what is long.
+    fn without_beginnings(&self, text: &str) -> String {
+        let mut out = String::new();
+        for (position, piece) in text.split('…').enumerate() {
+            if position > 0 {
+                let begun = self.patterns.iter().filter_map(|(pattern, reference)| {
+                    let ends = pattern.char_indices().map(|(at, c)| at + c.len_utf8()).skip(ANYWHERE_MIN - 1).take(600);
+                    let longest = ends
+                        .filter(|end| !COMMON.contains(&&pattern[..*end]) && ends_with(&out, &pattern[..*end]))
+                        .max()?;
+                    Some((longest, reference))
+                });
+                if let Some((length, reference)) = begun.max_by_key(|(length, _)| *length) {
+                    out.truncate(out.len() - length);
+                    out.push_str(reference);
+                }
+                out.push('…');
+            }
+            out.push_str(piece);
+        }
+        out
+    }
+
+    /// Takes out what is quoted and is a part of a value, unless it stands in the file as well.
+    fn without_parts(&self, text: String, file: &str) -> String {
+        let hide = |part: &str| {
+            part.chars().count() >= PART_MIN
+                && !COMMON.contains(&part)
+                && self.values.iter().any(|value| find(value, part).is_some())
+                && !file.contains(part)
+        };
+        let parts: Vec<&str> = text
+            .split('`')
+            .enumerate()
+            .map(|(at, part)| if at % 2 == 1 && hide(part) { "***" } else { part })
+            .collect();
+        parts.join("`")
+    }
+}
+
+/// Where a text has another, in capitals or not: a host name may be shown in lower case.
+fn find(text: &str, pattern: &str) -> Option<usize> {
+    if pattern.is_empty() {
+        return None;
+    }
+    text.as_bytes().windows(pattern.len()).position(|window| window.eq_ignore_ascii_case(pattern.as_bytes()))
+}
+
+fn ends_with(text: &str, end: &str) -> bool {
+    let from = text.len().checked_sub(end.len());
+    from.is_some_and(|from| text.as_bytes()[from..].eq_ignore_ascii_case(end.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shown_as_its_reference() {
+        let long = "s".repeat(30) + &"t".repeat(50);
+        let outside = [
+            ("hunter2secret".to_owned(), "${env:S}".to_owned()),
+            ("http://hunter2secret:80".to_owned(), "http://${env:S}:80".to_owned()),
+            ("80".to_owned(), "${env:P}".to_owned()),
+            ("a\nbcd".to_owned(), "${file:/x}".to_owned()),
+            (long.clone(), "${env:LONG}".to_owned()),
+            (String::new(), "${env:EMPTY}".to_owned()),
+        ];
+        let mask = Mask::new(&outside);
+        for (text, expected) in [
+            ("`hunter2secret` is no endpoint", "`${env:S}` is no endpoint"),
+            ("`HUNTER2SECRET`, hunter2secret", "`${env:S}`, ${env:S}"),
+            ("`http://hunter2secret:80` is no endpoint", "`http://${env:S}:80` is no endpoint"),
+            ("`80` is not 80", "`${env:P}` is not 80"),
+            ("`a\\nbcd`", "`${file:/x}`"),
+            ("`a\nbcd`", "`${file:/x}`"),
+            (&format!("`{long}`"), "`${env:LONG}`"),
+            (&super::super::quote(&long), "`${env:LONG}…`"),
+            (&super::super::quote(&format!("key: {long}")), "`key: ${env:LONG}…`"),
+            ("no host in `secret:80`", "no host in `***`"),
+            ("write `http://…`", "write `http://…`"),
+            ("the key `nter2sec` is in the file", "the key `nter2sec` is in the file"),
+            ("nothing of it", "nothing of it"),
+            ("é`hunter2secret`é", "é`${env:S}`é"),
+        ] {
+            assert_eq!(mask.apply(text.to_owned(), "nter2sec: 1"), expected, "{text}");
+        }
+        assert_eq!(Mask::default().apply("`x`".to_owned(), ""), "`x`");
+    }
+
+    #[test]
+    fn what_is_put_in_is_not_searched_again() {
+        let outside =
+            [("TOKEN".to_owned(), "${env:A}".to_owned()), ("longer secret".to_owned(), "${env:TOKEN}".into())];
+        assert_eq!(Mask::new(&outside).apply("`longer secret` TOKEN".into(), ""), "`${env:TOKEN}` ${env:A}");
+    }
+}
