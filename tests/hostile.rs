@@ -1205,3 +1205,14 @@ async fn a_refusal_says_nothing_of_what_stands_behind() {
         assert!(!said.contains(secret), "{secret} stands in {said}");
     }
 }
+
+/// Whoever writes it believes that addresses are taken from the header; without trust none is.
+#[tokio::test]
+async fn a_client_address_that_nobody_is_trusted_to_name_is_a_mistake() {
+    let backend = Backend::replies("ok").await;
+
+    let refused = Armiger::try_with(Config::to(&backend).listener("client_address: {hops: 2}")).await;
+
+    let report = refused.err().expect("the configuration is refused");
+    assert!(report.contains("none is trusted"), "{report}");
+}

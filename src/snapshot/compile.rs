@@ -14,7 +14,7 @@ use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, Route, Snapshot};
 use crate::action::{Action, Proxy, Redirect, Respond};
 use crate::config::issue::Source;
-use crate::config::listener::{ForwardedHeader, Listener};
+use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
 use crate::config::route::{self, PathAllow};
 use crate::config::{Issue, Issues, KeyPath};
@@ -81,6 +81,12 @@ fn listeners(configs: &[Listener], path: &KeyPath, issues: &mut Issues) -> Vec<A
                 Issue::new(path.key("address"), format!("{} is taken by another listener", config.address))
                     .related(first, "taken here")
                     .hint("give each listener an address of its own"),
+            );
+        }
+        if config.trusted_proxies.is_empty() && config.client_address != ClientAddress::default() {
+            issues.push(
+                Issue::new(path.key("client_address"), "says how trusted proxies name the client, and none is trusted")
+                    .hint("list their networks under `trusted_proxies`, or leave `client_address` out"),
             );
         }
         let proxies = config.trusted_proxies.iter().enumerate().filter_map(|(place, text)| {
