@@ -11,6 +11,7 @@ use crate::app::{self, Options, Running, Source, StartError, StopSignals};
 use crate::config::issue::Report;
 use crate::config::reference;
 use crate::demo;
+use crate::keep::Keeper;
 use crate::policy::Blocks;
 use crate::telemetry::metrics::Metrics;
 
@@ -182,7 +183,7 @@ fn run(config: &Path, workers: usize) -> anyhow::Result<ExitCode> {
 }
 
 fn check(config: &Path, format: ReportFormat) -> anyhow::Result<ExitCode> {
-    let checked = app::check(&Source::File(config.into()), 1, &Metrics::new());
+    let checked = app::check(&Source::File(config.into()), 1, &Metrics::new(), Keeper::fresh());
     match checked {
         Ok(snapshot) => {
             if format == ReportFormat::Json {

@@ -15,6 +15,7 @@ pub mod config;
 pub mod demo;
 pub mod exchange;
 pub mod http;
+pub mod keep;
 pub mod policy;
 pub mod proxy;
 pub mod server;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// Who may import whom: only what stands in an earlier row, or its own folder. Of one row nobody imports another.
 const LAYERS: &[&[&str]] = &[
-    &["timer"],
+    &["timer", "keep"],
     &["config", "http"],
     &["telemetry"],
     &["exchange"],
@@ -33,6 +33,7 @@ const LICENCES: &[&str] = &[
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
+    "CC0-1.0",
     "ISC",
     "MIT",
     "Unicode-3.0",

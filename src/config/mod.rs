@@ -10,6 +10,7 @@ pub mod issue;
 pub mod listener;
 pub mod load;
 pub mod observe;
+pub mod operate;
 pub mod reference;
 pub mod route;
 pub mod upstream;
@@ -24,7 +25,8 @@ use serde::{Deserialize, Serialize};
 pub use issue::{Issue, Issues, KeyPath};
 use listener::Listener;
 pub use load::{Loaded, load, load_str};
-use observe::{AccessLog, Admin};
+use observe::AccessLog;
+use operate::{Admin, Drain, Log, Probes};
 use route::{Defaults, Route};
 use upstream::Upstream;
 
@@ -44,11 +46,24 @@ use upstream::Upstream;
 #[serde(deny_unknown_fields, bound = "P: Default + Serialize + serde::de::DeserializeOwned")]
 #[schemars(bound = "P: Default + Serialize + JsonSchema", title = "armiger configuration")]
 pub struct Document<P> {
+    /// More files, as paths or patterns such as `conf.d/*.yaml`, relative to this file. Each adds `listeners`,
+    /// `upstreams` and `routes`; patterns are taken in the order given, and the files of one in the order of their names.
+    #[serde(default)]
+    pub include: Vec<String>,
     /// Addresses that armiger accepts connections on. At least one.
     pub listeners: Vec<Listener>,
     /// The listener for operators: probes, metrics and the running configuration. Never the one that clients use.
     #[serde(default)]
     pub admin: Admin,
+    /// Probes and metrics once more, for those who must not reach `admin`.
+    #[serde(default)]
+    pub probes: Option<Probes>,
+    /// How armiger ends.
+    #[serde(default)]
+    pub drain: Drain,
+    /// armiger's own messages.
+    #[serde(default)]
+    pub log: Log,
     /// One line per exchange.
     #[serde(default)]
     pub access_log: AccessLog,

@@ -1,27 +1,9 @@
-//! `admin` and `access_log`: what operators see.
-
-use std::net::{Ipv4Addr, SocketAddr};
+//! `access_log`: one line per exchange.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::value::HumanDuration;
-
-/// The listener for operators: `/livez`, `/readyz`, `/metrics`, `/config`.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// `IP:port`.
-    ///
-    /// The trap: it asks for no password, so keep it on loopback, or where only the kubelet and Prometheus reach it.
-    pub address: SocketAddr,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)) }
-    }
-}
 
 /// One line per exchange, on standard output, written by a thread of its own: a slow reader of the log never slows a
 /// request. Lines that it cannot take are dropped and counted in `armiger_access_log_dropped_total`. Each worker hands

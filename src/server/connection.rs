@@ -67,7 +67,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
     };
     let plan = listening.plan.clone();
     let inlet = Rc::new(Inlet {
-        in_flight: listening.in_flight.clone(),
+        in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
             forwarded: forwarded::Hop::new(peer.ip(), Scheme::Http, listening.address.port()),
             via: plan.via.clone(),

@@ -10,8 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::worker::Workers;
 use crate::snapshot::ListenerPlan;
-use crate::telemetry::finish::Occupancy;
-use crate::telemetry::metrics::{self, ListenerMetrics, Metrics};
+use crate::telemetry::metrics::{self, Metrics};
 
 /// How many connections the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -25,10 +24,6 @@ pub struct Listening {
     pub plan: Arc<ListenerPlan>,
     /// Where it really listens: port 0 has become a number.
     pub address: SocketAddr,
-    /// Requests in flight, over all workers.
-    pub in_flight: Arc<Occupancy>,
-    /// Where its connections are counted.
-    pub metrics: ListenerMetrics,
     socket: Mutex<Option<TcpListener>>,
     places: Arc<Semaphore>,
 }
@@ -50,13 +45,11 @@ impl Listening {
     ///
     /// # Errors
     /// The address is taken, or is not this machine's.
-    pub fn bind(plan: &Arc<ListenerPlan>, metrics: &Metrics) -> io::Result<Arc<Self>> {
+    pub fn bind(plan: &Arc<ListenerPlan>) -> io::Result<Arc<Self>> {
         let socket = bind(plan.config.address)?;
         Ok(Arc::new(Self {
             plan: plan.clone(),
             address: socket.local_addr()?,
-            in_flight: Arc::default(),
-            metrics: metrics.listener(&plan.name),
             socket: Mutex::new(Some(socket)),
             places: Arc::new(Semaphore::new(plan.config.limits.connections_max as usize)),
         }))
@@ -79,7 +72,7 @@ impl Listening {
             match socket.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
                 Ok((stream, peer)) => {
                     back_off = BACK_OFF.0;
-                    let place = (permit, self.metrics.accepted());
+                    let place = (permit, self.plan.state.metrics.accepted());
                     workers.give(Accepted { stream, peer, listening: self.clone(), place }).await;
                 }
                 Err(error) if is_exhausted(&error) => {

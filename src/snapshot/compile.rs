@@ -11,7 +11,7 @@ use http::{HeaderName, Method};
 
 use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
-use super::{Document, ListenerPlan, Route, Snapshot};
+use super::{Document, ListenerPlan, ListenerState, Route, Snapshot};
 use crate::action::{Action, Proxy, Redirect, Respond};
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
@@ -21,6 +21,7 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, Trust, Via};
 use crate::http::path::Held;
+use crate::keep::{Identity, Keeper, Kept};
 use crate::policy::{Blocks, Chain, Scope};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{Plan, Upstream};
@@ -31,16 +32,17 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Makes the plan of a document, or tells all that is wrong with it.
 ///
 /// `source` is the file that the document came from: what could not be read of it was reported already, and is not
-/// reported again as missing.
+/// reported again as missing. `keeper` hands over live state; what it has in the end is the snapshot's to hold.
 pub fn compile(
     document: Document,
     source: &Source,
     version: u64,
     metrics: &Metrics,
+    keeper: &mut Keeper<'_>,
     issues: &mut Issues,
 ) -> Option<Snapshot> {
     let root = KeyPath::root();
-    let listeners = listeners(&document.listeners, &root.key("listeners"), issues);
+    let listeners = listeners(&document.listeners, &root.key("listeners"), metrics, keeper, issues);
     admin(&document, &root, issues);
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), metrics, issues);
@@ -60,6 +62,7 @@ pub fn compile(
         listeners,
         upstreams: upstreams.len(),
         access_log: document.access_log.clone(),
+        kept: Kept::default(),
         document,
         outside: Vec::new(),
     })
@@ -67,7 +70,13 @@ pub fn compile(
 
 // === listeners ===
 
-fn listeners(configs: &[Listener], path: &KeyPath, issues: &mut Issues) -> Vec<Arc<ListenerPlan>> {
+fn listeners(
+    configs: &[Listener],
+    path: &KeyPath,
+    metrics: &Metrics,
+    keeper: &mut Keeper<'_>,
+    issues: &mut Issues,
+) -> Vec<Arc<ListenerPlan>> {
     let mut names = HashMap::new();
     let mut addresses = HashMap::new();
     let mut plans = Vec::with_capacity(configs.len());
@@ -121,7 +130,12 @@ fn listeners(configs: &[Listener], path: &KeyPath, issues: &mut Issues) -> Vec<A
             }
         };
         bounds(config, &path, issues);
-        plans.push(Arc::new(ListenerPlan { config: config.clone(), name: config.name.as_str().into(), trust, via }));
+        let state = keeper.keep(Identity::of("listener", &config.name), || ListenerState {
+            in_flight: Arc::default(),
+            metrics: metrics.listener(&config.name),
+        });
+        let name = config.name.as_str().into();
+        plans.push(Arc::new(ListenerPlan { config: config.clone(), name, trust, via, state }));
     }
     plans
 }

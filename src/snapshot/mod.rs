@@ -15,8 +15,10 @@ use crate::config;
 use crate::config::listener::Listener;
 use crate::config::observe::AccessLog;
 use crate::http::path::Held;
+use crate::keep::Kept;
 use crate::policy::{Blocks, Chain};
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::finish::Occupancy;
+use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 pub use compile::compile;
 use router::Router;
 
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub upstreams: usize,
     /// What is logged.
     pub access_log: AccessLog,
+    /// Live state that the next snapshot may take over.
+    pub kept: Kept,
     /// The document that it was made of.
     pub document: Document,
     /// Values of it that came from the environment or a file, each with the reference that stands for it.
@@ -93,6 +97,16 @@ pub struct ListenerPlan {
     pub trust: crate::http::forwarded::Trust,
     /// The pseudonym for `Via`; none to write no `Via`.
     pub via: Option<crate::http::forwarded::Via>,
+    /// What outlives a reload.
+    pub state: Arc<ListenerState>,
+}
+
+/// What is counted of a listener, by its name, whatever its address.
+pub struct ListenerState {
+    /// Requests in flight, over all workers.
+    pub in_flight: Arc<Occupancy>,
+    /// Where its connections are counted.
+    pub metrics: ListenerMetrics,
 }
 
 /// The snapshot that is in force.

@@ -17,6 +17,7 @@ use crate::config::Issues;
 use crate::config::issue::Report;
 use crate::config::load::{Environment, Partial, decode_partial, load_partial};
 use crate::config::observe::LogFormat;
+use crate::keep::Keeper;
 use crate::policy::Blocks;
 use crate::server::admin::Admin;
 use crate::server::listener::{self, Listening};
@@ -85,7 +86,12 @@ pub enum StartError {
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
-pub fn check(source: &Source, version: u64, metrics: &Metrics) -> Result<Snapshot, Box<Report>> {
+pub fn check(
+    source: &Source,
+    version: u64,
+    metrics: &Metrics,
+    mut keeper: Keeper<'_>,
+) -> Result<Snapshot, Box<Report>> {
     let partial = match source {
         Source::File(path) => load_partial::<Blocks>(path),
         Source::Text { name, text } => decode_partial::<Blocks>(name, text, &Environment::process()),
@@ -93,12 +99,12 @@ pub fn check(source: &Source, version: u64, metrics: &Metrics) -> Result<Snapsho
     let Partial { document, source, mut issues, files: _, outside } = partial;
     let compiled = document.and_then(|document| {
         let mut found = Issues::new();
-        let compiled = compile(document, &source, version, metrics, &mut found);
+        let compiled = compile(document, &source, version, metrics, &mut keeper, &mut found);
         issues.append(found);
         compiled
     });
     match compiled {
-        Some(snapshot) if issues.is_empty() => Ok(Snapshot { outside, ..snapshot }),
+        Some(snapshot) if issues.is_empty() => Ok(Snapshot { outside, kept: keeper.finish().0, ..snapshot }),
         _ => Err(Box::new(source.report(issues))),
     }
 }
@@ -120,12 +126,12 @@ impl Running {
     /// See [`StartError`].
     pub fn start(options: Options) -> Result<Self, StartError> {
         let metrics = Metrics::new();
-        let snapshot = Arc::new(check(&options.source, 1, &metrics).map_err(StartError::Config)?);
+        let snapshot = Arc::new(check(&options.source, 1, &metrics, Keeper::fresh()).map_err(StartError::Config)?);
         let listening = snapshot
             .listeners
             .iter()
             .map(|plan| {
-                Listening::bind(plan, &metrics).map_err(|error| StartError::Bind {
+                Listening::bind(plan).map_err(|error| StartError::Bind {
                     address: plan.config.address,
                     what: format!("listener `{}`", plan.name),
                     error,

@@ -1,0 +1,270 @@
+//! State that outlives the configuration that made it.
+//!
+//! Observations are kept, parameters are replaced. Live state (levels, counts, sockets, stored bodies) is made through a
+//! [`Keeper`], by an [`Identity`]: what it is, whose it is, and its **shape**, the traits without which the old state
+//! would mean something else. The same identity hands the state over to the next snapshot; another shape starts afresh.
+//! **Settings** are traits that may change freely: they are given only so that the reload can tell what was adjusted.
+//!
+//! What nobody asks for again is dropped with the snapshot that held it: no registry, no sweeping. All of this happens
+//! while a snapshot is compiled; what runs holds a plain `Arc`.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+
+/// Which state is meant, and what it depends on.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    kind: &'static str,
+    name: String,
+    shape: Vec<Trait>,
+    settings: Vec<Trait>,
+    is_told: bool,
+}
+
+type Trait = (&'static str, String);
+
+impl Identity {
+    /// The state of this kind (`pool`, `listener`) that belongs to the thing of this name.
+    pub fn of(kind: &'static str, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into(), shape: Vec::new(), settings: Vec::new(), is_told: true }
+    }
+
+    /// A trait without which the state would mean something else: if it changes, the state starts afresh.
+    #[must_use]
+    pub fn shape(mut self, name: &'static str, value: impl Display) -> Self {
+        self.shape.push((name, value.to_string()));
+        self
+    }
+
+    /// A trait that the state takes over when it changes.
+    #[must_use]
+    pub fn setting(mut self, name: &'static str, value: impl Display) -> Self {
+        self.settings.push((name, value.to_string()));
+        self
+    }
+
+    /// Of the program's own concern: no report tells of it.
+    #[must_use]
+    pub fn untold(mut self) -> Self {
+        self.is_told = false;
+        self
+    }
+}
+
+/// The state that a snapshot holds. Dropped with it.
+#[derive(Default)]
+pub struct Kept(BTreeMap<Key, Held>);
+
+type Key = (&'static str, String);
+
+struct Held {
+    identity: Identity,
+    state: Arc<dyn Any + Send + Sync>,
+}
+
+/// Hands state over from one snapshot to the next.
+pub struct Keeper<'k> {
+    previous: Option<&'k Kept>,
+    next: Kept,
+    fates: Vec<Fate>,
+}
+
+impl Keeper<'static> {
+    /// Nothing was there before.
+    pub fn fresh() -> Self {
+        Self { previous: None, next: Kept::default(), fates: Vec::new() }
+    }
+}
+
+impl<'k> Keeper<'k> {
+    /// Keeps what this snapshot's state has.
+    pub fn after(previous: &'k Kept) -> Self {
+        Self { previous: Some(previous), next: Kept::default(), fates: Vec::new() }
+    }
+
+    /// The state of this identity: the one that the previous snapshot has, or a new one.
+    ///
+    /// Asked twice for one identity, it gives the same state twice.
+    pub fn keep<T: Any + Send + Sync>(&mut self, identity: Identity, make: impl FnOnce() -> T) -> Arc<T> {
+        let key = (identity.kind, identity.name.clone());
+        if let Some(state) = self.next.0.get(&key).and_then(|held| held.state.clone().downcast().ok()) {
+            return state;
+        }
+        let held = self.previous.and_then(|previous| previous.0.get(&key));
+        let (state, what) = match held.and_then(|held| Some((held, held.state.clone().downcast::<T>().ok()?))) {
+            None => (Arc::new(make()), What::New),
+            Some((held, state)) => {
+                let reasons = differences(&held.identity.shape, &identity.shape);
+                let adjusted = differences(&held.identity.settings, &identity.settings);
+                match (reasons.is_empty(), adjusted.is_empty()) {
+                    (true, true) => (state, What::Kept),
+                    (true, false) => (state, What::Adjusted(adjusted)),
+                    (false, _) => (Arc::new(make()), What::Reset(reasons)),
+                }
+            }
+        };
+        if identity.is_told {
+            self.fates.push(Fate { kind: identity.kind, name: identity.name.clone(), what });
+        }
+        self.next.0.insert(key, Held { identity, state: state.clone() });
+        state
+    }
+
+    /// What the next snapshot holds, and what became of each state.
+    pub fn finish(mut self) -> (Kept, Vec<Fate>) {
+        let previous = self.previous.into_iter().flat_map(|previous| &previous.0);
+        let dropped = previous.filter(|(key, held)| held.identity.is_told && !self.next.0.contains_key(*key));
+        self.fates.extend(dropped.map(|((kind, name), _)| Fate { kind, name: name.clone(), what: What::Dropped }));
+        (self.next, self.fates)
+    }
+}
+
+fn differences(old: &[Trait], new: &[Trait]) -> Vec<Difference> {
+    let value =
+        |traits: &[Trait], name| traits.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+    let mut names: Vec<&'static str> = new.iter().chain(old).map(|(name, _)| *name).collect();
+    names.dedup();
+    let mut found: Vec<Difference> = Vec::new();
+    for name in names {
+        let (was, is) = (value(old, name), value(new, name));
+        if was != is && found.iter().all(|difference| difference.name != name) {
+            found.push(Difference { name, was, is });
+        }
+    }
+    found
+}
+
+/// What became of a state at a reload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// What it is: `pool`, `listener`.
+    pub kind: &'static str,
+    /// Whose it is.
+    pub name: String,
+    /// What became of it.
+    pub what: What,
+}
+
+/// What became of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// There was none before.
+    New,
+    /// It goes on as it was.
+    Kept,
+    /// It goes on, with these settings changed.
+    Adjusted(Vec<Difference>),
+    /// It began afresh, since these traits changed.
+    Reset(Vec<Difference>),
+    /// Nobody needs it any more. It ends with the last exchange that uses it.
+    Dropped,
+}
+
+impl What {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Kept => "kept",
+            Self::Adjusted(_) => "adjusted",
+            Self::Reset(_) => "reset",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// Why it is not simply kept.
+    pub fn reasons(&self) -> &[Difference] {
+        match self {
+            Self::Adjusted(reasons) | Self::Reset(reasons) => reasons,
+            Self::New | Self::Kept | Self::Dropped => &[],
+        }
+    }
+}
+
+/// A trait that changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Which.
+    pub name: &'static str,
+    /// What it was, if it was given.
+    pub was: Option<String>,
+    /// What it is, if it is given.
+    pub is: Option<String>,
+}
+
+impl Display for Difference {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
+        write!(f, "{} {} -> {}", self.name, shown(&self.was), shown(&self.is))
+    }
+}
+
+impl Display for Fate {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind, self.name, self.what.word())?;
+        for (place, reason) in self.what.reasons().iter().enumerate() {
+            write!(f, "{} {reason}", if place == 0 { "," } else { ";" })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(rate: u32, key: &str) -> Identity {
+        Identity::of("bucket", "orders").shape("by", key).setting("rate", rate)
+    }
+
+    fn next(previous: &Kept, identity: Identity) -> (Kept, Vec<Fate>, Arc<u32>) {
+        let mut keeper = Keeper::after(previous);
+        let state = keeper.keep(identity, || 0_u32);
+        let (kept, fates) = keeper.finish();
+        (kept, fates, state)
+    }
+
+    #[test]
+    fn state_is_kept_adjusted_reset_and_dropped_by_its_identity() {
+        let mut keeper = Keeper::fresh();
+        let first = keeper.keep(bucket(5, "ip"), || 7_u32);
+        assert!(Arc::ptr_eq(&first, &keeper.keep(bucket(5, "ip"), || 8_u32)), "one identity, one state");
+        let (kept, fates) = keeper.finish();
+        assert_eq!(fates.iter().map(ToString::to_string).collect::<Vec<_>>(), ["bucket orders: new"]);
+
+        for (identity, is_same, told) in [
+            (bucket(5, "ip"), true, "bucket orders: kept"),
+            (bucket(9, "ip"), true, "bucket orders: adjusted, rate 5 -> 9"),
+            (bucket(9, "user"), false, "bucket orders: reset, by ip -> user"),
+            (Identity::of("bucket", "orders"), false, "bucket orders: reset, by ip -> none"),
+        ] {
+            let (_, fates, state) = next(&kept, identity);
+            assert_eq!(Arc::ptr_eq(&state, &first), is_same, "{told}");
+            assert_eq!(fates[0].to_string(), told);
+        }
+        let (_, fates, _) = next(&kept, Identity::of("bucket", "users"));
+        let told: Vec<_> = fates.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["bucket users: new", "bucket orders: dropped"]);
+    }
+
+    #[test]
+    fn a_name_that_stands_for_another_type_of_state_starts_afresh() {
+        let mut keeper = Keeper::fresh();
+        keeper.keep(Identity::of("pool", "app"), || 1_u32);
+        let (kept, _) = keeper.finish();
+        let mut keeper = Keeper::after(&kept);
+        assert_eq!(*keeper.keep(Identity::of("pool", "app"), || String::from("new")), "new");
+    }
+
+    #[test]
+    fn what_the_last_snapshot_held_is_dropped_with_it() {
+        let mut keeper = Keeper::fresh();
+        let state = Arc::downgrade(&keeper.keep(Identity::of("pool", "app").untold(), || 1_u32));
+        let (kept, fates) = keeper.finish();
+        assert!(fates.is_empty() && state.upgrade().is_some());
+        drop(kept);
+        assert!(state.upgrade().is_none());
+    }
+}
