@@ -1088,17 +1088,15 @@ async fn options_of_the_server_are_answered_here() {
 #[tokio::test]
 async fn a_request_that_was_here_before_is_refused() {
     let backend = strict().await;
-    let armiger = Armiger::proxying(&backend).await;
+    let armiger = Armiger::with(Config::to(&backend).listener("via: edge-7")).await;
     let get = |via: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{via}\r\n");
 
-    for via in
-        ["Via: 1.1 armiger\r\n", "Via: 1.1 edge, 1.1 Armiger (x)\r\n", "Via: 2 edge\r\nVia: HTTP/1.1 armiger\r\n"]
-    {
+    for via in ["Via: 1.1 edge-7\r\n", "Via: 1.1 edge, 1.1 Edge-7 (x)\r\n", "Via: 2 edge\r\nVia: HTTP/1.1 edge-7\r\n"] {
         armiger.raw(get(via)).await.answer().await.assert_problem(508, "loop-detected");
     }
     assert_eq!(backend.count(), 0);
 
-    armiger.raw(get("Via: 1.1 armiger.example\r\n")).await.answer().await.assert_status(200);
+    armiger.raw(get("Via: 1.1 edge-7.example\r\n")).await.answer().await.assert_status(200);
     assert_eq!(backend.count(), 1);
 }
 

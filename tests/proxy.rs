@@ -762,12 +762,26 @@ async fn via_has_the_version_and_a_name_of_choice_or_is_off() {
 #[tokio::test]
 async fn a_request_that_has_been_here_before_is_refused() {
     let backend = Backend::replies("ok").await;
-    let armiger = Armiger::proxying(&backend).await;
+    let armiger = Armiger::with(Config::to(&backend).listener("via: edge-7")).await;
 
-    let response = armiger.request(request("GET", "/", &[("via", "1.1 edge, 1.1 armiger")])).await;
+    let response = armiger.request(request("GET", "/", &[("via", "1.1 edge, 1.1 edge-7")])).await;
 
     response.assert_problem(508, "loop-detected");
     assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_gateway_and_a_sidecar_are_no_loop_and_a_loop_is_one() {
+    let backend = Backend::replies("ok").await;
+    let sidecar = Armiger::proxying(&backend).await;
+    let gateway = Armiger::with(Config::to_url(&format!("http://{}", sidecar.address()))).await;
+
+    gateway.get("/").await.assert_status(200);
+    assert_eq!(backend.only().await.headers.get_all("via").iter().count(), 2);
+
+    let round_and_round = ["1.1 armiger"; 8].join(", ");
+    gateway.request(request("GET", "/", &[("via", &round_and_round)])).await.assert_problem(508, "loop-detected");
+    assert_eq!(backend.count(), 1);
 }
 
 #[tokio::test]

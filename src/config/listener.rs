@@ -43,8 +43,9 @@ pub struct Listener {
     /// The name that armiger gives itself in `Via`, by which it also notices a request that came round in a loop
     /// (508). `off` writes no `Via` and notices no loop.
     ///
-    /// The trap: two armigers on one path, such as a gateway in front of a sidecar, need names of their own, or the
-    /// second takes the request for one that came round.
+    /// Every armiger is called `armiger` until it is given a name here, so that name must stand in `Via` eight times
+    /// before it is taken for a loop: a gateway and the sidecar behind it are none. A name of its own is noticed at once;
+    /// two on one path must not share it.
     #[serde(default = "via")]
     pub via: String,
 }

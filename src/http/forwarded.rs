@@ -413,8 +413,8 @@ fn insert(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
 
 /// The `Via` entries of this proxy (RFC 9110 §7.6.3), one per received version, made once.
 ///
-/// The pseudonym is how a loop is found, so it must be this proxy's alone where messages cross several of them: two
-/// sidecars of one name on one path look like a loop.
+/// The pseudonym is how a loop is found. A name that somebody chose for this proxy is its own, and seeing it once is a loop.
+/// The name that every armiger has until somebody chooses is no proof: a gateway and the sidecar behind it share it.
 #[derive(Clone, Debug)]
 pub struct Via {
     pseudonym: String,
@@ -422,6 +422,12 @@ pub struct Via {
     http_11: HeaderValue,
     http_2: HeaderValue,
 }
+
+/// The pseudonym of an armiger that was given none.
+pub const ARMIGER: &str = "armiger";
+
+/// How often the name that all armigers share may stand in a request: more on one path is no plan but a loop.
+const SHARED_MAX: usize = 8;
 
 impl Via {
     /// Entries of this pseudonym; `None` when it is no token (letters, digits and ``!#$%&'*+-.^_`|~``) with an optional
@@ -439,9 +445,10 @@ impl Via {
         })
     }
 
-    /// The name in its entries.
-    pub fn pseudonym(&self) -> &str {
-        &self.pseudonym
+    /// Whether `Via` says that a message came round in a loop (RFC 9110 §7.6.3).
+    pub fn loops(&self, headers: &HeaderMap) -> bool {
+        let enough = if self.pseudonym == ARMIGER { SHARED_MAX } else { 1 };
+        via_count(headers, &self.pseudonym) >= enough
     }
 
     /// Adds the entry for a message received in `version`, as a line of its own: the same list, and nothing is copied.
@@ -455,13 +462,12 @@ impl Via {
     }
 }
 
-/// Whether `Via` says that a message passed `pseudonym` before (RFC 9110 §7.6.3: the way to find a request loop).
-/// Names are compared without case; comments are not looked at.
-pub fn via_loops(headers: &HeaderMap, pseudonym: &str) -> bool {
-    headers.get_all(header::VIA).into_iter().any(|line| via_names(line.as_bytes(), pseudonym.as_bytes()))
+/// How often a message passed `pseudonym`, as `Via` has it. Names are compared without case; comments are not looked at.
+fn via_count(headers: &HeaderMap, pseudonym: &str) -> usize {
+    headers.get_all(header::VIA).into_iter().map(|line| via_names(line.as_bytes(), pseudonym.as_bytes())).sum()
 }
 
-fn via_names(line: &[u8], pseudonym: &[u8]) -> bool {
+fn via_names(line: &[u8], pseudonym: &[u8]) -> usize {
     // A comment may hold commas, escapes and comments.
     let mut depth = 0_usize;
     let mut is_escaped = false;
@@ -479,10 +485,11 @@ fn via_names(line: &[u8], pseudonym: &[u8]) -> bool {
         }
         false
     })
-    .any(|entry| {
+    .filter(|entry| {
         let mut words = entry.split(|byte| matches!(byte, b' ' | b'\t' | b'(')).filter(|word| !word.is_empty());
         words.nth(1).is_some_and(|received_by| received_by.eq_ignore_ascii_case(pseudonym))
     })
+    .count()
 }
 
 #[cfg(test)]
@@ -783,8 +790,14 @@ mod tests {
             (vec!["armiger", "1.1, armiger"], false),
         ] {
             let pairs: Vec<_> = lines.iter().map(|line| ("via", *line)).collect();
-            assert_eq!(via_loops(&map(&pairs), "armiger"), want, "{lines:?}");
+            assert_eq!(via_count(&map(&pairs), "armiger") > 0, want, "{lines:?}");
         }
+        let looped = |via: &str, times: usize| {
+            let line = vec![format!("1.1 {via}"); times].join(", ");
+            Via::new(via).unwrap().loops(&map(&[("via", &line)]))
+        };
+        assert!(looped("edge-7", 1), "a name of its own");
+        assert!(!looped(ARMIGER, SHARED_MAX - 1) && looped(ARMIGER, SHARED_MAX), "the name that all share");
     }
 
     /// A well-formed element, and whether its text has traps inside a quoted string.

@@ -96,7 +96,7 @@ fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held
     }
     if inspected.seen.has(Seen::VIA)
         && let Some(via) = &exchange.hop.via
-        && forwarded::via_loops(exchange.request.headers(), via.pseudonym())
+        && via.loops(exchange.request.headers())
     {
         return Err(Reason::LoopDetected.into());
     }

@@ -20,6 +20,7 @@ mod armiger;
 mod backend;
 mod client;
 mod io;
+mod load;
 mod message;
 mod selftest;
 
@@ -33,6 +34,7 @@ use tokio::sync::Notify;
 pub use armiger::{Armiger, Config, Finished, Process};
 pub use backend::{Answer, Backend, Chunks, Script, Seen, Signal, answer, streamed};
 pub use client::{Broken, Client, Connection, Incoming, RawConversation, Response};
+pub use load::{Load, Tally};
 pub use message::{HeadSplitter, Reader};
 
 /// How long anything in a test may take.
