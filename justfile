@@ -41,6 +41,8 @@ instructions *arguments:
 docs:
     mkdir -p docs
     cargo run --quiet --locked -- schema --format markdown > docs/configuration.md
+    cargo run --quiet --locked -- schema --format metrics > docs/metrics.md
+    cargo run --quiet --locked -- schema --format access-log > docs/access-log.md
     cargo run --quiet --locked -- schema > armiger.schema.json
 
 # The demo: armiger in front of three small back ends.

@@ -12,10 +12,12 @@ use armiger::app::{self, Source};
 use armiger::exchange::{Client, Exchange, Followups, Hop};
 use armiger::http::body::Body;
 use armiger::http::forwarded::{self, Scheme};
+use armiger::keep::Keeper;
+use armiger::machine::Machine;
 use armiger::snapshot::Route;
 use armiger::snapshot::router::Query;
-use armiger::telemetry::access_log::{Options, Writer};
-use armiger::telemetry::finish::{Keeps, Logger};
+use armiger::telemetry::access_log::{Settings, Writer};
+use armiger::telemetry::finish::Logger;
 use armiger::telemetry::metrics::Metrics;
 use armiger::timer::Wheel;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
@@ -33,8 +35,8 @@ const CHAINS: [(&str, &str); 3] = [
 
 fn chains(criterion: &mut Criterion) {
     let metrics = Metrics::new();
-    let log = Writer::start(Options::default(), Box::new(std::io::sink()), &metrics).expect("the writer starts");
-    let logger = Rc::new(Logger::new(log.buffer(), Keeps::default(), &metrics));
+    let log = Writer::start(Settings::default(), Box::new(std::io::sink()), &metrics).expect("the writer starts");
+    let logger = Rc::new(Logger::new(log.buffer(), &metrics));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let mut group = criterion.benchmark_group("chain");
     for (name, policies) in CHAINS {
@@ -65,7 +67,8 @@ fn route(policies: &str, metrics: &Metrics) -> Arc<Route> {
          routes: [{{name: orders, match: {{path: \"/orders/{{id}}\"}}, policies: {policies}, respond: {{}}}}]\n"
     );
     let source = Source::Text { name: "bench.yaml".into(), text };
-    let snapshot = app::check(&source, 1, metrics).unwrap_or_else(|report| panic!("{report}"));
+    let snapshot = app::check(&source, &Machine::detect(), 1, metrics, Keeper::fresh());
+    let snapshot = snapshot.unwrap_or_else(|report| panic!("{report}")).snapshot;
     let headers = HeaderMap::new();
     let query = Query { host: "", path: "/orders/7", method: &Method::GET, headers: &headers, query: None };
     snapshot.router.find(&query).expect("the route matches").target.clone()

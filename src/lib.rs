@@ -16,6 +16,7 @@ pub mod demo;
 pub mod exchange;
 pub mod http;
 pub mod keep;
+pub mod machine;
 pub mod policy;
 pub mod proxy;
 pub mod server;

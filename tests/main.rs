@@ -2,14 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails best where it stands")]
 
+mod admin;
 mod config;
+mod diff;
+mod drain;
 mod example;
 mod harness;
 mod hostile;
+mod include;
+mod kubernetes;
+mod listeners;
 mod observe;
 mod policies;
 mod process;
 mod proxy;
+mod reload;
 mod routing;
 mod tidy;
 mod upstream_faults;

@@ -208,6 +208,144 @@ async fn the_log_may_be_for_people_or_off() {
     assert_eq!(requests(&off, "a", "GET", "2xx").await, 1.0, "counted all the same");
 }
 
+#[tokio::test]
+async fn a_json_line_has_the_fields_asked_for_in_their_order() {
+    let log = "access_log: {fields: [status, path, route, reason], headers: [x-tenant], query: [page]}";
+    let armiger = Armiger::with(Config::empty().top(log).routes("- {name: a, match: {path: /a}, respond: {}}")).await;
+
+    armiger.request(get("/a?page=2", &[("x-tenant", "blue")])).await.assert_status(200);
+
+    let line = armiger.logged(|_| true).await;
+    assert_eq!(line.to_string(), r#"{"status":200,"path":"/a","route":"a"}"#);
+}
+
+#[tokio::test]
+async fn a_field_that_is_none_is_told_with_what_was_meant() {
+    let start = |fields: &str| {
+        let top = format!("access_log: {{fields: {fields}}}");
+        Armiger::try_with(Config::empty().top(&top).routes("- {name: a, match: {path: /a}, respond: {}}"))
+    };
+    for (fields, parts) in [
+        ("[time, staus]", &["unknown value `staus`", "did you mean `status`?", "access_log › fields"][..]),
+        ("[time, status, time]", &["`time` stands twice", "first here"]),
+        ("[]", &["names no field"]),
+    ] {
+        let Err(report) = start(fields).await else { panic!("{fields} is valid") };
+        for part in parts {
+            assert!(report.contains(part), "{part:?} is missing for {fields}:\n{report}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_of_the_answer_are_logged_if_named_without_their_secrets() {
+    let script = "HTTP/1.1 302 Found\r\ncontent-length: 0\r\nlocation: https://a.example/?state=1&code=s3cret\r\n\
+                  set-cookie: s3cret\r\nset-cookie: s3cret\r\nx-cache: hit\r\nx-other: s3cret\r\n\r\n";
+    let backend = Backend::raw(Script::new().request().write(script)).await;
+    let log = "access_log: {query: [state], response_headers: [Location, set-cookie, x-cache, x-absent, content-type]}";
+    let armiger = Armiger::with(Config::to(&backend).top(log)).await;
+
+    armiger.get("/").await.assert_status(302);
+    armiger.raw("GET / HTTP/1.1\r\n\r\n").await.answer().await.assert_status(400);
+
+    let line = armiger.logged(|line| line["status"] == 302).await;
+    let want = json!({"location": "https://a.example/?state=1&code=***", "set-cookie": "***", "x-cache": "hit"});
+    assert_eq!(line["response_headers"], want, "{line:#}");
+    let line = armiger.logged(|line| line["status"] == 400).await;
+    assert_eq!(line["response_headers"], json!({"content-type": "application/problem+json"}), "{line:#}");
+}
+
+#[tokio::test]
+async fn no_form_of_the_log_shows_what_may_be_secret() {
+    let secrets = [
+        ("authorization", "Bearer s3cret"),
+        ("proxy-authorization", "Basic s3cret"),
+        ("cookie", "session=s3cret"),
+        ("x-api-key", "s3cret"),
+        ("x-amz-security-token", "s3cret"),
+        ("referer", "https://me:s3cret@shop.example.com/cart?id=s3cret#s3cret"),
+    ];
+    let names: Vec<&str> = secrets.iter().map(|(name, _)| *name).collect();
+    for format in ["json", "text", "combined"] {
+        let log = format!("access_log: {{format: {format}, headers: [{}]}}", names.join(", "));
+        let routes = "- {name: a, match: {path: /a}, respond: {headers: {set-cookie: s3cret}}}";
+        let armiger = Armiger::with(Config::empty().top(&log).routes(routes)).await;
+
+        armiger.request(get("/a?key=s3cret&s3cret", &secrets)).await.assert_status(200);
+
+        let line = armiger.logged(|_| true).await.to_string();
+        assert!(!line.contains("s3cret") && line.contains("key=***"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_may_be_in_apaches_combined_format() {
+    let armiger = Armiger::with(
+        Config::empty()
+            .top("access_log: {format: combined, query: [page]}")
+            .routes("- {name: a, match: {path: \"/{rest...}\"}, respond: {body: hello}}"),
+    )
+    .await;
+
+    let agent = "curl/8 \"quoted\" \\ \u{e9}";
+    let request = Request::get("/a//b?page=2&token=s3cret").header("referer", "https://a.example/?q=s3cret");
+    let request = request.header("user-agent", http::HeaderValue::from_bytes(agent.as_bytes()).unwrap());
+    armiger.request(request.body(Empty::<Bytes>::new()).unwrap()).await.assert_status(200);
+    let mut h2 = armiger.connect_h2c().await;
+    h2.request(Request::head("/h2").body(Empty::<Bytes>::new()).unwrap()).await.assert_status(200);
+    armiger.raw("nonsense\r\n\r\n").await.answer().await.assert_status(400);
+
+    let lines = armiger.log_lines(3).await;
+    // The time stands between the only square brackets.
+    let plain = |line: &Value| {
+        let line = line.as_str().expect("no JSON");
+        let (before, rest) = line.split_once(" [").unwrap();
+        let (time, after) = rest.split_once("] ").unwrap();
+        let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        assert!(shape.starts_with("99/") && shape.ends_with("/9999:99:99:99 +9999") && shape.len() == 26, "{time}");
+        format!("{before} {after}")
+    };
+    let size = lines[2].as_str().unwrap().rsplit(' ').nth(2).unwrap().to_owned();
+    assert_eq!(
+        lines.iter().map(plain).collect::<Vec<_>>(),
+        [
+            "127.0.0.1 - - \"GET /a/b?page=2&token=*** HTTP/1.1\" 200 5 \"https://a.example/?q=***\" \
+             \"curl/8 \\\"quoted\\\" \\\\ \\xc3\\xa9\"\n",
+            "127.0.0.1 - - \"HEAD /h2 HTTP/2.0\" 200 - \"-\" \"-\"\n",
+            &format!("127.0.0.1 - - \"-\" 400 {size} \"-\" \"-\"\n"),
+        ]
+    );
+}
+
+/// hyper sends the body of whatever answers a HEAD on HTTP/2; a client takes that for a broken stream.
+#[tokio::test]
+async fn an_answer_to_head_has_no_body_on_http2_and_is_logged_as_complete() {
+    let armiger = Armiger::with(Config::empty().routes("- {name: a, match: {path: /a}, respond: {body: hello}}")).await;
+
+    let mut connection = armiger.connect_h2c().await;
+    for (path, status) in [("/a", 200), ("/b", 404)] {
+        let request = Request::head(path).body(Empty::<Bytes>::new()).unwrap();
+        assert_eq!(connection.request(request).await.assert_status(status).text(), "");
+    }
+
+    for line in armiger.log_lines(2).await {
+        assert_eq!((&line["complete"], &line["bytes_out"]), (&json!(true), &json!(0)), "{line:#}");
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_grpc_hides_is_logged_whatever_the_sample() {
+    let mut backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend).top("access_log: {sample: 0.0, slow: 10s}")).await;
+    backend.stop();
+
+    let grpc = [("content-type", "application/grpc")];
+    armiger.request(get("/", &grpc)).await.assert_status(200);
+
+    let line = armiger.logged(|_| true).await;
+    assert_eq!((&line["status"], &line["reason"]), (&json!(200), &json!("upstream-connect")), "{line:#}");
+}
+
 /// A destination that takes nothing before it is told to.
 struct Stuck(mpsc::Receiver<()>);
 
@@ -233,7 +371,7 @@ async fn a_log_that_nobody_reads_costs_lines_and_no_request() {
     options.access_log = Some(Box::new(Stuck(stuck)));
     let running = Running::start(options).unwrap();
     let client = Client::to(running.address("http").unwrap());
-    let admin = Client::to(running.admin());
+    let admin = Client::to(running.admin().tcp().unwrap());
 
     // Each line is some 8 KiB, and 64 buffers of 32 KiB wait at most.
     let mut connection = client.connect().await;
@@ -340,6 +478,31 @@ async fn refusals_and_failures_are_counted_by_reason() {
 }
 
 #[tokio::test]
+async fn each_bound_of_an_upstream_is_counted_under_its_own_key() {
+    for (settings, limit) in [
+        ("limits: {in_flight_max: 1}", "upstreams.limits.in_flight_max"),
+        ("pool: {connections_max: 1, queue_max: 0}", "upstreams.pool.queue_max"),
+        ("pool: {connections_max: 1, queue_wait: 10ms}", "upstreams.pool.queue_wait"),
+    ] {
+        let signal = Signal::new();
+        let held = Script::new().request().wait(&signal).write("HTTP/1.1 204 No Content\r\n\r\n");
+        let backend = Backend::raw(held).await;
+        let armiger = Armiger::with(Config::to(&backend).upstream(settings)).await;
+
+        let (held, ()) = tokio::join!(armiger.get("/"), async {
+            backend.arrived(1).await;
+            armiger.get("/").await.assert_problem(503, "upstream-overloaded");
+            signal.send();
+        });
+
+        held.assert_status(204);
+        let text = armiger.admin().get("/metrics").await.text().to_owned();
+        let hits: Vec<&str> = text.lines().filter(|line| line.starts_with("armiger_limit_hits_total{")).collect();
+        assert_eq!(hits, [format!("armiger_limit_hits_total{{limit=\"{limit}\"}} 1")], "{settings}");
+    }
+}
+
+#[tokio::test]
 async fn every_worker_shows_its_connections() {
     let armiger = Armiger::with_workers(2, Config::empty().routes("- {name: a, match: {path: /a}, respond: {}}")).await;
 
@@ -374,6 +537,82 @@ async fn every_family_says_what_it_is_and_keeps_the_naming_rules() {
         let is_ours = name.starts_with("armiger_");
         assert!(is_ours || name.starts_with("process_"), "{name}");
         assert!(!is_ours || (kind == "counter") == name.ends_with("_total"), "{name} is a {kind}");
+    }
+}
+
+// === reference pages ===
+
+#[test]
+fn the_pages_tell_what_the_program_has() {
+    for (format, page) in [("metrics", "docs/metrics.md"), ("access-log", "docs/access-log.md")] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{page}: {error}"));
+
+        let printed = Armiger::binary(&["schema", "--format", format]);
+
+        assert!(
+            text == printed.assert_code(0).stdout,
+            "{page} is not current: `cargo run -- schema --format {format} > {page}` mends it"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_exposed_is_what_the_page_tells() {
+    let page = Armiger::binary(&["schema", "--format", "metrics"]).stdout;
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend).policies("ip_filter: {deny: [10.0.0.0/8]}")).await;
+    armiger.get("/").await.assert_status(200);
+
+    let text = armiger.admin().get("/metrics").await.text().to_owned();
+
+    let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(families.len() > 30, "{text}");
+    for family in families {
+        let (name, kind) = family.split_once(' ').unwrap();
+        let row = page.lines().find(|row| row.starts_with(&format!("| `{name}` | ")));
+        let row = row.unwrap_or_else(|| panic!("the page does not tell of {name}"));
+        assert!(row.contains(&format!(" | {kind} | ")), "{name} is a {kind}: {row}");
+        let sample = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.split_once('}'));
+        let labels = sample.map_or("", |(labels, _)| labels);
+        for label in labels.split(',').filter_map(|pair| pair.split_once('=')).map(|(label, _)| label) {
+            assert!(row.contains(&format!("`{label}`")), "{name} has the label {label}: {row}");
+        }
+    }
+}
+
+// === armiger's own messages ===
+
+/// What the program says of itself on a file with this `log.level`, while an upstream fails, of which it tells at `debug`.
+async fn messages(level: &str, flags: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut backend = Backend::replies("ok").await;
+    let config = Config::to(&backend).top(&format!("log: {{level: {level}}}"));
+    backend.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    std::fs::write(&path, config.to_string()).unwrap();
+
+    let command = ["run", "-c", path.to_str().unwrap()];
+    let mut process = Armiger::spawn_in(&[&command, flags].concat(), environment);
+    let line = process.stderr_line("listener=\"http\"");
+    let address = line.split_whitespace().find_map(|word| word.strip_prefix("address=")).expect("an address");
+    Client::to(address.parse().unwrap()).get("/").await.assert_status(502);
+    process.signal("TERM");
+    process.finish().assert_code(0).stderr.clone()
+}
+
+#[tokio::test]
+async fn the_file_sets_the_level_of_messages_unless_the_command_line_does() {
+    let told = "upstream failed";
+    for (level, flags, environment, is_told) in [
+        ("debug", &[][..], &[][..], true),
+        ("info", &[], &[], false),
+        ("debug", &["--log-level", "info"], &[], false),
+        ("error", &["--log-level", "debug"], &[], true),
+        ("error", &[], &[("ARMIGER_LOG_LEVEL", "debug")], true),
+    ] {
+        let messages = messages(level, flags, environment).await;
+        assert_eq!(messages.contains(told), is_told, "{level} {flags:?} {environment:?}: {messages}");
     }
 }
 

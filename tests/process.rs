@@ -1,12 +1,11 @@
 //! The real executable: its commands, exit codes, streams, variables and signals.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Armiger, Backend, Client, Config, Process, Script, Signal};
+use crate::harness::{Armiger, Backend, Client, Config, Process, Script, Signal, address_in};
 
 /// A file that lives as long as this.
 struct File {
@@ -28,7 +27,7 @@ impl File {
 }
 
 fn good() -> Config {
-    Config::empty().routes("- {name: a, match: {path: /a}, respond: {body: hello}}")
+    Config::empty().top("drain: {delay: 0s}").routes("- {name: a, match: {path: /a}, respond: {body: hello}}")
 }
 
 /// Two mistakes.
@@ -38,14 +37,6 @@ listeners:
 routes:
   - {name: a, match: {path: /a}, proxy: {upstream: nowhere}}
 ";
-
-/// The address in a line `listening`, whichever form the messages have.
-fn address_in(line: &str) -> SocketAddr {
-    let at = line.find("127.0.0.1:").unwrap_or_else(|| panic!("no address in {line:?}"));
-    let rest = &line[at..];
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(rest.len());
-    rest[..end].parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
-}
 
 fn client_of(process: &mut Process) -> Client {
     Client::to(address_in(&process.stderr_line("listener")))
@@ -136,7 +127,7 @@ fn help_is_data_and_says_what_each_command_does() {
     let help = Armiger::binary(&["--help"]);
 
     help.assert_code(0);
-    for command in ["run", "check", "schema", "demo", "completions", "version"] {
+    for command in ["run", "check", "drain", "reload", "status", "schema", "demo", "completions", "version"] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{help:#?}");
     }
 }
@@ -153,7 +144,7 @@ fn shells_get_completions() {
 
 #[test]
 fn every_flag_has_its_variable() {
-    for command in ["run", "check", "schema", "demo", "completions"] {
+    for command in ["run", "check", "drain", "reload", "status", "schema", "demo", "completions"] {
         let help = Armiger::binary(&["help", command]);
 
         // A flag and its description, which ends where the next one begins.
@@ -293,7 +284,7 @@ async fn a_request_in_flight_is_finished_before_the_end() {
     let signal = Signal::new();
     let script = Script::new().request().wait(&signal).write("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone");
     let backend = Backend::raw(script).await;
-    let file = File::of(Config::to(&backend));
+    let file = File::of(Config::to(&backend).top("drain: {delay: 0s}"));
     let mut process = Armiger::spawn(&["run", "-c", file.path()]);
     let client = client_of(&mut process);
 

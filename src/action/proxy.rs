@@ -99,7 +99,7 @@ impl Proxy {
         let mut response = sent.map_err(|error| {
             tracing::debug!(upstream = %self.upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
             let kind = error.kind();
-            Rejection { proxy_status: Some(kind.proxy_status()), ..Rejection::from(reason(kind)) }
+            Rejection { proxy_status: Some(kind.proxy_status()), limit: kind.limit(), ..Rejection::from(reason(kind)) }
         })?;
         // `Via` tells the version of this hop (RFC 9110 §7.6.3); what goes to the client has its own.
         let version = std::mem::replace(response.version_mut(), Version::HTTP_11);

@@ -80,8 +80,10 @@ pub enum ForwardedHeader {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Open connections. Beyond it new ones wait in the kernel's queue until one closes.
-    pub connections_max: u32,
+    /// Open connections. Beyond it new ones wait in the kernel's queue until one closes. Default: 10000, but no more
+    /// than half of the control group's memory limit carries at 32 KiB each, and no fewer than 64: a container with
+    /// 128 MiB gets 2048. Listeners that leave it out share the memory evenly.
+    pub connections_max: Option<u32>,
     /// Header fields of one request; more is a 431. At most 1000.
     pub headers_max: u16,
     /// Bytes of request line and headers together; more is a 431.
@@ -98,10 +100,20 @@ pub struct Limits {
     pub streams_max: u32,
 }
 
+impl Limits {
+    /// Open connections, where neither the user nor the machine named a number.
+    pub const CONNECTIONS_MAX: u32 = 10_000;
+
+    /// Open connections.
+    pub fn connections(&self) -> u32 {
+        self.connections_max.unwrap_or(Self::CONNECTIONS_MAX)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 10_000,
+            connections_max: None,
             headers_max: 100,
             header_bytes_max: ByteSize::kib(32),
             target_bytes_max: ByteSize::kib(8),

@@ -1,9 +1,8 @@
 //! From a file to a [`Document`]: [`load`] for those who want all or nothing, [`load_partial`] for those who go on to
 //! check what could be read.
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read};
+use std::cell::OnceCell;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -11,26 +10,30 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Document;
+use super::bundle::{Bundle, TOTAL_MAX};
+use super::files::{Inputs, Reader};
+use super::include::{self, Assembled, Others, Text};
 use super::issue::{Issue, Issues, KeyPath, Mask, Report, Source, quote};
+use super::reference;
+use super::yaml::decode;
 pub use super::yaml::expand::Environment;
-use super::yaml::{decode, expand, tree};
 
-/// The most bytes that a configuration file may have.
+/// The most bytes that one file of a configuration may have.
 pub const FILE_MAX: usize = 1024 * 1024;
 
-/// A document without mistakes of form, and the file that it came from.
+/// A document without mistakes of form, and the files that it came from.
 #[derive(Clone, Debug)]
 pub struct Loaded<P> {
     /// What the user wrote.
     pub document: Document<P>,
-    /// The file, for issues that are found later.
+    /// The files, for issues that are found later.
     pub source: Source,
-    /// Files named by `${file:…}`, whose content is in the document. A change of one is a change of the document.
-    pub files: Vec<PathBuf>,
+    /// What was read. A change of it is a change of the document.
+    pub inputs: Inputs,
 }
 
 impl<P> Loaded<P> {
-    /// Issues that were found later, with their places in the file.
+    /// Issues that were found later, with their places in the files.
     pub fn report(&self, issues: Issues) -> Report {
         self.source.report(issues)
     }
@@ -39,17 +42,17 @@ impl<P> Loaded<P> {
 /// As much of a document as could be read, and what is wrong with the rest.
 ///
 /// What could not be read is left out: an entry of a list or mapping, or a key that has a default. Paths for issues
-/// count as `document` does; `source` knows what is left out ([`Source::is_lost`]) and counts as the file does.
+/// count as `document` does; `source` knows what is left out ([`Source::is_lost`]) and counts as the files do.
 #[derive(Clone, Debug)]
 pub struct Partial<P> {
     /// What could be read. `None`: nothing, as when the file is no YAML.
     pub document: Option<Document<P>>,
-    /// The file.
+    /// The files.
     pub source: Source,
     /// What is wrong. Later checks add to it.
     pub issues: Issues,
-    /// Files named by `${file:…}`.
-    pub files: Vec<PathBuf>,
+    /// What was read, or should have been.
+    pub inputs: Inputs,
     /// Values that hold something from outside, each with the text that stands for it in the file: whoever shows the
     /// document shows the latter.
     pub outside: Vec<(String, String)>,
@@ -59,19 +62,21 @@ impl<P> Partial<P> {
     /// The document if nothing is wrong with it, else all issues with their places.
     pub fn finish(self) -> Result<Loaded<P>, Report> {
         match self.document {
-            Some(document) if self.issues.is_empty() => Ok(Loaded { document, source: self.source, files: self.files }),
+            Some(document) if self.issues.is_empty() => {
+                Ok(Loaded { document, source: self.source, inputs: self.inputs })
+            }
             _ => Err(self.source.report(self.issues)),
         }
     }
 
-    fn nothing(source: Source, issue: Issue) -> Self {
+    fn nothing(source: Source, issue: Issue, reader: Reader) -> Self {
         let mut issues = Issues::new();
         issues.push(issue);
-        Self { document: None, source, issues, files: Vec::new(), outside: Vec::new() }
+        Self { document: None, source, issues, inputs: reader.finish(Bundle::default()), outside: Vec::new() }
     }
 }
 
-/// Reads a file. Any mistake, and be it an unreadable file, gives a report of all there are.
+/// Reads a file and what it includes. Any mistake, and be it an unreadable file, gives a report of all there are.
 pub fn load<P>(path: &Path) -> Result<Loaded<P>, Report>
 where
     P: Default + Serialize + DeserializeOwned + JsonSchema,
@@ -79,7 +84,7 @@ where
     load_partial(path).finish()
 }
 
-/// Reads a text as if it were a file of that name.
+/// Reads a text as if it were a file of that name, but for `include`, which a text alone cannot have.
 pub fn load_str<P>(name: &str, text: &str) -> Result<Loaded<P>, Report>
 where
     P: Default + Serialize + DeserializeOwned + JsonSchema,
@@ -87,22 +92,74 @@ where
     decode_partial(name, text, &Environment::process()).finish()
 }
 
-/// Reads a file as far as possible.
+/// Reads a file, and what it includes, as far as possible.
+///
+/// Files that are swapped together behind one link, as Kubernetes does it, are read from the same side of the swap. Of
+/// others, [`Inputs::is_unchanged`] tells afterwards whether one was changed meanwhile; [`load_stable`] asks it.
 pub fn load_partial<P>(path: &Path) -> Partial<P>
 where
     P: Default + Serialize + DeserializeOwned + JsonSchema,
 {
     let name = path.display().to_string();
-    match read(path) {
-        Ok(text) => {
-            let directory = path.parent().unwrap_or(Path::new(""));
-            decode_partial(&name, &text, &Environment::process().directory(directory))
+    let environment = Environment::process().directory(path.parent().unwrap_or(Path::new("")));
+    let mut reader = Reader::new();
+    match read(path, &mut reader) {
+        Ok(content) => {
+            decode(Text { name, path: path.to_owned(), content, wrong: None }, Others::Named, &environment, reader)
         }
         Err(unreadable) => {
             let (text, issue) = *unreadable;
-            Partial::nothing(Source::new(&name, &text), issue)
+            Partial::nothing(Source::new(&name, &text), issue, reader)
         }
     }
+}
+
+/// Reads a file, and what it includes, as far as possible, and starts over when something was changed while it read: at
+/// most `tries` times in all, at least once. `false`: it was changed each time, and the last reading may be half old, half
+/// new.
+pub fn load_stable<P>(path: &Path, tries: usize) -> (Partial<P>, bool)
+where
+    P: Default + Serialize + DeserializeOwned + JsonSchema,
+{
+    let mut left = tries.max(1);
+    loop {
+        let partial = load_partial(path);
+        left -= 1;
+        let is_stable = partial.inputs.is_unchanged();
+        if is_stable || left == 0 {
+            return (partial, is_stable);
+        }
+    }
+}
+
+/// Reads a configuration as it once was, as far as possible. Values of `${env:…}` and `${file:…}` are those of now.
+///
+/// Its inputs are what `${file:…}` names: the YAML files are not looked at.
+pub fn load_bundle<P>(bundle: &Bundle) -> Partial<P>
+where
+    P: Default + Serialize + DeserializeOwned + JsonSchema,
+{
+    let environment = Environment::process().directory(bundle.directory());
+    let mut reader = Reader::new();
+    let mut texts = bundle.files().iter().map(|file| Text {
+        name: file.name.clone(),
+        path: bundle.directory().join(&file.path),
+        content: file.text.as_ref().to_owned(),
+        wrong: None,
+    });
+    let Some(main) = texts.next() else {
+        return Partial::nothing(Source::new("", ""), include::empty(), reader);
+    };
+    if bundle.len() > TOTAL_MAX {
+        let issue = Issue::new(KeyPath::root(), format!("the configuration is larger than {} MiB", TOTAL_MAX >> 20))
+            .hint("split the work among several armigers");
+        return Partial::nothing(Source::new(&main.name, ""), issue, reader);
+    }
+    let others = texts.collect();
+    for file in bundle.files() {
+        reader.note(&bundle.directory().join(&file.path), file.text.as_bytes());
+    }
+    decode(main, Others::Given(others), &environment, reader)
 }
 
 /// Reads a text as far as possible, with values from this environment.
@@ -110,37 +167,42 @@ pub fn decode_partial<P>(name: &str, text: &str, environment: &Environment) -> P
 where
     P: Default + Serialize + DeserializeOwned + JsonSchema,
 {
+    let mut reader = Reader::new();
     if text.len() > FILE_MAX {
-        return Partial::nothing(Source::new(name, ""), too_large());
+        return Partial::nothing(Source::new(name, ""), too_large(), reader);
     }
-    let source = Source::new(name, text);
-    if text.trim_start_matches('\u{feff}').trim().is_empty() {
-        return Partial::nothing(Source::new(name, ""), empty());
-    }
-    let tree::Parsed { mut tree, issues: noted, broken } = match tree::parse(text) {
-        Ok(parsed) => parsed,
-        Err(issue) => return Partial::nothing(source, *issue),
+    let path = match environment.base() {
+        Some(directory) => directory.join(name),
+        None => PathBuf::from(name),
     };
-    let mut issues = Issues::new();
-    noted.into_iter().for_each(|issue| issues.push(issue));
-    let expanded = expand::expand(text, &mut tree, environment);
-    let mut lost: HashSet<_> = broken.into_iter().collect();
-    for (node, issue) in expanded.failed {
-        lost.insert(node);
-        issues.push(issue);
-    }
-    let mut concealed = Vec::new();
-    let document = decode::decode(text, &tree, &mut issues, &mut lost, &mut concealed);
-    let mask = Mask::new(expanded.outside.iter().chain(&expanded.values));
-    let source = source.decoded(tree, lost).conceal(&concealed).masked(mask);
-    Partial { document, source, issues, files: expanded.files, outside: expanded.outside }
+    reader.note(&path, text.as_bytes());
+    let main = Text { name: name.to_owned(), path, content: text.to_owned(), wrong: None };
+    decode(main, Others::Named, environment, reader)
 }
 
-/// The text of a file, or why there is none, with as much of the text as helps to show it.
-fn read(path: &Path) -> Result<String, Box<(String, Issue)>> {
+fn decode<P>(main: Text, others: Others, environment: &Environment, mut reader: Reader) -> Partial<P>
+where
+    P: Default + Serialize + DeserializeOwned + JsonSchema,
+{
+    let assembled = include::assemble(main, others, environment, &mut reader);
+    let Assembled { source, text, tree, mut issues, mut lost, mut concealed, outside, bundle } = assembled;
+    let inputs = reader.finish(bundle);
+    let mask = Mask::new(outside.outside.iter().chain(&outside.values));
+    let Some(tree) = tree else {
+        return Partial { document: None, source: source.masked(mask), issues, inputs, outside: outside.outside };
+    };
+    let schema = OnceCell::new();
+    let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
+    let document = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
+    let source = source.decoded(tree, lost).conceal(&concealed).masked(mask);
+    Partial { document, source, issues, inputs, outside: outside.outside }
+}
+
+/// The text of the main file, or why there is none, with as much of the text as helps to show it.
+fn read(path: &Path, reader: &mut Reader) -> Result<String, Box<(String, Issue)>> {
     let refuse =
         |message: String, hint: &str| Box::new((String::new(), Issue::new(KeyPath::root(), message).hint(hint)));
-    let unreadable = |error: io::Error| match error.kind() {
+    let bytes = reader.read(path, FILE_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             refuse("there is no such file".into(), "name the configuration with `--config`, or create it")
         }
@@ -151,33 +213,16 @@ fn read(path: &Path) -> Result<String, Box<(String, Issue)>> {
             refuse("this is a directory".into(), "name the file in it, such as `config.yaml`")
         }
         _ => refuse(format!("cannot read the file: {error}"), "see that it is a readable file"),
-    };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    })?;
     if bytes.len() > FILE_MAX {
         return Err(Box::new((String::new(), too_large())));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let valid = error.utf8_error().valid_up_to();
-        let bytes = error.into_bytes();
-        let wide = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
-        let hint = if wide { "it looks like UTF-16: save it as UTF-8" } else { "save the file as UTF-8" };
-        let message = format!("the byte 0x{:02x} here is not UTF-8", bytes.get(valid).copied().unwrap_or(0));
-        // What replaces the byte keeps the place of what stands before it.
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let end = text[valid..].chars().next().map_or(valid, |c| valid + c.len_utf8());
-        Box::new((text, Issue::new(KeyPath::root(), message).span(valid..end).hint(hint)))
-    })
-}
-
-fn empty() -> Issue {
-    Issue::new(KeyPath::root(), "the file is empty").hint("it needs at least `listeners` and `routes`")
+    include::utf8(bytes)
 }
 
 fn too_large() -> Issue {
     Issue::new(KeyPath::root(), format!("the file is larger than {} MiB", FILE_MAX >> 20))
-        .hint("see that it is the configuration; one this large would have to be split among several armigers")
+        .hint("see that it is the configuration; one this large may be split with `include`")
 }
 
 /// Says what a caller asked for and the file does not have: ``unknown upstream `oders` ``, with the nearest name.
@@ -496,8 +541,9 @@ routes:
         for (text, expected) in [
             ("just text", "1:1 expected a mapping, found `just text`"),
             ("- a\n", "1:1 expected a mapping, found a list"),
-            ("{}", "1:1 the key `listeners` is missing"),
-            ("upstreams: {}", "1:1 the key `listeners` is missing"),
+            ("{}", "1:1 the keys `listeners` and `routes` are missing | add them at the top of the file"),
+            ("upstreams: {}", "1:1 the keys `listeners` and `routes` are missing"),
+            ("routes: []", "1:1 the key `listeners` is missing | add `listeners: …` at the top of the file"),
         ] {
             let found = issues(text);
             assert_eq!(found.len(), 1);
@@ -755,7 +801,7 @@ routes: []
         std::fs::write(&path, text).unwrap();
         let loaded = load::<Blocks>(&path).unwrap();
         assert_eq!(loaded.document.routes[0].policies.token.on().unwrap().secret.expose(), "from-file");
-        assert_eq!(loaded.files, [directory.path().join("secret")]);
+        assert_eq!(loaded.inputs.files()[1].path, directory.path().join("secret"));
     }
 
     #[test]

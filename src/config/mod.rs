@@ -6,6 +6,9 @@
 //! The document is generic over the policy section `P`, so that a policy's configuration lives beside its code and
 //! this folder names no policy.
 
+pub mod bundle;
+pub mod files;
+pub mod include;
 pub mod issue;
 pub mod listener;
 pub mod load;
@@ -23,12 +26,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use issue::{Issue, Issues, KeyPath};
-use listener::Listener;
+use listener::{Limits, Listener};
 pub use load::{Loaded, load, load_str};
 use observe::AccessLog;
 use operate::{Admin, Drain, Log, Probes};
 use route::{Defaults, Route};
 use upstream::Upstream;
+
+use crate::machine::Machine;
 
 /// The whole file: where armiger listens, what stands behind it, and which request goes where under which policies.
 ///
@@ -46,8 +51,20 @@ use upstream::Upstream;
 #[serde(deny_unknown_fields, bound = "P: Default + Serialize + serde::de::DeserializeOwned")]
 #[schemars(bound = "P: Default + Serialize + JsonSchema", title = "armiger configuration")]
 pub struct Document<P> {
-    /// More files, as paths or patterns such as `conf.d/*.yaml`, relative to this file. Each adds `listeners`,
-    /// `upstreams` and `routes`; patterns are taken in the order given, and the files of one in the order of their names.
+    /// More files: paths, or patterns such as `conf.d/*.yaml`. Each may have `listeners`, `upstreams` and `routes`, which
+    /// are added to those of this file, and nothing else.
+    ///
+    /// Paths start from the directory of this file; the entries are taken in the order given, the files of a pattern in
+    /// the order of their names, and no file twice. `*`, `?` and `[…]` stand for parts of a file's name, not of a
+    /// directory's, and never for files whose names begin with `.` or `#` or end in `~`, `.swp` or `.swo`. A path that is
+    /// not there is a mistake; a pattern may fit nothing. At most 200 files, 1 MiB each and 8 MiB together.
+    ///
+    /// The trap: names must differ across all files, a mistake in one file refuses all of them, `&anchors` hold within
+    /// their own file only, and `${file:…}` starts from the directory of the file that it stands in.
+    ///
+    /// ```yaml
+    /// include: [upstreams.yaml, "conf.d/*.yaml"]
+    /// ```
     #[serde(default)]
     pub include: Vec<String>,
     /// Addresses that armiger accepts connections on. At least one.
@@ -77,4 +94,16 @@ pub struct Document<P> {
     /// Which request goes where. The order in the file does not matter (except among regular expressions): the
     /// most specific match wins.
     pub routes: Vec<Route<P>>,
+}
+
+impl<P> Document<P> {
+    /// Puts what this machine can carry in the place of bounds that were left out, so that whoever reads the document
+    /// from then on, an operator at `/config` too, sees what is in force.
+    pub fn fit(&mut self, machine: &Machine) {
+        let left_out = |listener: &&mut Listener| listener.limits.connections_max.is_none();
+        let count = self.listeners.iter_mut().filter(left_out).count();
+        for listener in self.listeners.iter_mut().filter(left_out) {
+            listener.limits.connections_max = Some(machine.connections_max(Limits::CONNECTIONS_MAX, count));
+        }
+    }
 }

@@ -27,6 +27,37 @@ pub fn schema<P: Default + Serialize + JsonSchema>() -> Value {
     schema
 }
 
+/// The keys that a mapping must have which may have just these.
+pub(super) fn required(schema: &Value, known: &[&str]) -> Vec<String> {
+    fn collect<'s>(schema: &'s Value, found: &mut Vec<&'s serde_json::Map<String, Value>>) {
+        match schema {
+            Value::Object(map) => {
+                if map.get("properties").is_some_and(Value::is_object) {
+                    found.push(map);
+                }
+                map.values().for_each(|value| collect(value, found));
+            }
+            Value::Array(list) => list.iter().for_each(|value| collect(value, found)),
+            _ => {}
+        }
+    }
+    let mut mappings = Vec::new();
+    collect(schema, &mut mappings);
+    let has_them = |map: &&serde_json::Map<String, Value>| {
+        map.get("properties").and_then(Value::as_object).is_some_and(|properties| {
+            properties.len() == known.len() && known.iter().all(|key| properties.contains_key(*key))
+        })
+    };
+    let must = |map: &serde_json::Map<String, Value>, key: &str| {
+        let required = map.get("required").and_then(Value::as_array);
+        required.is_some_and(|required| required.iter().any(|name| name == key))
+    };
+    let mappings: Vec<_> = mappings.into_iter().filter(has_them).collect();
+    // Of two types with the same keys, what both say.
+    let in_all = |key: &&&str| !mappings.is_empty() && mappings.iter().all(|map| must(map, key));
+    known.iter().filter(in_all).map(|key| (*key).to_owned()).collect()
+}
+
 fn tidy(schema: &mut Value) {
     let Value::Object(map) = schema else { return };
     if let Some(Value::String(text)) = map.get_mut("description") {

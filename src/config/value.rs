@@ -10,6 +10,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
+use sha2::{Digest, Sha256};
 
 use super::issue::quote;
 use super::yaml::decode::{SECRET, SETTING};
@@ -278,7 +279,37 @@ impl fmt::Display for Secret {
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
+        Hidden(&self.0).serialize(serializer)
+    }
+}
+
+/// A text that is written as `***`, into whatever form. For settings that may hold a credential.
+///
+/// It makes itself known by a name, so that two configurations can be compared by what is hidden in them.
+pub struct Hidden<'t>(pub &'t str);
+
+impl Serialize for Hidden<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_newtype_struct(SECRET, &Stars(self.0))
+    }
+}
+
+/// `***`; in its alternate form the SHA-256 of the text, by which a serializer can tell two of them apart without
+/// holding either.
+struct Stars<'t>(&'t str);
+
+impl Serialize for Stars<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Stars<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return f.write_str("***");
+        }
+        Sha256::digest(self.0).iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

@@ -6,22 +6,55 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::app::{Options, Running, Source, StopSignals};
+use crate::app::signals::{Signal, Signals};
+use crate::app::{Options, Running, Source};
+use crate::telemetry::messages::Messages;
 use backends::Backends;
 
 /// The configuration that the demo runs, as it lies in the repository.
 pub const EXAMPLE: &str = include_str!("../../config.example.yaml");
 
+/// What messages call it.
+const NAME: &str = "config.example.yaml";
+
 /// The listener's address in the example.
 const ADDRESS: &str = "127.0.0.1:8080";
 
-/// Runs until Ctrl-C.
+/// Runs until Ctrl-C. `messages` show what it says of itself.
 ///
 /// # Errors
 /// A port is taken, or the configuration is wrong.
-pub fn run(port: Option<u16>, config: Option<PathBuf>) -> anyhow::Result<()> {
+pub fn run(port: Option<u16>, config: Option<PathBuf>, messages: Messages) -> anyhow::Result<()> {
+    let source = match (config, port) {
+        // Edits of it apply while the demo runs.
+        (Some(path), None) => Source::File(path),
+        (config, port) => text(config, port)?,
+    };
+    let is_example = matches!(&source, Source::Text { name, .. } if name == NAME);
+    let mut signals = Signals::listen()?;
+    let backends = Backends::start(backends::PORTS).context("the demo's back ends")?;
+    let running = Running::start(Options { messages: Some(messages), ..Options::new(source) })?;
+    let address = running.addresses().first().map_or_else(String::new, |(_, address)| address.to_string());
+    eprintln!("{}", welcome(&address, &running.admin().to_string(), is_example));
+    let drain = running.drain().clone();
+    while signals.next(std::future::pending()) == Some(Signal::Reload) {
+        running.reload();
+    }
+    eprintln!("\nstopping");
+    // Nobody has to learn of it, and whoever waits at the terminal may hurry.
+    drain.begin_without_delay();
+    if signals.next(drain.over()).is_some() {
+        drain.hurry();
+    }
+    running.stop();
+    drop(backends);
+    Ok(())
+}
+
+/// The example, or the user's file, with another port.
+fn text(config: Option<PathBuf>, port: Option<u16>) -> anyhow::Result<Source> {
     let (name, text) = match &config {
-        None => ("config.example.yaml".to_owned(), for_people(EXAMPLE)),
+        None => (NAME.to_owned(), for_people(EXAMPLE)),
         Some(path) => {
             (path.display().to_string(), std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
         }
@@ -35,16 +68,7 @@ pub fn run(port: Option<u16>, config: Option<PathBuf>) -> anyhow::Result<()> {
         Some(port) => text.replace(ADDRESS, &format!("127.0.0.1:{port}")),
         None => text,
     };
-    let signals = StopSignals::listen()?;
-    let backends = Backends::start(backends::PORTS).context("the demo's back ends")?;
-    let running = Running::start(Options::new(Source::Text { name, text }))?;
-    let address = running.addresses().next().map_or_else(String::new, |(_, address)| address.to_string());
-    eprintln!("{}", welcome(&address, &running.admin().to_string(), config.is_none()));
-    signals.wait();
-    eprintln!("\nstopping");
-    running.stop();
-    drop(backends);
-    Ok(())
+    Ok(Source::Text { name, text })
 }
 
 /// The example logs JSON for machines; at a terminal lines for people are easier to follow.

@@ -119,8 +119,8 @@ impl Exchange {
     /// The answer that a rejection makes: problem+json, plain text, or gRPC trailers-only.
     pub fn refuse(&mut self, rejection: Rejection) -> Response<Body> {
         let form = self.form.unwrap_or_else(|| problem::Form::of(self.headers()));
-        self.closing.rejected(rejection.reason.slug());
-        if let Some(limit) = rejection.reason.limit() {
+        self.closing.rejected(rejection.reason.slug(), rejection.reason.status());
+        if let Some(limit) = rejection.limit.or(rejection.reason.limit()) {
             self.closing.limit_hit(limit);
         }
         refusal(rejection, form, self.request_id())

@@ -13,6 +13,8 @@ pub struct Rejection {
     pub detail: Option<Cow<'static, str>>,
     /// A better word for `Proxy-Status` than the row's.
     pub proxy_status: Option<&'static str>,
+    /// The bound that was hit, if the row cannot tell; see [`Reason::limit`].
+    pub limit: Option<&'static str>,
     /// Headers that belong to this answer, such as `Allow` or `Retry-After`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -35,7 +37,7 @@ impl Rejection {
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, proxy_status: None, headers: Vec::new() }
+        Self { reason, detail: None, proxy_status: None, limit: None, headers: Vec::new() }
     }
 }
 
@@ -145,6 +147,9 @@ reasons! {
     /// The upstream's queue is full, or the wait for a connection was too long.
     UpstreamOverloaded => SERVICE_UNAVAILABLE, UNAVAILABLE, "upstream-overloaded", "The service is overloaded",
         Some("connection_limit_reached");
+    /// armiger is about to end, and the upstream has ended already.
+    Draining => SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", "The service is going away",
+        Some("destination_unavailable");
     /// The upstream did not begin its answer in time.
     UpstreamTimeout => GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "upstream-timeout", "The service did not answer in time",
         Some("http_response_timeout");
@@ -167,14 +172,13 @@ impl Reason {
         self.facts().status
     }
 
-    /// The configured bound that this refusal enforces.
+    /// The configured bound that this refusal enforces, if there is just one. A bound of a listener goes by its key.
     pub const fn limit(self) -> Option<&'static str> {
         match self {
             Self::BodyTooLarge => Some("body_max"),
             Self::TargetTooLong => Some("target_bytes_max"),
             Self::HeadersTooLarge => Some("headers_max"),
             Self::Overloaded => Some("in_flight_max"),
-            Self::UpstreamOverloaded => Some("upstream_in_flight_or_queue"),
             Self::DeadlineExceeded => Some("timeout"),
             _ => None,
         }

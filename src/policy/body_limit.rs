@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, Scope, Stage};
+use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::value::{ByteSize, Mode};
 use crate::exchange::{Exchange, Reason, Rejection, Verdict};
 use crate::http::body::Body;
@@ -27,6 +27,10 @@ pub struct Config {
     #[serde(default)]
     pub mode: Mode,
 }
+
+/// What of it protects.
+pub(super) const GUARDS: &[Guard] =
+    &[Guard::gone("bodies are bounded by the listener alone"), Guard::at("max", Weaker::Higher, "longer bodies pass")];
 
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {

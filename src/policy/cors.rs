@@ -1,5 +1,6 @@
 //! `cors`: which web origins' pages may use a route (Fetch standard, "CORS protocol").
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::header::{self, HeaderName};
@@ -7,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::guard::{self, Guard, Weaker};
 use super::{Policy, Scope, Stage};
 use crate::config::Issue;
 use crate::config::value::{HumanDuration, Mode};
@@ -58,6 +60,16 @@ fn safelisted_methods() -> Vec<String> {
 fn ten_minutes() -> HumanDuration {
     HumanDuration::seconds(600)
 }
+
+/// What of it protects. Browsers do the protecting: each grant is one thing more that a page may do.
+pub(super) const GUARDS: &[Guard] = &[
+    Guard::gone("what the upstream grants to web pages passes as it is"),
+    Guard::at("origins", Weaker::Grows(uncovered), "pages of more origins may call"),
+    Guard::at("methods", Weaker::Grows(guard::names), "pages may use more methods"),
+    Guard::at("headers", Weaker::Grows(guard::names), "pages may set more headers"),
+    Guard::at("expose", Weaker::Grows(guard::names), "pages may read more headers"),
+    Guard::at("credentials", Weaker::When(|_, new| new == "true"), "pages may use the visitor's credentials"),
+];
 
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
@@ -170,6 +182,18 @@ impl Origin {
                 .is_some_and(|label| !label.is_empty() && !label.contains(['/', '@', ':'])),
         }
     }
+}
+
+/// Tells of each origin whether none of the others covers it.
+fn uncovered(entries: &[&str], by: &[&str]) -> Vec<bool> {
+    let by: HashSet<&str> = by.iter().copied().collect();
+    let covered = |entry: &str| {
+        let Some((scheme, host)) = entry.split_once("://") else { return false };
+        let ends = host.match_indices('.').map(|(dot, _)| &host[dot..]);
+        // A port belongs to the end too, as it does where origins are compared.
+        by.contains(entry) || ends.map(|end| format!("{scheme}://*{end}")).any(|below| by.contains(below.as_str()))
+    };
+    entries.iter().map(|entry| !by.contains("*") && !covered(entry)).collect()
 }
 
 enum Origins {
@@ -296,6 +320,23 @@ mod tests {
         check("https://*.a.example", "https://evil/.a.example", false);
         check("https://*.a.example", "http://x.a.example", false);
         check("https://*.a.example:8443", "https://x.a.example:8443", true);
+    }
+
+    #[test]
+    fn an_origin_is_covered_by_itself_by_what_is_below_and_by_a_star() {
+        for (entry, by, expected) in [
+            ("https://a.b", &["https://a.b"][..], false),
+            ("https://x.y.a.b", &["https://*.a.b"], false),
+            ("https://*.x.a.b", &["https://*.a.b"], false),
+            ("https://a.b", &["https://*.a.b"], true),
+            ("http://x.a.b", &["https://*.a.b"], true),
+            ("https://x.a.b:1", &["https://*.a.b"], true),
+            ("https://*.a.b", &["https://x.a.b"], true),
+            ("https://a.b", &["*"], false),
+            ("*", &["https://a.b"], true),
+        ] {
+            assert_eq!(uncovered(&[entry], by), [expected], "{entry} by {by:?}");
+        }
     }
 
     #[test]

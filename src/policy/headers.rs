@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Policy, Scope, Stage};
-use crate::config::value::Mode;
+use super::{Guard, Policy, Scope, Stage, Weaker};
+use crate::config::value::{Hidden, Mode};
 use crate::config::{Issue, KeyPath};
 use crate::exchange::template::Template;
 use crate::exchange::{Exchange, Rejection, Verdict};
+use crate::http::headers::is_credential;
 
 /// What is changed on headers: `request` on those that the upstream sees, `response` on those that the client sees,
 /// refusals included.
@@ -59,17 +60,55 @@ pub struct Edits {
     pub add: BTreeMap<String, String>,
 }
 
-/// Words in the names of headers that carry credentials.
-const SECRET_WORDS: [&str; 8] =
-    ["authorization", "cookie", "token", "secret", "password", "credential", "api-key", "x-auth"];
-
 /// Shows the edits without what may be a credential: `/config` asks for no password.
 fn masked<S: Serializer>(values: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(values.iter().map(|(name, value)| {
-        let lower = name.to_ascii_lowercase();
-        let is_secret = SECRET_WORDS.iter().any(|word| lower.contains(word));
-        (name, if is_secret { "***" } else { value.as_str() })
-    }))
+    serializer.collect_map(
+        values.iter().map(|(name, value)| {
+            (name, if is_credential(name) { Shown::Not(Hidden(value)) } else { Shown::As(value) })
+        }),
+    )
+}
+
+/// What of it protects: a header that is removed or set is not what the other side sent.
+pub(super) const GUARDS: &[Guard] = &[
+    Guard::gone("headers that it removed or set are as they come"),
+    Guard::at("request.remove", kept_from_upstream(), "the upstream sees what clients send"),
+    Guard::at("request.set", kept_from_upstream(), "the upstream sees what clients send"),
+    Guard::at(
+        "response.remove",
+        Weaker::Loses { among: &["response.remove", "response.set"], of: |_| true },
+        "clients see what the upstream sends",
+    ),
+    Guard::at(
+        "response.set",
+        Weaker::Loses { among: &["response.set", "response.add"], of: |name| PROTECTIVE.contains(&name) },
+        "browsers are no longer told to protect the page",
+    ),
+];
+
+const fn kept_from_upstream() -> Weaker {
+    Weaker::Loses { among: &["request.remove", "request.set"], of: |_| true }
+}
+
+/// Headers by which browsers protect a page.
+const PROTECTIVE: [&str; 9] = [
+    "content-security-policy",
+    "cross-origin-embedder-policy",
+    "cross-origin-opener-policy",
+    "cross-origin-resource-policy",
+    "permissions-policy",
+    "referrer-policy",
+    "strict-transport-security",
+    "x-content-type-options",
+    "x-frame-options",
+];
+
+/// A value as `/config` has it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Shown<'v> {
+    As(&'v str),
+    Not(Hidden<'v>),
 }
 
 impl Config {

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, Scope, Stage};
+use super::guard::networks as uncovered;
+use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::value::Mode;
 use crate::config::{Issue, KeyPath};
 use crate::exchange::{Exchange, Reason, Rejection, Verdict};
@@ -29,6 +30,13 @@ pub struct Config {
     /// Whether it is enforced.
     pub mode: Mode,
 }
+
+/// What of it protects.
+pub(super) const GUARDS: &[Guard] = &[
+    Guard::gone("every address may use the route"),
+    Guard::at("allow", Weaker::Allows(uncovered), "more addresses may use the route"),
+    Guard::at("deny", Weaker::Denies(uncovered), "more addresses may use the route"),
+];
 
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {

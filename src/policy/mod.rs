@@ -3,6 +3,7 @@
 mod body_limit;
 pub mod chain;
 mod cors;
+pub mod guard;
 mod headers;
 mod ip_filter;
 pub mod scope;
@@ -11,6 +12,7 @@ mod table;
 
 use crate::exchange::{Exchange, Rejection, Verdict};
 pub use chain::Chain;
+pub use guard::{Guard, Weaker};
 pub use scope::Scope;
 pub use stage::Stage;
 

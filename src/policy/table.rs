@@ -34,6 +34,10 @@ macro_rules! policies {
                 })+
             }
 
+            /// Each policy's key, and what of its settings protects.
+            pub const GUARDS: &'static [(&'static str, &'static [Guard])] =
+                &[$((stringify!($key), $key::GUARDS),)+];
+
             /// Whether the block of this key is given here, and not inherited.
             pub fn gives(&self, key: &str) -> bool {
                 match key {

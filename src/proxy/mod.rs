@@ -39,8 +39,8 @@ pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incom
     let response = match found {
         Ok(Some(route)) => {
             exchange.deadline = now + route.timeout;
-            exchange.closing.routed(&route.name, &route.metrics);
-            pipeline::run(&route, &mut exchange, &worker.pools).await
+            exchange.closing.routed(&route.name, &route.metrics, &route.generation);
+            pipeline::run(&route, &mut exchange, &worker).await
         }
         // `OPTIONS *` asks about armiger itself (RFC 9110 §9.3.7).
         Ok(None) => labelled(no_content(), &exchange),
@@ -48,7 +48,7 @@ pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incom
     };
     let Exchange { closing, inbound, .. } = exchange;
     let (head, body) = response.into_parts();
-    let body = Finish::new(closing, body, head.status, inbound);
+    let body = Finish::new(closing, body, &head, inbound);
     Response::from_parts(head, body)
 }
 
@@ -67,11 +67,11 @@ pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<
     let mut closing = worker.begin(Instant::now(), inlet);
     let id = RequestId::new(closing.record.time);
     closing.record.client = Some(inlet.peer.ip().to_canonical());
-    closing.rejected(reason.slug());
-    closing.answered(reason.status());
+    closing.rejected(reason.slug(), reason.status());
     closing.record.complete = true;
     let mut response = exchange::refusal(Rejection::from(reason).detail(violation.detail()), Form::Json, id.as_str());
     response.headers_mut().insert(&name::X_REQUEST_ID, id.to_header_value());
+    closing.answered(response.status(), response.headers());
     closing.record.bytes_out = http_body::Body::size_hint(response.body()).exact().unwrap_or(0);
     closing.record.request_id = Some(id);
     response

@@ -5,6 +5,7 @@ use std::task::Poll;
 
 use http::{Response, header};
 
+use super::Worker;
 use crate::exchange::{Exchange, Followups, Reason, Rejection};
 use crate::http::body::Body;
 use crate::http::forwarded;
@@ -16,11 +17,16 @@ use crate::upstream::Pools;
 /// Runs one exchange on its route.
 ///
 /// Follow-ups run on every response, refusals included: a browser must see CORS headers on a 401.
-pub(super) async fn run(route: &Route, exchange: &mut Exchange, pools: &Pools) -> Response<Body> {
+pub(super) async fn run(route: &Route, exchange: &mut Exchange, worker: &Worker) -> Response<Body> {
     let mut followups = Followups::default();
-    let outcome = in_time(route, exchange, pools, &mut followups).await;
+    let outcome = in_time(route, exchange, &worker.pools, &mut followups).await;
     let response = match outcome {
         Ok(response) => response,
+        // All containers of a pod are told to stop at the same time, and the back end may be the first to go: that is no
+        // fault of the service, and another pod has the answer.
+        Err(rejection) if rejection.reason == Reason::UpstreamConnect && worker.is_draining.get() => {
+            exchange.refuse(Rejection { reason: Reason::Draining, ..rejection })
+        }
         Err(rejection) => exchange.refuse(rejection),
     };
     let mut response = super::labelled(response, exchange);

@@ -20,13 +20,16 @@ pub struct Worker {
     pub wheel: Wheel,
     /// Where exchanges are logged.
     pub log: Rc<Logger>,
+    /// Whether armiger comes to its end. Back ends may go before it.
+    pub is_draining: Cell<bool>,
     wall: Cell<(Instant, SystemTime)>,
 }
 
 impl Worker {
     /// A worker with these.
     pub fn new(reader: Reader, pools: Pools, wheel: Wheel, log: Rc<Logger>) -> Self {
-        Self { reader: RefCell::new(reader), pools, wheel, log, wall: Cell::new(wall_clock()) }
+        let (is_draining, wall) = (Cell::new(false), Cell::new(wall_clock()));
+        Self { reader: RefCell::new(reader), pools, wheel, log, is_draining, wall }
     }
 
     /// Begins the record of an exchange.

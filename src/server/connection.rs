@@ -1,11 +1,24 @@
 //! One connection: which protocol it speaks, and its exchanges until it ends.
+//!
+//! How armiger's end ([`Phase`]) comes to a connection, so that no request is lost:
+//! - `LameDuck`: the next answer asks the client to close, by `Connection: close` or GOAWAY. An idle HTTP/1.1 connection
+//!   is left alone, for a request may be on its way.
+//! - `Closing`: the same, and a connection that is idle, or has never sent a byte, is closed after [`LAST_WAIT`] unless
+//!   the kernel has bytes of it by then. Whoever closes then reads on for a while, so that the client sees an end and no
+//!   reset. A request that crosses with that end cannot be served; HTTP/1.1 has no way to (RFC 9112 §9.5).
+//! - `Forced`: cut, by a reset.
+//!
+//! A connection of a listener that was removed, or whose fixed settings have changed, ends in the same way with its next
+//! answer; until then, and if none comes until its keep-alive time is over, it rests.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,17 +30,22 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::futures::Notified;
 
+use super::drain::Phase;
 use super::gate::{Gate, GateState, GateTimeouts};
-use super::listener::Accepted;
-use super::rt::{LocalExecutor, Rewound, Unread};
+use super::listener::{Accepted, Listening};
+use super::rt::{Lent, LocalExecutor, Rewound, Unread};
 use super::worker::Shared;
+use crate::config::listener::Listener;
 use crate::exchange::Hop;
 use crate::http::body::{Body, BodyError};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
 use crate::proxy::{self, Inlet};
+use crate::snapshot::ListenerPlan;
 use crate::telemetry::finish::Finish;
 use crate::timer::Timer;
 
@@ -56,6 +74,14 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 /// How long an HTTP/2 client without streams may keep a connection that we said goodbye to.
 const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 
+/// How long an idle connection may still bring a request when armiger ends. Its client may have just had an answer that
+/// did not ask it to close.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+
+/// How long, and for how many bytes, a connection that we close is read on.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
 /// Serves a connection until it ends.
 pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
     let Accepted { stream, peer, listening, place } = accepted;
@@ -65,8 +91,64 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "connection could not be watched"),
     };
-    let plan = listening.plan.clone();
-    let inlet = Rc::new(Inlet {
+    let door = Rc::new(Door::new(listening, peer));
+    match open(shared, &mut stream, &door.inlet().plan).await {
+        Some((Protocol::Http1, prefix)) => serve_http1(shared, stream, prefix, door).await,
+        Some((Protocol::Http2, prefix)) => serve_http2(shared, stream, prefix, door).await,
+        None => {}
+    }
+    drop(place);
+}
+
+/// The listener as a connection knows it: what holds for its requests is looked up anew whenever the plan has changed.
+struct Door {
+    listening: Arc<Listening>,
+    peer: SocketAddr,
+    version: Cell<u64>,
+    inlet: RefCell<Rc<Inlet>>,
+    is_outdated: Cell<bool>,
+}
+
+impl Door {
+    fn new(listening: Arc<Listening>, peer: SocketAddr) -> Self {
+        // The number before the plan: a change in between is then seen twice, and not never.
+        let version = listening.news(0).unwrap_or(0);
+        let inlet = RefCell::new(Rc::new(inlet(&listening, peer)));
+        let is_outdated = Cell::new(listening.is_removed());
+        Self { listening, peer, version: Cell::new(version), inlet, is_outdated }
+    }
+
+    /// What holds for a request that comes now.
+    fn inlet(&self) -> Rc<Inlet> {
+        self.look();
+        self.inlet.borrow().clone()
+    }
+
+    /// Looks whether the plan has changed.
+    fn look(&self) {
+        let Some(version) = self.listening.news(self.version.get()) else { return };
+        self.version.set(version);
+        let inlet = Rc::new(inlet(&self.listening, self.peer));
+        let old = self.inlet.replace(inlet.clone());
+        let is_other = fixed(&old.plan.config) != fixed(&inlet.plan.config);
+        self.is_outdated.set(self.is_outdated.get() || is_other || self.listening.is_removed());
+    }
+
+    /// How many requests the connection may bring, as of the last look.
+    fn requests_max(&self) -> u64 {
+        self.inlet.borrow().plan.config.limits.requests_max.into()
+    }
+
+    /// Whether, as of the last look, the listener is gone, or what the connection began with has changed: it serves its present request and
+    /// ends.
+    fn is_outdated(&self) -> bool {
+        self.is_outdated.get()
+    }
+}
+
+fn inlet(listening: &Listening, peer: SocketAddr) -> Inlet {
+    let plan = listening.plan();
+    Inlet {
         in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
             forwarded: forwarded::Hop::new(peer.ip(), Scheme::Http, listening.address.port()),
@@ -75,13 +157,44 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
         peer,
         is_trusted: plan.trust.trusts(peer.ip()),
         plan,
-    });
-    match open(shared, &mut stream, &inlet).await {
-        Some((Protocol::Http1, prefix)) => serve_http1(shared, stream, prefix, inlet).await,
-        Some((Protocol::Http2, prefix)) => serve_http2(shared, stream, prefix, inlet, peer).await,
-        None => {}
     }
-    drop(place);
+}
+
+/// What a connection takes from its plan once, at its start.
+fn fixed(config: &Listener) -> impl PartialEq + use<> {
+    let (limits, timeouts) = (&config.limits, &config.timeouts);
+    (
+        (limits.headers_max, limits.header_bytes_max.get(), limits.target_bytes_max.get(), limits.streams_max),
+        (timeouts.request_headers.get(), timeouts.body_idle.get(), timeouts.keep_alive.get()),
+    )
+}
+
+/// Whether bytes have come that nobody has read. The kernel is asked: the reactor may not have turned since.
+fn has_unread(stream: &TcpStream) -> bool {
+    SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|length| length > 0)
+}
+
+/// Closes so that a client that is still sending sees an end and no reset.
+async fn part(shared: &Shared, stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let mut timer = shared.worker.wheel.timer();
+    timer.arm(LINGER_TIME);
+    let mut left = LINGER_BYTES_MAX;
+    let mut bytes = [0; 2048];
+    while left > 0 {
+        let read = tokio::select! {
+            biased;
+            read = stream.read(&mut bytes) => read,
+            () = timer.expired() => return,
+            () = shared.reached(Phase::Forced) => return,
+        };
+        match read {
+            Ok(length) if length > 0 => left = left.saturating_sub(length),
+            _ => return,
+        }
+    }
 }
 
 enum Protocol {
@@ -90,16 +203,33 @@ enum Protocol {
 }
 
 /// Waits for the first bytes and tells from them what the client speaks. Nothing is allocated as long as it is silent.
-async fn open(shared: &Shared, stream: &mut TcpStream, inlet: &Inlet) -> Option<(Protocol, Vec<u8>)> {
+async fn open(shared: &Shared, stream: &mut TcpStream, plan: &ListenerPlan) -> Option<(Protocol, Vec<u8>)> {
     let mut timer = shared.worker.wheel.timer();
-    timer.arm(inlet.plan.config.timeouts.request_headers.get());
+    timer.arm(plan.config.timeouts.request_headers.get());
     let mut prefix = Vec::new();
+    let mut is_closing = false;
     loop {
         tokio::select! {
             biased;
             readable = stream.readable() => readable.ok()?,
-            () = shared.stopped(), if prefix.is_empty() => return None,
+            // A client that has connected is about to ask.
+            () = shared.reached(Phase::Closing), if !is_closing => {
+                is_closing = true;
+                if prefix.is_empty() {
+                    timer.arm(LAST_WAIT);
+                }
+                continue;
+            }
+            () = shared.reached(Phase::Forced), if is_closing => return None,
             () = timer.expired() => {
+                if is_closing && has_unread(stream) {
+                    timer.arm(LAST_WAIT);
+                    continue;
+                }
+                if is_closing && prefix.is_empty() {
+                    part(shared, stream).await;
+                    return None;
+                }
                 shared.metrics.limit_hit("request_headers");
                 return None;
             }
@@ -122,8 +252,9 @@ async fn open(shared: &Shared, stream: &mut TcpStream, inlet: &Inlet) -> Option<
 
 // === HTTP/1.1 ===
 
-async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, inlet: Rc<Inlet>) {
-    let (limits, timeouts) = (&inlet.plan.config.limits, &inlet.plan.config.timeouts);
+async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, door: Rc<Door>) {
+    let plan = door.inlet().plan.clone();
+    let (limits, timeouts) = (&plan.config.limits, &plan.config.timeouts);
     let state = Rc::new(GateState::default());
     let mut gate = Gate::new(
         stream,
@@ -142,17 +273,22 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
         &shared.scratch,
         state.clone(),
     );
-    let requests_max = u64::from(limits.requests_max);
     let is_http10 = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         is_http10.set(request.version() == Version::HTTP_10);
-        let handled = proxy::handle(shared.worker.clone(), inlet.clone(), request);
-        let (shared, state) = (shared.clone(), state.clone());
+        let handled = proxy::handle(shared.worker.clone(), door.inlet(), request);
+        let (shared, state, door) = (shared.clone(), state.clone(), door.clone());
         async move {
             let mut response = handled.await;
-            let is_last = state.requests() >= requests_max || state.violation().is_some() || shared.is_stopping();
+            // The plan may have changed since the request came.
+            door.look();
+            let is_last = state.requests() >= door.requests_max()
+                || state.violation().is_some()
+                || door.is_outdated()
+                || shared.phase() >= Phase::LameDuck;
             if is_last {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                state.say_close();
             }
             Ok::<_, Infallible>(response.map(|body| Watched { body, state }))
         }
@@ -162,51 +298,112 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, in
         .header_read_timeout(None)
         .max_headers(limits.headers_max.into())
         .max_buf_size(READ_BUFFER_MAX.max(limits.header_bytes_max.get() as usize + 1));
-    let mut stopped = pin!(shared.stopped());
-    let mut watch = Watch { rest: shared.worker.wheel.timer(), is_watching: false, is_told: false };
+    let mut moved_on = pin!(shared.moved_on());
+    let mut lookout = Lookout::new();
+    let mut watch = Watch { rest: shared.worker.wheel.timer() };
     let (connection, ended) = loop {
         let mut connection = builder.serve_connection(gate, &service);
         let ended = poll_fn(|cx| {
-            if watch.is_stopping(cx, shared, stopped.as_mut()) && !watch.is_told {
-                watch.is_told = true;
-                Pin::new(&mut connection).graceful_shutdown();
+            let phase = lookout.poll(cx, shared, moved_on.as_mut());
+            if phase == Phase::Forced {
+                return Poll::Ready(Ended::Cut);
             }
             match Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(Some(ended)),
-                Poll::Pending => watch.poll_rest(cx, shared, &state).map(|()| None),
+                Poll::Ready(ended) => Poll::Ready(Ended::Over(ended)),
+                // Looked after in hyper's stead from now on, be it to close.
+                Poll::Pending if phase == Phase::Closing && state.idle_since().is_some() => Poll::Ready(Ended::Resting),
+                Poll::Pending => watch.poll_rest(cx, shared, &state).map(|()| Ended::Resting),
             }
         })
         .await;
-        if let Some(ended) = ended {
-            break (connection, ended);
+        match ended {
+            Ended::Over(ended) => break (connection, ended),
+            Ended::Cut => {
+                // The exchange ends, and is counted, with hyper.
+                let is_counted = state.in_flight();
+                return cut(shared, connection.into_parts().io, is_counted);
+            }
+            Ended::Resting => {}
         }
         // At rest, hyper's buffers are all that the connection holds: without them it costs a tenth.
         gate = connection.into_parts().io;
-        let is_awake = poll_fn(|cx| {
-            if watch.is_stopping(cx, shared, stopped.as_mut()) { Poll::Ready(false) } else { gate.poll_wake(cx) }
+        let wakes = poll_fn(|cx| {
+            let phase = lookout.poll(cx, shared, moved_on.as_mut());
+            if phase == Phase::Forced {
+                return Poll::Ready(Wake::Over);
+            }
+            match gate.poll_wake(cx) {
+                Poll::Ready(true) => Poll::Ready(Wake::Asked),
+                Poll::Ready(false) => Poll::Ready(Wake::Over),
+                // The client of an answer that did not ask it to close may be about to ask again.
+                Poll::Pending if phase == Phase::Closing => watch.poll_last(cx, shared, &gate).map(|()| Wake::Farewell),
+                Poll::Pending => Poll::Pending,
+            }
         });
-        if !is_awake.await {
-            return;
+        match wakes.await {
+            Wake::Asked => {}
+            Wake::Over => return,
+            Wake::Farewell => {
+                tokio::select! {
+                    // A client that is gone needs no goodbye.
+                    _ = gate.close() => {}
+                    () = shared.reached(Phase::Forced) => {}
+                }
+                return;
+            }
         }
     };
     if let Err(error) = &ended {
-        tracing::debug!(peer = %inlet.peer, %error, "connection broke");
+        tracing::debug!(peer = %door.peer, %error, "connection broke");
     }
     if let Some(limit) = state.violation().and_then(limit_of) {
         shared.metrics.limit_hit(limit);
     }
     if let Some(violation) = state.refusal() {
-        let response = proxy::refuse(&shared.worker, &inlet, violation);
+        let response = proxy::refuse(&shared.worker, &door.inlet(), violation);
         let mut gate = connection.into_parts().io;
         if let Err(error) = gate.refuse(&rendered(response)).await {
-            tracing::debug!(peer = %inlet.peer, %error, "refusal was not read");
+            tracing::debug!(peer = %door.peer, %error, "refusal was not read");
         }
     } else if ended.is_err() && is_http10.get() {
         // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says that it
         // was cut (RFC 9112 §8).
-        let (stream, _) = connection.into_parts().io.into_parts();
-        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+        reset_on_close(connection.into_parts().io.get_ref());
     }
+}
+
+/// How hyper's time with a connection ended.
+enum Ended {
+    /// hyper is done with it.
+    Over(hyper::Result<()>),
+    /// Nothing is going on.
+    Resting,
+    /// armiger waits no longer.
+    Cut,
+}
+
+/// Why a connection no longer rests.
+enum Wake {
+    /// The client has sent something.
+    Asked,
+    /// The client is gone or was silent for too long, or armiger waits no longer.
+    Over,
+    /// armiger ends, and the client has had its time to ask once more.
+    Farewell,
+}
+
+/// Cuts a connection. What is cut must not look complete.
+fn cut(shared: &Shared, gate: Gate<TcpStream>, is_counted: bool) {
+    if gate.is_answering() {
+        reset_on_close(gate.get_ref());
+        if !is_counted {
+            shared.cut_unsent();
+        }
+    }
+}
+
+fn reset_on_close(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// What an HTTP/1.1 connection is watched for beside its exchanges.
@@ -214,23 +411,11 @@ struct Watch {
     /// Goes off now and then, and asks whether the connection has been idle. Not armed anew for each exchange, which
     /// would cost each of them.
     rest: Timer,
-    is_watching: bool,
-    is_told: bool,
 }
 
 impl Watch {
-    fn is_stopping(&mut self, cx: &mut Context<'_>, shared: &Shared, stopped: Pin<&mut impl Future>) -> bool {
-        // Polled once, to be woken; after that the flag tells as well, and costs nothing.
-        let is_stopping = if self.is_watching { shared.is_stopping() } else { stopped.poll(cx).is_ready() };
-        self.is_watching = true;
-        is_stopping
-    }
-
     /// Ready once the connection has been idle for [`REST_AFTER`].
     fn poll_rest(&mut self, cx: &mut Context<'_>, shared: &Shared, state: &GateState) -> Poll<()> {
-        if self.is_told {
-            return Poll::Pending;
-        }
         let now = shared.worker.wheel.now();
         if !self.rest.is_armed() {
             let idle_since = state.idle_since();
@@ -239,11 +424,56 @@ impl Watch {
             }
             self.rest.arm_at(idle_since.unwrap_or(now) + REST_AFTER);
         }
+        self.poll_timer(cx)
+    }
+
+    /// Ready once the connection has been idle for [`LAST_WAIT`], and no byte has come.
+    fn poll_last(&mut self, cx: &mut Context<'_>, shared: &Shared, gate: &Gate<TcpStream>) -> Poll<()> {
+        let now = shared.worker.wheel.now();
+        let until = gate.state().idle_since().unwrap_or(now) + LAST_WAIT;
+        if now < until {
+            self.rest.arm_at(until);
+            return self.poll_timer(cx);
+        }
+        if has_unread(gate.get_ref()) {
+            // The reactor is about to tell.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.rest.poll_expired(cx).is_ready() {
             // Expired is no longer armed: looked at again at once.
             cx.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+}
+
+/// How far armiger's end has come, as far as a connection has looked.
+struct Lookout {
+    phase: Phase,
+    is_looking: bool,
+}
+
+impl Lookout {
+    fn new() -> Self {
+        Self { phase: Phase::Serving, is_looking: false }
+    }
+
+    /// Looks, and is woken by the next change.
+    fn poll<'s>(&mut self, cx: &mut Context<'_>, shared: &'s Shared, mut moved_on: Pin<&mut Notified<'s>>) -> Phase {
+        let phase = shared.phase();
+        // Polled once, to be woken; after that the flag tells as well, and costs nothing.
+        if !self.is_looking || phase != self.phase {
+            (self.phase, self.is_looking) = (phase, true);
+            moved_on.set(shared.moved_on());
+            // Nothing moves while this runs, so it is pending.
+            let _ = moved_on.poll(cx);
+        }
+        phase
     }
 }
 
@@ -315,57 +545,81 @@ impl Drop for Watched {
 
 // === HTTP/2 ===
 
-async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, inlet: Rc<Inlet>, peer: SocketAddr) {
-    let (limits, timeouts) = (inlet.plan.config.limits.clone(), inlet.plan.config.timeouts.clone());
+async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, door: Rc<Door>) {
+    let plan = door.inlet().plan.clone();
+    let (limits, timeouts) = (&plan.config.limits, &plan.config.timeouts);
+    let body_idle = timeouts.body_idle.get();
     let streams = Rc::new(Streams::default());
     let executor = LocalExecutor { next: Rc::default() };
     let service = service_fn({
-        let (shared, inlet, streams, next) = (shared.clone(), inlet.clone(), streams.clone(), executor.next.clone());
+        let (shared, door, streams, next) = (shared.clone(), door.clone(), streams.clone(), executor.next.clone());
         move |request: Request<Incoming>| {
-            let handled = proxy::handle(shared.worker.clone(), inlet.clone(), request);
+            let handled = proxy::handle(shared.worker.clone(), door.inlet(), request);
             let stream = Stream::open(&streams);
-            let unread = Unread::new(&shared.worker.wheel, timeouts.body_idle.get(), &shared.metrics);
+            let unread = Unread::new(&shared.worker.wheel, body_idle, &shared.metrics);
             next.set(Some(unread.clone()));
             async move { Ok::<_, Infallible>(handled.await.map(|body| Counted { body, unread, _stream: stream })) }
         }
     });
-    let connection = http2::Builder::new(executor)
+    let stream = Rc::new(RefCell::new(Rewound::new(stream, prefix)));
+    let mut builder = http2::Builder::new(executor);
+    builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
         .max_header_list_size(u32::try_from(limits.header_bytes_max.get()).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .max_send_buf_size(SEND_BUFFER_MAX)
-        .keep_alive_interval(timeouts.body_idle.get())
-        .keep_alive_timeout(PING_WAIT)
-        .serve_connection(TokioIo::new(Rewound::new(stream, prefix)), service);
-    let mut connection = pin!(connection);
-    let mut stopped = pin!(shared.stopped());
-    let mut idle = Idle { timer: shared.worker.wheel.timer(), is_timed: false };
-    let mut is_told = false;
-    let ended = poll_fn(|cx| {
-        let polled = connection.as_mut().poll(cx);
-        if polled.is_ready() {
-            return polled;
+        .keep_alive_interval(body_idle)
+        .keep_alive_timeout(PING_WAIT);
+    let ended = {
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(Lent(stream.clone())), service));
+        let mut moved_on = pin!(shared.moved_on());
+        let mut lookout = Lookout::new();
+        let mut idle = Idle { timer: shared.worker.wheel.timer(), is_timed: false };
+        let mut is_told = false;
+        poll_fn(|cx| {
+            let phase = lookout.poll(cx, shared, moved_on.as_mut());
+            if phase == Phase::Forced {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(Some(ended));
+            }
+            let wait = if is_told { GOODBYE_WAIT } else { timeouts.keep_alive.get() };
+            let is_over = idle.poll(cx, streams.open.get(), wait).is_ready();
+            if is_told {
+                // A client that has seen GOAWAY and has no stream open closes at once. One that does not is left.
+                return if is_over { Poll::Ready(Some(Ok(()))) } else { Poll::Pending };
+            }
+            // A client that has just connected must not be sent away before its first request: it would take that for
+            // a failure.
+            let is_ending = match phase {
+                Phase::Serving => false,
+                Phase::LameDuck => streams.opened.get() > 0,
+                Phase::Closing | Phase::Forced => true,
+            };
+            let is_spent = streams.opened.get() >= door.requests_max();
+            if is_over || is_ending || is_spent || door.is_outdated() && streams.opened.get() > 0 {
+                is_told = true;
+                idle.is_timed = false;
+                connection.as_mut().graceful_shutdown();
+                // Again at once, so that GOAWAY goes out and the wait for its effect begins.
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await
+    };
+    match ended {
+        // Streams end, and are counted, with hyper.
+        None => reset_on_close(stream.borrow().get_ref()),
+        Some(Err(error)) => tracing::debug!(peer = %door.peer, %error, "connection broke"),
+        // Streams that crossed with GOAWAY are lawfully ignored, but unread they would make of the close a reset.
+        Some(Ok(())) => {
+            let Ok(stream) = Rc::try_unwrap(stream) else { return };
+            part(shared, &mut stream.into_inner().into_inner()).await;
         }
-        let wait = if is_told { GOODBYE_WAIT } else { timeouts.keep_alive.get() };
-        let is_over = idle.poll(cx, streams.open.get(), wait).is_ready();
-        if is_told {
-            // A client that has seen GOAWAY and has no stream open closes at once. One that does not is left.
-            return if is_over { Poll::Ready(Ok(())) } else { Poll::Pending };
-        }
-        if is_over || stopped.as_mut().poll(cx).is_ready() || streams.opened.get() >= u64::from(limits.requests_max) {
-            is_told = true;
-            idle.is_timed = false;
-            connection.as_mut().graceful_shutdown();
-            // Again at once, so that GOAWAY goes out and the wait for its effect begins.
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    })
-    .await;
-    if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "connection broke");
     }
 }
 

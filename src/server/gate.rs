@@ -77,6 +77,7 @@ pub struct GateState {
     is_tunnel: Cell<bool>,
     violation: Cell<Option<Violation>>,
     refusal: Cell<Option<Violation>>,
+    says_close: Cell<bool>,
     idle_since: Cell<Option<Instant>>,
     requests: Cell<u64>,
     bytes_read: Cell<u64>,
@@ -91,6 +92,13 @@ impl GateState {
     /// it the connection serves no second request. Not to be called when the answer is a 101.
     pub fn exchange_finished(&self) {
         self.in_flight.set(false);
+    }
+
+    /// Says that the present answer announces the end of the connection. The client is then waited for: it may have sent a
+    /// next request before it knew, and unread bytes would make of the close a reset, which can take the answer with it
+    /// (RFC 9112 §9.6).
+    pub fn say_close(&self) {
+        self.says_close.set(true);
     }
 
     /// Whether a complete request head has been handed to hyper whose exchange is not finished.
@@ -259,6 +267,16 @@ impl<S> Gate<S> {
     pub fn into_parts(mut self) -> (S, Vec<u8>) {
         self.held.drain(..self.held_start);
         (self.io, self.held)
+    }
+
+    /// The socket.
+    pub fn get_ref(&self) -> &S {
+        &self.io
+    }
+
+    /// Whether an answer is on its way that has not been flushed.
+    pub fn is_answering(&self) -> bool {
+        self.exchange_is_open
     }
 
     fn is_withheld(&self) -> bool {
@@ -501,6 +519,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
         .await
     }
 
+    /// Closes a connection that nothing is going on on, so that a client whose next request crosses with it sees an end
+    /// and no reset. Takes two seconds at most.
+    ///
+    /// # Errors
+    /// The client went away.
+    pub async fn close(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_close(cx, true)).await
+    }
+
     /// An operation of the write side before the linger time is over.
     fn poll_in_time<T>(
         &mut self,
@@ -632,7 +659,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Gate<S> {
             // The owner takes the socket back to answer first.
             return Poll::Ready(Ok(()));
         }
-        let is_sending = !matches!(this.phase, Phase::Head(_)) || this.has_held();
+        let is_sending = !matches!(this.phase, Phase::Head(_)) || this.has_held() || this.state.says_close.get();
         this.poll_close(cx, is_sending)
     }
 

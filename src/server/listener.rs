@@ -1,12 +1,24 @@
-//! A listening socket: binding it, accepting on it, and giving each connection to the least busy worker.
+//! Listening sockets, which change while connections come in: bound, handed on to the next plan, and closed so that no
+//! connection is lost that the kernel has accepted.
+//!
+//! A socket is known by its address, whatever its listener is called. A reload first [`prepare`](Listeners::prepare)s,
+//! which binds what is missing and changes nothing else, then [`commit`](Listeners::commit)s, which cannot fail.
+//!
+//! A socket is closed in three steps, for the kernel accepts on its own and resets what it has accepted when the socket
+//! closes: it is told to ignore those who knock from now on (who knock again a second later, and then find the
+//! successor or nobody), what has been accepted is taken over, and only then it closes.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use arc_swap::ArcSwap;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 use super::worker::Workers;
 use crate::snapshot::ListenerPlan;
@@ -18,14 +30,120 @@ const BACKLOG: i32 = 4096;
 /// How long to wait before accepting again once the process is out of file descriptors: each wait doubles.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
+/// How often a socket that closes tries to accept although the process is out of file descriptors.
+const LAST_TRIES: usize = 100;
+
+/// How long a socket that closes waits for handshakes that had begun: some round trips.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// An address could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener `{name}` cannot listen on {address}: {error}")]
+pub struct BindError {
+    /// The listener.
+    pub name: Arc<str>,
+    /// The address, as in the configuration.
+    pub address: SocketAddr,
+    /// Why.
+    pub error: io::Error,
+}
+
 /// A bound socket, and what all workers share about its connections.
 pub struct Listening {
-    /// The plan.
-    pub plan: Arc<ListenerPlan>,
     /// Where it really listens: port 0 has become a number.
     pub address: SocketAddr,
-    socket: Mutex<Option<TcpListener>>,
-    places: Arc<Semaphore>,
+    plan: ArcSwap<ListenerPlan>,
+    version: AtomicU64,
+    is_removed: AtomicBool,
+    taken: AtomicUsize,
+    freed: Notify,
+}
+
+impl Listening {
+    fn new(address: SocketAddr, plan: Arc<ListenerPlan>) -> Arc<Self> {
+        Arc::new(Self {
+            address,
+            plan: ArcSwap::new(plan),
+            version: AtomicU64::new(1),
+            is_removed: AtomicBool::new(false),
+            taken: AtomicUsize::new(0),
+            freed: Notify::new(),
+        })
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Arc<ListenerPlan> {
+        self.plan.load_full()
+    }
+
+    /// The number of the present plan, if it is another than `seen`. It also changes when the listener is removed. For a
+    /// look per request: one relaxed load as long as nothing is new.
+    pub fn news(&self, seen: u64) -> Option<u64> {
+        let version = self.version.load(Ordering::Relaxed);
+        if version == seen {
+            return None;
+        }
+        // Pairs with the release in `changed`: what belongs to that number is seen from here on.
+        fence(Ordering::Acquire);
+        Some(version)
+    }
+
+    /// Whether the configuration no longer has it.
+    pub fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Relaxed)
+    }
+
+    fn follow(&self, plan: Arc<ListenerPlan>) {
+        self.plan.store(plan);
+        self.changed();
+    }
+
+    fn remove(&self) {
+        self.is_removed.store(true, Ordering::Relaxed);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+        // `connections_max` may have grown.
+        self.freed.notify_one();
+    }
+
+    /// Waits for room for one more connection.
+    async fn room(&self, metrics: &Metrics) {
+        let mut is_told = false;
+        loop {
+            let max = self.plan.load().config.limits.connections() as usize;
+            if self.taken.load(Ordering::Acquire) < max {
+                return;
+            }
+            if !std::mem::replace(&mut is_told, true) {
+                metrics.limit_hit("connections_max");
+            }
+            // One that was freed since the look has left its word.
+            self.freed.notified().await;
+        }
+    }
+}
+
+/// A connection's place among those of its listener, given back on drop.
+pub struct Place {
+    listening: Arc<Listening>,
+    _counted: metrics::InFlight,
+}
+
+impl Place {
+    fn take(listening: &Arc<Listening>) -> Self {
+        listening.taken.fetch_add(1, Ordering::AcqRel);
+        Self { listening: listening.clone(), _counted: listening.plan.load().state.metrics.accepted() }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.listening.taken.fetch_sub(1, Ordering::AcqRel);
+        self.listening.freed.notify_one();
+    }
 }
 
 /// A connection on its way to a worker.
@@ -37,55 +155,302 @@ pub struct Accepted {
     /// The listener that it came in by.
     pub listening: Arc<Listening>,
     /// Its place among the listener's connections.
-    pub place: (OwnedSemaphorePermit, metrics::InFlight),
+    pub place: Place,
 }
 
-impl Listening {
-    /// Binds the socket.
-    ///
-    /// # Errors
-    /// The address is taken, or is not this machine's.
-    pub fn bind(plan: &Arc<ListenerPlan>) -> io::Result<Arc<Self>> {
-        let socket = bind(plan.config.address)?;
-        Ok(Arc::new(Self {
-            plan: plan.clone(),
-            address: socket.local_addr()?,
-            socket: Mutex::new(Some(socket)),
-            places: Arc::new(Semaphore::new(plan.config.limits.connections_max as usize)),
-        }))
+/// All listening sockets of one armiger.
+pub struct Listeners {
+    workers: Arc<Workers>,
+    metrics: Metrics,
+    runtime: Handle,
+    sockets: Mutex<Sockets>,
+}
+
+#[derive(Default)]
+struct Sockets {
+    /// In the order of the plans.
+    open: Vec<Open>,
+    /// Being closed.
+    leaving: Vec<Open>,
+    is_stopped: bool,
+}
+
+/// A socket with the task that accepts on it, which owns it.
+struct Open {
+    listening: Arc<Listening>,
+    socket: Weak<TcpListener>,
+    leave: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Everything that a set of plans needs is bound. Dropped, it closes what was bound for it.
+pub struct Prepared(Vec<(Arc<ListenerPlan>, Source)>);
+
+/// Where a listener's socket comes from.
+enum Source {
+    /// It listens already.
+    Open(Arc<Listening>),
+    /// It was bound, and connections wait in its queue.
+    Bound(TcpListener, SocketAddr),
+    /// It was bound beside sockets that are about to leave and overlap with it (`0.0.0.0:80` and `127.0.0.1:80`). It
+    /// must not listen before it is in force: it would take connections away from them.
+    Beside(Socket, SocketAddr, Vec<Arc<TcpListener>>),
+}
+
+impl Listeners {
+    /// None yet. Accepting happens on `runtime`.
+    pub fn new(workers: Arc<Workers>, metrics: Metrics, runtime: Handle) -> Arc<Self> {
+        Arc::new(Self { workers, metrics, runtime, sockets: Mutex::default() })
     }
 
-    /// Accepts until the future is dropped. To be run once, inside a runtime.
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        // Nothing panics under this lock.
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds every address that is not bound yet, and changes nothing else. To be followed by [`Listeners::commit`], or
+    /// dropped, before the next one.
+    ///
+    /// A socket whose address stays is handed on, whatever its listener is called. Port 0 is known by the listener's
+    /// name, so it keeps its number.
     ///
     /// # Errors
-    /// The socket cannot be watched.
-    pub async fn accept(self: Arc<Self>, workers: Arc<Workers>, metrics: Metrics) -> io::Result<()> {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(socket) = socket else { return Ok(()) };
-        let socket = tokio::net::TcpListener::from_std(socket)?;
-        let mut back_off = BACK_OFF.0;
-        loop {
-            if self.places.available_permits() == 0 {
-                metrics.limit_hit("connections_max");
+    /// Every address that cannot be bound.
+    pub fn prepare(&self, plans: &[Arc<ListenerPlan>]) -> Result<Prepared, Vec<BindError>> {
+        let sockets = self.sockets();
+        let mut free: Vec<&Open> = sockets.open.iter().collect();
+        let mut sources: Vec<Option<Source>> = plans.iter().map(|_| None).collect();
+        // Numbers first: a number is meant, a name only stands in for one.
+        for by_name in [false, true] {
+            for (plan, source) in plans.iter().zip(&mut sources) {
+                let wanted = plan.config.address;
+                if (wanted.port() == 0) != by_name {
+                    continue;
+                }
+                let is_same = |open: &&Open| match by_name {
+                    false => open.listening.address == wanted,
+                    true => {
+                        let plan_now = open.listening.plan.load();
+                        plan_now.name == plan.name && plan_now.config.address == wanted
+                    }
+                };
+                if let Some(place) = free.iter().position(is_same) {
+                    *source = Some(Source::Open(free.swap_remove(place).listening.clone()));
+                }
             }
-            let Ok(permit) = self.places.clone().acquire_owned().await else { return Ok(()) };
-            match socket.accept().await.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-                Ok((stream, peer)) => {
-                    back_off = BACK_OFF.0;
-                    let place = (permit, self.plan.state.metrics.accepted());
-                    workers.give(Accepted { stream, peer, listening: self.clone(), place }).await;
+        }
+        let going: Vec<Arc<TcpListener>> =
+            free.into_iter().chain(&sockets.leaving).filter_map(|open| open.socket.upgrade()).collect();
+        let mut errors = Vec::new();
+        let mut prepared = Vec::with_capacity(plans.len());
+        for (plan, source) in plans.iter().zip(sources) {
+            match source.map_or_else(|| Source::bind(plan.config.address, &going), Ok) {
+                Ok(source) => prepared.push((plan.clone(), source)),
+                Err(error) => {
+                    errors.push(BindError { name: plan.name.clone(), address: plan.config.address, error });
                 }
-                Err(error) if is_exhausted(&error) => {
-                    metrics.limit_hit("file_descriptors");
-                    tracing::warn!(%error, wait = ?back_off, "cannot accept");
-                    tokio::time::sleep(back_off).await;
-                    back_off = (back_off * 2).min(BACK_OFF.1);
+            }
+        }
+        if errors.is_empty() { Ok(Prepared(prepared)) } else { Err(errors) }
+    }
+
+    /// Puts everything in force. What is not among the plans is closed, without a reset for anybody; its connections end
+    /// with their next answer, or when their keep-alive time is over.
+    ///
+    /// Does nothing once [`Listeners::stop_accepting`] was called.
+    pub fn commit(&self, prepared: Prepared) {
+        let mut sockets = self.sockets();
+        if sockets.is_stopped {
+            return;
+        }
+        let mut before = std::mem::take(&mut sockets.open);
+        for (plan, source) in prepared.0 {
+            let (socket, address) = match source {
+                Source::Open(listening) => {
+                    listening.follow(plan);
+                    let place = before.iter().position(|open| Arc::ptr_eq(&open.listening, &listening));
+                    sockets.open.extend(place.map(|place| before.swap_remove(place)));
+                    continue;
                 }
-                // The connection was gone before it was accepted.
-                Err(error) => tracing::debug!(%error, "connection lost before it was accepted"),
+                Source::Bound(socket, address) => (socket, address),
+                Source::Beside(socket, address, rivals) => match listen_beside(socket, &rivals) {
+                    Ok(socket) => (socket, address),
+                    // It was bound, so only another process that did the same at this moment can be in the way.
+                    Err(error) => {
+                        tracing::error!(listener = %plan.name, %address, %error, "cannot listen");
+                        continue;
+                    }
+                },
+            };
+            let open = self.open(Listening::new(address, plan), socket);
+            sockets.open.push(open);
+        }
+        sockets.leaving.retain(|open| !open.task.is_finished());
+        for open in before {
+            open.listening.remove();
+            open.leave.send_replace(true);
+            sockets.leaving.push(open);
+        }
+    }
+
+    /// Each listener's name and where it listens, in the order of the configuration.
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        let sockets = self.sockets();
+        sockets.open.iter().map(|open| (open.listening.plan.load().name.clone(), open.listening.address)).collect()
+    }
+
+    /// Closes every socket, for good, and waits until what the kernel had accepted is with its worker.
+    pub async fn stop_accepting(&self) {
+        let (open, leaving) = {
+            let mut sockets = self.sockets();
+            sockets.is_stopped = true;
+            (std::mem::take(&mut sockets.open), std::mem::take(&mut sockets.leaving))
+        };
+        for one in &open {
+            one.leave.send_replace(true);
+        }
+        for one in open.into_iter().chain(leaving) {
+            if let Err(error) = one.task.await {
+                tracing::error!(%error, "a listener ended");
             }
         }
     }
+
+    fn open(&self, listening: Arc<Listening>, socket: TcpListener) -> Open {
+        let socket = Arc::new(socket);
+        let (leave, leaving) = watch::channel(false);
+        let held = Arc::downgrade(&socket);
+        let accepting = accept(listening.clone(), socket, leaving, self.workers.clone(), self.metrics.clone());
+        let task = self.runtime.spawn(async move {
+            if let Err(error) = accepting.await {
+                tracing::error!(%error, "cannot accept");
+            }
+        });
+        Open { listening, socket: held, leave, task }
+    }
+}
+
+impl Source {
+    /// Binds an address, beside those that are about to go if it must be.
+    fn bind(address: SocketAddr, going: &[Arc<TcpListener>]) -> io::Result<Self> {
+        let error = match bind(address) {
+            Ok(socket) => {
+                let address = socket.local_addr()?;
+                return Ok(Self::Bound(socket, address));
+            }
+            Err(error) => error,
+        };
+        let is_rival = |socket: &&Arc<TcpListener>| {
+            address.port() != 0 && socket.local_addr().is_ok_and(|other| other.port() == address.port())
+        };
+        let rivals: Vec<_> = going.iter().filter(is_rival).cloned().collect();
+        if error.kind() != io::ErrorKind::AddrInUse || rivals.is_empty() {
+            return Err(error);
+        }
+        let socket = unbound(address)?;
+        sharing(&socket, &rivals, || socket.bind(&address.into()))?;
+        Ok(Self::Beside(socket, address, rivals))
+    }
+}
+
+/// Does what only sockets may do that share their port. They share it no longer than that takes, so that no other
+/// process can come in between.
+fn sharing(socket: &Socket, rivals: &[Arc<TcpListener>], act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let share = |shares: bool| {
+        socket.set_reuse_port(shares)?;
+        rivals.iter().try_for_each(|rival| SockRef::from(&**rival).set_reuse_port(shares))
+    };
+    let done = share(true).and_then(|()| act());
+    share(false)?;
+    done
+}
+
+fn listen_beside(socket: Socket, rivals: &[Arc<TcpListener>]) -> io::Result<TcpListener> {
+    sharing(&socket, rivals, || socket.listen(BACKLOG))?;
+    Ok(socket.into())
+}
+
+/// Accepts until it is told to leave, and then what is still in the queue.
+async fn accept(
+    listening: Arc<Listening>,
+    socket: Arc<TcpListener>,
+    mut leave: watch::Receiver<bool>,
+    workers: Arc<Workers>,
+    metrics: Metrics,
+) -> io::Result<()> {
+    let watched = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+    let give = async |stream: TcpStream, peer| {
+        let place = Place::take(&listening);
+        workers.give(Accepted { stream, peer, listening: listening.clone(), place }).await;
+    };
+    let mut back_off = BACK_OFF.0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // Fails without a sender, which is as good a reason to leave.
+            _ = leave.wait_for(|leaves| *leaves) => break,
+            accepted = async {
+                listening.room(&metrics).await;
+                watched.accept().await
+            } => accepted,
+        };
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            Ok((stream, peer)) => {
+                back_off = BACK_OFF.0;
+                give(stream, peer).await;
+            }
+            Err(error) if is_exhausted(&error) => {
+                metrics.limit_hit("file_descriptors");
+                tracing::warn!(%error, wait = ?back_off, "cannot accept");
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF.1);
+            }
+            // The connection was gone before it was accepted.
+            Err(error) => tracing::debug!(%error, "connection lost before it was accepted"),
+        }
+    }
+    // Where this is not to be had, the moment between the last look and the close is a risk.
+    if let Err(error) = ignore_newcomers(&socket) {
+        tracing::debug!(%error, "newcomers cannot be ignored");
+    }
+    // Whoever is in the queue has been promised a connection, so `connections_max` does not count here.
+    tokio::time::sleep(SETTLE).await;
+    let mut tries = 0;
+    loop {
+        match socket.accept() {
+            Ok((stream, peer)) => match stream.set_nonblocking(true) {
+                Ok(()) => give(stream, peer).await,
+                Err(error) => tracing::debug!(%error, "connection lost before it was served"),
+            },
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_exhausted(&error) && tries == LAST_TRIES => return Err(error),
+            // Others end, and leave their descriptors.
+            Err(error) if is_exhausted(&error) => {
+                tries += 1;
+                tokio::time::sleep(BACK_OFF.0).await;
+            }
+            Err(error) => tracing::debug!(%error, "connection lost before it was accepted"),
+        }
+    }
+}
+
+/// Makes the kernel drop requests for new connections to this socket, unanswered. Handshakes that have begun go on.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn ignore_newcomers(socket: &TcpListener) -> io::Result<()> {
+    use socket2::SockFilter;
+
+    /// Loads the byte of the TCP header that holds its flags (RFC 9293 §3.1).
+    const LOAD_FLAGS: SockFilter = SockFilter::new(0x30, 0, 0, 13);
+    /// Skips one instruction unless SYN is among them.
+    const UNLESS_SYN: SockFilter = SockFilter::new(0x45, 0, 1, 0x02);
+    const DROP: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+    const KEEP: SockFilter = SockFilter::new(0x06, 0, 0, u32::MAX);
+    SockRef::from(socket).attach_filter(&[LOAD_FLAGS, UNLESS_SYN, DROP, KEEP])
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn ignore_newcomers(_: &TcpListener) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Binds a non-blocking listening socket.
@@ -93,13 +458,18 @@ impl Listening {
 /// # Errors
 /// The address is taken, or is not this machine's.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = unbound(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for connections of the last run to be forgotten.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Whether accepting again at once would fail again: out of file descriptors or memory.

@@ -1,7 +1,8 @@
-//! Sockets: who accepts, which worker serves, and how a connection is spoken to.
+//! Sockets: who accepts, which worker serves, how a connection is spoken to, and how all of it ends.
 
 pub mod admin;
 mod connection;
+pub mod drain;
 pub mod gate;
 pub mod listener;
 mod rt;

@@ -8,28 +8,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use super::connection;
+use super::drain::{Drain, Phase};
 use super::gate::Scratch;
 use super::listener::Accepted;
 use crate::proxy::Worker;
 use crate::snapshot::Live;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::finish::{Keeps, Logger};
+use crate::telemetry::finish::Logger;
 use crate::telemetry::metrics::Metrics;
 use crate::timer::Wheel;
 use crate::upstream::Pools;
+use crate::upstream::pool::PoolState;
 
 /// Connections that may wait for their worker to take them.
 const HANDOVER_MAX: usize = 1024;
 
+/// How long a worker may take to say what it has open.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a line of the access log may wait for company.
 const LOG_DELAY: Duration = Duration::from_millis(100);
 
-/// How long connections may take to end once armiger stops.
-const STOP_WAIT: Duration = Duration::from_secs(10);
+/// How long connections have to notice that they are cut, so that they can tell their clients by a reset.
+const CUT_WAIT: Duration = Duration::from_secs(1);
 
 /// What every worker is made of.
 #[derive(Clone)]
@@ -40,12 +46,10 @@ pub struct Parts {
     pub metrics: Metrics,
     /// The writer of the access log.
     pub access_log: AccessLog,
-    /// What the access log keeps.
-    pub keeps: Keeps,
     /// How many workers there are.
     pub count: usize,
-    /// Turns true when armiger stops.
-    pub stopping: watch::Receiver<bool>,
+    /// How armiger ends.
+    pub drain: Arc<Drain>,
 }
 
 /// The running workers, from the point of view of those who accept.
@@ -55,8 +59,20 @@ pub struct Workers {
 }
 
 struct Handle {
-    sender: mpsc::Sender<(Accepted, Open)>,
+    sender: mpsc::Sender<Message>,
     open: Arc<AtomicUsize>,
+}
+
+/// What other threads tell a worker.
+enum Message {
+    /// Serve this connection.
+    Serve(Box<Accepted>, Open),
+    /// Another snapshot is in force: let go of the old one, be there requests or not.
+    Refresh,
+    /// Tell what is open to upstreams.
+    Pools(oneshot::Sender<Vec<PoolState>>),
+    /// No connection comes after this one's.
+    Last,
 }
 
 /// Counts a connection as open on its worker until it is dropped, be it by a panic.
@@ -84,14 +100,22 @@ impl Workers {
         let mut handles = Vec::with_capacity(parts.count);
         let mut threads = Vec::with_capacity(parts.count);
         for place in 0..parts.count {
-            let (sender, receiver) = mpsc::channel(HANDOVER_MAX);
+            let (sender, mut receiver) = mpsc::channel(HANDOVER_MAX);
             let open = Arc::new(AtomicUsize::new(0));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (parts, counted) = (parts.clone(), open.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{place}")).spawn(move || {
-                LocalSet::new().block_on(&runtime, run(place, parts, receiver, counted));
+                let log = Rc::new(Logger::new(parts.access_log.buffer(), &parts.metrics));
+                let tasks = LocalSet::new();
+                tasks.block_on(&runtime, run(place, &parts, log.clone(), &mut receiver, counted));
+                // What was not over is now, and its lines are written.
+                drop(tasks);
+                log.flush();
+                parts.drain.count_cut(log.cuts());
                 // A name lookup that hangs must not hold up the end.
                 runtime.shutdown_background();
+                // Whoever waits for the worker's end waits for this.
+                drop(receiver);
             })?;
             handles.push(Handle { sender, open });
             threads.push(thread);
@@ -105,8 +129,47 @@ impl Workers {
         let in_turn = (0..self.handles.len()).map(|place| &self.handles[(from + place) % self.handles.len()]);
         let Some(least) = in_turn.min_by_key(|handle| handle.open.load(Ordering::Relaxed)) else { return };
         let open = Open::new(&least.open);
-        // Fails once the worker stops, and the connection is closed.
-        let _ = least.sender.send((accepted, open)).await;
+        // Fails once the worker has ended, and the connection is closed.
+        let _ = least.sender.send(Message::Serve(Box::new(accepted), open)).await;
+    }
+
+    /// Lets every worker look at the snapshot that is in force now, so that idle ones do not hold on to an old one.
+    pub async fn refresh(&self) {
+        for handle in &self.handles {
+            // Fails once the worker has ended, and then it holds nothing.
+            let _ = handle.sender.send(Message::Refresh).await;
+        }
+    }
+
+    /// What is open to upstreams, over all workers. One that does not answer in time, as it is over or very busy, is left
+    /// out.
+    pub async fn pools(&self) -> Vec<PoolState> {
+        let mut answers = Vec::with_capacity(self.handles.len());
+        for handle in &self.handles {
+            let (reply, answer) = oneshot::channel();
+            if handle.sender.try_send(Message::Pools(reply)).is_ok() {
+                answers.push(tokio::time::timeout(ANSWER_WAIT, answer));
+            }
+        }
+        let mut states = Vec::with_capacity(answers.len());
+        for answer in answers {
+            if let Ok(Ok(state)) = answer.await {
+                states.push(state);
+            }
+        }
+        PoolState::merge(states)
+    }
+
+    /// Tells the workers that no connection comes any more, and waits until all have ended: each ends with its last
+    /// connection, or when what is left is cut.
+    pub async fn finish(&self) {
+        for handle in &self.handles {
+            // Fails once the worker has ended.
+            let _ = handle.sender.send(Message::Last).await;
+        }
+        for handle in &self.handles {
+            handle.sender.closed().await;
+        }
     }
 }
 
@@ -115,29 +178,57 @@ pub(super) struct Shared {
     pub(super) worker: Rc<Worker>,
     pub(super) scratch: Scratch,
     pub(super) metrics: Metrics,
-    stopping: Cell<bool>,
-    stop: Notify,
+    drain: Arc<Drain>,
+    phase: Cell<Phase>,
+    moved_on: Notify,
 }
 
 impl Shared {
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.get()
+    /// How far armiger's end has come.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
     }
 
-    /// Waits until armiger stops.
-    pub(super) async fn stopped(&self) {
-        let stop = self.stop.notified();
-        if !self.stopping.get() {
-            stop.await;
+    /// Ready when armiger's end has moved on from the phase that it has when this is called.
+    pub(super) fn moved_on(&self) -> Notified<'_> {
+        self.moved_on.notified()
+    }
+
+    /// An answer was cut that hyper had whole, but the client had not.
+    pub(super) fn cut_unsent(&self) {
+        self.metrics.exchange_cut();
+        self.drain.count_cut(1);
+        tracing::warn!("the end of an answer cut: its client is slow to take it");
+    }
+
+    /// Waits until armiger's end has come so far.
+    pub(super) async fn reached(&self, phase: Phase) {
+        loop {
+            let moved_on = self.moved_on.notified();
+            if self.phase.get() >= phase {
+                return;
+            }
+            moved_on.await;
         }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.worker.is_draining.set(phase >= Phase::LameDuck);
+        self.moved_on.notify_waiters();
     }
 }
 
-async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<(Accepted, Open)>, open: Arc<AtomicUsize>) {
+async fn run(
+    place: usize,
+    parts: &Parts,
+    log: Rc<Logger>,
+    receiver: &mut mpsc::Receiver<Message>,
+    open: Arc<AtomicUsize>,
+) {
     let metrics = parts.metrics.worker(place);
     let wheel = Wheel::new();
     tokio::task::spawn_local(wheel.clone().run());
-    let log = Rc::new(Logger::new(parts.access_log.buffer(), parts.keeps.clone(), &parts.metrics));
     tokio::task::spawn_local(flush(log.clone()));
     let pools = Pools::new(wheel.clone(), parts.count);
     let worker = Rc::new(Worker::new(parts.live.reader(), pools, wheel, log.clone()));
@@ -145,40 +236,71 @@ async fn run(place: usize, parts: Parts, mut receiver: mpsc::Receiver<(Accepted,
         worker,
         scratch: Scratch::new(),
         metrics: parts.metrics.clone(),
-        stopping: Cell::new(false),
-        stop: Notify::new(),
+        drain: parts.drain.clone(),
+        phase: Cell::new(Phase::Serving),
+        moved_on: Notify::new(),
     });
-    let mut stopping = parts.stopping.clone();
+    let mut phases = parts.drain.subscribe();
+    // The end may have begun before this thread did.
+    phases.mark_changed();
     let emptied = Rc::new(Notify::new());
-    loop {
-        let accepted = tokio::select! {
-            accepted = receiver.recv() => accepted,
-            _ = stopping.wait_for(|stopping| *stopping) => None,
+    let (mut is_last, mut is_alone) = (false, false);
+    // Not counted while connections may still be on their way here.
+    while !is_last || open.load(Ordering::Relaxed) > 0 {
+        let message = tokio::select! {
+            message = receiver.recv(), if !is_alone => match message {
+                Some(message) => message,
+                None => {
+                    is_alone = true;
+                    Message::Last
+                }
+            },
+            // The sender is among `parts`.
+            _ = phases.changed() => {
+                let phase = *phases.borrow_and_update();
+                shared.enter(phase);
+                if phase == Phase::Forced {
+                    break;
+                }
+                continue;
+            }
+            () = emptied.notified() => continue,
         };
-        let Some((accepted, open)) = accepted else { break };
-        let shared = shared.clone();
-        let guards = (Ending(emptied.clone()), open, metrics.accepted());
-        tokio::task::spawn_local(async move {
-            let _guards = guards;
-            connection::serve(&shared, accepted).await;
-        });
-    }
-    receiver.close();
-    while let Ok(unserved) = receiver.try_recv() {
-        drop(unserved);
-    }
-    shared.stopping.set(true);
-    shared.stop.notify_waiters();
-    let ended = async {
-        while open.load(Ordering::Relaxed) > 0 {
-            emptied.notified().await;
+        match message {
+            Message::Serve(accepted, open) => {
+                let shared = shared.clone();
+                let guards = (Ending(emptied.clone()), open, metrics.accepted());
+                tokio::task::spawn_local(async move {
+                    let _guards = guards;
+                    connection::serve(&shared, *accepted).await;
+                });
+            }
+            Message::Refresh => {
+                let worker = &shared.worker;
+                let snapshot = worker.reader.borrow_mut().load().clone();
+                worker.pools.refresh(snapshot.version, &snapshot.upstreams);
+            }
+            // Whoever asked may have gone.
+            Message::Pools(reply) => drop(reply.send(shared.worker.pools.states())),
+            Message::Last => is_last = true,
         }
-    };
-    if tokio::time::timeout(STOP_WAIT, ended).await.is_err() {
-        tracing::warn!(connections = open.load(Ordering::Relaxed), "connections cut: they did not end in time");
-        log.cut();
     }
-    log.flush();
+    if open.load(Ordering::Relaxed) > 0 {
+        log.cut();
+        let ended = async {
+            loop {
+                while let Ok(unserved) = receiver.try_recv() {
+                    drop(unserved);
+                }
+                if open.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+                emptied.notified().await;
+            }
+        };
+        // Who has not noticed by then is dropped with its task.
+        let _ = tokio::time::timeout(CUT_WAIT, ended).await;
+    }
 }
 
 /// Wakes who waits for the connections to end.

@@ -16,6 +16,7 @@ use crate::action::{Action, Proxy, Redirect, Respond};
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
+use crate::config::operate::AdminAddress;
 use crate::config::route::{self, PathAllow};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
@@ -24,10 +25,10 @@ use crate::http::path::Held;
 use crate::keep::{Identity, Keeper, Kept};
 use crate::policy::{Blocks, Chain, Scope};
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::{Plan, Upstream};
+use crate::upstream::{Plan, State, Upstream};
 
 /// How long an exchange may take where nobody says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Makes the plan of a document, or tells all that is wrong with it.
 ///
@@ -45,7 +46,7 @@ pub fn compile(
     let listeners = listeners(&document.listeners, &root.key("listeners"), metrics, keeper, issues);
     admin(&document, &root, issues);
     access_log(&document, &root.key("access_log"), issues);
-    let upstreams = upstreams(&document, &root.key("upstreams"), metrics, issues);
+    let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
     let router = routes(&document, source, &upstreams, metrics, issues);
     if document.listeners.is_empty() && !source.is_lost(&root.key("listeners")) {
         issues.push(
@@ -60,9 +61,10 @@ pub fn compile(
         version,
         router: router?,
         listeners,
-        upstreams: upstreams.len(),
+        upstreams: upstreams.into_values().flatten().collect(),
         access_log: document.access_log.clone(),
         kept: Kept::default(),
+        hash: String::new(),
         document,
         outside: Vec::new(),
     })
@@ -144,7 +146,7 @@ fn bounds(config: &Listener, path: &KeyPath, issues: &mut Issues) {
     let limits = &config.limits;
     let at = path.key("limits");
     for (key, value) in [
-        ("connections_max", u64::from(limits.connections_max)),
+        ("connections_max", u64::from(limits.connections())),
         ("headers_max", u64::from(limits.headers_max)),
         ("requests_max", u64::from(limits.requests_max)),
         ("in_flight_max", u64::from(limits.in_flight_max)),
@@ -206,20 +208,60 @@ fn name(name: &str, what: &str, path: &KeyPath, seen: &mut HashMap<String, KeyPa
     }
 }
 
-/// The admin listener must not want a listener's address.
+/// The fewest bytes that the admin listener's token may have: no fewer can be called a secret.
+const TOKEN_LEAST: usize = 16;
+
+/// The listeners for operators: addresses of their own, and a token that can be sent and is none to guess.
 fn admin(document: &Document, root: &KeyPath, issues: &mut Issues) {
-    let admin = document.admin.address;
+    let admin = &document.admin.address;
+    let told = (root.key("admin"), "admin listens here, on 127.0.0.1:9901 unless told otherwise");
+    if let Some(probes) = &document.probes
+        && admin.clashes(&probes.address.into())
+    {
+        issues.push(
+            Issue::new(root.key("probes").key("address"), format!("{} is taken by `admin`", probes.address))
+                .related(told.0.clone(), told.1)
+                .hint("give one of them another port"),
+        );
+    }
     for (place, listener) in document.listeners.iter().enumerate() {
-        let address = listener.address;
-        let is_same_ip = address.ip() == admin.ip() || address.ip().is_unspecified() || admin.ip().is_unspecified();
-        if address.port() == admin.port() && admin.port() != 0 && is_same_ip {
+        let address = AdminAddress::from(listener.address);
+        let at = || root.key("listeners").index(place).key("address");
+        if admin.clashes(&address) {
             issues.push(
-                Issue::new(root.key("listeners").index(place).key("address"), format!("{address} is taken by `admin`"))
-                    .related(root.key("admin"), "admin listens here, on 127.0.0.1:9901 unless told otherwise")
+                Issue::new(at(), format!("{address} is taken by `admin`"))
+                    .related(told.0.clone(), told.1)
+                    .hint("give one of them another port"),
+            );
+        }
+        if document.probes.as_ref().is_some_and(|probes| address.clashes(&probes.address.into())) {
+            issues.push(
+                Issue::new(at(), format!("{address} is taken by `probes`"))
+                    .related(root.key("probes").key("address"), "taken here")
                     .hint("give one of them another port"),
             );
         }
     }
+    let Some(token) = document.admin.token.as_ref().map(|token| token.expose()) else { return };
+    let at = root.key("admin").key("token");
+    if token.len() < TOKEN_LEAST {
+        issues.push(
+            Issue::new(at, format!("a token of {} bytes is too short", token.len()))
+                .hint(format!("the least is {TOKEN_LEAST}; `openssl rand -hex 32` makes a good one")),
+        );
+    } else if !is_bearer(token) {
+        issues.push(
+            Issue::new(at, "the token has a character that no `Authorization: Bearer` can hold")
+                .hint("use letters, digits and `-._~+/`, with `=` at the end only; `openssl rand -hex 32` makes one"),
+        );
+    }
+}
+
+/// Whether it can stand in `Authorization: Bearer` (`b64token`, RFC 6750 §2.1).
+fn is_bearer(token: &str) -> bool {
+    let body = token.trim_end_matches('=');
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+    !body.is_empty() && body.bytes().all(fits)
 }
 
 fn access_log(document: &Document, path: &KeyPath, issues: &mut Issues) {
@@ -228,9 +270,30 @@ fn access_log(document: &Document, path: &KeyPath, issues: &mut Issues) {
         issues
             .push(Issue::new(path.key("sample"), format!("{} is no share", log.sample)).hint("choose from 0.0 to 1.0"));
     }
-    for (place, text) in log.headers.iter().enumerate() {
-        if HeaderName::from_bytes(text.as_bytes()).is_err() {
-            issues.push(Issue::new(path.key("headers").index(place), format!("`{text}` is no header name")));
+    for (key, names) in [("headers", &log.headers), ("response_headers", &log.response_headers)] {
+        for (place, text) in names.iter().enumerate() {
+            if HeaderName::from_bytes(text.as_bytes()).is_err() {
+                issues.push(
+                    Issue::new(path.key(key).index(place), format!("`{text}` is no header name"))
+                        .hint("write a name such as `x-tenant`"),
+                );
+            }
+        }
+    }
+    let at = path.key("fields");
+    if log.fields.is_empty() {
+        issues.push(
+            Issue::new(at.clone(), "names no field, so lines would say nothing")
+                .hint("leave it out to have them all, or write `format: \"off\"`"),
+        );
+    }
+    for (place, field) in log.fields.iter().enumerate() {
+        if let Some(first) = log.fields[..place].iter().position(|known| known == field) {
+            issues.push(
+                Issue::new(at.index(place), format!("`{}` stands twice", field.facts().name))
+                    .related(at.index(first), "first here")
+                    .hint("keep one of them"),
+            );
         }
     }
 }
@@ -240,14 +303,17 @@ fn access_log(document: &Document, path: &KeyPath, issues: &mut Issues) {
 fn upstreams(
     document: &Document,
     path: &KeyPath,
+    version: u64,
     metrics: &Metrics,
+    keeper: &mut Keeper<'_>,
     issues: &mut Issues,
 ) -> BTreeMap<String, Option<Arc<Upstream>>> {
     let mut compiled = BTreeMap::new();
-    for (slot, (key, config)) in document.upstreams.iter().enumerate() {
-        let path = path.key(key);
-        let plan = Plan::compile(config, path, issues);
-        let upstream = plan.map(|plan| Arc::new(Upstream::new(key.as_str().into(), slot, plan, metrics.upstream(key))));
+    for (key, config) in &document.upstreams {
+        let upstream = Plan::compile(config, path.key(key), issues).map(|plan| {
+            let state = State::keep(key, config, keeper);
+            Arc::new(Upstream::new(key.as_str().into(), version, plan, state, metrics.upstream(key)))
+        });
         compiled.insert(key.clone(), upstream);
     }
     compiled
@@ -262,6 +328,7 @@ fn routes(
     metrics: &Metrics,
     issues: &mut Issues,
 ) -> Option<Router<Arc<Route>>> {
+    let generation = Arc::new(metrics.generation());
     let mut names = HashMap::new();
     let mut rules = Vec::with_capacity(document.routes.len());
     // The rule's place differs from the route's once a route did not compile.
@@ -287,6 +354,7 @@ fn routes(
             timeout,
             path_allow: allowed(&config.matches.path_allow),
             metrics: metrics.route(&config.name),
+            generation: generation.clone(),
         };
         rules.push(Rule { matcher, target: Arc::new(route) });
         places.push(path);

@@ -1,6 +1,7 @@
 //! The running plan: immutable, replaced whole.
 
 pub mod compile;
+pub mod diff;
 pub mod pattern;
 pub mod router;
 
@@ -18,7 +19,8 @@ use crate::http::path::Held;
 use crate::keep::Kept;
 use crate::policy::{Blocks, Chain};
 use crate::telemetry::finish::Occupancy;
-use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
+use crate::telemetry::metrics::{InFlight, ListenerMetrics, RouteMetrics};
+use crate::upstream::Upstream;
 pub use compile::compile;
 use router::Router;
 
@@ -33,12 +35,14 @@ pub struct Snapshot {
     pub router: Router<Arc<Route>>,
     /// What to listen on, in the order of the file.
     pub listeners: Vec<Arc<ListenerPlan>>,
-    /// How many upstreams there are: the size of each worker's pools.
-    pub upstreams: usize,
+    /// The services behind armiger, in the order of their names: what each worker's pools are to follow.
+    pub upstreams: Vec<Arc<Upstream>>,
     /// What is logged.
     pub access_log: AccessLog,
     /// Live state that the next snapshot may take over.
     pub kept: Kept,
+    /// The hash of the files that it was made of, as operators see it.
+    pub hash: String,
     /// The document that it was made of.
     pub document: Document,
     /// Values of it that came from the environment or a file, each with the reference that stands for it.
@@ -85,6 +89,8 @@ pub struct Route {
     pub path_allow: Held,
     /// Where it is counted.
     pub metrics: RouteMetrics,
+    /// Counts its snapshot as in use, for as long as an exchange is on it.
+    pub generation: Arc<InFlight>,
 }
 
 /// A listener, ready to run.
@@ -121,6 +127,11 @@ impl Live {
     /// A reader's handle that looks at the shared pointer once per request and shares no counter with other workers.
     pub fn reader(self: &Arc<Self>) -> Reader {
         arc_swap::Cache::new(Handle(self.clone()))
+    }
+
+    /// Puts another snapshot in force. Exchanges that began on the old one end on it.
+    pub fn store(&self, snapshot: Arc<Snapshot>) {
+        self.0.store(snapshot);
     }
 
     /// The snapshot in force.

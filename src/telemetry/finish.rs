@@ -7,16 +7,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode, Version, response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Notify;
 
 use super::access_log::LogBuffer;
 use super::metrics::{self, Metrics, RouteMetrics};
 use super::record::{CutBy, Record};
+use super::trace::RequestId;
 use crate::http::body::{Body, BodyError, Inbound};
 
 /// The route label of exchanges that found no route. No route can be called so.
@@ -28,48 +29,34 @@ const SPARE_MAX: usize = 256;
 /// A worker's access log, and what it writes down.
 pub struct Logger {
     buffer: LogBuffer,
-    keeps: RefCell<Keeps>,
     unrouted: RouteMetrics,
     metrics: Metrics,
     #[expect(clippy::vec_box, reason = "facts that move are copied, and they are large")]
     spare: RefCell<Vec<Box<Facts>>>,
     is_waiting: Cell<bool>,
     is_cutting: Cell<bool>,
+    cuts: Cell<u64>,
     written: Notify,
 }
 
-/// What the access log keeps of an exchange.
-#[derive(Clone, Debug, Default)]
-pub struct Keeps {
-    /// Nothing, if not.
-    pub is_on: bool,
-    /// The share of unremarkable exchanges.
-    pub sample: f64,
-    /// What takes longer is remarkable.
-    pub slow: Duration,
-    /// Request headers.
-    pub headers: Vec<HeaderName>,
-    /// Whether the query is kept, for its redacted form.
-    pub query: bool,
-}
-
 impl Logger {
-    /// A logger that writes into `buffer` what `keeps` says.
-    pub fn new(buffer: LogBuffer, keeps: Keeps, metrics: &Metrics) -> Self {
+    /// A logger that writes into `buffer` what the buffer's settings say.
+    pub fn new(buffer: LogBuffer, metrics: &Metrics) -> Self {
         Self {
             buffer,
-            keeps: RefCell::new(keeps),
             unrouted: metrics.route(NO_ROUTE),
             metrics: metrics.clone(),
             spare: RefCell::default(),
             is_waiting: Cell::new(false),
             is_cutting: Cell::new(false),
+            cuts: Cell::new(0),
             written: Notify::new(),
         }
     }
 
     /// Begins the record of an exchange that arrived at `now`, which is `time` of day.
     pub fn begin(self: &Rc<Self>, now: Instant, time: SystemTime, listener: &Arc<str>) -> Closing {
+        self.buffer.follow();
         let mut facts = self.spare.borrow_mut().pop().unwrap_or_else(|| Facts::new(now, &self.unrouted));
         facts.started = now;
         facts.record.time = time;
@@ -79,13 +66,21 @@ impl Logger {
 
     /// Keeps of the request what the log will show: its query and chosen headers.
     pub fn note<B>(&self, record: &mut Record, request: &Request<B>) {
-        let keeps = self.keeps.borrow();
-        if keeps.query {
+        let settings = self.buffer.settings();
+        if settings.keeps_query() {
             record.set_query(request.uri().query().map(str::as_bytes));
         }
-        for name in &keeps.headers {
+        for name in settings.headers() {
             for value in request.headers().get_all(name) {
                 record.push_header(name, value.as_bytes());
+            }
+        }
+    }
+
+    fn note_response(&self, record: &mut Record, headers: &HeaderMap) {
+        for name in self.buffer.settings().response_headers() {
+            for value in headers.get_all(name) {
+                record.push_response_header(name, value.as_bytes());
             }
         }
     }
@@ -100,16 +95,30 @@ impl Logger {
         self.is_cutting.set(true);
     }
 
+    /// Exchanges that were cut since [`Logger::cut`].
+    pub fn cuts(&self) -> u64 {
+        self.cuts.get()
+    }
+
+    fn was_cut(&self, record: &Record) {
+        self.cuts.set(self.cuts.get() + 1);
+        self.metrics.exchange_cut();
+        tracing::warn!(
+            route = record.route.as_deref().unwrap_or(NO_ROUTE),
+            age = ?record.duration,
+            request_id = record.request_id.as_ref().map_or("", RequestId::as_str),
+            "exchange cut"
+        );
+    }
+
     /// Hands what was written to the writer's thread.
     pub fn flush(&self) {
         self.is_waiting.set(false);
         self.buffer.flush();
     }
 
-    fn write(&self, record: &Record) {
-        let keeps = self.keeps.borrow();
-        let is_remarkable = record.status >= 500 || !record.complete || record.duration >= keeps.slow;
-        if keeps.is_on && (is_remarkable || keeps.sample >= 1.0 || fastrand::f64() < keeps.sample) {
+    fn write(&self, record: &Record, is_failure: bool) {
+        if self.buffer.settings().takes(is_failure, record.duration) {
             self.buffer.write(record);
             if !self.is_waiting.replace(true) {
                 self.written.notify_one();
@@ -123,6 +132,8 @@ impl Logger {
             facts.record.clear();
             facts.route = self.unrouted.clone();
             (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
+            facts.generation = None;
+            facts.is_failure = false;
             spare.push(facts);
         }
     }
@@ -144,7 +155,11 @@ pub struct Facts {
     inbound: Option<Rc<Inbound>>,
     route: RouteMetrics,
     in_flight: Option<metrics::InFlight>,
+    /// The snapshot that it is on, as one in use.
+    generation: Option<Arc<metrics::InFlight>>,
     occupied: Option<Occupied>,
+    /// Remarkable whatever its status: gRPC tells of failures under 200.
+    is_failure: bool,
 }
 
 impl Facts {
@@ -156,7 +171,9 @@ impl Facts {
             inbound: None,
             route: unrouted.clone(),
             in_flight: None,
+            generation: None,
             occupied: None,
+            is_failure: false,
         })
     }
 }
@@ -177,15 +194,17 @@ impl DerefMut for Closing {
 
 impl Closing {
     /// The exchange found its route.
-    pub fn routed(&mut self, name: &Arc<str>, metrics: &RouteMetrics) {
+    pub fn routed(&mut self, name: &Arc<str>, metrics: &RouteMetrics, generation: &Arc<metrics::InFlight>) {
         self.record.route = Some(name.clone());
         self.route = metrics.clone();
         self.in_flight = Some(metrics.enter());
+        self.generation = Some(generation.clone());
     }
 
-    /// armiger refuses.
-    pub fn rejected(&mut self, slug: &'static str) {
+    /// armiger refuses, with a status that gRPC may hide.
+    pub fn rejected(&mut self, slug: &'static str, status: StatusCode) {
         self.record.reason = Some(slug);
+        self.is_failure = status.is_server_error();
         self.route.rejected(slug);
     }
 
@@ -200,29 +219,38 @@ impl Closing {
         self.occupied.is_some()
     }
 
-    /// The head of the answer goes out with this status.
-    pub fn answered(&mut self, status: StatusCode) {
-        self.status = Some(status);
-        self.record.status = status.as_u16();
+    /// The head of the answer goes out with this status and these headers.
+    pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        let Self { facts, logger } = self;
+        let facts = facts.as_deref_mut().expect("facts are there until the drop");
+        facts.status = Some(status);
+        facts.record.status = status.as_u16();
+        logger.note_response(&mut facts.record, headers);
     }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
         let Some(mut facts) = self.facts.take() else { return };
-        let Facts { record, started, status, inbound, route, .. } = &mut *facts;
+        let Facts { record, started, status, inbound, route, is_failure, .. } = &mut *facts;
         record.duration = started.elapsed();
         if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
         }
         if !record.complete && record.cut_by.is_none() {
-            record.cut_by = Some(if self.logger.is_cutting.get() { CutBy::Deadline } else { CutBy::Client });
+            if self.logger.is_cutting.get() {
+                record.cut_by = Some(CutBy::Deadline);
+                self.logger.was_cut(record);
+            } else {
+                record.cut_by = Some(CutBy::Client);
+            }
             if status.is_none() {
-                record.reason = Some("client-closed");
+                record.reason = Some(if self.logger.is_cutting.get() { "draining" } else { "client-closed" });
             }
         }
         route.finished(&record.method, *status, record.duration, record.bytes_in, record.bytes_out);
-        self.logger.write(record);
+        let is_failure = *is_failure || record.status >= 500 || !record.complete;
+        self.logger.write(record, is_failure);
         self.logger.keep(facts);
     }
 }
@@ -230,19 +258,24 @@ impl Drop for Closing {
 /// A response body that knows when its exchange is over.
 pub struct Finish {
     body: Body,
+    /// The body must not go out. On HTTP/1.1 hyper sees to that itself, and still tells its length; on HTTP/2 it would
+    /// send it (RFC 9110 §9.3.2).
+    is_silent: bool,
     closing: Closing,
 }
 
 impl Finish {
-    /// Watches over `body`, which goes out under `status`.
-    pub fn new(mut closing: Closing, body: Body, status: StatusCode, inbound: Option<Rc<Inbound>>) -> Self {
-        closing.answered(status);
+    /// Watches over `body`, which goes out behind `head`.
+    pub fn new(mut closing: Closing, body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
+        let status = head.status;
+        closing.answered(status, &head.headers);
         closing.inbound = inbound;
         let is_bodiless = closing.record.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
         closing.record.complete = is_bodiless;
-        Self { body, closing }
+        let is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
+        Self { body, is_silent, closing }
     }
 }
 
@@ -276,7 +309,7 @@ impl http_body::Body for Finish {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_silent || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -289,6 +322,11 @@ impl http_body::Body for Finish {
 pub struct Occupancy(AtomicU32);
 
 impl Occupancy {
+    /// How many are taken. While somebody is being refused, that one counts.
+    pub fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Takes a place, unless `max` are taken.
     pub fn take(self: &Arc<Self>, max: u32) -> Option<Occupied> {
         let taken = Occupied(self.clone());

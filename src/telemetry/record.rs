@@ -177,6 +177,8 @@ pub struct Record {
     path: Range<usize>,
     query: Option<Range<usize>>,
     headers: SmallVec<[(HeaderName, Range<usize>); 2]>,
+    /// Few ask for any, so they take no room in the record.
+    response_headers: Vec<(HeaderName, Range<usize>)>,
 }
 
 impl Default for Record {
@@ -207,6 +209,7 @@ impl Default for Record {
             path: 0..0,
             query: None,
             headers: SmallVec::new(),
+            response_headers: Vec::new(),
         }
     }
 }
@@ -247,6 +250,7 @@ impl Record {
             path,
             query,
             headers,
+            response_headers,
         } = self;
         *time = UNIX_EPOCH;
         *request_id = None;
@@ -269,6 +273,7 @@ impl Record {
         text.shrink_to(TEXT_KEPT);
         (*host, *path, *query) = (0..0, 0..0, None);
         headers.clear();
+        response_headers.clear();
     }
 
     /// Sets the host the client asked for. Any bytes are allowed here and in the other texts.
@@ -286,11 +291,20 @@ impl Record {
         self.query = query.map(|query| self.store(query));
     }
 
-    /// Adds a request header. `access_log` writes the values of credentials as `***`, whoever adds them.
+    /// Adds a request header. `access_log` shows it if the configuration says so, and the values of credentials as
+    /// `***`, whoever adds them.
     pub fn push_header(&mut self, name: &HeaderName, value: &[u8]) {
         if self.headers.len() < ROWS_MAX {
             let range = self.store(value);
             self.headers.push((name.clone(), range));
+        }
+    }
+
+    /// Adds a header of the answer, likewise.
+    pub fn push_response_header(&mut self, name: &HeaderName, value: &[u8]) {
+        if self.response_headers.len() < ROWS_MAX {
+            let range = self.store(value);
+            self.response_headers.push((name.clone(), range));
         }
     }
 
@@ -314,6 +328,11 @@ impl Record {
         self.headers.iter().map(|(name, range)| (name, &self.text[range.clone()]))
     }
 
+    /// The headers of the answer that were kept, as they were sent.
+    pub fn response_headers(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+        self.response_headers.iter().map(|(name, range)| (name, &self.text[range.clone()]))
+    }
+
     fn store(&mut self, bytes: &[u8]) -> Range<usize> {
         let start = self.text.len();
         self.text.extend_from_slice(&bytes[..bytes.len().min(TEXT_MAX)]);
@@ -332,6 +351,7 @@ mod tests {
         record.set_path(b"/orders");
         record.set_query(Some(b"a=1"));
         record.push_header(&http::header::USER_AGENT, b"curl");
+        record.push_response_header(&http::header::LOCATION, b"/");
         record.attempts.push(AttemptRow { addr: "127.0.0.1:1".into(), outcome: "ok", duration: Duration::ZERO });
         record.status = 200;
         record.complete = true;

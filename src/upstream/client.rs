@@ -16,11 +16,13 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 use super::answer;
+use super::bench::{Checkout, Line};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::plan::Plan;
-use super::pool::{Checkout, Line, Pools};
-use super::{Call, HostRule, Permit, Upstream};
+use super::pool::Pools;
+use super::state::Permit;
+use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
 use crate::http::body::{Body, Inbound, Lease, Replay, Reply};
 use crate::http::headers::name;
@@ -82,21 +84,21 @@ impl Upstream {
     ///
     /// What went wrong last. If the client broke off its body, that is the error.
     pub async fn send(&self, pools: &Pools, call: Call<'_>, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let mut permit = Some(self.admit()?);
-        let Call { host, attempts } = call;
-        let pool = pools.pool(self);
         let plan = &*self.plan;
+        let mut permit = Some(self.state.admit(plan.in_flight_max)?);
+        let Call { host, attempts } = call;
+        let lineup = pools.lineup(self);
         let mut timer = pools.wheel().timer();
         let mut request = prepare(request, plan.protocol);
         let mut inbound = inbound_of(request.body());
-        let mut place = self.turn();
+        let mut place = self.state.turn(plan.endpoints.len());
         let (mut unreached, mut unsent) = (0, 0);
         let mut is_fresh = false;
         let mut may_repeat = is_idempotent(&request);
         loop {
             let endpoint = &plan.endpoints[place];
             let mut trial = Trial::start(endpoint, attempts, &self.metrics);
-            let Checkout { line, is_reused } = match pool.bench(place).checkout(is_fresh, &mut timer).await {
+            let Checkout { line, is_reused } = match lineup.bench(place).checkout(is_fresh, &mut timer).await {
                 Ok(checkout) => checkout,
                 Err(error) => {
                     trial.ends(error.slug());

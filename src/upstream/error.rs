@@ -86,6 +86,16 @@ impl Kind {
         }
     }
 
+    /// The configured bound that was hit: its key in the configuration, without the upstream's name.
+    pub fn limit(self) -> Option<&'static str> {
+        match self {
+            Self::InFlight => Some("upstreams.limits.in_flight_max"),
+            Self::QueueFull => Some("upstreams.pool.queue_max"),
+            Self::QueueWait => Some("upstreams.pool.queue_wait"),
+            _ => None,
+        }
+    }
+
     /// The `error` of `Proxy-Status` (RFC 9209 §2.3).
     pub fn proxy_status(self) -> &'static str {
         match self {

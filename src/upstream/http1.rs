@@ -10,11 +10,11 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
-use super::Permit;
+use super::bench::{Bench, Room};
 use super::client::Failure;
 use super::link::{Link, Wire};
-use super::plan::Plan;
-use super::pool::{Bench, Room};
+use super::pool::HeadBounds;
+use super::state::Permit;
 use crate::http::body::{Body, Lease};
 use crate::http::headers::name;
 use crate::telemetry::metrics::InFlight;
@@ -38,9 +38,12 @@ pub(super) struct Connection {
     permit: Cell<Option<Permit>>,
     /// Counts it as active or as idle.
     counted: Cell<InFlight>,
-    expires: Instant,
+    age: Age,
     idle_since: Cell<Instant>,
-    idle_max: Cell<Duration>,
+    /// How long the peer keeps it unused, if it says so.
+    announced: Cell<Option<Duration>>,
+    /// What hyper was told, for good.
+    heads: HeadBounds,
     is_spent: Cell<bool>,
 }
 
@@ -48,17 +51,19 @@ impl Connection {
     /// Speaks HTTP/1.1 over `wire`, which is the far end of `link`.
     pub(super) async fn start(room: Room, link: Rc<Link>, wire: Wire) -> Result<Rc<Self>, hyper::Error> {
         let bench = room.bench().clone();
-        let (sender, connection) = builder(&bench.plan).handshake(TokioIo::new(wire)).await?;
-        let now = bench.worker.wheel.now();
+        let heads = bench.terms().heads;
+        let (sender, connection) = builder(heads).handshake(TokioIo::new(wire)).await?;
+        let now = bench.worker().wheel.now();
         Ok(Rc::new_cyclic(|this| Self {
             sender: RefCell::new(sender),
             link,
-            task: tokio::task::spawn_local(run(connection, this.clone(), TaskCount::start(&bench.worker.tasks)))
+            task: tokio::task::spawn_local(run(connection, this.clone(), TaskCount::start(&bench.worker().tasks)))
                 .abort_handle(),
-            expires: now + jittered(bench.plan.age_max),
+            age: Age::since(now),
             idle_since: Cell::new(now),
-            idle_max: Cell::new(bench.plan.idle),
-            counted: Cell::new(bench.metrics.active()),
+            announced: Cell::default(),
+            heads,
+            counted: Cell::new(bench.metrics().active()),
             bench,
             room: Cell::new(Some(room)),
             permit: Cell::default(),
@@ -94,7 +99,7 @@ impl Connection {
         if is_first
             && let Some(announced) = headers.get(&name::KEEP_ALIVE).and_then(|value| announced_idle(value.as_bytes()))
         {
-            self.idle_max.set(self.idle_max.get().min(announced));
+            self.announced.set(Some(announced));
         }
     }
 
@@ -105,7 +110,7 @@ impl Connection {
 
     /// Counts it as active.
     pub(super) fn activate(&self) {
-        self.counted.set(self.bench.metrics.active());
+        self.counted.set(self.bench.metrics().active());
     }
 
     /// Whether a request may be sent on it: it is open, its last exchange is over, it is not too old or too long idle,
@@ -114,9 +119,19 @@ impl Connection {
         !self.is_over(now) && self.is_at_rest() && self.link.is_quiet()
     }
 
-    /// Whether its time is over, or it is closed.
+    /// Whether its time is over by the terms that hold now, or it is closed.
     pub(super) fn is_over(&self, now: Instant) -> bool {
-        now >= self.expires || now >= self.idle_since.get() + self.idle_max.get() || self.sender.borrow().is_closed()
+        let idle = self.bench.terms().idle;
+        let idle = self.announced.get().map_or(idle, |announced| announced.min(idle));
+        self.is_outdated(now)
+            || now.saturating_duration_since(self.idle_since.get()) >= idle
+            || self.sender.borrow().is_closed()
+    }
+
+    /// Whether it is too old, or was opened for heads of another size than are taken now.
+    fn is_outdated(&self, now: Instant) -> bool {
+        let terms = self.bench.terms();
+        self.heads != terms.heads || self.age.is_over(now, terms.age_max)
     }
 
     /// hyper asks for the next request only when both sides of the last exchange are over. An answer that came before
@@ -127,10 +142,10 @@ impl Connection {
 
     /// Puts it back, if it is fit for another exchange; else closes it.
     pub(super) fn put_back(self: Rc<Self>) {
-        let now = self.bench.worker.wheel.now();
-        if now < self.expires && self.is_at_rest() {
+        let now = self.bench.worker().wheel.now();
+        if !self.is_outdated(now) && self.is_at_rest() {
             self.idle_since.set(now);
-            self.counted.set(self.bench.metrics.idle());
+            self.counted.set(self.bench.metrics().idle());
             let bench = self.bench.clone();
             bench.put(self);
         }
@@ -156,11 +171,11 @@ impl Drop for Connection {
     }
 }
 
-fn builder(plan: &Plan) -> http1::Builder {
+fn builder(heads: HeadBounds) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_header_size(plan.header_bytes_max).max_buf_size(plan.header_bytes_max.max(BUFFER_MAX));
-    if plan.headers_max != HEADERS_INLINE {
-        builder.max_headers(plan.headers_max);
+    builder.max_header_size(heads.bytes_max).max_buf_size(heads.bytes_max.max(BUFFER_MAX));
+    if heads.fields_max != HEADERS_INLINE {
+        builder.max_headers(heads.fields_max);
     }
     builder
 }
@@ -191,9 +206,22 @@ impl Drop for TaskCount {
     }
 }
 
-/// `age`, give or take a tenth, so that connections opened together do not end together.
-pub(super) fn jittered(age: Duration) -> Duration {
-    age.mul_f64(0.9 + 0.2 * fastrand::f64())
+/// How old a connection is. Each has a bound of its own, give or take a tenth of what is asked for, so that connections
+/// opened together do not end together.
+pub(super) struct Age {
+    since: Instant,
+    /// The thousandths of the bound that are this one's.
+    share: u32,
+}
+
+impl Age {
+    pub(super) fn since(now: Instant) -> Self {
+        Self { since: now, share: fastrand::u32(900..=1100) }
+    }
+
+    pub(super) fn is_over(&self, now: Instant, max: Duration) -> bool {
+        now.saturating_duration_since(self.since) >= max.saturating_mul(self.share) / 1000
+    }
 }
 
 /// How long the peer keeps the connection, by its `Keep-Alive: timeout=5`, less what a request takes to get there.
@@ -230,10 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn ages_differ_by_a_tenth_at_most() {
+    fn ages_differ_by_a_tenth_at_most_and_go_by_the_bound_that_holds_now() {
+        let now = Instant::now();
         for _ in 0..1000 {
-            let age = jittered(Duration::from_secs(100));
-            assert!((90.0..=110.0).contains(&age.as_secs_f64()), "{age:?}");
+            let age = Age::since(now);
+            for max in [Duration::from_secs(100), Duration::from_secs(10)] {
+                assert!(!age.is_over(now + max.mul_f64(0.899), max), "{}", age.share);
+                assert!(age.is_over(now + max.mul_f64(1.101), max), "{}", age.share);
+            }
         }
     }
 }

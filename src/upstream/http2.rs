@@ -13,11 +13,11 @@ use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
-use super::Permit;
+use super::bench::{Bench, Room};
 use super::client::Failure;
-use super::http1::{TaskCount, jittered};
+use super::http1::{Age, TaskCount};
 use super::link::Wire;
-use super::pool::{Bench, Room};
+use super::state::Permit;
 use crate::http::body::{Body, Lease, cause};
 use crate::telemetry::metrics::InFlight;
 
@@ -32,7 +32,9 @@ pub(super) struct Connection {
     allowed: Rc<Cell<usize>>,
     /// Streams that it took without refusing one. It may refuse before its SETTINGS arrive, and beyond them.
     borne: Cell<usize>,
-    expires: Instant,
+    age: Age,
+    /// What hyper was told, for good.
+    header_bytes_max: usize,
     idle_since: Cell<Instant>,
     is_spent: Cell<bool>,
     /// Counts it as active or as idle.
@@ -43,10 +45,11 @@ impl Connection {
     /// Speaks HTTP/2 over `wire`.
     pub(super) async fn start(room: Room, wire: Wire) -> Result<Rc<Self>, hyper::Error> {
         let bench = room.bench().clone();
+        let header_bytes_max = bench.terms().heads.bytes_max;
         let mut builder = http2::Builder::new(LocalExec);
-        builder.max_header_list_size(u32::try_from(bench.plan.header_bytes_max).unwrap_or(u32::MAX));
+        builder.max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX));
         let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
-        let now = bench.worker.wheel.now();
+        let now = bench.worker().wheel.now();
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
         Ok(Rc::new_cyclic(|this| Self {
             sender: RefCell::new(sender),
@@ -54,11 +57,12 @@ impl Connection {
                 connection,
                 allowed.clone(),
                 this.clone(),
-                TaskCount::start(&bench.worker.tasks),
+                TaskCount::start(&bench.worker().tasks),
             ))
             .abort_handle(),
-            expires: now + jittered(bench.plan.age_max),
-            counted: Cell::new(bench.metrics.idle()),
+            age: Age::since(now),
+            header_bytes_max,
+            counted: Cell::new(bench.metrics().idle()),
             bench,
             _room: room,
             streams: Cell::new(0),
@@ -72,7 +76,7 @@ impl Connection {
     /// One more exchange on it.
     pub(super) fn stream(self: &Rc<Self>) -> Rc<Stream> {
         if self.streams.replace(self.streams.get() + 1) == 0 {
-            self.counted.set(self.bench.metrics.active());
+            self.counted.set(self.bench.metrics().active());
         }
         Rc::new(Stream { connection: self.clone(), permit: Cell::default() })
     }
@@ -82,10 +86,12 @@ impl Connection {
         self.streams.get() < self.allowed.get().min(self.borne.get())
     }
 
-    /// Whether new streams may go to it.
+    /// Whether new streams may go to it, by the terms that hold now.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        let is_idle_too_long = self.is_idle() && now >= self.idle_since.get() + self.bench.plan.idle;
-        !self.is_spent.get() && now < self.expires && !is_idle_too_long && !self.sender.borrow().is_closed()
+        let terms = self.bench.terms();
+        let is_outdated = self.header_bytes_max != terms.heads.bytes_max || self.age.is_over(now, terms.age_max);
+        let is_idle_too_long = self.is_idle() && now.saturating_duration_since(self.idle_since.get()) >= terms.idle;
+        !self.is_spent.get() && !is_outdated && !is_idle_too_long && !self.sender.borrow().is_closed()
     }
 
     /// Whether it serves nobody.
@@ -162,8 +168,8 @@ impl Drop for Stream {
         let connection = &self.connection;
         connection.streams.set(connection.streams.get() - 1);
         if connection.is_idle() {
-            connection.idle_since.set(connection.bench.worker.wheel.now());
-            connection.counted.set(connection.bench.metrics.idle());
+            connection.idle_since.set(connection.bench.worker().wheel.now());
+            connection.counted.set(connection.bench.metrics().idle());
         }
         connection.bench.share_streams();
     }

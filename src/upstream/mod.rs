@@ -1,10 +1,14 @@
 //! The services behind armiger: plans, connections, and the one place that decides whether a request is sent again.
 //!
-//! A [`Plan`] is an upstream's configuration, checked. An [`Upstream`] is what all workers share of it, and [`Pools`]
-//! is what one worker has open. [`Upstream::send`] takes a request and gives the answer; its body holds the connection
-//! until it was read.
+//! A [`Plan`] is an upstream's configuration, checked. An [`Upstream`] is what a snapshot has of it, [`State`] what all
+//! workers and all snapshots share, and [`Pools`] what one worker has open. [`Upstream::send`] takes a request and gives
+//! the answer; its body holds the connection until it was read.
+//!
+//! A reload leaves connections alone: a pool belongs to a [`State`], and takes over the plan of the newest snapshot that
+//! it hears of. Exchanges of older snapshots go on with the endpoints of theirs.
 
 mod answer;
+mod bench;
 pub mod client;
 mod connect;
 pub mod endpoint;
@@ -14,67 +18,45 @@ mod http2;
 mod link;
 pub mod plan;
 pub mod pool;
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use endpoint::{Address, Endpoint};
 pub use error::{Error, Fault, Kind};
 pub use plan::Plan;
-pub use pool::Pools;
+pub use pool::{PoolState, Pools};
+pub use state::State;
 
 use smallvec::SmallVec;
 
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::telemetry::record::AttemptRow;
 
-/// A named service behind armiger. Shared by all workers, and unchanging but for its counters.
+/// A named service behind armiger, as a snapshot has it. Shared by all workers, and unchanging.
 pub struct Upstream {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// Its place in every worker's [`Pools`]. No two upstreams of a snapshot share one.
-    pub slot: usize,
+    /// The version of the snapshot that it belongs to. Of two plans, a pool follows the one of the higher version.
+    pub version: u64,
     /// What its requests run on.
     pub plan: Arc<Plan>,
-    next: AtomicUsize,
-    in_flight: Arc<AtomicUsize>,
+    /// What it shares with the upstream of that name in the snapshots before and after.
+    pub state: Arc<State>,
     metrics: UpstreamMetrics,
 }
 
 impl Upstream {
-    /// An upstream that runs on `plan`.
-    pub fn new(name: Arc<str>, slot: usize, plan: Plan, metrics: UpstreamMetrics) -> Self {
-        Self { name, slot, plan: Arc::new(plan), next: AtomicUsize::new(0), in_flight: Arc::default(), metrics }
+    /// An upstream of the snapshot of this version that runs on `plan`.
+    pub fn new(name: Arc<str>, version: u64, plan: Plan, state: Arc<State>, metrics: UpstreamMetrics) -> Self {
+        Self { name, version, plan: Arc::new(plan), state, metrics }
     }
 
     /// Requests in flight, over all workers: from [`Upstream::send`] to the end of the answer's body.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    fn admit(&self) -> Result<Permit, Error> {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit(self.in_flight.clone());
-        if before >= self.plan.in_flight_max { Err(Kind::InFlight.into()) } else { Ok(permit) }
-    }
-
-    /// The endpoint whose turn it is.
-    fn turn(&self) -> usize {
-        match self.plan.endpoints.len() {
-            1 => 0,
-            count => self.next.fetch_add(1, Ordering::Relaxed) % count,
-        }
-    }
-}
-
-/// Leave to be in flight, given back on drop.
-struct Permit(Arc<AtomicUsize>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.state.in_flight()
     }
 }
 

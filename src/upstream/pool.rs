@@ -1,52 +1,64 @@
-//! A worker's connections: which are idle, how many may be open, and who waits for one.
+//! A worker's connections to all upstreams, and how they follow the configuration.
+//!
+//! A [`Pool`] belongs to an upstream's [`State`], not to a plan. It follows the plan of the newest snapshot that it hears
+//! of, and never goes back: an exchange that began on an older one gets a [`Lineup`] of the endpoints of its own plan,
+//! in which those that both plans name are the same [`Bench`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::rc::{self, Rc};
+use std::sync::{self, Arc};
+use std::time::Duration;
 
-use tokio::sync::oneshot;
+use serde::Serialize;
 
 use super::Upstream;
-use super::connect::{Lookups, connect, within};
-use super::error::{Error, Kind};
-use super::http1;
-use super::http2;
-use super::link::{Link, Scratch, Wire};
+use super::bench::Bench;
+use super::connect::Lookups;
+use super::endpoint::Endpoint;
+use super::link::Scratch;
 use super::plan::Plan;
+use super::state::State;
 use crate::config::upstream::Protocol;
 use crate::telemetry::metrics::UpstreamMetrics;
-use crate::timer::{Timer, Wheel};
+use crate::timer::Wheel;
 
-/// How often idle connections are looked through. Checkout never takes one that is over its time, so this only bounds
-/// how long a dead one keeps its socket.
-const SWEEP: Duration = Duration::from_millis(500);
-
-/// Everything that one worker has open to upstreams. Made once per worker; a [`Upstream::slot`] is its place here.
+/// Everything that one worker has open to upstreams. Made once per worker; an upstream's [`State::slot`] is its place
+/// here.
 ///
 /// Dropping it closes what is idle; a connection in use closes after its exchange.
 pub struct Pools {
     worker: Rc<Worker>,
-    slots: RefCell<Vec<Option<Rc<Pool>>>>,
+    slots: RefCell<Vec<Option<Pool>>>,
+    /// The snapshot that is in force, as far as this worker was [told](Self::refresh).
+    version: Cell<u64>,
 }
 
 /// What all pools of a worker share.
 pub(super) struct Worker {
     pub(super) wheel: Wheel,
     pub(super) scratch: Scratch,
-    lookups: Lookups,
+    pub(super) lookups: Lookups,
     /// Connection tasks that run. Nobody but this count and the connection's own handle knows of them.
     pub(super) tasks: Rc<Cell<usize>>,
+    pub(super) is_sweeping: Cell<bool>,
     workers: usize,
-    benches: RefCell<Vec<Weak<Bench>>>,
-    is_sweeping: Cell<bool>,
+    benches: RefCell<Vec<rc::Weak<Bench>>>,
 }
 
-/// A worker's connections to one upstream.
-pub(super) struct Pool {
-    plan: Arc<Plan>,
-    benches: Box<[Rc<Bench>]>,
+impl Worker {
+    pub(super) fn enrol(&self, bench: &Rc<Bench>) {
+        let mut benches = self.benches.borrow_mut();
+        if benches.len() == benches.capacity() {
+            benches.retain(|bench| bench.strong_count() > 0);
+        }
+        benches.push(Rc::downgrade(bench));
+    }
+
+    /// Every bench that is still known, in nobody's order.
+    pub(super) fn benches(&self) -> Vec<Rc<Bench>> {
+        self.benches.borrow().iter().filter_map(rc::Weak::upgrade).collect()
+    }
 }
 
 impl Pools {
@@ -61,7 +73,7 @@ impl Pools {
             benches: RefCell::default(),
             is_sweeping: Cell::new(false),
         };
-        Self { worker: Rc::new(worker), slots: RefCell::default() }
+        Self { worker: Rc::new(worker), slots: RefCell::default(), version: Cell::default() }
     }
 
     /// Connections whose task runs, idle or not. 0 when everything is closed.
@@ -69,25 +81,99 @@ impl Pools {
         self.worker.tasks.get()
     }
 
+    /// Follows the snapshot of this version, which has these upstreams: pools take their plans over, and pools of
+    /// upstreams that it has not close what is idle. To be called right after a swap; without it a pool learns of a new
+    /// plan with the next request, and of its end when the last exchange of the old snapshot is over.
+    ///
+    /// A version that is older than one heard of before says nothing.
+    pub fn refresh(&self, version: u64, upstreams: &[Arc<Upstream>]) {
+        if version < self.version.get() {
+            return;
+        }
+        self.version.set(version);
+        let mut slots = self.slots.borrow_mut();
+        for upstream in upstreams {
+            if let Some(Some(pool)) = slots.get(upstream.state.slot())
+                && pool.is_of(upstream)
+                && pool.version() < upstream.version
+            {
+                pool.follow(upstream, false);
+            }
+        }
+        for slot in slots.iter_mut() {
+            // Whoever did not follow is not in this snapshot. It stays as long as an exchange may still ask for it.
+            if let Some(pool) = slot
+                && pool.version() < version
+            {
+                pool.leave();
+                if pool.common.is_orphaned() {
+                    *slot = None;
+                }
+            }
+        }
+        let used = slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        slots.truncate(used);
+    }
+
+    /// What is open to each endpoint, and who waits for it: for operators. Upstreams that this worker was never asked
+    /// for are not listed; endpoints that were removed are, as long as an exchange uses them.
+    pub fn states(&self) -> Vec<PoolState> {
+        PoolState::merge([self.worker.benches().iter().filter_map(|bench| bench.state()).collect()])
+    }
+
+    /// Places in use or between such.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
+    /// Benches that are still known.
+    #[cfg(test)]
+    pub(super) fn benches(&self) -> usize {
+        self.worker.benches().len()
+    }
+
     pub(super) fn wheel(&self) -> &Wheel {
         &self.worker.wheel
     }
 
-    /// The connections to `upstream`. A slot that belonged to another plan is given over, as after a reload.
-    pub(super) fn pool(&self, upstream: &Upstream) -> Rc<Pool> {
-        let mut slots = self.slots.borrow_mut();
-        if slots.len() <= upstream.slot {
-            slots.resize_with(upstream.slot + 1, || None);
+    /// The benches for an exchange on `upstream`, in the order of its plan's endpoints.
+    pub(super) fn lineup(&self, upstream: &Upstream) -> Rc<Lineup> {
+        if let Some(Some(pool)) = self.slots.borrow().get(upstream.state.slot()) {
+            let lineup = pool.lineup.borrow();
+            // Each upstream of each snapshot has a plan of its own.
+            if Arc::ptr_eq(&lineup.plan, &upstream.plan) {
+                return lineup.clone();
+            }
         }
-        let slot = &mut slots[upstream.slot];
-        match slot {
-            Some(pool) if Arc::ptr_eq(&pool.plan, &upstream.plan) => pool.clone(),
-            _ => {
-                let pool = Rc::new(Pool::new(upstream, &self.worker));
-                if let Some(old) = slot.replace(pool.clone()) {
-                    old.retire();
+        self.catch_up(upstream)
+    }
+
+    /// The pool has not heard of this plan yet, or has heard of a newer one.
+    #[cold]
+    fn catch_up(&self, upstream: &Upstream) -> Rc<Lineup> {
+        // Nobody will tell whether a snapshot that was replaced is still in use: nothing is kept for it.
+        let is_leaving = upstream.version < self.version.get();
+        let place = upstream.state.slot();
+        let mut slots = self.slots.borrow_mut();
+        if slots.len() <= place {
+            slots.resize_with(place + 1, || None);
+        }
+        match &slots[place] {
+            Some(pool) if pool.is_of(upstream) => {
+                if upstream.version > pool.version() {
+                    pool.follow(upstream, is_leaving)
+                } else {
+                    Rc::new(pool.line_up(upstream))
                 }
-                pool
+            }
+            _ => {
+                let pool = Pool::new(upstream, &self.worker, is_leaving);
+                let lineup = pool.lineup.borrow().clone();
+                if let Some(old) = slots[place].replace(pool) {
+                    old.leave();
+                }
+                lineup
             }
         }
     }
@@ -96,403 +182,198 @@ impl Pools {
 impl Drop for Pools {
     fn drop(&mut self) {
         for pool in self.slots.take().into_iter().flatten() {
-            pool.retire();
+            pool.leave();
+        }
+    }
+}
+
+/// A worker's connections to one upstream.
+struct Pool {
+    common: Rc<Common>,
+    /// What the newest plan that was heard of makes of it.
+    lineup: RefCell<Rc<Lineup>>,
+    /// Also those that only older plans name, as long as somebody uses them.
+    benches: RefCell<Vec<rc::Weak<Bench>>>,
+}
+
+/// What the benches of a pool have in common.
+pub(super) struct Common {
+    pub(super) worker: Rc<Worker>,
+    pub(super) name: Arc<str>,
+    pub(super) metrics: UpstreamMetrics,
+    pub(super) protocol: Protocol,
+    pub(super) terms: Cell<Terms>,
+    owner: sync::Weak<State>,
+}
+
+impl Common {
+    /// Whether no snapshot and no exchange knows of the upstream any more.
+    pub(super) fn is_orphaned(&self) -> bool {
+        self.owner.strong_count() == 0
+    }
+}
+
+/// The benches for a plan's endpoints, in their order.
+pub(super) struct Lineup {
+    plan: Arc<Plan>,
+    version: u64,
+    benches: Box<[Rc<Bench>]>,
+}
+
+impl Lineup {
+    pub(super) fn bench(&self, endpoint: usize) -> &Rc<Bench> {
+        &self.benches[endpoint]
+    }
+}
+
+/// What holds for a pool's connections, and for who waits for one: the part of the newest plan that is not an exchange's
+/// own. The bounds are one worker's share.
+#[derive(Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) connect: Duration,
+    pub(super) idle: Duration,
+    pub(super) age_max: Duration,
+    pub(super) open_max: usize,
+    pub(super) waiting_max: usize,
+    pub(super) queue_wait: Duration,
+    pub(super) heads: HeadBounds,
+}
+
+/// How large the head of an answer may be. hyper is told when a connection is opened, and cannot be told again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct HeadBounds {
+    pub(super) fields_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+impl Terms {
+    fn of(plan: &Plan, workers: usize) -> Self {
+        Self {
+            connect: plan.connect,
+            idle: plan.idle,
+            age_max: plan.age_max,
+            // Rounded down, or the workers together would go beyond what the user allowed.
+            open_max: (plan.connections_max / workers).max(1),
+            waiting_max: plan.queue_max.div_ceil(workers),
+            queue_wait: plan.queue_wait,
+            heads: HeadBounds { fields_max: plan.headers_max, bytes_max: plan.header_bytes_max },
         }
     }
 }
 
 impl Pool {
-    fn new(upstream: &Upstream, worker: &Rc<Worker>) -> Self {
-        let plan = &upstream.plan;
-        let share = |whole: usize| whole.div_ceil(worker.workers);
-        let benches: Box<[_]> = (0..plan.endpoints.len())
-            .map(|endpoint| {
-                Rc::new(Bench {
-                    worker: worker.clone(),
-                    plan: plan.clone(),
-                    endpoint,
-                    metrics: upstream.metrics.clone(),
-                    // Rounded down, or the workers together would go beyond what the user allowed.
-                    open_max: (plan.connections_max / worker.workers).max(1),
-                    open: Cell::new(0),
-                    idle: RefCell::default(),
-                    shared: RefCell::default(),
-                    connecting: Cell::new(0),
-                    waiting: RefCell::default(),
-                    waiting_max: share(plan.queue_max),
-                    is_retired: Cell::new(false),
-                })
-            })
-            .collect();
-        let mut all = worker.benches.borrow_mut();
-        all.retain(|bench| bench.strong_count() > 0);
-        all.extend(benches.iter().map(Rc::downgrade));
-        Self { plan: plan.clone(), benches }
-    }
-
-    pub(super) fn bench(&self, endpoint: usize) -> &Rc<Bench> {
-        &self.benches[endpoint]
-    }
-
-    fn retire(&self) {
-        self.benches.iter().for_each(|bench| bench.retire());
-    }
-}
-
-/// A worker's connections to one endpoint.
-pub(super) struct Bench {
-    pub(super) worker: Rc<Worker>,
-    pub(super) plan: Arc<Plan>,
-    pub(super) endpoint: usize,
-    pub(super) metrics: UpstreamMetrics,
-    open_max: usize,
-    /// Connections that are open or being opened: the [`Room`]s given out.
-    open: Cell<usize>,
-    /// HTTP/1.1 connections in nobody's use, the latest used last.
-    idle: RefCell<VecDeque<Rc<http1::Connection>>>,
-    /// HTTP/2 connections that take new streams.
-    shared: RefCell<Vec<Rc<http2::Connection>>>,
-    connecting: Cell<usize>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Grant>>>,
-    waiting_max: usize,
-    is_retired: Cell<bool>,
-}
-
-/// A connection for one exchange.
-pub(super) enum Line {
-    Http1(Rc<http1::Connection>),
-    Http2(Rc<http2::Stream>),
-}
-
-/// Leave to have one more connection open. Passed to who waits when it is dropped.
-pub(super) struct Room(Rc<Bench>);
-
-/// What a waiter gets. Dropped, as when the waiter is gone, it goes to the next or back to the bench.
-enum Grant {
-    Line(Loan),
-    Room(Room),
-    /// The connection that several were waiting for did not come about.
-    Failed(Kind),
-}
-
-/// A line on its way to a waiter.
-struct Loan(Option<Line>);
-
-impl Loan {
-    fn take(mut self) -> Option<Line> {
-        self.0.take()
-    }
-}
-
-impl Drop for Loan {
-    fn drop(&mut self) {
-        // A stream of HTTP/2 gives itself back.
-        if let Some(Line::Http1(connection)) = self.0.take() {
-            connection.put_back();
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let bench = &self.0;
-        bench.open.set(bench.open.get() - 1);
-        bench.make_room();
-    }
-}
-
-/// Where a line came from.
-pub(super) struct Checkout {
-    pub(super) line: Line,
-    /// It has carried a request before, so it may be closing.
-    pub(super) is_reused: bool,
-}
-
-impl Bench {
-    /// A connection: an idle one unless `is_fresh` asks for a new one, a new one, or what comes free.
-    pub(super) async fn checkout(self: &Rc<Self>, is_fresh: bool, timer: &mut Timer) -> Result<Checkout, Error> {
-        loop {
-            if let Some(line) = self.at_hand(is_fresh) {
-                return Ok(self.reuse(line));
-            }
-            if let Some(room) = self.room(is_fresh) {
-                return self.open(room, timer).await;
-            }
-            match self.wait(timer).await? {
-                Grant::Failed(kind) => return Err(kind.into()),
-                Grant::Room(room) => return self.open(room, timer).await,
-                Grant::Line(loan) => match loan.take() {
-                    Some(Line::Http1(connection)) if is_fresh || !connection.is_usable(self.worker.wheel.now()) => {
-                        // Its room is what counts here: the new connection takes its place.
-                        let Some(room) = connection.close() else { continue };
-                        return self.open(room, timer).await;
-                    }
-                    Some(line) => return Ok(self.reuse(line)),
-                    None => continue,
-                },
-            }
-        }
-    }
-
-    fn reuse(&self, line: Line) -> Checkout {
-        self.metrics.reused();
-        if let Line::Http1(connection) = &line {
-            connection.activate();
-        }
-        Checkout { line, is_reused: true }
-    }
-
-    fn at_hand(self: &Rc<Self>, is_fresh: bool) -> Option<Line> {
-        let now = self.worker.wheel.now();
-        if self.plan.protocol == Protocol::H2c {
-            // A stream that was refused or lost took its connection's room with it: what still has room is as good
-            // as new.
-            return self.stream(now).map(Line::Http2);
-        }
-        if is_fresh {
-            return None;
-        }
-        loop {
-            // Dropped where it is not usable, which closes it. Never while the list is borrowed: its room may go on
-            // to a waiter.
-            let connection = self.idle.borrow_mut().pop_back()?;
-            if connection.is_usable(now) {
-                return Some(Line::Http1(connection));
-            }
-        }
-    }
-
-    fn room(self: &Rc<Self>, is_fresh: bool) -> Option<Room> {
-        if self.plan.protocol == Protocol::H2c && self.connecting.get() > 0 {
-            // A connection of many streams is on its way. More of them open only when it turned out too small.
-            return None;
-        }
-        if self.open.get() < self.open_max {
-            self.open.set(self.open.get() + 1);
-            return Some(Room(self.clone()));
-        }
-        if is_fresh {
-            let oldest = self.idle.borrow_mut().pop_front()?;
-            return oldest.close();
-        }
-        None
-    }
-
-    async fn open(self: &Rc<Self>, room: Room, timer: &mut Timer) -> Result<Checkout, Error> {
-        let attempt = Connecting::start(self);
-        let outcome = self.establish(room, timer).await;
-        // While `attempt` lives, nobody else opens an HTTP/2 connection: first those who waited for this one get theirs.
-        match &outcome {
-            Ok(Line::Http1(_)) => {}
-            Ok(Line::Http2(_)) => self.share_streams(),
-            Err(error) if self.plan.protocol == Protocol::H2c => self.fail_waiting(error.kind()),
-            Err(_) => {}
-        }
-        drop(attempt);
-        let line = outcome?;
-        self.metrics.opened();
-        Ok(Checkout { line, is_reused: false })
-    }
-
-    async fn establish(self: &Rc<Self>, room: Room, timer: &mut Timer) -> Result<Line, Error> {
-        let stream =
-            connect(&self.plan.endpoints[self.endpoint].address, &self.worker.lookups, self.plan.connect, timer)
-                .await?;
-        let link = Link::new(stream, self.worker.wheel.now());
-        let wire = Wire::new(link.clone(), self.worker.wheel.clone(), self.worker.scratch.clone());
-        let broken = |error: hyper::Error| Error::because(Kind::Reset, error);
-        match self.plan.protocol {
-            Protocol::Http1 => Ok(Line::Http1(http1::Connection::start(room, link, wire).await.map_err(broken)?)),
-            Protocol::H2c => {
-                timer.arm(self.plan.connect);
-                let start = within(timer, http2::Connection::start(room, wire)).await.ok_or(Kind::ConnectTimeout)?;
-                let connection = start.map_err(broken)?;
-                let stream = connection.stream();
-                self.shared.borrow_mut().push(connection);
-                Ok(Line::Http2(stream))
-            }
-        }
-    }
-
-    async fn wait(self: &Rc<Self>, timer: &mut Timer) -> Result<Grant, Error> {
-        let (sender, receiver) = oneshot::channel();
-        {
-            let mut waiting = self.waiting.borrow_mut();
-            if waiting.len() >= self.waiting_max {
-                waiting.retain(|waiter| !waiter.is_closed());
-                if waiting.len() >= self.waiting_max {
-                    return Err(Kind::QueueFull.into());
-                }
-            }
-            waiting.push_back(sender);
-        }
-        let queued = self.metrics.queued();
-        let began = Instant::now();
-        timer.arm(self.plan.queue_wait);
-        let granted = within(timer, receiver).await;
-        drop(queued);
-        self.metrics.queue_waited(began.elapsed());
-        match granted {
-            Some(Ok(grant)) => Ok(grant),
-            // The sender is only dropped unused with the bench itself.
-            Some(Err(_)) => Err(Kind::Reset.into()),
-            None => {
-                self.metrics.queue_timed_out();
-                Err(Kind::QueueWait.into())
-            }
-        }
-    }
-
-    /// Gives `grant` to whoever waits longest, or back.
-    fn offer(&self, mut grant: Grant) -> Option<Grant> {
-        loop {
-            let Some(waiter) = self.waiting.borrow_mut().pop_front() else { return Some(grant) };
-            match waiter.send(grant) {
-                Ok(()) => return None,
-                Err(back) => grant = back,
-            }
-        }
-    }
-
-    /// Lets one who waits open a connection, if another may be open.
-    fn make_room(self: &Rc<Self>) {
-        let is_coming = self.plan.protocol == Protocol::H2c && self.connecting.get() > 0;
-        if self.open.get() < self.open_max && !is_coming && !self.waiting.borrow().is_empty() {
-            self.open.set(self.open.get() + 1);
-            // Unwanted, it is dropped and asks again here; but then nobody waits any more.
-            drop(self.offer(Grant::Room(Room(self.clone()))));
-        }
-    }
-
-    /// An HTTP/1.1 connection is free again.
-    pub(super) fn put(self: &Rc<Self>, connection: Rc<http1::Connection>) {
-        if self.is_retired.get() {
-            return;
-        }
-        let Some(Grant::Line(loan)) = self.offer(Grant::Line(Loan(Some(Line::Http1(connection))))) else { return };
-        if let Some(Line::Http1(connection)) = loan.take() {
-            self.idle.borrow_mut().push_back(connection);
-            self.sweep_later();
-        }
-    }
-
-    /// An HTTP/1.1 connection closed by itself.
-    pub(super) fn forget_idle(&self, connection: &Rc<http1::Connection>) {
-        let removed = {
-            let mut idle = self.idle.borrow_mut();
-            let place = idle.iter().position(|other| Rc::ptr_eq(other, connection));
-            place.and_then(|place| idle.remove(place))
-        };
-        drop(removed);
-    }
-
-    fn stream(&self, now: Instant) -> Option<Rc<http2::Stream>> {
-        self.drop_spent(now);
-        self.shared.borrow().iter().find(|connection| connection.has_room()).map(|connection| connection.stream())
-    }
-
-    /// Takes no new streams on connections that are closed, draining or too old.
-    fn drop_spent(&self, now: Instant) {
-        let mut spent = Vec::new();
-        self.shared.borrow_mut().retain(|connection| {
-            let keep = connection.is_usable(now);
-            if !keep {
-                spent.push(connection.clone());
-            }
-            keep
+    fn new(upstream: &Upstream, worker: &Rc<Worker>, is_leaving: bool) -> Self {
+        let common = Rc::new(Common {
+            worker: worker.clone(),
+            name: upstream.name.clone(),
+            metrics: upstream.metrics.clone(),
+            protocol: upstream.plan.protocol,
+            terms: Cell::new(Terms::of(&upstream.plan, worker.workers)),
+            owner: Arc::downgrade(&upstream.state),
         });
-        drop(spent);
+        let benches: Box<[_]> = upstream.plan.endpoints.iter().map(|endpoint| Bench::new(&common, endpoint)).collect();
+        if !is_leaving {
+            benches.iter().for_each(Bench::stay);
+        }
+        Self {
+            common,
+            benches: RefCell::new(benches.iter().map(Rc::downgrade).collect()),
+            lineup: RefCell::new(Rc::new(Lineup { plan: upstream.plan.clone(), version: upstream.version, benches })),
+        }
     }
 
-    /// Gives what streams there are to who waits, and lets another connection open if that is not enough.
-    pub(super) fn share_streams(self: &Rc<Self>) {
-        while !self.waiting.borrow().is_empty() {
-            let Some(stream) = self.stream(self.worker.wheel.now()) else { break };
-            if self.offer(Grant::Line(Loan(Some(Line::Http2(stream))))).is_some() {
-                break;
+    /// A place may have been another's: then that one's state is gone.
+    fn is_of(&self, upstream: &Upstream) -> bool {
+        std::ptr::eq(self.common.owner.as_ptr(), Arc::as_ptr(&upstream.state))
+    }
+
+    fn version(&self) -> u64 {
+        self.lineup.borrow().version
+    }
+
+    /// Takes a newer plan over. Endpoints that stay keep their connections, and whoever waits for one.
+    fn follow(&self, upstream: &Upstream, is_leaving: bool) -> Rc<Lineup> {
+        let lineup = Rc::new(self.line_up(upstream));
+        self.common.terms.set(Terms::of(&upstream.plan, self.common.worker.workers));
+        let old = self.lineup.replace(lineup.clone());
+        let benches: Vec<_> = self.benches.borrow().iter().filter_map(rc::Weak::upgrade).collect();
+        for bench in &benches {
+            if is_leaving || !lineup.benches.iter().any(|named| Rc::ptr_eq(named, bench)) {
+                bench.leave();
+            } else {
+                bench.stay();
             }
         }
-        self.make_room();
-        if self.shared.borrow().iter().any(|connection| connection.is_idle()) {
-            self.sweep_later();
-        }
+        // Benches that nobody uses end here.
+        drop((old, benches));
+        self.benches.borrow_mut().retain(|bench| bench.strong_count() > 0);
+        lineup
     }
 
-    fn fail_waiting(&self, kind: Kind) {
-        let waiting = self.waiting.take();
-        for waiter in waiting {
-            // A waiter that is gone needs no word.
-            let _ = waiter.send(Grant::Failed(kind));
-        }
+    /// The benches for the endpoints of `upstream`'s plan, whichever snapshot it is of. New ones are leaving.
+    fn line_up(&self, upstream: &Upstream) -> Lineup {
+        let latest = self.lineup.borrow().clone();
+        let benches = upstream.plan.endpoints.iter().enumerate().map(|(place, endpoint)| {
+            // Most often nothing moved.
+            let same_place = latest.benches.get(place).filter(|bench| bench.is_for(endpoint));
+            same_place.cloned().unwrap_or_else(|| self.bench(endpoint))
+        });
+        Lineup { version: upstream.version, plan: upstream.plan.clone(), benches: benches.collect() }
     }
 
-    fn retire(&self) {
-        self.is_retired.set(true);
-        drop(self.idle.take());
-        drop(self.shared.take());
+    fn bench(&self, endpoint: &Endpoint) -> Rc<Bench> {
+        let mut benches = self.benches.borrow_mut();
+        let known = benches.iter().filter_map(rc::Weak::upgrade).find(|bench| bench.is_for(endpoint));
+        known.unwrap_or_else(|| {
+            let bench = Bench::new(&self.common, endpoint);
+            benches.retain(|bench| bench.strong_count() > 0);
+            benches.push(Rc::downgrade(&bench));
+            bench
+        })
     }
 
-    fn sweep_later(&self) {
-        let worker = &self.worker;
-        if !worker.is_sweeping.replace(true) {
-            tokio::task::spawn_local(sweep(worker.clone()));
-        }
-    }
-
-    /// Closes what was idle too long. Says whether anything is idle still.
-    fn sweep(&self, now: Instant) -> bool {
-        loop {
-            let is_over = self.idle.borrow().front().is_some_and(|connection| connection.is_over(now));
-            if !is_over {
-                break;
-            }
-            // Not dropped while the list is borrowed.
-            let over = self.idle.borrow_mut().pop_front();
-            drop(over);
-        }
-        self.drop_spent(now);
-        !self.idle.borrow().is_empty() || self.shared.borrow().iter().any(|connection| connection.is_idle())
+    /// Nobody new will come: closes what is idle.
+    fn leave(&self) {
+        self.lineup.borrow().benches.iter().for_each(Bench::leave);
     }
 }
 
-impl Room {
-    pub(super) fn bench(&self) -> &Rc<Bench> {
-        &self.0
-    }
+/// What is open to an endpoint, and who waits for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PoolState {
+    /// The upstream's name.
+    pub upstream: Arc<str>,
+    /// The endpoint's address: `host:port`, or a socket's path.
+    pub endpoint: Arc<str>,
+    /// Whether the configuration in force does not name it: it serves what is in flight, and then it is gone.
+    pub is_leaving: bool,
+    /// Open connections.
+    pub open: usize,
+    /// Those of them that nobody uses.
+    pub idle: usize,
+    /// Those of them that carry an exchange.
+    pub active: usize,
+    /// Connections that are being opened.
+    pub connecting: usize,
+    /// Exchanges that wait for a connection.
+    pub waiting: usize,
 }
 
-/// Counts a connection that is being opened, until it is there or given up.
-struct Connecting(Rc<Bench>);
-
-impl Connecting {
-    fn start(bench: &Rc<Bench>) -> Self {
-        bench.connecting.set(bench.connecting.get() + 1);
-        Self(bench.clone())
-    }
-}
-
-impl Drop for Connecting {
-    fn drop(&mut self) {
-        self.0.connecting.set(self.0.connecting.get() - 1);
-        self.0.make_room();
-    }
-}
-
-/// Runs while anything is idle.
-async fn sweep(worker: Rc<Worker>) {
-    let mut timer = worker.wheel.timer();
-    loop {
-        timer.arm(SWEEP);
-        timer.expired().await;
-        let now = worker.wheel.now();
-        let benches: Vec<_> = worker.benches.borrow().iter().filter_map(Weak::upgrade).collect();
-        let mut is_needed = false;
-        for bench in benches {
-            is_needed |= bench.sweep(now);
+impl PoolState {
+    /// Sums what several workers say: one row for each endpoint, in the order of the names.
+    pub fn merge(workers: impl IntoIterator<Item = Vec<Self>>) -> Vec<Self> {
+        let mut rows: BTreeMap<_, Self> = BTreeMap::new();
+        for state in workers.into_iter().flatten() {
+            rows.entry((state.upstream.clone(), state.endpoint.clone(), state.is_leaving))
+                .and_modify(|row| {
+                    row.open += state.open;
+                    row.idle += state.idle;
+                    row.active += state.active;
+                    row.connecting += state.connecting;
+                    row.waiting += state.waiting;
+                })
+                .or_insert(state);
         }
-        if !is_needed {
-            worker.is_sweeping.set(false);
-            return;
-        }
+        rows.into_values().collect()
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
-use armiger::app::{Options, Running, Source, StartError};
+use armiger::app::{Options, Running, Source, StartError, Stopped};
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Body;
@@ -172,11 +172,13 @@ impl Armiger {
     }
 
     fn start(source: Source, workers: usize) -> Result<Self, String> {
+        Self::launch(Options { workers, ..Options::new(source) })
+    }
+
+    /// Starts it, with an access log that the test can read.
+    pub(super) fn launch(mut options: Options) -> Result<Self, String> {
         let log = Arc::new(Log::default());
-        let writer = LogWriter { log: log.clone(), line: Vec::new() };
-        let mut options = Options::new(source);
-        options.workers = workers;
-        options.access_log = Some(Box::new(writer));
+        options.access_log = Some(Box::new(LogWriter { log: log.clone(), line: Vec::new() }));
         let running = Running::start(options).map_err(|error| match error {
             StartError::Config(report) => report.text(false),
             other => other.to_string(),
@@ -184,7 +186,8 @@ impl Armiger {
         Ok(Self { running: Some(running), log })
     }
 
-    fn running(&self) -> &Running {
+    /// It, as a program has it.
+    pub fn running(&self) -> &Running {
         self.running.as_ref().expect("armiger runs until it is stopped")
     }
 
@@ -205,7 +208,13 @@ impl Armiger {
 
     /// A client of its admin listener.
     pub fn admin(&self) -> Client {
-        Client::to(self.running().admin())
+        Client::to(self.running().admin().tcp().expect("the admin listener of a test is on TCP"))
+    }
+
+    /// A client of its listener for probes.
+    pub fn probes(&self) -> Client {
+        let address = self.running().probes().expect("the test's document has `probes`");
+        Client::to(address.tcp().expect("probes are on TCP"))
     }
 
     /// GETs a path on a connection of its own.
@@ -266,11 +275,11 @@ impl Armiger {
     }
 
     /// Stops it and waits until it has.
-    pub async fn stop(mut self) {
+    pub async fn stop(mut self) -> Stopped {
         let running = self.running.take().expect("armiger runs until it is stopped");
         // Elsewhere, so that clients of this test go on while armiger waits for them.
         let stopping = tokio::task::spawn_blocking(move || running.stop());
-        within("armiger to stop", stopping).await.expect("armiger stops without a panic");
+        within("armiger to stop", stopping).await.expect("armiger stops without a panic")
     }
 
     /// Runs the real executable to its end.
@@ -347,6 +356,14 @@ impl Write for LogWriter {
     }
 }
 
+/// The address in a line `listening`, whichever form the messages have.
+pub fn address_in(line: &str) -> SocketAddr {
+    let at = line.find("127.0.0.1:").unwrap_or_else(|| panic!("no address in {line:?}"));
+    let rest = &line[at..];
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.' && c != ':').unwrap_or(rest.len());
+    rest[..end].parse().unwrap_or_else(|_| panic!("no address in {line:?}"))
+}
+
 /// The real executable, running. Killed when dropped.
 pub struct Process {
     child: Child,
@@ -402,6 +419,16 @@ impl Process {
         forward(stdout, Stream::Out, sender.clone());
         forward(stderr, Stream::Err, sender);
         Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Its memory in KiB, and how many file descriptors it has open.
+    pub fn usage(&self) -> (u64, usize) {
+        let process = format!("/proc/{}", self.child.id());
+        let status = std::fs::read_to_string(format!("{process}/status")).expect("the process runs");
+        let memory =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        let descriptors = std::fs::read_dir(format!("{process}/fd")).expect("the process runs").count();
+        (memory.expect("the kernel tells a process's memory"), descriptors)
     }
 
     /// Waits for a line on standard output that contains `text`, and gives it.

@@ -34,6 +34,11 @@ impl Client {
         Self { address }
     }
 
+    /// Whom it asks.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// GETs a path on a connection of its own.
     pub async fn get(&self, path: &str) -> Response {
         self.connect().await.get(path).await

@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Request, Version};
@@ -23,26 +23,28 @@ const FAILURES_MAX: usize = 20;
 /// Connections under load. Ends when dropped.
 pub struct Load {
     shared: Arc<Shared>,
-    tasks: JoinSet<Tally>,
+    tasks: JoinSet<Outcome>,
 }
 
 struct Shared {
     is_over: AtomicBool,
-    answered: AtomicU64,
+    answered: AtomicUsize,
     changed: Notify,
 }
 
 /// What came of a load.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Outcome {
     /// Whole answers that were as they should be.
-    pub answered: u64,
-    /// Connections that were opened.
-    pub connections: u64,
+    pub answered: usize,
+    /// Connections that ended because an answer, or GOAWAY, asked for it.
+    pub asked_to_close: usize,
+    /// Clients that ended because nobody listened any more.
+    pub refused: usize,
     /// What went wrong, the first of it in words.
     pub failures: Vec<String>,
     /// How often something went wrong.
-    pub failed: u64,
+    pub failed: usize,
 }
 
 /// Says what is wrong with an answer: its status and body.
@@ -51,8 +53,14 @@ pub type Check = fn(u16, &[u8]) -> Result<(), String>;
 impl Load {
     /// No connection yet.
     pub fn new() -> Self {
-        let shared = Shared { is_over: AtomicBool::new(false), answered: AtomicU64::new(0), changed: Notify::new() };
+        let shared = Shared { is_over: AtomicBool::new(false), answered: AtomicUsize::new(0), changed: Notify::new() };
         Self { shared: Arc::new(shared), tasks: JoinSet::new() }
+    }
+
+    /// So many clients of each kind that GET `/` and want a 200.
+    pub fn on(address: SocketAddr, http1: usize, http2: usize) -> Self {
+        let is_ok = |status: u16, _: &[u8]| if status == 200 { Ok(()) } else { Err(format!("status {status}")) };
+        Self::new().http1(address, http1, "/", is_ok).h2c(address, http2, "/", is_ok)
     }
 
     /// So many HTTP/1.1 connections that GET `path`.
@@ -72,39 +80,45 @@ impl Load {
     }
 
     /// How many answers there are so far.
-    pub fn count(&self) -> u64 {
+    pub fn count(&self) -> usize {
         self.shared.answered.load(Ordering::Relaxed)
     }
 
     /// Waits for so many more answers.
-    pub async fn progress(&self, answers: u64) {
+    pub async fn answers(&self, answers: usize) {
         let goal = self.count() + answers;
         let reached = until(&self.shared.changed, || (self.count() >= goal).then_some(()));
         within(&format!("{answers} more answers under load"), reached).await;
     }
 
-    /// Ends it, and tells what came of it.
-    pub async fn stop(mut self) -> Tally {
+    /// Stops asking, waits for the answers that are due, and tells what came of it all.
+    pub async fn stop(self) -> Outcome {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        let mut all = Tally::default();
-        while let Some(tally) = within("the load to end", self.tasks.join_next()).await {
-            let tally = tally.expect("a client under load does not panic");
-            all.answered += tally.answered;
-            all.connections += tally.connections;
-            all.failed += tally.failed;
-            all.failures.extend(tally.failures);
+        self.ended().await
+    }
+
+    /// Waits until every client has found the address closed.
+    pub async fn ended(mut self) -> Outcome {
+        let mut all = Outcome::default();
+        while let Some(outcome) = within("the load to end", self.tasks.join_next()).await {
+            let outcome = outcome.expect("a client under load does not panic");
+            all.answered += outcome.answered;
+            all.asked_to_close += outcome.asked_to_close;
+            all.refused += outcome.refused;
+            all.failed += outcome.failed;
+            all.failures.extend(outcome.failures);
         }
         all.failures.truncate(FAILURES_MAX);
         all
     }
 }
 
-impl Tally {
+impl Outcome {
     /// Fails the test unless every single request was answered as it should be.
     #[track_caller]
     pub fn assert_flawless(&self) -> &Self {
         assert!(self.answered > 0, "the load never got an answer: {self:?}");
-        assert_eq!(self.failed, 0, "{self:#?}");
+        assert_eq!((self.failed, self.refused), (0, 0), "{self:#?}");
         self
     }
 
@@ -129,52 +143,54 @@ enum Sender {
     Http2(http2::SendRequest<Full<Bytes>>),
 }
 
-async fn run(shared: Arc<Shared>, target: Target) -> Tally {
-    let mut tally = Tally::default();
+async fn run(shared: Arc<Shared>, target: Target) -> Outcome {
+    let mut outcome = Outcome::default();
     let mut sender = None;
     while !shared.is_over.load(Ordering::Relaxed) {
         let mut line = match sender.take() {
             Some(line) => line,
             None => match connect(target).await {
-                Ok(line) => {
-                    tally.connections += 1;
-                    line
-                }
-                Err(error) => {
-                    tally.fail(format!("no connection: {error}"));
-                    tokio::task::yield_now().await;
-                    continue;
+                Ok(Some(line)) => line,
+                // A listener that is about to close took it, and said so before anything was asked.
+                Ok(None) => continue,
+                Err(_) => {
+                    outcome.refused += 1;
+                    break;
                 }
             },
         };
         match ask(&mut line, target).await {
             Ok(Asked::Answered { status, body, is_last }) => {
                 match (target.check)(status, &body) {
-                    Ok(()) => tally.answered += 1,
-                    Err(what) => tally.fail(what),
+                    Ok(()) => outcome.answered += 1,
+                    Err(what) => outcome.fail(what),
                 }
                 shared.answered.fetch_add(1, Ordering::Relaxed);
                 shared.changed.notify_waiters();
                 sender = (!is_last).then_some(line);
+                outcome.asked_to_close += usize::from(is_last);
             }
-            Ok(Asked::NeverSent) => {}
-            Err(error) => tally.fail(error),
+            Ok(Asked::NeverSent) => outcome.asked_to_close += 1,
+            Err(error) => outcome.fail(error),
         }
     }
-    tally
+    outcome
 }
 
-async fn connect(target: Target) -> Result<Sender, Box<dyn Error + Send + Sync>> {
-    let stream = TcpStream::connect(target.address).await?;
+/// `Err`: nobody listens.
+async fn connect(target: Target) -> std::io::Result<Option<Sender>> {
+    let stream = within("a connection or its refusal", TcpStream::connect(target.address)).await?;
     stream.set_nodelay(true)?;
     if target.version == Version::HTTP_2 {
-        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let Ok((sender, connection)) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await else {
+            return Ok(None);
+        };
         tokio::spawn(connection);
-        return Ok(Sender::Http2(sender));
+        return Ok(Some(Sender::Http2(sender)));
     }
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let Ok((sender, connection)) = http1::handshake(TokioIo::new(stream)).await else { return Ok(None) };
     tokio::spawn(connection);
-    Ok(Sender::Http1(sender))
+    Ok(Some(Sender::Http1(sender)))
 }
 
 enum Asked {

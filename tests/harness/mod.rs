@@ -19,7 +19,9 @@
 mod armiger;
 mod backend;
 mod client;
+mod files;
 mod io;
+mod live;
 mod load;
 mod message;
 mod selftest;
@@ -31,10 +33,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-pub use armiger::{Armiger, Config, Finished, Process};
+pub use armiger::{Armiger, Config, Finished, Process, address_in};
 pub use backend::{Answer, Backend, Chunks, Script, Seen, Signal, answer, streamed};
 pub use client::{Broken, Client, Connection, Incoming, RawConversation, Response};
-pub use load::{Load, Tally};
+pub use files::Files;
+pub use load::{Load, Outcome};
 pub use message::{HeadSplitter, Reader};
 
 /// How long anything in a test may take.

@@ -4,12 +4,14 @@ mod mask;
 mod report;
 mod source;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 
-pub(super) use mask::Mask;
+pub(crate) use mask::Mask;
 pub use report::{Mark, Report};
 pub use source::Source;
+pub(super) use source::{Origin, Origins};
 
 /// How many issues are collected. A file with more has one cause that repeats.
 pub const ISSUES_MAX: usize = 500;
@@ -90,6 +92,19 @@ impl Issue {
     #[must_use]
     pub(super) fn span(mut self, span: Range<usize>) -> Self {
         self.span = Some(span);
+        self
+    }
+
+    /// Moves it from its file to where that stands among the others: `by` bytes further, and in lists by as many entries
+    /// as the files before have under that key.
+    #[must_use]
+    pub(super) fn moved(mut self, by: usize, entries: &HashMap<String, usize>) -> Self {
+        if let [Segment::Key(key), Segment::Index(index), ..] = self.path.segments.as_mut_slice() {
+            *index += entries.get(key).copied().unwrap_or(0);
+        }
+        let shifted = |span: Range<usize>| span.start + by..span.end + by;
+        self.span = self.span.map(shifted);
+        self.also = self.also.into_iter().map(|(span, label)| (shifted(span), label)).collect();
         self
     }
 

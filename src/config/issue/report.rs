@@ -1,5 +1,6 @@
 //! Issues for people and for machines: as text with the lines of the file, as JSON, as annotations of a pull request.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,15 +8,18 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
+use super::{Origin, Origins};
+
 /// How many issues are shown as text. The rest is counted.
 const SHOWN_MAX: usize = 50;
 
-/// What is wrong with a file, in the order of the file.
+/// What is wrong with a configuration, in the order of its files and of their lines.
 ///
 /// As an error it shows what [`text`](Self::text) shows, without colours.
 #[derive(Clone, Debug)]
 pub struct Report {
-    name: Arc<str>,
+    origins: Origins,
+    /// Of all files.
     text: Arc<str>,
     issues: Vec<Located>,
     /// More were found than are kept.
@@ -49,6 +53,8 @@ impl Located {
 /// One issue of a report, for tests and for those who show it in their own way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark<'r> {
+    /// The file's name.
+    pub file: &'r str,
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
@@ -62,13 +68,13 @@ pub struct Mark<'r> {
 }
 
 impl Report {
-    pub(super) fn new(name: Arc<str>, text: Arc<str>, issues: Vec<Located>, cut: bool) -> Self {
-        Self { name, text, issues, cut }
+    pub(super) fn new(origins: Origins, text: Arc<str>, issues: Vec<Located>, cut: bool) -> Self {
+        Self { origins, text, issues, cut }
     }
 
-    /// The file's name.
+    /// The main file's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.origins.main().name
     }
 
     /// How many issues there are.
@@ -81,12 +87,13 @@ impl Report {
         self.issues.is_empty()
     }
 
-    /// Each issue with its line and column.
+    /// Each issue with its file, line and column.
     pub fn marks(&self) -> impl Iterator<Item = Mark<'_>> {
         let lines = self.lines();
         self.issues.iter().map(move |issue| {
             let (line, column) = self.position(&lines, issue.span.start);
-            Mark { line, column, path: &issue.path, message: &issue.message, hint: issue.hint.as_deref() }
+            let file = &self.origins.of(issue.span.start).name;
+            Mark { file, line, column, path: &issue.path, message: &issue.message, hint: issue.hint.as_deref() }
         })
     }
 
@@ -98,18 +105,24 @@ impl Report {
         let mut out = String::new();
         for issue in self.issues.iter().take(SHOWN_MAX) {
             let mut group: Group<'_> = Group::with_title(Level::ERROR.primary_title(&issue.message));
-            if self.text.is_empty() {
+            let origin = self.origins.of(issue.span.start);
+            if origin.span.is_empty() {
                 // Of a file that could not be read there is nothing to show but the name.
-                group = group.element(annotate_snippets::Origin::path(&*self.name));
+                group = group.element(annotate_snippets::Origin::path(&*origin.name));
             } else {
-                let mut snippet = Snippet::source(&*self.text)
-                    .path(&*self.name)
-                    .annotation(AnnotationKind::Primary.span(self.visible(&issue.span)));
-                for (span, label) in &issue.related {
-                    snippet =
-                        snippet.annotation(AnnotationKind::Context.span(self.visible(span)).label(label.as_str()));
-                }
-                group = group.element(snippet);
+                let marked = AnnotationKind::Primary.span(self.visible(origin, &issue.span));
+                group = group.element(self.snippet(origin, issue).annotation(marked));
+            }
+            // Related places in other files, each file once, in their order.
+            let others: BTreeMap<usize, &Origin> = issue
+                .related
+                .iter()
+                .map(|(span, _)| self.origins.of(span.start))
+                .filter(|other| other.span != origin.span && !other.span.is_empty())
+                .map(|other| (other.span.start, other))
+                .collect();
+            for other in others.into_values() {
+                group = group.element(self.snippet(other, issue));
             }
             if !issue.words.is_empty() {
                 group = group.element(Level::NOTE.with_name("in").message(&issue.words));
@@ -137,8 +150,17 @@ impl Report {
         out
     }
 
+    /// A file with the places of it that an issue is related to.
+    fn snippet<'s>(&'s self, origin: &'s Origin, issue: &'s Located) -> Snippet<'s, annotate_snippets::Annotation<'s>> {
+        let here = issue.related.iter().filter(|(span, _)| self.origins.of(span.start).span == origin.span);
+        let marked =
+            here.map(|(span, label)| AnnotationKind::Context.span(self.visible(origin, span)).label(label.as_str()));
+        Snippet::source(&self.text[origin.span.clone()]).path(&*origin.name).annotations(marked)
+    }
+
     /// For programs: an array of `{file, line, column, end_line, end_column, path, message, hint, related}`. Lines
     /// and columns count from 1, columns in characters; the end is the first character after. `hint` may be null.
+    /// `related` has a `file` of its own in each entry.
     pub fn json(&self) -> Value {
         let lines = self.lines();
         let place = |span: &Range<usize>| {
@@ -154,13 +176,14 @@ impl Report {
                 .map(|(span, message)| {
                     let (line, column, end_line, end_column) = place(span);
                     json!({
+                        "file": &*self.origins.of(span.start).name,
                         "line": line, "column": column, "end_line": end_line, "end_column": end_column,
                         "message": message,
                     })
                 })
                 .collect();
             json!({
-                "file": &*self.name,
+                "file": &*self.origins.of(issue.span.start).name,
                 "line": line, "column": column, "end_line": end_line, "end_column": end_column,
                 "path": issue.path, "message": issue.message, "hint": issue.hint, "related": related,
             })
@@ -179,13 +202,17 @@ impl Report {
             if !issue.words.is_empty() {
                 let _ = write!(message, "\nin: {}", issue.words);
             }
+            for (span, label) in &issue.related {
+                let (line, column) = self.position(&lines, span.start);
+                let _ = write!(message, "\n{label}: {}:{line}:{column}", self.origins.of(span.start).name);
+            }
             if let Some(hint) = &issue.hint {
                 let _ = write!(message, "\nhelp: {hint}");
             }
             let _ = writeln!(
                 out,
                 "::error file={},line={line},endLine={end_line},col={column},endColumn={end_column}::{}",
-                escape_property(&self.name),
+                escape_property(&self.origins.of(issue.span.start).name),
                 escape_data(&message),
             );
         }
@@ -197,20 +224,24 @@ impl Report {
         std::iter::once(0).chain(self.text.match_indices('\n').map(|(at, _)| at + 1)).collect()
     }
 
+    /// Line and column within the file.
     fn position(&self, lines: &[usize], at: usize) -> (usize, usize) {
-        let line = lines.partition_point(|start| *start <= at).max(1);
-        let start = lines[line - 1];
+        let number = |at: usize| lines.partition_point(|start| *start <= at).max(1);
+        let start = lines[number(at) - 1];
+        // A file begins on a line of its own.
+        let line = number(at) - number(self.origins.of(at).span.start) + 1;
         let before = self.text.get(start..at).unwrap_or("");
         // A byte-order mark is no character of the first line.
         let column = before.chars().filter(|c| *c != '\u{feff}').count();
         (line, column + 1)
     }
 
-    /// A span that the renderer can underline: within the text, on boundaries of characters.
-    fn visible(&self, span: &Range<usize>) -> Range<usize> {
+    /// A span that the renderer can underline: within the text of its file, on boundaries of characters.
+    fn visible(&self, origin: &Origin, span: &Range<usize>) -> Range<usize> {
+        let text = &self.text[origin.span.clone()];
         let within = |at: usize| {
-            let at = at.min(self.text.len());
-            (0..=at).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0)
+            let at = at.saturating_sub(origin.span.start).min(text.len());
+            (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
         };
         let start = within(span.start);
         start..within(span.end).max(start)

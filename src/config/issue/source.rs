@@ -1,4 +1,4 @@
-//! The file that a document came from: [`Source`] finds the place of an issue in it.
+//! The files that a document came from: [`Source`] finds the place of an issue in them.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -9,19 +9,54 @@ use super::mask::Mask;
 use super::report::Located;
 use super::{At, Issue, Issues, KeyPath, Report, Segment, is_simple, quoted};
 
-/// A file's name and text, and where each of its keys and values stands.
+/// The names and texts of a configuration's files, and where each key and value stands.
 ///
-/// A document may lack entries that could not be decoded. Paths for issues count as the document does; this knows
+/// The texts are laid one after the other, so that a range of bytes says which file it is in. A document may lack entries that could not be decoded. Paths for issues count as the document does; this knows
 /// what is missing and counts as the file does.
 #[derive(Clone, Debug)]
 pub struct Source {
-    name: Arc<str>,
+    origins: Origins,
     text: Arc<str>,
     tree: Option<Arc<Tree>>,
     /// Keys and values that could not be decoded.
     lost: HashSet<NodeId>,
     /// What came from outside and is not shown.
     mask: Arc<Mask>,
+    /// Some of the files could not be read, and what stands in them is not known.
+    is_partial: bool,
+}
+
+/// One file.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) name: Arc<str>,
+    /// Its bytes among those of all files.
+    pub(crate) span: Range<usize>,
+    /// Whether the tree has its keys and values. A file that is not YAML has none.
+    pub(crate) is_read: bool,
+}
+
+/// All files, in the order of their texts. At least one.
+#[derive(Clone, Debug)]
+pub(crate) struct Origins(Arc<[Origin]>);
+
+impl Origins {
+    pub(crate) fn new(main: Origin, others: impl IntoIterator<Item = Origin>) -> Self {
+        Self(std::iter::once(main).chain(others).collect())
+    }
+
+    pub(super) fn main(&self) -> &Origin {
+        &self.0[0]
+    }
+
+    /// The file that a byte belongs to.
+    pub(super) fn of(&self, at: usize) -> &Origin {
+        &self.0[self.0.partition_point(|origin| origin.span.start <= at).max(1) - 1]
+    }
+
+    fn are_many(&self) -> bool {
+        self.0.len() > 1
+    }
 }
 
 /// Where a path leads.
@@ -41,7 +76,19 @@ struct Place<'s> {
 
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Self {
-        Self { name: name.into(), text: text.into(), tree: None, lost: HashSet::new(), mask: Arc::default() }
+        let main = Origin { name: name.into(), span: 0..text.len(), is_read: true };
+        Self::joined(Origins::new(main, []), text.into())
+    }
+
+    /// Of several files, whose texts stand one after the other with a line break between two.
+    pub(crate) fn joined(origins: Origins, text: Arc<str>) -> Self {
+        Self { origins, text, tree: None, lost: HashSet::new(), mask: Arc::default(), is_partial: false }
+    }
+
+    /// Not all of the files could be read.
+    pub(crate) fn partial(mut self, is_partial: bool) -> Self {
+        self.is_partial = is_partial;
+        self
     }
 
     pub(crate) fn decoded(mut self, tree: Tree, lost: HashSet<NodeId>) -> Self {
@@ -76,9 +123,9 @@ impl Source {
         self
     }
 
-    /// The file's name, as it was given.
+    /// The main file's name, as it was given.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.origins.main().name
     }
 
     /// Whether something at this path, or below it, stands in the file but could not be decoded.
@@ -87,10 +134,12 @@ impl Source {
     /// unknown upstream.
     pub fn is_lost(&self, path: &KeyPath) -> bool {
         let Some(tree) = &self.tree else { return true };
-        if self.lost.is_empty() {
+        if self.lost.is_empty() && !self.is_partial {
             return false;
         }
         match self.place(&tree.root, path, true) {
+            // A file that could not be read may have more of what stands at the top.
+            place if self.is_partial && (path.segments().len() < 2 || place.known < 2 && !place.whole) => true,
             place if place.whole => self.any_lost(place.node),
             place => match path.segments().get(place.known) {
                 // Not in the decoded document; perhaps it is in the file.
@@ -121,18 +170,19 @@ impl Source {
         located.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
         // An aliased value is decoded once per alias, and is wrong each time.
         located.dedup_by(|a, b| a.span == b.span && a.message == b.message);
-        Report::new(Arc::clone(&self.name), Arc::clone(&self.text), located, cut)
+        Report::new(self.origins.clone(), Arc::clone(&self.text), located, cut)
     }
 
     fn locate(&self, issue: Issue) -> Located {
-        let Some(tree) = &self.tree else {
+        let message = self.mask.apply(issue.message, &self.text);
+        let hint = issue.hint.map(|hint| self.mask.apply(hint, &self.text));
+        let is_read = issue.span.as_ref().is_none_or(|span| self.origins.of(span.start).is_read);
+        let Some(tree) = self.tree.as_ref().filter(|_| is_read) else {
             let span = issue.span.unwrap_or(0..0);
             let mut words = String::new();
             issue.path.segments().iter().for_each(|segment| add_words(&mut words, segment, None));
-            return Located::new(span, issue.path.to_string(), words, issue.message, issue.hint, issue.also);
+            return Located::new(span, issue.path.to_string(), words, message, hint, issue.also);
         };
-        let message = self.mask.apply(issue.message, &self.text);
-        let hint = issue.hint.map(|hint| self.mask.apply(hint, &self.text));
         let place = self.place(&tree.root, &issue.path, issue.span.is_none());
         let span = match issue.span {
             Some(span) => self.one_line(span),
@@ -167,6 +217,15 @@ impl Source {
         span.start..end.max(span.start)
     }
 
+    /// Which entry of its own file's list an item is: those of other files may stand before it.
+    fn in_file(&self, before: &[Node], item: &Node) -> usize {
+        if !self.origins.are_many() {
+            return before.len();
+        }
+        let file = &self.origins.of(item.span.start).span;
+        before.iter().filter(|other| self.origins.of(other.span.start).span == *file).count()
+    }
+
     /// Follows a path as far as it leads. `decoded`: positions in lists count without what could not be decoded.
     fn place<'s>(&'s self, root: &'s Node, path: &KeyPath, decoded: bool) -> Place<'s> {
         let mut place =
@@ -174,12 +233,12 @@ impl Source {
         let is_there = |node: &Node| !decoded || !self.lost.contains(&node.id);
         for (position, segment) in path.segments().iter().enumerate() {
             let next = match (segment, &place.node.content) {
-                (Segment::Index(index), Content::List(items)) => items
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, item)| is_there(item))
-                    .nth(*index)
-                    .map(|(original, item)| (Segment::Index(original), None, item)),
+                (Segment::Index(index), Content::List(items)) => {
+                    items.iter().enumerate().filter(|(_, item)| is_there(item)).nth(*index).map(|(original, item)| {
+                        let before = &items[..original];
+                        (Segment::Index(if position == 1 { self.in_file(before, item) } else { original }), None, item)
+                    })
+                }
                 (Segment::Key(key), Content::Mapping(entries)) => entries
                     .iter()
                     .find(|entry| entry.key.text() == key && is_there(&entry.key) && is_there(&entry.value))

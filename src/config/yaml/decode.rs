@@ -31,16 +31,18 @@ pub(crate) const SETTING: &str = "$armiger::Setting";
 pub(crate) const SECRET: &str = "$armiger::Secret";
 
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
-/// secret in plain text.
+/// secret in plain text. `required`: which keys a mapping must have, by those that it may have.
 pub(crate) fn decode<T: DeserializeOwned>(
     text: &str,
     tree: &Tree,
     issues: &mut Issues,
     lost: &mut HashSet<NodeId>,
     concealed: &mut Vec<Range<usize>>,
+    required: &dyn Fn(&[&str]) -> Vec<String>,
 ) -> Option<T> {
     let context = Context {
         text,
+        required,
         tree,
         lost: RefCell::new(std::mem::take(lost)),
         issues: RefCell::new(std::mem::take(issues)),
@@ -75,6 +77,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
 /// What is known over all rounds.
 struct Context<'t> {
     text: &'t str,
+    required: &'t dyn Fn(&[&str]) -> Vec<String>,
     tree: &'t Tree,
     lost: RefCell<HashSet<NodeId>>,
     issues: RefCell<Issues>,
@@ -118,10 +121,15 @@ impl Context<'_> {
         let path = self.tree.path(id);
         match problem {
             Problem::Quiet => {}
-            Problem::Missing(name) => {
-                if self.is_excused(node, name) {
-                    return;
-                }
+            Problem::Missing { key: first, known } => {
+                // The decoder stops at the first.
+                let all = (self.required)(known);
+                let names: Vec<&str> = known
+                    .iter()
+                    .copied()
+                    .filter(|name| *name == first || all.iter().any(|required| required == name))
+                    .filter(|name| node.entry(name).is_none() && !self.is_excused(node, name))
+                    .collect();
                 let span = match (&node.content, key) {
                     (Content::Mapping(_), Some(key)) => key.span.clone(),
                     (Content::Mapping(entries), None) => match entries.first() {
@@ -136,11 +144,12 @@ impl Context<'_> {
                     Some(Segment::Key(key)) => format!("under {}", quote(key)),
                     Some(Segment::Index(_)) => "to this entry".to_owned(),
                 };
-                self.note(
-                    Issue::new(path, format!("the key `{name}` is missing"))
-                        .span(span)
-                        .hint(format!("add `{name}: …` {place}")),
-                );
+                let (message, hint) = match names.as_slice() {
+                    [] => return,
+                    [name] => (format!("the key `{name}` is missing"), format!("add `{name}: …` {place}")),
+                    names => (format!("the keys {} are missing", list(names, "and")), format!("add them {place}")),
+                };
+                self.note(Issue::new(path, message).span(span).hint(hint));
             }
             Problem::Said { message, hint } => {
                 let scalar = node.scalar();
@@ -568,7 +577,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             }
             is_known
         });
-        let result = self.here(self.visit_mapping(kept, visitor));
+        let result = self.here(self.visit_mapping(kept, visitor).map_err(|error| error.among(known)));
         context.structs.borrow_mut().pop();
         result
     }

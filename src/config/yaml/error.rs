@@ -27,7 +27,11 @@ pub(crate) enum Problem {
     /// Something to tell.
     Said { message: String, hint: Option<String> },
     /// A key that must be there is not.
-    Missing(&'static str),
+    Missing {
+        key: &'static str,
+        /// All keys of the mapping that lacks it.
+        known: &'static [&'static str],
+    },
     /// Follows from something told already.
     Quiet,
 }
@@ -41,6 +45,14 @@ impl Error {
         Self { problem: Problem::Quiet, node: None }
     }
 
+    /// Says what else the mapping may have that lacks a key.
+    pub(crate) fn among(mut self, all: &'static [&'static str]) -> Self {
+        if let (Problem::Missing { known, .. }, None) = (&mut self.problem, self.node) {
+            *known = all;
+        }
+        self
+    }
+
     /// Says where, unless that is known more closely.
     pub(crate) fn at(mut self, node: NodeId) -> Self {
         self.node.get_or_insert(node);
@@ -52,7 +64,7 @@ impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.problem {
             Problem::Said { message, .. } => f.write_str(message),
-            Problem::Missing(key) => write!(f, "the key `{key}` is missing"),
+            Problem::Missing { key, .. } => write!(f, "the key `{key}` is missing"),
             Problem::Quiet => f.write_str("a value could not be read"),
         }
     }
@@ -90,7 +102,7 @@ impl de::Error for Error {
     }
 
     fn missing_field(key: &'static str) -> Self {
-        Self { problem: Problem::Missing(key), node: None }
+        Self { problem: Problem::Missing { key, known: &[] }, node: None }
     }
 
     fn duplicate_field(key: &'static str) -> Self {

@@ -5,17 +5,17 @@
 //! for the policies that read them and stay as they are, `$${claims.sub}` too. `$${env:NAME}` stands for the text
 //! `${env:NAME}`.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{self, Read};
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::super::files::Reader;
 use super::super::issue::{Issue, quote, suggest};
 use super::tree::{Content, Node, NodeId, Scalar, Tree};
 
 /// The most that a file may put into one value.
-const FILE_MAX: u64 = 64 * 1024;
+const FILE_MAX: usize = 64 * 1024;
 /// The most that all values from outside may have together.
 const TOTAL_MAX: usize = 4 * 1024 * 1024;
 
@@ -23,26 +23,31 @@ const TOTAL_MAX: usize = 4 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Environment {
     variables: Option<HashMap<String, String>>,
-    directory: PathBuf,
+    directory: Option<PathBuf>,
 }
 
 impl Environment {
     /// The process's environment, and files as it sees them.
     pub fn process() -> Self {
-        Self { variables: None, directory: PathBuf::new() }
+        Self { variables: None, directory: None }
     }
 
     /// These variables and no others.
     pub fn fixed<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
         let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self { variables: Some(variables), directory: PathBuf::new() }
+        Self { variables: Some(variables), directory: None }
     }
 
-    /// The directory that paths without a leading `/` start from: that of the configuration file.
+    /// The directory that paths without a leading `/` start from: that of the configuration file. Without it, `${file:…}`
+    /// starts from the working directory, and nothing can be included.
     #[must_use]
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.directory = directory.into();
+        self.directory = Some(directory.into());
         self
+    }
+
+    pub(crate) fn base(&self) -> Option<&Path> {
+        self.directory.as_deref()
     }
 
     fn variable(&self, name: &str) -> Result<Option<String>, Refusal> {
@@ -60,39 +65,52 @@ impl Environment {
     }
 }
 
-/// What became of the scalars.
+/// What came from outside.
 #[derive(Default)]
-pub(crate) struct Expanded {
-    /// Scalars that could not be filled in.
-    pub(crate) failed: Vec<(NodeId, Issue)>,
-    /// Files that values came from, each once.
-    pub(crate) files: Vec<PathBuf>,
+pub(crate) struct Outside {
     /// Values that hold something from outside, each with the text that stands for it in the file.
     pub(crate) outside: Vec<(String, String)>,
     /// Each value from outside, once, with the reference to it. Not defaults, which stand in the file.
     pub(crate) values: Vec<(String, String)>,
 }
 
-/// Fills in every value of the tree.
-pub(crate) fn expand(text: &str, tree: &mut Tree, environment: &Environment) -> Expanded {
-    let mut walk = Walk {
-        text,
-        environment,
-        contents: HashMap::new(),
-        total: 0,
-        failed: Vec::new(),
-        files: Vec::new(),
-        outside: Vec::new(),
-        values: BTreeMap::new(),
-    };
-    walk.node(&mut tree.root);
-    let Walk { failed, files, outside, values, .. } = walk;
-    let values = values.into_iter().map(|(reference, value)| (value, reference)).collect();
-    let failed = failed
-        .into_iter()
-        .map(|(id, span, refusal)| (id, Issue::new(tree.path(id), refusal.message).span(span).hint(refusal.hint)))
-        .collect();
-    Expanded { failed, files, outside, values }
+/// Fills in values, of one file after the other.
+pub(crate) struct Expansion<'e> {
+    environment: &'e Environment,
+    /// Read once, so that two uses of a file cannot differ.
+    contents: HashMap<PathBuf, Result<String, Refusal>>,
+    total: usize,
+    outside: Vec<(String, String)>,
+    /// With their references.
+    values: BTreeSet<(String, String)>,
+}
+
+impl<'e> Expansion<'e> {
+    pub(crate) fn new(environment: &'e Environment) -> Self {
+        Self { environment, contents: HashMap::new(), total: 0, outside: Vec::new(), values: BTreeSet::new() }
+    }
+
+    /// Fills in every value of a file's tree. Paths without a leading `/` start from `directory`. Gives the scalars that
+    /// could not be filled in.
+    pub(crate) fn fill(
+        &mut self,
+        text: &str,
+        tree: &mut Tree,
+        directory: &Path,
+        reader: &mut Reader,
+    ) -> Vec<(NodeId, Issue)> {
+        let mut walk = Walk { text, directory, reader, shared: self, failed: Vec::new() };
+        walk.node(&mut tree.root);
+        let failed = walk.failed;
+        failed
+            .into_iter()
+            .map(|(id, span, refusal)| (id, Issue::new(tree.path(id), refusal.message).span(span).hint(refusal.hint)))
+            .collect()
+    }
+
+    pub(crate) fn finish(self) -> Outside {
+        Outside { outside: self.outside, values: self.values.into_iter().collect() }
+    }
 }
 
 /// Why a reference cannot be filled in.
@@ -108,20 +126,15 @@ impl Refusal {
     }
 }
 
-struct Walk<'e> {
-    text: &'e str,
-    environment: &'e Environment,
-    /// Read once, so that two uses of a file cannot differ.
-    contents: HashMap<PathBuf, Result<String, Refusal>>,
-    total: usize,
+struct Walk<'w, 'e> {
+    text: &'w str,
+    directory: &'w Path,
+    reader: &'w mut Reader,
+    shared: &'w mut Expansion<'e>,
     failed: Vec<(NodeId, Range<usize>, Refusal)>,
-    files: Vec<PathBuf>,
-    outside: Vec<(String, String)>,
-    /// By reference.
-    values: BTreeMap<String, String>,
 }
 
-impl Walk<'_> {
+impl Walk<'_, '_> {
     fn node(&mut self, node: &mut Node) {
         match &mut node.content {
             Content::Scalar(scalar) => {
@@ -184,8 +197,8 @@ impl Walk<'_> {
                 Some((reference, length)) => {
                     out.push_str(before);
                     let value = self.value(&reference).and_then(|value| {
-                        self.total += value.len();
-                        if self.total > TOTAL_MAX {
+                        self.shared.total += value.len();
+                        if self.shared.total > TOTAL_MAX {
                             return Err(Refusal::new(
                                 "the values from outside are too large together",
                                 format!("they may have {} MiB; a value counts as often as it is used", TOTAL_MAX >> 20),
@@ -207,7 +220,7 @@ impl Walk<'_> {
         }
         out.push_str(rest);
         if outside {
-            self.outside.push((out.clone(), scalar.text.clone()));
+            self.shared.outside.push((out.clone(), scalar.text.clone()));
         }
         scalar.text = out;
         scalar.outside = outside;
@@ -224,10 +237,12 @@ impl Walk<'_> {
     fn value(&mut self, reference: &Reference<'_>) -> Result<String, Refusal> {
         match reference {
             Reference::Variable { name, default } => {
-                match (self.environment.variable(name)?.filter(|value| !value.is_empty() || default.is_none()), default)
-                {
+                match (
+                    self.shared.environment.variable(name)?.filter(|value| !value.is_empty() || default.is_none()),
+                    default,
+                ) {
                     (Some(value), _) => {
-                        self.values.insert(format!("${{env:{name}}}"), value.clone());
+                        self.shared.values.insert((value.clone(), format!("${{env:{name}}}")));
                         Ok(value)
                     }
                     (None, Some(default)) => Ok((*default).to_owned()),
@@ -238,16 +253,18 @@ impl Walk<'_> {
                 }
             }
             Reference::File(name) => {
-                let path = self.environment.directory.join(name);
-                if let Some(known) = self.contents.get(&path) {
-                    return known.clone();
-                }
-                let content = read(&path);
+                let path = self.directory.join(name);
+                let content = match self.shared.contents.get(&path) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let content = read(&path, self.reader);
+                        self.shared.contents.insert(path, content.clone());
+                        content
+                    }
+                };
                 if let Ok(value) = &content {
-                    self.values.insert(format!("${{file:{name}}}"), value.clone());
+                    self.shared.values.insert((value.clone(), format!("${{file:{name}}}")));
                 }
-                self.files.push(path.clone());
-                self.contents.insert(path, content.clone());
                 content
             }
         }
@@ -325,7 +342,7 @@ impl<'t> Reference<'t> {
     }
 }
 
-fn read(path: &Path) -> Result<String, Refusal> {
+fn read(path: &Path, reader: &mut Reader) -> Result<String, Refusal> {
     let shown = quote(&path.to_string_lossy());
     let refuse = |error: io::Error| {
         let (what, hint) = match error.kind() {
@@ -336,9 +353,8 @@ fn read(path: &Path) -> Result<String, Refusal> {
         };
         Refusal::new(format!("cannot read {shown}: {what}"), hint)
     };
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes)).map_err(refuse)?;
-    if bytes.len() as u64 > FILE_MAX {
+    let bytes = reader.read(path, FILE_MAX).map_err(refuse)?;
+    if bytes.len() > FILE_MAX {
         return Err(Refusal::new(
             format!("{shown} is too large for a value"),
             format!("the most is {} KiB", FILE_MAX / 1024),
@@ -352,14 +368,17 @@ fn read(path: &Path) -> Result<String, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree::Used;
     use super::*;
 
     fn expand_one(value: &str) -> Result<(String, bool), String> {
         let environment = Environment::fixed([("HOST", "db"), ("EMPTY", ""), ("YAML", "a: b\nc: [")]);
         let text = format!("v: '{}'", value.replace('\'', "''"));
-        let mut tree = super::super::tree::parse(&text).map_err(|issue| issue.message).expect("valid YAML").tree;
-        let expanded = expand(&text, &mut tree, &environment);
-        match expanded.failed.into_iter().next() {
+        let parsed = super::super::tree::parse(&text, Used::default()).map_err(|issue| issue.message);
+        let mut tree = Tree::new(parsed.expect("valid YAML").root);
+        let failed =
+            Expansion::new(&environment).fill(&text, &mut tree, Path::new(""), &mut Reader::new()).into_iter().next();
+        match failed {
             Some((_, issue)) => Err(format!("{} | {}", issue.message, issue.hint.unwrap_or_default())),
             None => {
                 let scalar = tree.root.entry("v").and_then(|entry| entry.value.scalar()).expect("a scalar");

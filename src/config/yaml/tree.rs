@@ -110,7 +110,7 @@ impl Node {
 }
 
 impl Tree {
-    fn new(root: Node) -> Self {
+    pub(crate) fn new(root: Node) -> Self {
         let mut parents = HashMap::new();
         let mut open = vec![&root];
         while let Some(node) = open.pop() {
@@ -172,24 +172,42 @@ impl Tree {
     }
 }
 
+/// How much of what a configuration may have is used up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Used {
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Used {
+    /// A number for a node that stands in no file.
+    pub(crate) fn fresh(&mut self) -> NodeId {
+        self.nodes += 1;
+        number(self.nodes)
+    }
+}
+
 /// What became of a file's text.
 pub(crate) struct Parsed {
-    pub(crate) tree: Tree,
+    pub(crate) root: Node,
+    /// With this file.
+    pub(crate) used: Used,
     /// Of things that YAML has and a configuration may not. The tree is without them.
     pub(crate) issues: Vec<Issue>,
     /// Values that are not what was meant, which an issue has told already.
     pub(crate) broken: Vec<NodeId>,
 }
 
-/// Parses a file. `Err`: it cannot be read as YAML.
-pub(crate) fn parse(text: &str) -> Result<Parsed, Box<Issue>> {
+/// Parses a file. Its nodes have other numbers than those of the files before, which used up so much. `Err`: it cannot be
+/// read as YAML.
+pub(crate) fn parse(text: &str, used: Used) -> Result<Parsed, Box<Issue>> {
     let mut options = granit_parser::options! {
         flow_nesting_limit: DEPTH_MAX,
         block_nesting_limit: DEPTH_MAX,
         disallow_directives: true,
     };
     options.set_emit_comments(false);
-    let mut builder = Builder { text, ..Builder::default() };
+    let mut builder = Builder { text, nodes: used.nodes, bytes: used.bytes, ..Builder::default() };
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
             Ok((event, span)) => {
@@ -210,7 +228,10 @@ pub(crate) fn parse(text: &str) -> Result<Parsed, Box<Issue>> {
         }
     }
     match builder.root {
-        Some(root) => Ok(Parsed { tree: Tree::new(root), issues: builder.issues, broken: builder.broken }),
+        Some(root) => {
+            let used = Used { nodes: builder.nodes, bytes: builder.bytes };
+            Ok(Parsed { root, used, issues: builder.issues, broken: builder.broken })
+        }
         None => Err(Box::new(
             Issue::new(KeyPath::root(), "the file says nothing")
                 .span(0..0)
@@ -270,7 +291,7 @@ impl Builder<'_> {
         self.nodes += 1;
         self.bytes += bytes;
         self.within_budget(span)?;
-        Ok(u32::try_from(self.nodes).unwrap_or(u32::MAX))
+        Ok(number(self.nodes))
     }
 
     fn within_budget(&self, span: &Range<usize>) -> Result<(), Box<Issue>> {
@@ -377,7 +398,7 @@ impl Builder<'_> {
         self.bytes += bytes;
         self.within_budget(&span)?;
         let Some(anchored) = self.anchors.get(&anchor) else { return Ok(()) };
-        let mut next = u32::try_from(first).unwrap_or(u32::MAX);
+        let mut next = number(first);
         let mut node = anchored.node.clone();
         renumber(&mut node, &mut next);
         node.span = span;
@@ -473,6 +494,25 @@ fn measure(node: &Node) -> (usize, usize, usize) {
         Content::List(items) => items.iter().fold((1, 0, 1), sum),
         Content::Mapping(entries) => {
             entries.iter().fold((1, 0, 1), |total, entry| sum(sum(total, &entry.key), &entry.value))
+        }
+    }
+}
+
+fn number(count: usize) -> NodeId {
+    NodeId::try_from(count).unwrap_or(NodeId::MAX)
+}
+
+/// Moves a value and all in it to where its file stands among the others.
+pub(crate) fn shift(node: &mut Node, by: usize) {
+    node.span = node.span.start + by..node.span.end + by;
+    match &mut node.content {
+        Content::Scalar(_) => {}
+        Content::List(items) => items.iter_mut().for_each(|item| shift(item, by)),
+        Content::Mapping(entries) => {
+            for entry in entries {
+                shift(&mut entry.key, by);
+                shift(&mut entry.value, by);
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The metrics of armiger: every family, and the handles that the hot path counts with.
 //!
-//! All use of the `prometheus` crate stays in this file. [`Metrics`] owns a registry of its own, so two armigers in one
+//! All use of the `prometheus` crate stays in this folder. [`Metrics`] owns a registry of its own, so two armigers in one
 //! process share nothing. Handles ([`RouteMetrics`], [`UpstreamMetrics`], ...) are resolved once, when a snapshot is
 //! compiled; counting through them takes no name lookup and no lock.
 //!
@@ -8,6 +8,8 @@
 //! is. When the last handle of a name is dropped, its series leave the exposition.
 //!
 //! Label values are names from the configuration and words from the code, never anything a client sends.
+
+mod reference;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -20,7 +22,7 @@ use prometheus::core::{Collector, Desc, Metric};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder};
 
-use super::record::{Enforcement, VerdictWord};
+use crate::telemetry::record::{Enforcement, VerdictWord};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -81,6 +83,23 @@ impl Kind for Histogram {
     }
 }
 
+/// What is registered, and what the reference tells of it.
+#[derive(Default)]
+struct Catalogue {
+    registry: Registry,
+    entries: Vec<Entry>,
+}
+
+/// What is known of a family.
+struct Entry {
+    name: &'static str,
+    kind: MetricType,
+    labels: &'static [&'static str],
+    /// Empty where there is none.
+    unit: &'static str,
+    help: &'static str,
+}
+
 /// All series of one name, found by their label values.
 ///
 /// In place of the crate's own vectors, which find a series by a hash over its label values run together: the values
@@ -100,12 +119,19 @@ impl<K: Kind> Clone for Family<K> {
 }
 
 impl<K: Kind> Family<K> {
-    fn register(registry: &Registry, name: &str, labels: &'static [&'static str], help: &str) -> Self {
+    fn register(
+        catalogue: &mut Catalogue,
+        name: &'static str,
+        labels: &'static [&'static str],
+        unit: &'static str,
+        help: &'static str,
+    ) -> Self {
         let names = labels.iter().map(|label| (*label).to_owned()).collect();
         let desc = Desc::new(name.to_owned(), help.to_owned(), names, HashMap::new())
             .expect("family and label names are valid literals");
         let family = Self(Arc::new(FamilyInner { desc, labels, series: Mutex::new(BTreeMap::new()) }));
-        registry.register(Box::new(family.clone())).expect("each family is registered once");
+        catalogue.registry.register(Box::new(family.clone())).expect("each family is registered once");
+        catalogue.entries.push(Entry { name, kind: K::TYPE, labels, unit, help });
         family
     }
 
@@ -122,6 +148,14 @@ impl<K: Kind> Family<K> {
                     .expect("label names are valid literals and any label value is")
             })
             .clone()
+    }
+
+    /// Makes this series the only one.
+    fn only(&self, values: &[&str]) -> K {
+        // Made first: a scrape in between sees one too many rather than none.
+        let new = self.series(values);
+        lock(&self.0.series).retain(|key, _| key.iter().map(String::as_str).eq(values.iter().copied()));
+        new
     }
 
     /// Takes every series whose first label values are `prefix` out of the exposition.
@@ -217,127 +251,147 @@ struct Families {
 }
 
 impl Families {
-    fn register(registry: &Registry) -> Self {
+    fn register(catalogue: &mut Catalogue) -> Self {
         Self {
             requests: Family::register(
-                registry,
+                catalogue,
                 "armiger_http_requests_total",
                 &["route", "method", "status_class"],
+                "requests",
                 "Exchanges that ended, in requests, by the class of the status sent; `none` if no status was sent.",
             ),
             request_duration: Family::register(
-                registry,
+                catalogue,
                 "armiger_http_request_duration_seconds",
                 &["route"],
+                "seconds",
                 "Time from the request head to the end of the answer, in seconds.",
             ),
             requests_in_flight: Family::register(
-                registry,
+                catalogue,
                 "armiger_http_requests_in_flight",
                 &["route"],
+                "requests",
                 "Exchanges that are in flight now, in requests.",
             ),
             request_bytes: Family::register(
-                registry,
+                catalogue,
                 "armiger_http_request_bytes_total",
                 &["route"],
+                "bytes",
                 "Request body received from clients, in bytes, heads and framing left out.",
             ),
             response_bytes: Family::register(
-                registry,
+                catalogue,
                 "armiger_http_response_bytes_total",
                 &["route"],
+                "bytes",
                 "Response body sent to clients, in bytes, heads and framing left out.",
             ),
             rejections: Family::register(
-                registry,
+                catalogue,
                 "armiger_rejections_total",
                 &["route", "reason"],
+                "requests",
                 "Requests that armiger itself refused or failed, in requests, by the slug of the reason.",
             ),
             verdicts: Family::register(
-                registry,
+                catalogue,
                 "armiger_policy_verdicts_total",
                 &["route", "policy", "mode", "verdict"],
+                "verdicts",
                 "What policies said, in verdicts; `would_` words come from shadow mode and changed nothing.",
             ),
             upstream_requests: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_requests_total",
                 &["upstream", "outcome"],
+                "attempts",
                 "Attempts at an upstream, in attempts, by what came of them; one exchange may make several.",
             ),
             upstream_duration: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_request_duration_seconds",
                 &["upstream"],
+                "seconds",
                 "Time from sending a request to the head of the upstream's response, in seconds, per attempt.",
             ),
             upstream_connections: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_connections",
                 &["upstream", "state"],
+                "connections",
                 "Open connections to the upstream, in connections: `active` carries an exchange, `idle` waits.",
             ),
             upstream_opened: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_connections_opened_total",
                 &["upstream"],
+                "connections",
                 "Connections opened to the upstream, in connections.",
             ),
             upstream_reused: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_connections_reused_total",
                 &["upstream"],
+                "attempts",
                 "Attempts that went out on a connection that had served before, in attempts.",
             ),
             upstream_retries: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_retries_total",
                 &["upstream", "class"],
+                "attempts",
                 "Attempts repeated, in attempts: `unsent` never left armiger, `reused_no_byte` died unanswered on a \
                  reused connection.",
             ),
             upstream_queue_length: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_queue_length",
                 &["upstream"],
+                "requests",
                 "Exchanges that wait for a connection of the upstream now, in requests.",
             ),
             upstream_queue_wait: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_queue_wait_seconds",
                 &["upstream"],
+                "seconds",
                 "Time exchanges waited for a connection of the upstream, in seconds; those that did not wait left out.",
             ),
             upstream_queue_timeouts: Family::register(
-                registry,
+                catalogue,
                 "armiger_upstream_queue_timeouts_total",
                 &["upstream"],
+                "requests",
                 "Exchanges that waited for a connection of the upstream in vain, in requests.",
             ),
             listener_connections: Family::register(
-                registry,
+                catalogue,
                 "armiger_listener_connections",
                 &["listener"],
+                "connections",
                 "Client connections open now, in connections.",
             ),
             listener_accepted: Family::register(
-                registry,
+                catalogue,
                 "armiger_listener_connections_accepted_total",
                 &["listener"],
+                "connections",
                 "Client connections accepted, in connections.",
             ),
             worker_connections: Family::register(
-                registry,
+                catalogue,
                 "armiger_worker_connections",
                 &["worker"],
+                "connections",
                 "Client connections a worker serves now, in connections; shows uneven workers.",
             ),
             worker_accepted: Family::register(
-                registry,
+                catalogue,
                 "armiger_worker_connections_accepted_total",
                 &["worker"],
+                "connections",
                 "Client connections handed to a worker, in connections.",
             ),
         }
@@ -405,7 +459,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Metrics(Arc<MetricsInner>);
 
 struct MetricsInner {
-    registry: Registry,
+    catalogue: Catalogue,
     families: Families,
     routes: Shelf<RouteSeries>,
     upstreams: Shelf<UpstreamSeries>,
@@ -416,6 +470,13 @@ struct MetricsInner {
     access_log_dropped: IntCounter,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
+    reload_duration: Histogram,
+    config_info: Family<IntGauge>,
+    generations: IntGauge,
+    watch_errors: IntCounter,
+    draining: IntGauge,
+    exchanges_cut: IntCounter,
+    memory_limit: Family<IntGauge>,
     process: Option<ProcessMetrics>,
 }
 
@@ -434,29 +495,32 @@ impl Default for Metrics {
 impl Metrics {
     /// Registers every family in a registry of its own.
     pub fn new() -> Self {
-        let registry = Registry::new();
+        let mut catalogue = Catalogue::default();
         let limits = Family::register(
-            &registry,
+            &mut catalogue,
             "armiger_limit_hits_total",
             &["limit"],
-            "How often a configured bound was reached, in hits, by the bound's key in the configuration.",
+            "hits",
+            "How often a bound was reached, in hits, by the bound's key in the configuration.",
         );
         let reloads = Family::register(
-            &registry,
+            &mut catalogue,
             "armiger_config_reloads_total",
             &["result"],
-            "Reloads of the configuration, in reloads: `applied` or `refused`.",
+            "reloads",
+            "Reloads of the configuration, in reloads, by what came of them.",
         );
         Family::<IntGauge>::register(
-            &registry,
+            &mut catalogue,
             "armiger_build_info",
             &["version"],
+            "",
             "Always 1; the label says which version runs.",
         )
         .series(&[env!("CARGO_PKG_VERSION")])
         .set(1);
         let metrics = MetricsInner {
-            families: Families::register(&registry),
+            families: Families::register(&mut catalogue),
             routes: Shelf::new(),
             upstreams: Shelf::new(),
             listeners: Shelf::new(),
@@ -464,22 +528,64 @@ impl Metrics {
             limits: SlugCounters::new(&limits, &[]),
             reloads: SlugCounters::new(&reloads, &[]),
             access_log_dropped: single(
-                &registry,
+                &mut catalogue,
                 "armiger_access_log_dropped_total",
+                "lines",
                 "Access-log lines lost because the destination was slow or failed, in lines.",
             ),
             reload_successful: single(
-                &registry,
+                &mut catalogue,
                 "armiger_config_last_reload_successful",
+                "",
                 "1 if the last load of the configuration was applied, 0 if it was refused and the old one stays.",
             ),
             reload_timestamp: single(
-                &registry,
+                &mut catalogue,
                 "armiger_config_last_reload_success_timestamp_seconds",
+                "seconds",
                 "When a configuration was last applied, in seconds since the Unix epoch.",
             ),
-            process: ProcessMetrics::register(&registry),
-            registry,
+            reload_duration: single(
+                &mut catalogue,
+                "armiger_config_reload_duration_seconds",
+                "seconds",
+                "Time from the begin of a reload until it was applied or refused, in seconds.",
+            ),
+            config_info: Family::register(
+                &mut catalogue,
+                "armiger_config_info",
+                &["version", "hash"],
+                "",
+                "Always 1; the labels say which configuration is in force.",
+            ),
+            generations: single(
+                &mut catalogue,
+                "armiger_config_generations",
+                "configurations",
+                "Configurations in memory, in configurations: the one in force and old ones that exchanges still use.",
+            ),
+            watch_errors: single(
+                &mut catalogue,
+                "armiger_config_watch_errors_total",
+                "failures",
+                "Failures to watch or read the files of the configuration, in failures.",
+            ),
+            draining: single(&mut catalogue, "armiger_draining", "", "1 once armiger has begun to end, 0 before."),
+            exchanges_cut: single(
+                &mut catalogue,
+                "armiger_exchanges_cut_total",
+                "requests",
+                "Exchanges cut because they were still in flight when the drain had to end, in requests.",
+            ),
+            memory_limit: Family::register(
+                &mut catalogue,
+                "armiger_memory_limit_bytes",
+                &[],
+                "bytes",
+                "The memory that armiger may use, in bytes: the limit of its control group; absent where there is none.",
+            ),
+            process: ProcessMetrics::register(&mut catalogue),
+            catalogue,
         };
         Self(Arc::new(metrics))
     }
@@ -562,7 +668,8 @@ impl Metrics {
         }
     }
 
-    /// Counts that a bound was reached; `limit` is its key in the configuration, such as `connections_max`.
+    /// Counts that a bound was reached. `limit` is its key in the configuration: that of a listener alone, such as
+    /// `connections_max`; that of an upstream with what it stands under, such as `upstreams.pool.queue_max`.
     pub fn limit_hit(&self, limit: &'static str) {
         self.0.limits.add(limit, 1);
     }
@@ -589,10 +696,66 @@ impl Metrics {
         self.started(now);
     }
 
+    /// Notes that a configuration that was refused is no longer there: its files are what is in force again.
+    pub fn reload_mended(&self) {
+        self.0.reload_successful.set(1);
+    }
+
     /// Notes that a configuration was refused and the old one stays.
     pub fn reload_refused(&self) {
         self.0.reloads.add("refused", 1);
         self.0.reload_successful.set(0);
+    }
+
+    /// Notes that an earlier configuration was put in force again at `now`.
+    pub fn reload_rolled_back(&self, now: SystemTime) {
+        self.0.reloads.add("rolled_back", 1);
+        self.started(now);
+    }
+
+    /// Notes how long a reload took, whatever came of it.
+    pub fn reload_took(&self, duration: Duration) {
+        self.0.reload_duration.observe(duration.as_secs_f64());
+    }
+
+    /// Notes which configuration is in force. The series of the one before leaves.
+    pub fn config_in_force(&self, version: u64, hash: &str) {
+        self.0.config_info.only(&[&version.to_string(), hash]).set(1);
+    }
+
+    /// Counts a configuration as in memory until the guard is dropped.
+    pub fn generation(&self) -> InFlight {
+        InFlight::new(&self.0.generations)
+    }
+
+    /// Counts that files of the configuration could not be watched or read.
+    pub fn watch_failed(&self) {
+        self.0.watch_errors.inc();
+    }
+
+    /// Notes whether armiger has begun to end.
+    pub fn draining(&self, is_draining: bool) {
+        self.0.draining.set(is_draining.into());
+    }
+
+    /// Counts an exchange that was cut because the drain had to end.
+    pub fn exchange_cut(&self) {
+        self.0.exchanges_cut.inc();
+    }
+
+    /// How many exchanges have been cut because the drain had to end.
+    pub fn exchanges_cut_total(&self) -> u64 {
+        self.0.exchanges_cut.get()
+    }
+
+    /// Notes how much memory armiger may use.
+    pub fn memory_limit(&self, bytes: u64) {
+        self.0.memory_limit.series(&[]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// `docs/metrics.md`: every metric with its type, unit, labels and meaning.
+    pub fn reference(&self) -> String {
+        reference::page(&self.0.catalogue.entries)
     }
 
     /// The exposition in Prometheus' text format; see [`CONTENT_TYPE`].
@@ -602,7 +765,7 @@ impl Metrics {
         }
         let mut text = String::new();
         // The encoder only fails on families without a name or a value, and none is registered like that.
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.0.catalogue.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics could not be rendered");
         }
         text
@@ -610,8 +773,8 @@ impl Metrics {
 }
 
 /// A family without labels, and its one series.
-fn single<K: Kind>(registry: &Registry, name: &str, help: &str) -> K {
-    Family::register(registry, name, &[], help).series(&[])
+fn single<K: Kind>(catalogue: &mut Catalogue, name: &'static str, unit: &'static str, help: &'static str) -> K {
+    Family::register(catalogue, name, &[], unit, help).series(&[])
 }
 
 // === Route ===
@@ -959,26 +1122,33 @@ struct ProcessMetrics {
 const CLOCK_TICKS_PER_SECOND: f64 = 100.0;
 
 impl ProcessMetrics {
-    fn register(registry: &Registry) -> Option<Self> {
+    fn register(catalogue: &mut Catalogue) -> Option<Self> {
         let stat = ProcessStat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
         if let Some(boot) = boot_time(&fs::read_to_string("/proc/stat").ok()?) {
             let start: Gauge = single(
-                registry,
+                catalogue,
                 "process_start_time_seconds",
+                "seconds",
                 "When the process started, in seconds since the Unix epoch.",
             );
             start.set(boot + stat.start_ticks / CLOCK_TICKS_PER_SECOND);
         }
         Some(Self {
             cpu_seconds: Mutex::new(single(
-                registry,
+                catalogue,
                 "process_cpu_seconds_total",
+                "seconds",
                 "User and system CPU time spent, in seconds.",
             )),
-            open_fds: single(registry, "process_open_fds", "Open file descriptors, in descriptors."),
-            max_fds: single(registry, "process_max_fds", "The most file descriptors allowed, in descriptors."),
-            resident_bytes: single(registry, "process_resident_memory_bytes", "Resident memory, in bytes."),
-            virtual_bytes: single(registry, "process_virtual_memory_bytes", "Virtual memory, in bytes."),
+            open_fds: single(catalogue, "process_open_fds", "descriptors", "Open file descriptors, in descriptors."),
+            max_fds: single(
+                catalogue,
+                "process_max_fds",
+                "descriptors",
+                "The most file descriptors allowed, in descriptors.",
+            ),
+            resident_bytes: single(catalogue, "process_resident_memory_bytes", "bytes", "Resident memory, in bytes."),
+            virtual_bytes: single(catalogue, "process_virtual_memory_bytes", "bytes", "Virtual memory, in bytes."),
         })
     }
 
@@ -1266,6 +1436,8 @@ mod tests {
             ("armiger_config_last_reload_successful", "1"),
             ("armiger_config_last_reload_success_timestamp_seconds", "1.5"),
             (r#"armiger_config_reloads_total{result="applied"}"#, "1"),
+            ("armiger_draining", "0"),
+            ("armiger_config_generations", "0"),
             (concat!("armiger_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), "1"),
         ] {
             check(&metrics, series, want);
@@ -1276,29 +1448,85 @@ mod tests {
     }
 
     #[test]
+    fn a_reload_leaves_its_result_its_duration_and_the_configuration_in_force() {
+        let metrics = Metrics::new();
+        let series = |version, hash| format!(r#"armiger_config_info{{hash="{hash}",version="{version}"}}"#);
+        metrics.config_in_force(1, "abc");
+        check(&metrics, &series(1, "abc"), "1");
+        metrics.config_in_force(2, "def");
+        metrics.config_in_force(2, "def");
+        check(&metrics, &series(2, "def"), "1");
+        assert_eq!(value(&metrics, &series(1, "abc")), None, "one configuration is in force");
+        metrics.reload_refused();
+        metrics.reload_rolled_back(UNIX_EPOCH + Duration::from_secs(9));
+        metrics.reload_took(Duration::from_millis(20));
+        metrics.watch_failed();
+        let (old, new) = (metrics.generation(), metrics.generation());
+        for (series, want) in [
+            (r#"armiger_config_reloads_total{result="rolled_back"}"#, "1"),
+            ("armiger_config_last_reload_successful", "1"),
+            ("armiger_config_last_reload_success_timestamp_seconds", "9"),
+            ("armiger_config_reload_duration_seconds_count", "1"),
+            ("armiger_config_watch_errors_total", "1"),
+            ("armiger_config_generations", "2"),
+        ] {
+            check(&metrics, series, want);
+        }
+        drop(old);
+        check(&metrics, "armiger_config_generations", "1");
+        drop(new);
+    }
+
+    #[test]
+    fn the_end_and_the_means_of_the_process_are_told() {
+        let metrics = Metrics::new();
+        assert_eq!(value(&metrics, "armiger_memory_limit_bytes"), None, "no limit is no limit of 0");
+        metrics.memory_limit(128 << 20);
+        metrics.draining(true);
+        metrics.exchange_cut();
+        check(&metrics, "armiger_memory_limit_bytes", "134217728");
+        check(&metrics, "armiger_draining", "1");
+        check(&metrics, "armiger_exchanges_cut_total", "1");
+        assert_eq!(metrics.exchanges_cut_total(), 1);
+        metrics.draining(false);
+        check(&metrics, "armiger_draining", "0");
+    }
+
+    #[test]
     fn two_armigers_share_nothing() {
         let (one, two) = (Metrics::new(), Metrics::new());
         one.access_log_dropped(1);
         assert_eq!((one.access_log_dropped_total(), two.access_log_dropped_total()), (1, 0));
     }
 
+    /// The rules of `promtool check metrics` (prometheus/client_golang, testutil/promlint), and our own on units.
     #[test]
-    fn every_family_says_its_unit_and_meaning() {
+    fn every_family_keeps_the_naming_rules_and_says_its_unit_and_meaning() {
         let metrics = Metrics::new();
-        let (route, upstream) = (metrics.route("r"), metrics.upstream("u"));
-        let (_listener, policy) = (metrics.listener("l"), metrics.policy("r", "p", Enforcement::Enforce));
-        finish(&route, "GET", Some(200));
-        route.rejected("x");
-        policy.count(VerdictWord::Pass);
-        upstream.attempted("ok");
-        upstream.retried(RetryClass::Unsent);
-        metrics.limit_hit("x");
-        metrics.worker(0);
-        metrics.reload_refused();
-        for family in metrics.0.registry.gather() {
-            assert!(family.help().ends_with('.') && family.help().len() > 20, "{}", family.name());
-            let is_counter = family.get_field_type() == MetricType::COUNTER;
-            assert_eq!(family.name().ends_with("_total"), is_counter, "{}", family.name());
+        let no_base_units = ["milliseconds", "ms", "microseconds", "us", "minutes", "hours", "days", "kb", "kib", "mb"];
+        let types = ["counter", "gauge", "histogram", "summary"];
+        for Entry { name, kind, labels, unit, help } in &metrics.0.catalogue.entries {
+            assert!(help.ends_with('.') && help.len() > 20, "{name}: {help}");
+            assert!(name.starts_with("armiger_") || name.starts_with("process_"), "{name}");
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
+            let words: Vec<&str> = name.split('_').collect();
+            assert!(!words.iter().any(|word| no_base_units.contains(word) || types.contains(word)), "{name}");
+            let is_counter = *kind == MetricType::COUNTER;
+            assert_eq!(words.ends_with(&["total"]), is_counter, "{name} is a {kind:?}");
+            for suffix in ["_count", "_sum", "_bucket"] {
+                assert!(!name.ends_with(suffix), "{name}: a histogram would take the name");
+            }
+            for base in ["seconds", "bytes"] {
+                let stem = name.strip_suffix("_total").unwrap_or(name);
+                let of_process = *name == "process_start_time_seconds";
+                assert_eq!(stem.ends_with(base), *unit == base || (of_process && base == "seconds"), "{name}: {unit}");
+            }
+            if name.ends_with("_info") || unit.is_empty() {
+                assert_eq!(*kind, MetricType::GAUGE, "{name}");
+            } else {
+                assert!(help.contains(&format!("in {unit}")), "{name}: the help does not say `in {unit}`: {help}");
+            }
+            assert!(!labels.iter().any(|label| ["le", "quantile", "job", "instance"].contains(label)), "{name}");
         }
     }
 

@@ -1,0 +1,169 @@
+//! What operators may ask of a running armiger, and how it is answered.
+
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::reload::{self, Ask, Wake};
+use super::running::Parts;
+use crate::server::admin::operator::{Check, Later, Operator, Outcome, Readiness, Told};
+use crate::server::drain::Phase;
+use crate::snapshot::Snapshot;
+
+/// The states that there are to see, each with what it is.
+const STATES: &[(&str, &str)] = &[
+    ("listeners", "addresses, open connections and requests in flight"),
+    ("pools", "connections to each endpoint of each upstream, over all workers"),
+];
+
+/// Answers for the program.
+pub(super) struct Operations {
+    parts: Arc<Parts>,
+    wakes: SyncSender<Wake>,
+}
+
+impl Operations {
+    pub(super) fn new(parts: Arc<Parts>, wakes: SyncSender<Wake>) -> Self {
+        Self { parts, wakes }
+    }
+
+    async fn ask(&self, ask: Ask) -> Outcome {
+        let busy = || Outcome::Conflict(Told::message("too many are asking for another configuration already"));
+        let (reply, answer) = oneshot::channel();
+        match self.wakes.try_send(Wake::Ask(ask, reply)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return busy(),
+            Err(TrySendError::Disconnected(_)) => return Outcome::Conflict(Told::message("armiger is ending")),
+        }
+        match answer.await {
+            Ok(outcome) => told(outcome),
+            Err(_) => Outcome::Conflict(Told::message("armiger is ending")),
+        }
+    }
+}
+
+/// For the listener that asked, in both forms.
+fn told(outcome: reload::Outcome) -> Outcome {
+    match outcome {
+        reload::Outcome::Applied(applied) => {
+            let mut lines = vec![format!("applied: version {} is in force", applied.version)];
+            lines.extend(applied.comparison.lines());
+            Outcome::Applied(Told { text: lines.join("\n"), json: applied.json() })
+        }
+        reload::Outcome::Unchanged(version) => Outcome::Unchanged(Told {
+            text: format!("unchanged: version {version} stays in force"),
+            json: json!({"version": version}),
+        }),
+        reload::Outcome::Refused(report) => {
+            Outcome::Refused(Told { text: report.text(false), json: json!({"issues": report.json()}) })
+        }
+        reload::Outcome::Unknown(why) => Outcome::Unknown(Told::message(why)),
+        reload::Outcome::Impossible(why) => Outcome::Conflict(Told::message(why)),
+    }
+}
+
+impl Operator for Operations {
+    fn live(&self) -> Arc<Snapshot> {
+        self.parts.live.load()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let listeners = self.parts.listeners.addresses().len();
+        let phase = self.parts.drain.phase();
+        let is_refused = self.parts.status.is_refused();
+        let checks = vec![
+            Check { name: "listeners", ok: Some(listeners > 0), detail: format!("{listeners} listening") },
+            Check { name: "draining", ok: Some(phase == Phase::Serving), detail: word(phase).into() },
+            Check {
+                name: "config",
+                ok: Some(true),
+                detail: format!("version {} is in force", self.parts.live.load().version),
+            },
+            Check {
+                name: "last_reload",
+                ok: None,
+                detail: if is_refused { "refused: see /config/status" } else { "applied" }.into(),
+            },
+        ];
+        Readiness { ready: checks.iter().all(|check| check.ok != Some(false)), checks }
+    }
+
+    fn status(&self) -> Value {
+        self.parts.status.json()
+    }
+
+    fn history(&self) -> Value {
+        json!({ "versions": self.parts.history().shown() })
+    }
+
+    fn reload(&self) -> Later<'_, Outcome> {
+        Box::pin(self.ask(Ask::Reload))
+    }
+
+    fn rollback(&self, version: u64) -> Later<'_, Outcome> {
+        Box::pin(self.ask(Ask::Rollback(version)))
+    }
+
+    fn drain(&self) {
+        if self.parts.drain.begin() {
+            tracing::info!("drain asked for");
+        }
+    }
+
+    fn draining(&self) -> Value {
+        let snapshot = self.parts.live.load();
+        let states = || snapshot.listeners.iter().map(|plan| &plan.state);
+        json!({
+            "phase": word(self.parts.drain.phase()),
+            "connections": states().map(|state| state.metrics.connections()).sum::<i64>(),
+            "in_flight": states().map(|state| state.in_flight.count()).sum::<u32>(),
+            "cut": self.parts.drain.cut(),
+        })
+    }
+
+    fn drained(&self) -> Later<'_, ()> {
+        Box::pin(self.parts.drain.over())
+    }
+
+    fn states(&self) -> &[(&'static str, &'static str)] {
+        STATES
+    }
+
+    fn state<'a>(&'a self, what: &'a str) -> Later<'a, Option<Vec<Value>>> {
+        Box::pin(async move {
+            match what {
+                "listeners" => Some(self.listeners()),
+                "pools" => Some(self.parts.workers.pools().await.iter().map(|pool| json!(pool)).collect()),
+                _ => None,
+            }
+        })
+    }
+}
+
+impl Operations {
+    fn listeners(&self) -> Vec<Value> {
+        let addresses = self.parts.listeners.addresses();
+        let snapshot = self.parts.live.load();
+        let shown = |(name, address): &(Arc<str>, std::net::SocketAddr)| {
+            let plan = snapshot.listeners.iter().find(|plan| plan.name == *name);
+            json!({
+                "name": &**name,
+                "address": address.to_string(),
+                "connections": plan.map_or(0, |plan| plan.state.metrics.connections()),
+                "in_flight": plan.map_or(0, |plan| plan.state.in_flight.count()),
+            })
+        };
+        addresses.iter().map(shown).collect()
+    }
+}
+
+fn word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Serving => "serving",
+        Phase::LameDuck => "lame_duck",
+        Phase::Closing => "closing",
+        Phase::Forced => "forced",
+    }
+}

@@ -1,0 +1,413 @@
+//! A running armiger: its threads, how they start and how they end.
+//!
+//! - `worker-N` serve connections, each with a runtime of its own;
+//! - `control` accepts, serves operators, and walks through the end;
+//! - `reload` puts configurations in force;
+//! - `access-log` writes lines.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use super::diff::Comparison;
+use super::history::History;
+use super::operate::Operations;
+use super::reload::{Ask, Reloader, Wake};
+use super::status::{Applied, Origin, Status};
+use super::watch::Watcher;
+use super::{Checked, Options, Source, compiled, load, now};
+use crate::config::bundle::Bundle;
+use crate::config::files::Inputs;
+use crate::config::issue::Report;
+use crate::config::load::load_bundle;
+use crate::config::operate::AdminAddress;
+use crate::config::{Issue, Issues, KeyPath};
+use crate::keep::Keeper;
+use crate::machine::Machine;
+use crate::policy::Blocks;
+use crate::server::admin::{self, AdminServers};
+use crate::server::drain::Drain;
+use crate::server::listener::{self, Listeners};
+use crate::server::worker::{self, Workers};
+use crate::snapshot::{Live, Snapshot};
+use crate::telemetry::access_log::{self, AccessLog, Settings, Writer};
+use crate::telemetry::messages::Messages;
+use crate::telemetry::metrics::Metrics;
+
+/// How long the access log's writer may take to write what it has when armiger stops.
+const LOG_CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// How many may ask for another configuration at once; further ones are told to come back.
+const ASKS_MAX: usize = 16;
+
+/// Why armiger did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong; the report tells where and how to mend it.
+    #[error("the configuration is not usable")]
+    Config(Box<Report>),
+    /// An address could not be bound.
+    #[error("cannot listen on {address} ({what}): {error}")]
+    Bind {
+        /// Which one.
+        address: String,
+        /// The listener's name, `admin` or `probes`.
+        what: String,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// The system refused a thread or a runtime.
+    #[error("cannot start")]
+    System(#[from] std::io::Error),
+}
+
+impl From<listener::BindError> for StartError {
+    fn from(error: listener::BindError) -> Self {
+        let listener::BindError { name, address, error } = error;
+        Self::Bind { address: address.to_string(), what: format!("listener `{name}`"), error }
+    }
+}
+
+impl From<admin::BindError> for StartError {
+    fn from(error: admin::BindError) -> Self {
+        let admin::BindError { what, address, error } = error;
+        Self::Bind { address: address.to_string(), what: what.into(), error }
+    }
+}
+
+/// What the threads of the program share.
+pub(super) struct Parts {
+    pub(super) live: Arc<Live>,
+    pub(super) metrics: Metrics,
+    pub(super) machine: Machine,
+    pub(super) workers: Arc<Workers>,
+    pub(super) listeners: Arc<Listeners>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) status: Status,
+    pub(super) last_good: Option<PathBuf>,
+    access_log: AccessLog,
+    messages: Option<Messages>,
+    /// The runtime that accepts.
+    pub(super) control: Handle,
+    history: Mutex<History<Bundle>>,
+    operators: Mutex<Operators>,
+}
+
+/// Where operators are listened to.
+#[derive(Clone, Default)]
+struct Operators {
+    admin: Option<AdminAddress>,
+    probes: Option<AdminAddress>,
+}
+
+/// Sockets that a configuration wants, bound.
+pub(super) struct Prepared {
+    listeners: listener::Prepared,
+    admin: admin::Prepared,
+}
+
+impl Parts {
+    pub(super) fn history(&self) -> MutexGuard<'_, History<Bundle>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds what the snapshot wants and is not bound yet. Changes nothing else.
+    pub(super) fn prepare(&self, snapshot: &Snapshot, admin: &AdminServers) -> Result<Prepared, Vec<StartError>> {
+        let inside = self.control.enter();
+        let listeners = self.listeners.prepare(&snapshot.listeners);
+        let admin = admin.prepare(&snapshot.document);
+        drop(inside);
+        match (listeners, admin) {
+            (Ok(listeners), Ok(admin)) => Ok(Prepared { listeners, admin }),
+            (listeners, admin) => {
+                let listeners = listeners.err().into_iter().flatten().map(StartError::from);
+                Err(listeners.chain(admin.err().map(StartError::from)).collect())
+            }
+        }
+    }
+
+    /// Puts a snapshot in force with all that goes by it. Nothing of it can fail.
+    pub(super) fn commit(&self, prepared: Prepared, snapshot: &Arc<Snapshot>, admin: &mut AdminServers) {
+        self.live.store(snapshot.clone());
+        let inside = self.control.enter();
+        self.listeners.commit(prepared.listeners);
+        admin.commit(prepared.admin);
+        drop(inside);
+        *self.operators.lock().unwrap_or_else(PoisonError::into_inner) =
+            Operators { admin: admin.admin().cloned(), probes: admin.probes().cloned() };
+        self.access_log.apply(Settings::of(&snapshot.access_log));
+        if let Some(messages) = &self.messages {
+            messages.apply(snapshot.document.log.level);
+        }
+        // Workers let go of what was, and of connections that nobody needs any more.
+        let workers = self.workers.clone();
+        self.control.spawn(async move { workers.refresh().await });
+    }
+}
+
+/// Says at its place in the file that an address could not be bound.
+pub(super) fn unbound(errors: Vec<StartError>, snapshot: &Snapshot) -> Issues {
+    let mut issues = Issues::new();
+    for error in errors {
+        let StartError::Bind { address, what, error } = error else { continue };
+        let place = snapshot.listeners.iter().position(|plan| format!("listener `{}`", plan.name) == what);
+        let path = match place {
+            Some(place) => KeyPath::root().key("listeners").index(place),
+            None => KeyPath::root().key(what.as_str()),
+        };
+        issues.push(
+            Issue::new(path.key("address"), format!("cannot listen on {address}: {error}"))
+                .hint("choose a free address of this machine, or stop what has it"),
+        );
+    }
+    issues
+}
+
+/// A running armiger. Ends when dropped, without `drain.delay`.
+pub struct Running {
+    parts: Arc<Parts>,
+    wakes: SyncSender<Wake>,
+    workers: Vec<JoinHandle<()>>,
+    reload: Option<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+    over: watch::Sender<bool>,
+}
+
+/// How armiger ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Exchanges that were cut.
+    pub cut: u64,
+    /// Whether the configuration calls that a failure: `drain.strict`.
+    pub is_strict: bool,
+}
+
+impl Running {
+    /// Starts: everything that can fail fails here.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(options: Options) -> Result<Self, StartError> {
+        let begun = Instant::now();
+        let metrics = Metrics::new();
+        if let Some(bytes) = options.machine.memory {
+            metrics.memory_limit(bytes);
+        }
+        let First { checked, origin, seen, refused } = first(&options, &metrics)?;
+        let Checked { snapshot, inputs, .. } = checked;
+        let snapshot = Arc::new(snapshot);
+        if let Some(messages) = &options.messages {
+            messages.apply(snapshot.document.log.level);
+        }
+
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let control = runtime.handle().clone();
+        let drain = Drain::new(&metrics);
+        let destination = options.access_log.unwrap_or_else(access_log::stdout);
+        let access_log = Writer::start(Settings::of(&snapshot.access_log), destination, &metrics)?;
+        let live = Arc::new(Live::new(snapshot.clone()));
+        let (workers, threads) = Workers::start(&worker::Parts {
+            live: live.clone(),
+            metrics: metrics.clone(),
+            access_log: access_log.clone(),
+            count: if options.workers == 0 { options.machine.processors } else { options.workers },
+            drain: drain.clone(),
+        })?;
+        let applied = Arc::new(Applied {
+            version: snapshot.version,
+            hash: snapshot.hash.clone(),
+            time: now(),
+            origin,
+            took: begun.elapsed(),
+            comparison: Comparison::default(),
+        });
+        let parts = Arc::new(Parts {
+            live,
+            listeners: Listeners::new(workers.clone(), metrics.clone(), control.clone()),
+            metrics: metrics.clone(),
+            machine: options.machine,
+            workers,
+            drain,
+            status: Status::new(applied.clone()),
+            last_good: options.last_good,
+            access_log,
+            messages: options.messages,
+            control,
+            history: Mutex::new(History::new()),
+            operators: Mutex::default(),
+        });
+        let (wakes, woken) = sync_channel(ASKS_MAX);
+        let (over, ended) = watch::channel(false);
+        let mut running =
+            Self { parts: parts.clone(), wakes: wakes.clone(), workers: threads, reload: None, control: None, over };
+
+        let operations = Arc::new(Operations::new(parts.clone(), wakes.clone()));
+        let mut admin = AdminServers::new(operations, metrics.clone());
+        let prepared = match parts.prepare(&snapshot, &admin) {
+            Ok(prepared) => prepared,
+            Err(mut errors) => {
+                // Nobody walks through an end that begins before the beginning.
+                running.control = Some(control_thread(runtime, &parts, ended)?);
+                return Err(errors.swap_remove(0));
+            }
+        };
+        parts.commit(prepared, &snapshot, &mut admin);
+        metrics.started(now());
+        parts.note(&applied, Vec::new(), inputs.bundle());
+        if let Some(report) = refused {
+            metrics.reload_refused();
+            parts.status.refused(now(), report);
+        }
+        running.control = Some(control_thread(runtime, &parts, ended)?);
+        let path = match options.source {
+            Source::File(path) => Some(path),
+            Source::Text { .. } => None,
+        };
+        let watcher = Watcher::new(wakes, metrics);
+        let reloader = Reloader::new(parts, admin, path, seen, inputs.fingerprint().clone(), options.times, watcher);
+        let thread = std::thread::Builder::new().name("reload".into()).spawn(move || reloader.run(&woken))?;
+        running.reload = Some(thread);
+        Ok(running)
+    }
+
+    /// Where the listener of this name listens.
+    pub fn address(&self, name: &str) -> Option<SocketAddr> {
+        self.addresses().into_iter().find(|(known, _)| **known == *name).map(|(_, address)| address)
+    }
+
+    /// Every listener's name and address.
+    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+        self.parts.listeners.addresses()
+    }
+
+    /// Where the admin listener listens.
+    pub fn admin(&self) -> AdminAddress {
+        self.operators().admin.expect("the admin listener is up before anybody can ask")
+    }
+
+    /// Where the listener for probes listens, if there is one.
+    pub fn probes(&self) -> Option<AdminAddress> {
+        self.operators().probes
+    }
+
+    fn operators(&self) -> Operators {
+        self.parts.operators.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.parts.metrics
+    }
+
+    /// The listening sockets.
+    pub fn listeners(&self) -> &Arc<Listeners> {
+        &self.parts.listeners
+    }
+
+    /// The end: to begin it, and to follow it.
+    pub fn drain(&self) -> &Arc<Drain> {
+        &self.parts.drain
+    }
+
+    /// Looks at the files again, as SIGHUP asks for. What comes of it is logged.
+    pub fn reload(&self) {
+        let (reply, _) = oneshot::channel();
+        if self.wakes.try_send(Wake::Ask(Ask::Reload, reply)).is_err() {
+            tracing::warn!("too many are asking for another configuration already");
+        }
+    }
+
+    /// Waits until armiger has come to its end, which it begins without `drain.delay` if nobody has.
+    pub fn stop(mut self) -> Stopped {
+        self.finish();
+        Stopped { cut: self.parts.drain.cut(), is_strict: self.parts.live.load().document.drain.strict }
+    }
+
+    fn finish(&mut self) {
+        self.parts.drain.begin_without_delay();
+        self.workers.drain(..).for_each(join);
+        // It looks as soon as it has done what it is at.
+        let _ = self.wakes.send(Wake::Stop);
+        self.reload.take().into_iter().for_each(join);
+        self.over.send_replace(true);
+        self.control.take().into_iter().for_each(join);
+        self.parts.access_log.close(LOG_CLOSE_WAIT);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    if thread.join().is_err() {
+        tracing::error!("a thread panicked");
+    }
+}
+
+/// The configuration to start with.
+struct First {
+    checked: Checked,
+    origin: Origin,
+    /// What the source was read from, used or not.
+    seen: Inputs,
+    /// Why the source is not used.
+    refused: Option<Box<Report>>,
+}
+
+/// What the source says, or the last good one.
+fn first(options: &Options, metrics: &Metrics) -> Result<First, StartError> {
+    let partial = load(&options.source);
+    let seen = partial.inputs.clone();
+    let report = match compiled(partial, &options.machine, 1, metrics, Keeper::fresh()) {
+        Ok(checked) => return Ok(First { checked, origin: Origin::Files, seen, refused: None }),
+        Err(report) => report,
+    };
+    let Some(directory) = &options.last_good else { return Err(StartError::Config(report)) };
+    let bundle = match Bundle::open(directory) {
+        Ok(Some(bundle)) => bundle,
+        Ok(None) => return Err(StartError::Config(report)),
+        Err(error) => {
+            tracing::error!(%error, "there is no last good configuration to start from");
+            return Err(StartError::Config(report));
+        }
+    };
+    match compiled(load_bundle::<Blocks>(&bundle), &options.machine, 1, metrics, Keeper::fresh()) {
+        Ok(checked) => {
+            tracing::error!(
+                "the configuration is not usable, and armiger starts from the last good one in {}:\n{}",
+                directory.display(),
+                report.text(false)
+            );
+            Ok(First { checked, origin: Origin::LastGood, seen, refused: Some(report) })
+        }
+        Err(other) => {
+            tracing::error!("the last good configuration is not usable either:\n{}", other.text(false));
+            Err(StartError::Config(report))
+        }
+    }
+}
+
+/// The thread that accepts, serves operators, and walks through the end.
+fn control_thread(
+    runtime: Runtime,
+    parts: &Arc<Parts>,
+    mut ended: watch::Receiver<bool>,
+) -> std::io::Result<JoinHandle<()>> {
+    let parts = parts.clone();
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        runtime.block_on(async {
+            parts.drain.drive(|| parts.live.load().document.drain.clone(), &parts.listeners, &parts.workers).await;
+            // Drained by request, the process stays until it is told to go: a supervisor would start it anew.
+            let _ = ended.wait_for(|is_over| *is_over).await;
+        });
+    })
+}

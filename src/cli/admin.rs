@@ -1,0 +1,306 @@
+//! Commands that ask a running armiger through its admin listener: `drain`, `reload`, `status`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::print;
+use crate::app::StartError;
+use crate::config::KeyPath;
+use crate::config::load::load_partial;
+use crate::config::operate::{Admin, AdminAddress};
+use crate::config::value::HumanDuration;
+use crate::policy::Blocks;
+
+/// The most bytes of an answer.
+const ANSWER_MAX: usize = 16 * 1024 * 1024;
+
+/// How long one question about the drain is held back by the other side.
+const DRAIN_POLL: &str = "/drain?wait=10s";
+
+/// The pause between two such questions.
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where the admin listener is, and what it asks for.
+#[derive(Args)]
+pub(super) struct AdminArgs {
+    /// Where the admin listener is: `IP:port` or `unix:PATH`. Default: as the configuration says, else
+    /// 127.0.0.1:9901.
+    #[arg(long, env = "ARMIGER_ADMIN", value_name = "ADDRESS", value_parser = address)]
+    admin: Option<AdminAddress>,
+    /// The file with the token that the admin listener asks for.
+    #[arg(long, env = "ARMIGER_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The configuration that armiger runs on: only its `admin` is read, and only where no address is given.
+    #[arg(long, short, env = "ARMIGER_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How long all of this may take.
+    #[arg(long, env = "ARMIGER_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    timeout: HumanDuration,
+}
+
+fn address(text: &str) -> Result<AdminAddress, String> {
+    AdminAddress::parse(text).map_err(|_| "write `IP:port`, or `unix:` and the absolute path of a socket".into())
+}
+
+fn duration(text: &str) -> Result<HumanDuration, String> {
+    HumanDuration::parse(text).map_err(|error| error.replace("\nhelp: ", "; "))
+}
+
+impl AdminArgs {
+    fn client(&self) -> anyhow::Result<Client> {
+        let configured = match (&self.admin, &self.config) {
+            (None, Some(path)) => Some(configured(path.clone())?),
+            _ => None,
+        };
+        let token = match &self.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+                Some(text.trim_end_matches(['\n', '\r']).to_owned())
+            }
+            None => configured.as_ref().and_then(|admin| Some(admin.token.as_ref()?.expose().to_owned())),
+        };
+        let address = self.admin.clone().or(configured.map(|admin| admin.address));
+        let address = reachable(address.unwrap_or_else(|| Admin::default().address))?;
+        Ok(Client { address, token })
+    }
+
+    /// Asks within the time that there is. What is still missing then, `asked` tells.
+    fn run<T>(
+        &self,
+        ask: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
+        missing: impl Fn() -> String,
+    ) -> anyhow::Result<T> {
+        let client = self.client()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let asked = runtime.block_on(async { tokio::time::timeout(self.timeout.get(), ask(&client)).await });
+        asked.unwrap_or_else(|_| bail!("{} after {}", missing(), self.timeout))
+    }
+}
+
+/// The admin part of a configuration. Mistakes elsewhere do not matter here.
+fn configured(path: PathBuf) -> anyhow::Result<Admin> {
+    let partial = load_partial::<Blocks>(&path);
+    let admin = KeyPath::root().key("admin");
+    let is_lost = ["address", "token"].iter().any(|key| partial.source.is_lost(&admin.key(*key)));
+    match partial.document {
+        Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
+        _ => Err(StartError::Config(Box::new(partial.source.report(partial.issues))).into()),
+    }
+}
+
+/// An address to connect to: who listens on every address listens on loopback.
+fn reachable(address: AdminAddress) -> anyhow::Result<AdminAddress> {
+    let AdminAddress::Tcp(address) = address else { return Ok(address) };
+    if address.port() == 0 {
+        bail!("port 0 is a free port, and only armiger's log tells which: name it with --admin");
+    }
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(SocketAddr::new(ip, address.port()).into())
+}
+
+/// `armiger drain`.
+pub(super) fn drain(args: &AdminArgs, wait: bool) -> anyhow::Result<ExitCode> {
+    // What the other side said last, for the message that it took too long.
+    let last = std::cell::RefCell::new(Value::Null);
+    let missing = || match &*last.borrow() {
+        Value::Null => "no answer".to_owned(),
+        last => format!("still not drained ({last})"),
+    };
+    let ask = async |client: &Client| {
+        let mut told = client.ask(Method::POST, "/drain").await?.json()?;
+        while wait && told["drained"] != true {
+            *last.borrow_mut() = told;
+            match client.ask(Method::GET, DRAIN_POLL).await {
+                Ok(answer) => told = answer.json()?,
+                Err(Failure::Gone(_)) => return Ok(None),
+                // It may have ended in the middle of its answer: then nobody is there to connect to.
+                Err(Failure::Broken(_)) => told = last.borrow().clone(),
+                Err(refused) => return Err(refused.into()),
+            }
+            tokio::time::sleep(DRAIN_PAUSE).await;
+        }
+        Ok(Some(told))
+    };
+    match args.run(ask, missing)? {
+        Some(told) => print(&format!("{told}\n")),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// `armiger reload`.
+pub(super) fn reload(args: &AdminArgs) -> anyhow::Result<ExitCode> {
+    let ask = async |client: &Client| Ok(client.exchange(Method::POST, "/reload", "text/plain").await?);
+    let Answer { status, body } = args.run(ask, no_answer)?;
+    let told = String::from_utf8_lossy(&body).into_owned();
+    match status {
+        StatusCode::OK => print(&told),
+        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT => print(&told).map(|_| ExitCode::FAILURE),
+        _ => Err(refused(status, &body).into()),
+    }
+}
+
+/// `armiger status`.
+pub(super) fn status(args: &AdminArgs) -> anyhow::Result<ExitCode> {
+    let ask = async |client: &Client| {
+        let mut told = json!({});
+        for (key, path) in [("readiness", "/readyz?verbose"), ("config", "/config/status"), ("drain", "/drain")] {
+            told[key] = client.ask(Method::GET, path).await?.json()?;
+        }
+        Ok(told)
+    };
+    print(&format!("{:#}\n", args.run(ask, no_answer)?))
+}
+
+fn no_answer() -> String {
+    "no answer".into()
+}
+
+struct Client {
+    address: AdminAddress,
+    token: Option<String>,
+}
+
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_slice(&self.body).context("the answer is not armiger's")
+    }
+}
+
+/// Why there is no answer to go on with.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Nobody listens there.
+    #[error("nobody listens on {0}: is armiger running, and is this its `admin.address`?")]
+    Gone(AdminAddress),
+    /// The connection was not to be had for another reason.
+    #[error("cannot connect to {0}: {1}")]
+    Unreachable(AdminAddress, io::Error),
+    /// The connection broke before the answer was there.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The answer is no.
+    #[error("{0}")]
+    Refused(String),
+}
+
+fn refused(status: StatusCode, body: &Bytes) -> Failure {
+    let said = String::from_utf8_lossy(body);
+    let said = serde_json::from_slice(body)
+        .ok()
+        .and_then(|body: Value| Some(body["error"].as_str()?.to_owned()))
+        .unwrap_or_else(|| said.trim().to_owned());
+    let hint = if status == StatusCode::UNAUTHORIZED { " (--token-file FILE)" } else { "" };
+    Failure::Refused(format!("the admin listener says {status}: {said}{hint}"))
+}
+
+impl Client {
+    /// Asks for JSON, and takes no for a failure. 503 is an answer, of `/readyz`.
+    async fn ask(&self, method: Method, path: &str) -> Result<Answer, Failure> {
+        let answer = self.exchange(method, path, "application/json").await?;
+        match answer.status {
+            status if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE => Ok(answer),
+            status => Err(refused(status, &answer.body)),
+        }
+    }
+
+    async fn exchange(&self, method: Method, path: &str, accept: &str) -> Result<Answer, Failure> {
+        match &self.address {
+            AdminAddress::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(error))?;
+                self.converse(stream, method, path, accept).await
+            }
+            AdminAddress::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(error))?;
+                self.converse(stream, method, path, accept).await
+            }
+        }
+    }
+
+    fn unreachable(&self, error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound | io::ErrorKind::ConnectionReset => {
+                Failure::Gone(self.address.clone())
+            }
+            _ => Failure::Unreachable(self.address.clone(), error),
+        }
+    }
+
+    /// One request and its answer on a connection of their own.
+    async fn converse<S>(&self, stream: S, method: Method, path: &str, accept: &str) -> Result<Answer, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let broken = |error: &dyn std::error::Error| Failure::Broken(error.to_string());
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
+        let host = match &self.address {
+            AdminAddress::Tcp(address) => address.to_string(),
+            AdminAddress::Unix(_) => "localhost".into(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, host)
+            .header(header::ACCEPT, accept)
+            .header(header::CONNECTION, "close");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request
+            .body(Empty::<Bytes>::new())
+            .map_err(|_| Failure::Refused("the token has a character that no header can hold".into()))?;
+        let answer = async {
+            let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| broken(&*error))?;
+            Ok(Answer { status, body: body.to_bytes() })
+        };
+        let mut answer = std::pin::pin!(answer);
+        // The connection works while the answer is waited for, and may end before it is read.
+        tokio::select! {
+            answer = answer.as_mut() => answer,
+            _ = connection => answer.await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_everywhere_is_reached_on_loopback() {
+        for (address, expected) in [
+            ("0.0.0.0:9901", "127.0.0.1:9901"),
+            ("[::]:9901", "[::1]:9901"),
+            ("10.0.0.1:9901", "10.0.0.1:9901"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            let address = reachable(AdminAddress::parse(address).unwrap()).unwrap();
+            assert_eq!(address.to_string(), expected);
+        }
+        assert!(reachable(AdminAddress::parse("127.0.0.1:0").unwrap()).is_err());
+    }
+}

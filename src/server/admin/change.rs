@@ -1,0 +1,84 @@
+//! The pages that change something: only by POST, and never for a page of another site.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::answer::{Answer, Refusal, json, text};
+use super::guard::Who;
+use super::operator::{Outcome, Told};
+use super::page::{Call, Page, bad};
+use super::read::drained_within;
+
+/// What operators do.
+pub static CHANGE: &[Page] = &[
+    Page {
+        method: Method::POST,
+        path: "/reload",
+        what: "read the configuration again and put it in force if it is good",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(async move { Ok(outcome(call, call.operator.reload().await)) }),
+    },
+    Page {
+        method: Method::POST,
+        path: "/config/rollback",
+        what: "put an earlier version in force: ?version=N, or {\"version\": N}",
+        who: Who::Operator,
+        keys: Some(&["version"]),
+        run: |call| Box::pin(rollback(call)),
+    },
+    Page {
+        method: Method::POST,
+        path: "/drain",
+        what: "begin to drain; armiger ends when nothing is in flight any more",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(drain(call)),
+    },
+];
+
+async fn rollback(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let version = version(call)?;
+    Ok(outcome(call, call.operator.rollback(version).await))
+}
+
+/// The version that is asked for, in the query or the body.
+fn version(call: &Call<'_>) -> Result<u64, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wanted {
+        version: u64,
+    }
+
+    let in_query = call.query.get("version");
+    let is_without_body = call.body.iter().all(u8::is_ascii_whitespace);
+    match (in_query, is_without_body) {
+        (Some(text), true) => {
+            text.parse().map_err(|_| bad("`version` is a whole number, as `/config/history` lists it"))
+        }
+        (None, false) => serde_json::from_slice(&call.body)
+            .map(|wanted: Wanted| wanted.version)
+            .map_err(|error| bad(format!("the body is not {{\"version\": N}}: {error}"))),
+        (Some(_), false) => Err(bad("give the version once: as ?version=N, or in the body")),
+        (None, true) => Err(bad("say which version: ?version=N; `/config/history` lists them")),
+    }
+}
+
+async fn drain(call: &Call<'_>) -> Result<Answer, Refusal> {
+    call.operator.drain();
+    Ok(json(StatusCode::ACCEPTED, &drained_within(call, Duration::ZERO).await))
+}
+
+fn outcome(call: &Call<'_>, outcome: Outcome) -> Answer {
+    let (status, word, Told { text: lines, json: report }) = match outcome {
+        Outcome::Applied(told) => (StatusCode::OK, "applied", told),
+        Outcome::Unchanged(told) => (StatusCode::OK, "unchanged", told),
+        Outcome::Refused(told) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", told),
+        Outcome::Conflict(told) => (StatusCode::CONFLICT, "conflict", told),
+        Outcome::Unknown(told) => (StatusCode::NOT_FOUND, "unknown", told),
+    };
+    if call.wants_json { json(status, &json!({"outcome": word, "report": report})) } else { text(status, lines) }
+}

@@ -1,0 +1,221 @@
+//! The pages that only show something. Whoever gets no other table can change nothing.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Refusal, json, text, typed};
+use super::change;
+use super::guard::Who;
+use super::operator::{Check, Readiness};
+use super::page::{Call, Page, bad};
+use crate::config::value::HumanDuration;
+use crate::telemetry::metrics;
+
+/// Rows of a state at once, unless the caller asks for another number.
+const ROWS: usize = 100;
+
+/// The most rows of a state at once.
+const ROWS_MAX: usize = 1000;
+
+/// The longest that `GET /drain?wait=` holds its answer back.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// What a kubelet and a scraper need: all that `probes` serves.
+pub static PROBES: &[Page] = &[
+    Page {
+        method: Method::GET,
+        path: "/livez",
+        what: "whether armiger lives; nothing else makes it fail",
+        who: Who::Anyone,
+        keys: None,
+        run: |_| Box::pin(async move { Ok(text(StatusCode::OK, "ok")) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/readyz",
+        what: "whether requests are welcome: 200 or 503; ?verbose lists the checks",
+        who: Who::Anyone,
+        keys: None,
+        run: |call| Box::pin(async move { Ok(ready(call)) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/metrics",
+        what: "metrics in Prometheus' text format",
+        who: Who::Scraper,
+        keys: None,
+        run: |call| Box::pin(async move { Ok(typed(StatusCode::OK, metrics::CONTENT_TYPE, call.metrics.render())) }),
+    },
+];
+
+/// What else operators look at.
+pub static READ: &[Page] = &[
+    Page {
+        method: Method::GET,
+        path: "/",
+        what: "this list",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(async move { Ok(index(call)) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/healthz",
+        what: "the same as /readyz",
+        who: Who::Anyone,
+        keys: None,
+        run: |call| Box::pin(async move { Ok(ready(call)) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/config",
+        what: "the configuration in force, with its defaults, without secrets",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(async move { Ok(config(call)) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/config/status",
+        what: "which version is in force and how the last reload went",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(async move { Ok(json(StatusCode::OK, &call.operator.status())) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/config/history",
+        what: "the last versions, the newest first",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(async move { Ok(json(StatusCode::OK, &call.operator.history())) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/drain",
+        what: "how far the drain is; ?wait=10s answers as soon as nothing is in flight any more",
+        who: Who::Operator,
+        keys: Some(&["wait"]),
+        run: |call| Box::pin(drain(call)),
+    },
+    Page {
+        method: Method::GET,
+        path: "/state",
+        what: "which live state can be seen",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(async move { Ok(states(call)) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/state/{name}",
+        what: "the rows of a live state; ?limit= and ?page= choose among them",
+        who: Who::Operator,
+        keys: Some(&["limit", "page"]),
+        run: |call| Box::pin(state(call)),
+    },
+];
+
+fn ready(call: &Call<'_>) -> Answer {
+    let Readiness { ready, checks } = call.operator.readiness();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = if ready { "ready" } else { "not ready" };
+    if call.query.get("verbose").is_none() {
+        return if call.wants_json { json(status, &json!({"ready": ready})) } else { text(status, word) };
+    }
+    // The page asks for no token, but details are for those who would have passed it.
+    let detail = |check: &Check| if call.is_trusted { check.detail.clone() } else { "withheld".into() };
+    if call.wants_json {
+        let checks: Vec<Value> =
+            checks.iter().map(|check| json!({"name": check.name, "ok": check.ok, "detail": detail(check)})).collect();
+        return json(status, &json!({"ready": ready, "checks": checks}));
+    }
+    let mut lines = String::new();
+    for check in &checks {
+        let mark = match check.ok {
+            Some(true) => '+',
+            Some(false) => '-',
+            None => 'i',
+        };
+        lines += &format!("[{mark}] {}: {}\n", check.name, detail(check));
+    }
+    text(status, lines + word)
+}
+
+fn index(call: &Call<'_>) -> Answer {
+    let is_served = |page: &Page| page.method == Method::GET || call.serves_changes;
+    if call.wants_json {
+        let row = |page: &Page| json!({"method": page.method.as_str(), "path": page.path, "what": page.what, "served": is_served(page)});
+        return json(StatusCode::OK, &json!({"pages": pages().map(row).collect::<Vec<_>>()}));
+    }
+    let mut lines = String::new();
+    for page in pages() {
+        let note = if is_served(page) { "" } else { " (not served: no token)" };
+        lines += &format!("{:4} {:16} {}{note}\n", page.method.as_str(), page.path, page.what);
+    }
+    text(StatusCode::OK, lines)
+}
+
+/// All that the admin listener has, in the order of its list.
+pub fn pages() -> impl Iterator<Item = &'static Page> {
+    let (first, rest) = READ.split_at(1);
+    first.iter().chain(PROBES).chain(rest).chain(change::CHANGE)
+}
+
+fn config(call: &Call<'_>) -> Answer {
+    let snapshot = call.operator.live();
+    json(StatusCode::OK, &json!({"version": snapshot.version, "hash": snapshot.hash, "config": snapshot.shown()}))
+}
+
+async fn drain(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let wait = match call.query.get("wait") {
+        None => Duration::ZERO,
+        Some(text) => match HumanDuration::parse(text) {
+            Ok(wait) if wait.get() <= WAIT_MAX => wait.get(),
+            _ => return Err(bad(format!("`wait` is a duration such as `10s`, at most {}s", WAIT_MAX.as_secs()))),
+        },
+    };
+    Ok(json(StatusCode::OK, &drained_within(call, wait).await))
+}
+
+/// How far the drain is, once it is over or `wait` has passed.
+pub(super) async fn drained_within(call: &Call<'_>, wait: Duration) -> Value {
+    let is_drained = tokio::time::timeout(wait, call.operator.drained()).await.is_ok();
+    let mut told = call.operator.draining();
+    if let Value::Object(told) = &mut told {
+        told.insert("drained".into(), is_drained.into());
+    }
+    told
+}
+
+fn states(call: &Call<'_>) -> Answer {
+    let row = |(name, what): &(&str, &str)| json!({"name": name, "path": format!("/state/{name}"), "what": what});
+    json(StatusCode::OK, &json!({"states": call.operator.states().iter().map(row).collect::<Vec<_>>()}))
+}
+
+async fn state(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let limit = call.query.number("limit", ROWS, 1, ROWS_MAX)?;
+    let page = call.query.number("page", 1, 1, 1_000_000)?;
+    let Some(rows) = call.operator.state(call.name).await else {
+        let names: Vec<&str> = call.operator.states().iter().map(|(name, _)| *name).collect();
+        let hint = match names.as_slice() {
+            [] => "there is none".to_owned(),
+            names => format!("there is {}", names.join(", ")),
+        };
+        let message = format!("no state is called `{}`; {hint}", call.name.escape_default());
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+    };
+    let total = rows.len();
+    let shown: Vec<Value> = rows.into_iter().skip((page - 1) * limit).take(limit).collect();
+    let told = json!({
+        "state": call.name,
+        "total": total,
+        "page": page,
+        "pages": total.div_ceil(limit),
+        "limit": limit,
+        "rows": shown,
+    });
+    Ok(json(StatusCode::OK, &told))
+}

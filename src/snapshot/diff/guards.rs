@@ -1,0 +1,129 @@
+//! What protects, of the settings that are no policy's. A policy's own stand in its file.
+
+use std::net::SocketAddr;
+
+use crate::policy::guard::{Guard, Weaker, names, networks};
+
+const ELSEWHERE: Guard = Guard::at("address", Weaker::When(leaves_loopback), "other machines reach it");
+const EVERYWHERE: Guard =
+    Guard::at("address", Weaker::When(becomes_any), "it is reached on every address of the machine");
+
+const LISTENER: &[Guard] = &[
+    ELSEWHERE,
+    EVERYWHERE,
+    Guard::at("trusted_proxies", Weaker::Grows(networks), "more machines are believed about who the client is"),
+    Guard::at("limits.connections_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.headers_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.header_bytes_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.target_bytes_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.body_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.requests_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.in_flight_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.streams_max", Weaker::Higher, "a higher bound"),
+    Guard::at("timeouts.request_headers", Weaker::Higher, "clients may take longer"),
+    Guard::at("timeouts.body_idle", Weaker::Higher, "clients may take longer"),
+    Guard::at("timeouts.keep_alive", Weaker::Higher, "clients may take longer"),
+    Guard::at("via", Weaker::When(|_, new| new == "off"), "requests that come round in a loop are not noticed"),
+];
+
+const ADMIN: &[Guard] = &[ELSEWHERE, EVERYWHERE, Guard::at("token", Weaker::Gone, "nobody is asked for a token")];
+
+const PROBES: &[Guard] = &[ELSEWHERE, EVERYWHERE];
+
+const ROUTE: &[Guard] =
+    &[Guard::at("match.path_allow", Weaker::Grows(names), "paths pass that servers read differently from one another")];
+
+const INCLUDE: &[Guard] = &[Guard::ordered("")];
+
+/// The guards of a section, by what the report calls it.
+pub(super) fn of(kind: &str) -> &'static [Guard] {
+    match kind {
+        "listener" => LISTENER,
+        "include" => INCLUDE,
+        "admin" => ADMIN,
+        "probes" => PROBES,
+        "route" => ROUTE,
+        _ => &[],
+    }
+}
+
+/// A Unix socket is reached by this machine only, as is what is not there.
+fn is_local(address: &str) -> bool {
+    address.parse::<SocketAddr>().map_or(true, |address| address.ip().to_canonical().is_loopback())
+}
+
+fn leaves_loopback(old: &str, new: &str) -> bool {
+    is_local(old) && !is_local(new)
+}
+
+fn becomes_any(old: &str, new: &str) -> bool {
+    let is_any = |text: &str| text.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    !is_any(old) && is_any(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::reference;
+    use crate::policy::Blocks;
+
+    /// Whether a schema has a property of this path, through references.
+    fn has<'v>(root: &'v serde_json::Value, mut at: &'v serde_json::Value, path: &str) -> bool {
+        for key in path.split('.') {
+            let blocks = [at].into_iter().chain(at["anyOf"].as_array().into_iter().flatten());
+            let resolved = blocks.map(|block| match block["$ref"].as_str() {
+                Some(reference) => root.pointer(reference.trim_start_matches('#')).expect("a reference of the schema"),
+                None => block,
+            });
+            let Some(found) = resolved.into_iter().find_map(|block| block["properties"].get(key)) else { return false };
+            at = found;
+        }
+        true
+    }
+
+    #[test]
+    fn every_policy_says_what_of_it_protects_and_every_guard_stands_for_a_setting() {
+        let schema = reference::schema::<Blocks>();
+        let routes = schema["properties"]["routes"]["items"].clone();
+        for (key, guards) in Blocks::GUARDS {
+            let of_block: Vec<_> = guards.iter().filter(|guard| guard.path.is_empty()).collect();
+            assert!(
+                matches!(of_block[..], [Guard { weaker: Weaker::Gone, .. }]),
+                "{key}: one `Guard::gone` says what is so without the policy"
+            );
+            for guard in guards.iter().filter(|guard| !guard.path.is_empty()) {
+                let path = format!("policies.{key}.{}", guard.path);
+                assert!(has(&schema, &routes, &path), "{path} is no setting");
+            }
+        }
+        for (kind, block) in [
+            ("route", &routes),
+            ("listener", &schema["properties"]["listeners"]["items"]),
+            ("probes", &schema["properties"]["probes"]),
+        ] {
+            for guard in of(kind) {
+                assert!(has(&schema, block, guard.path), "{kind}: {} is no setting", guard.path);
+            }
+        }
+        assert!(!has(&schema, &routes, "policies.cors.orgins"));
+    }
+
+    #[test]
+    fn an_address_is_wider_off_loopback_and_when_it_stands_for_all() {
+        for (old, new, elsewhere, everywhere) in [
+            ("127.0.0.1:80", "127.0.0.2:81", false, false),
+            ("127.0.0.1:80", "10.0.0.1:80", true, false),
+            ("127.0.0.1:80", "0.0.0.0:80", true, true),
+            ("[::1]:80", "[::]:80", true, true),
+            ("[::ffff:127.0.0.1]:80", "[::1]:80", false, false),
+            ("10.0.0.1:80", "0.0.0.0:80", false, true),
+            ("0.0.0.0:80", "10.0.0.1:80", false, false),
+            ("0.0.0.0:80", "[::]:80", false, false),
+            ("unix:/run/admin", "10.0.0.1:80", true, false),
+            ("10.0.0.1:80", "unix:/run/admin", false, false),
+        ] {
+            let found = (leaves_loopback(old, new), becomes_any(old, new));
+            assert_eq!(found, (elsewhere, everywhere), "{old} -> {new}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The page that tells what each metric means, made from what is registered.
+
+use std::fmt::Write;
+
+use prometheus::proto::MetricType;
+
+use super::{DURATION_BUCKETS, Entry, METHODS, STATUS_CLASSES};
+
+/// What the values of a label are; empty where [`page`] makes the text of the words that are counted.
+const LABELS: &[(&str, &str)] = &[
+    ("class", "why an attempt was repeated: `unsent` or `reused_no_byte`"),
+    ("hash", "the hash of the configuration's content, as `GET /config/status` and the messages have it"),
+    (
+        "limit",
+        "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
+         `target_bytes_max`, `body_max` (also for the policy `body_limit`), `request_headers`, `body_idle`; of an \
+         upstream: `upstreams.limits.in_flight_max`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of a \
+         route: `timeout`. `file_descriptors` is the one that is no key: the process's limit of open files",
+    ),
+    ("listener", "the listener's name"),
+    ("method", ""),
+    ("mode", "`enforce` or `shadow`"),
+    (
+        "outcome",
+        "`ok` if the head of an answer came, else what went wrong: a reason such as `upstream-timeout`, or \
+                 `abandoned` if nobody waited any longer",
+    ),
+    ("policy", "the policy's name"),
+    ("reason", "why armiger refused: the word that ends the `type` of the problem document, and stands in the log"),
+    (
+        "result",
+        "`applied`, `refused` (the old configuration stays) or `rolled_back` (an earlier one is in force again)",
+    ),
+    ("route", "the route's name; `(none)` for exchanges that found none"),
+    ("state", "`active` or `idle`"),
+    ("status_class", ""),
+    ("upstream", "the upstream's name"),
+    (
+        "verdict",
+        "`pass`, `amend`, `answer`, `reject`; in shadow mode `pass`, `would_amend`, `would_answer`, `would_reject`",
+    ),
+    (
+        "version",
+        "of `armiger_build_info` armiger's own; of `armiger_config_info` the number of the configuration, which \
+                 counts up with each that is applied",
+    ),
+    ("worker", "the worker's number, from 0"),
+];
+
+/// `docs/metrics.md`.
+pub(super) fn page(entries: &[Entry]) -> String {
+    let mut entries: Vec<&Entry> = entries.iter().collect();
+    entries.sort_by_key(|entry| entry.name);
+    let mut page = String::from(HEAD);
+    for entry in &entries {
+        let kind = match entry.kind {
+            MetricType::COUNTER => "counter",
+            MetricType::GAUGE => "gauge",
+            MetricType::HISTOGRAM => "histogram",
+            _ => "untyped",
+        };
+        let labels: Vec<String> = entry.labels.iter().map(|label| format!("`{label}`")).collect();
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+        let unit = if entry.unit.is_empty() { "–" } else { entry.unit };
+        let _ = writeln!(page, "| `{}` | {kind} | {labels} | {unit} | {} |", entry.name, entry.help);
+    }
+    page.push_str("\n## Labels\n\n| label | its values |\n| --- | --- |\n");
+    for (label, meaning) in LABELS.iter().filter(|(label, _)| entries.iter().any(|entry| entry.labels.contains(label)))
+    {
+        let meaning = match *label {
+            "method" => format!("{}; `other` is every other one", words(&METHODS[..METHODS.len() - 1])),
+            "status_class" => format!("{}; `none` if no status was sent", words(&STATUS_CLASSES[1..])),
+            _ => (*meaning).to_owned(),
+        };
+        let _ = writeln!(page, "| `{label}` | {meaning} |");
+    }
+    let bounds: Vec<String> = DURATION_BUCKETS.iter().map(ToString::to_string).collect();
+    let _ = write!(page, "\n## Histograms\n\nAll have the same upper bounds, in seconds: {}.\n", bounds.join(", "));
+    page
+}
+
+fn words(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+const HEAD: &str = "\
+# Metrics
+
+<!-- Made from the source (`src/telemetry/metrics/`): edit that. -->
+
+`GET /metrics` on the `admin` listener, and on `probes` if there is one, in Prometheus' text format.
+
+Label values are names of the configuration and words of the code: nothing that a client sends, so nobody can make up
+series. The series of a route, policy, upstream or listener leave when the last configuration that has it is gone, and
+what has the same name in the next one goes on counting. A series that never counted anything may be absent: read it as
+0. After some dozen words a label counts all further ones as `other`.
+
+The `process_*` metrics are read from `/proc`, and absent where there is none.
+
+## What to watch
+
+| to learn | ask |
+| --- | --- |
+| failures per route | `sum by (route) (rate(armiger_http_requests_total{status_class=\"5xx\"}[5m]))` |
+| whose failures they are | `sum by (route, reason) (rate(armiger_rejections_total[5m]))` has those of armiger's own making |
+| a bound that is too tight | `rate(armiger_limit_hits_total[5m]) > 0` |
+| an edit that was refused | `armiger_config_last_reload_successful == 0` |
+| what a policy in shadow would do | `sum by (route, policy) (rate(armiger_policy_verdicts_total{verdict=\"would_reject\"}[5m]))` |
+| lines missing in the log | `rate(armiger_access_log_dropped_total[5m]) > 0` |
+
+## Every metric
+
+| metric | type | labels | unit | meaning |
+| --- | --- | --- | --- | --- |
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::metrics::Metrics;
+
+    #[test]
+    fn every_metric_and_every_label_is_told() {
+        let metrics = Metrics::new();
+        let page = metrics.reference();
+        for entry in &metrics.0.catalogue.entries {
+            assert!(page.contains(&format!("| `{}` | ", entry.name)), "{}", entry.name);
+            for label in entry.labels {
+                assert!(page.contains(&format!("\n| `{label}` | ")), "{label} of {}", entry.name);
+            }
+        }
+        assert!(LABELS.is_sorted_by_key(|(label, _)| *label));
+    }
+
+    #[test]
+    fn what_the_page_asks_prometheus_for_is_there() {
+        let metrics = Metrics::new();
+        let page = metrics.reference();
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        for name in page.split(|c| !is_name(c)).filter(|word| word.starts_with("armiger_")) {
+            assert!(metrics.0.catalogue.entries.iter().any(|entry| entry.name == name), "{name}");
+        }
+    }
+}
