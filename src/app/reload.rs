@@ -109,7 +109,7 @@ impl Reloader {
     }
 
     fn look_on(&mut self, wakes: &Receiver<Wake>) {
-        let mut is_in_doubt = false;
+        let mut next_poll = Instant::now() + self.times.poll;
         loop {
             while let Some((ask, reply)) = self.asks.pop_front() {
                 let outcome = match ask {
@@ -119,20 +119,20 @@ impl Reloader {
                 // Whoever asked may have gone; what was asked for is done all the same.
                 let _ = reply.send(outcome);
             }
-            let wait = if is_in_doubt { self.times.patience } else { self.times.poll };
-            match wakes.recv_timeout(wait) {
+            match wakes.recv_timeout(next_poll.saturating_duration_since(Instant::now())) {
                 Ok(Wake::Ask(ask, reply)) => self.asks.push_back((ask, reply)),
                 Ok(Wake::Changed) => {
                     self.follow();
-                    // A hint about some other file in the directory, or about a change too quick for the file system's
-                    // clock: the next poll reads to be sure.
-                    is_in_doubt = self.inputs.is_unchanged();
-                    if !is_in_doubt && self.look(wakes).is_none() {
+                    if self.inputs.is_unchanged() {
+                        // Some other file in the directory, or a change too quick for the file system's clock: the next
+                        // poll, which comes soon, reads to be sure.
+                        next_poll = next_poll.min(Instant::now() + self.times.patience);
+                    } else if self.look(wakes).is_none() {
                         return;
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    is_in_doubt = false;
+                    next_poll = Instant::now() + self.times.poll;
                     self.follow();
                     let is_same = self.inputs.is_unchanged() && self.inputs.has_same_content();
                     if !is_same && self.look(wakes).is_none() {
@@ -276,6 +276,9 @@ impl Reloader {
             comparison: Comparison::of(&old, &snapshot, fates),
         });
         parts.tell(&applied, inputs.bundle());
+        parts.refresh();
+        // The last one to hold a large snapshot takes a while to take it apart. Better here than on a worker.
+        drop(old);
         Outcome::Applied(applied)
     }
 

@@ -145,9 +145,11 @@ impl Parts {
         if let Some(messages) = &self.messages {
             messages.apply(snapshot.document.log.level);
         }
-        // Workers let go of what was, and of connections that nobody needs any more.
-        let workers = self.workers.clone();
-        self.control.spawn(async move { workers.refresh().await });
+    }
+
+    /// Waits until workers have let go of what was, and of connections that nobody needs any more.
+    pub(super) fn refresh(&self) {
+        self.control.block_on(self.workers.refresh());
     }
 }
 

@@ -28,7 +28,7 @@ use crate::upstream::pool::PoolState;
 /// Connections that may wait for their worker to take them.
 const HANDOVER_MAX: usize = 1024;
 
-/// How long a worker may take to say what it has open.
+/// How long a worker may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a line of the access log may wait for company.
@@ -67,8 +67,8 @@ struct Handle {
 enum Message {
     /// Serve this connection.
     Serve(Box<Accepted>, Open),
-    /// Another snapshot is in force: let go of the old one, be there requests or not.
-    Refresh,
+    /// Another snapshot is in force: let go of the old one, be there requests or not, and say so.
+    Refresh(oneshot::Sender<()>),
     /// Tell what is open to upstreams.
     Pools(oneshot::Sender<Vec<PoolState>>),
     /// No connection comes after this one's.
@@ -133,11 +133,18 @@ impl Workers {
         let _ = least.sender.send(Message::Serve(Box::new(accepted), open)).await;
     }
 
-    /// Lets every worker look at the snapshot that is in force now, so that idle ones do not hold on to an old one.
+    /// Lets every worker look at the snapshot that is in force now, and waits until each has let go of the old one. One
+    /// that is very busy is not waited for longer than a second.
     pub async fn refresh(&self) {
+        let mut done = Vec::with_capacity(self.handles.len());
         for handle in &self.handles {
+            let (reply, answer) = oneshot::channel();
             // Fails once the worker has ended, and then it holds nothing.
-            let _ = handle.sender.send(Message::Refresh).await;
+            let _ = handle.sender.send(Message::Refresh(reply)).await;
+            done.push(tokio::time::timeout(ANSWER_WAIT, answer));
+        }
+        for answer in done {
+            let _ = answer.await;
         }
     }
 
@@ -275,10 +282,12 @@ async fn run(
                     connection::serve(&shared, *accepted).await;
                 });
             }
-            Message::Refresh => {
+            Message::Refresh(reply) => {
                 let worker = &shared.worker;
                 let snapshot = worker.reader.borrow_mut().load().clone();
                 worker.pools.refresh(snapshot.version, &snapshot.upstreams);
+                // Whoever waits may have given up.
+                let _ = reply.send(());
             }
             // Whoever asked may have gone.
             Message::Pools(reply) => drop(reply.send(shared.worker.pools.states())),
