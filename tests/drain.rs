@@ -395,3 +395,44 @@ async fn a_second_signal_with_nothing_in_flight_is_no_failure() {
     process.finish().assert_code(0);
     drop(idle);
 }
+
+/// How many deploys there are. More by hand: `ARMIGER_TEST_DRAINS=50 cargo test --test main -- deploys`.
+fn drains() -> u32 {
+    std::env::var("ARMIGER_TEST_DRAINS").map_or(3, |text| text.parse().expect("ARMIGER_TEST_DRAINS is a number"))
+}
+
+#[tokio::test]
+async fn deploys_under_load_fail_no_request_and_cut_no_download() {
+    let mut answered = 0;
+    for _ in 0..drains() {
+        let (chunks, long) = streamed(200);
+        let long = std::sync::Mutex::new(Some(long));
+        let backend = Backend::with(move |seen| match seen.target.as_str() {
+            "/long" => long.lock().expect("no panic here").take().expect("one download"),
+            _ => answer(200, "ok"),
+        });
+        let backend = backend.await;
+        let (mut process, _folder) = run(Config::to(&backend).top("drain: {delay: 300ms, timeout: 10s}"));
+        let client = client_of(&mut process);
+        let mut download = client.connect().await;
+        let request = Request::get("/long").body(Empty::<Bytes>::new()).expect("a valid request");
+        let download = download.open(request).await.expect("the download begins");
+        chunks.data(vec![b'x'; 100_000]).await;
+        let download = tokio::spawn(download.into_body().collect());
+        let load = Load::on(client.address(), 6, 3);
+        load.answers(200).await;
+
+        process.signal("TERM");
+
+        let outcome = load.ended().await;
+        assert_eq!((outcome.failed, outcome.refused), (0, 9), "{outcome:#?}");
+        // Nobody is listened to any more, and the download goes on.
+        chunks.data(vec![b'y'; 100_000]).await;
+        drop(chunks);
+        let body = within("the download", download).await.expect("no panic").expect("it is whole").to_bytes();
+        assert_eq!(body.len(), 200_000);
+        process.finish().assert_code(0);
+        answered += outcome.answered;
+    }
+    eprintln!("{} drains, {answered} requests, none failed", drains());
+}
