@@ -333,8 +333,7 @@ async fn a_signal_and_the_command_ask_for_a_look_too() {
     process.signal("HUP");
     process.stderr_line("unchanged");
     files.replace("config.yaml", at_once(answering("2")));
-    let line = process.stderr_line("in force");
-    assert!(line.contains("version=2"), "{line}");
+    process.stderr_line("version=2 ");
     process.signal("TERM");
     process.finish().assert_code(0);
 }
@@ -352,7 +351,7 @@ async fn the_last_good_configuration_starts_where_the_file_does_not() {
 
     files.write("config.yaml", "routes: [");
     let mut process = Armiger::spawn(&arguments);
-    process.stderr_line("last good");
+    process.stderr_line("starts from the last good one");
     process.stderr_line("admin listening");
     process.signal("TERM");
     process.finish().assert_code(0);

@@ -340,6 +340,6 @@ impl Parts {
 }
 
 /// Enough of a hash to tell it from another.
-fn short(hash: &str) -> &str {
+pub(super) fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }

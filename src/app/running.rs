@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 use super::diff::Comparison;
 use super::history::History;
 use super::operate::Operations;
-use super::reload::{Ask, Reloader, Wake};
+use super::reload::{Ask, Reloader, Wake, short};
 use super::status::{Applied, Origin, Status};
 use super::watch::Watcher;
 use super::{Checked, Options, Source, compiled, load, now};
@@ -262,6 +262,7 @@ impl Running {
         parts.commit(prepared, &snapshot, &mut admin);
         metrics.started(now());
         parts.note(&applied, Vec::new(), inputs.bundle());
+        tracing::info!(version = applied.version, hash = short(&applied.hash), origin = %origin, "the configuration is in force");
         if let Some(report) = refused {
             metrics.reload_refused();
             parts.status.refused(now(), report);

@@ -33,7 +33,7 @@ pub static CHANGE: &[Page] = &[
     Page {
         method: Method::POST,
         path: "/drain",
-        what: "begin to drain; armiger ends when nothing is in flight any more",
+        what: "begin to drain; the process stays until it is told to go",
         who: Who::Operator,
         keys: Some(&[]),
         run: |call| Box::pin(drain(call)),
