@@ -139,8 +139,8 @@ impl Door {
         self.inlet.borrow().plan.config.limits.requests_max.into()
     }
 
-    /// Whether, as of the last look, the listener is gone, or what the connection began with has changed: it serves its present request and
-    /// ends.
+    /// Whether, as of the last look, the listener is gone, or what the connection began with has changed: it serves its
+    /// present request and ends.
     fn is_outdated(&self) -> bool {
         self.is_outdated.get()
     }
