@@ -294,6 +294,31 @@ async fn an_earlier_version_can_be_put_in_force_again() {
     assert_eq!(versions, [4, 3, 2, 1]);
 }
 
+#[tokio::test]
+async fn the_access_log_changes_with_the_very_next_exchange() {
+    let with = |log: &str| answering("1").top(&format!("access_log: {log}"));
+    let (files, armiger) = on(with("{fields: [path, status]}")).await;
+    armiger.get("/a?first").await;
+    let line = armiger.logged(|line| line["path"] == "/a").await;
+    assert_eq!(line.as_object().map_or(0, serde_json::Map::len), 2, "{line}");
+
+    files.replace("config.yaml", with("{fields: [path, query], query: [seen]}"));
+    armiger.in_force(2).await;
+    armiger.get("/a?seen=1&other=2").await;
+    let line = armiger.logged(|line| line.get("query").is_some()).await;
+    assert_eq!(line["query"], "seen=1&other=***");
+
+    files.replace("config.yaml", with("{format: \"off\"}"));
+    armiger.in_force(3).await;
+    armiger.get("/a?silent").await;
+    files.replace("config.yaml", with("{fields: [status]}"));
+    armiger.in_force(4).await;
+    armiger.get("/a?last").await;
+    let lines = armiger.log_lines(3).await;
+    assert_eq!(lines.len(), 3, "nothing was logged while it was off: {lines:?}");
+    assert_eq!(lines[2].to_string(), "{\"status\":200}");
+}
+
 // === listeners ===
 
 #[tokio::test]
@@ -336,6 +361,28 @@ async fn a_signal_and_the_command_ask_for_a_look_too() {
     process.stderr_line("version=2 ");
     process.signal("TERM");
     process.finish().assert_code(0);
+}
+
+#[tokio::test]
+async fn the_level_of_messages_changes_live_unless_the_command_line_says_it() {
+    for (flags, is_live) in [(&[][..], true), (&["--log-level", "info"][..], false)] {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let proxying = || at_once(Config::to_url(&format!("http://{nobody}")));
+        let files = Files::of(proxying());
+        let config = files.config();
+        let mut process = Armiger::spawn(&[&["run", "-c", &config], flags].concat());
+        let address = address_in(&process.stderr_line("listener"));
+        files.replace("config.yaml", proxying().top("log: {level: debug}"));
+        process.stderr_line("version=2 ");
+        // The cause of a failure is worth a message to who looks for it.
+        Client::to(address).get("/").await.assert_status(502);
+        if is_live {
+            process.stderr_line(" DEBUG ");
+        }
+        process.signal("TERM");
+        let finished = process.finish();
+        assert_eq!(finished.stderr.contains(" DEBUG "), is_live, "{flags:?} {finished:#?}");
+    }
 }
 
 #[tokio::test]

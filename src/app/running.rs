@@ -333,6 +333,10 @@ impl Running {
     }
 
     fn finish(&mut self) {
+        if self.control.is_none() {
+            // The start broke off before there was anybody to walk through the end.
+            self.parts.drain.hurry();
+        }
         self.parts.drain.begin_without_delay();
         self.workers.drain(..).for_each(join);
         // It looks as soon as it has done what it is at.

@@ -1,7 +1,7 @@
 //! Reads the files of a configuration as of one moment, and remembers what was read: [`Inputs`].
 //!
 //! Kubernetes changes all files of a ConfigMap at once by swapping one link, `..data`, through which every file is
-//! reached. So a [`Reader`] looks at each link once: whatever is swapped meanwhile, all files are read from the same
+//! reached. So a `Reader` looks at each link once: whatever is swapped meanwhile, all files are read from the same
 //! directory behind it. Afterwards [`Inputs::is_unchanged`] tells whether that is still what the names lead to.
 
 use std::collections::{BTreeSet, HashMap};

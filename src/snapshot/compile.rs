@@ -579,3 +579,64 @@ fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &
 fn taken<T>(result: Result<T, PatternError>, at: impl FnOnce() -> KeyPath, issues: &mut Issues) -> Option<T> {
     result.map_err(|error| issues.push(Issue::new(at(), error.message()).hint(error.hint()))).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::{Environment, decode_partial};
+
+    const LISTENERS: &str = "listeners: [{name: http, address: 127.0.0.1:0}]\n";
+
+    /// A configuration that is applied after `previous`, and what its report says of pools.
+    fn after(previous: &Kept, version: u64, upstreams: &str) -> (Option<Snapshot>, Vec<String>) {
+        let text = format!("{LISTENERS}upstreams:\n{upstreams}routes: []\n");
+        let partial = decode_partial::<Blocks>("test", &text, &Environment::process());
+        let (mut keeper, mut issues) = (Keeper::after(previous), Issues::new());
+        let document = partial.document.unwrap_or_else(|| panic!("{:?}", partial.issues));
+        let snapshot = compile(document, &partial.source, version, &Metrics::new(), &mut keeper, &mut issues);
+        let (kept, fates) = keeper.finish();
+        let told = fates.iter().filter(|fate| fate.kind == "pool").map(ToString::to_string).collect();
+        (snapshot.map(|snapshot| Snapshot { kept, ..snapshot }), told)
+    }
+
+    #[test]
+    fn pools_are_kept_by_the_name_of_their_upstream_and_never_share_a_slot() {
+        let (first, told) = after(
+            &Kept::default(),
+            1,
+            "  app: {endpoints: ['http://a']}\n  old: {endpoints: ['http://b']}\n  rpc: {endpoints: ['http://c']}\n",
+        );
+        let first = first.unwrap();
+        assert_eq!(told, ["pool app: new", "pool old: new", "pool rpc: new"]);
+
+        // A configuration that is refused takes nothing away.
+        assert!(after(&first.kept, 2, "  app: {endpoints: []}\n").0.is_none());
+
+        let (second, told) = after(
+            &first.kept,
+            2,
+            "  aaa: {endpoints: ['http://b']}\n  app: {endpoints: ['http://a', 'http://d'], timeouts: {idle: 2m}}\n  \
+             rpc: {endpoints: ['http://c'], protocol: h2c}\n",
+        );
+        let second = second.unwrap();
+        assert_eq!(
+            told,
+            [
+                "pool aaa: new",
+                "pool app: adjusted, endpoints [http://a] -> [http://a, http://d]; timeouts.idle 4s -> 2m",
+                "pool rpc: reset, protocol http1 -> h2c",
+                "pool old: dropped",
+            ]
+        );
+        let of = |snapshot: &Snapshot, name: &str| {
+            let found = snapshot.upstreams.iter().find(|upstream| &*upstream.name == name).unwrap();
+            assert_eq!(found.version, snapshot.version);
+            found.state.clone()
+        };
+        assert!(Arc::ptr_eq(&of(&first, "app"), &of(&second, "app")));
+        let mut slots: Vec<_> = first.upstreams.iter().map(|upstream| upstream.state.slot()).collect();
+        slots.extend(["aaa", "rpc"].map(|name| of(&second, name).slot()));
+        slots.sort_unstable();
+        assert_eq!(slots, [0, 1, 2, 3, 4], "as long as both snapshots live");
+    }
+}

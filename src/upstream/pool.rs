@@ -1,8 +1,8 @@
 //! A worker's connections to all upstreams, and how they follow the configuration.
 //!
-//! A [`Pool`] belongs to an upstream's [`State`], not to a plan. It follows the plan of the newest snapshot that it hears
-//! of, and never goes back: an exchange that began on an older one gets a [`Lineup`] of the endpoints of its own plan,
-//! in which those that both plans name are the same [`Bench`].
+//! A `Pool` belongs to an upstream's [`State`], not to a plan. It follows the plan of the newest snapshot that it hears
+//! of, and never goes back: an exchange that began on an older one gets a `Lineup` of the endpoints of its own plan,
+//! in which those that both plans name are the same `Bench`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
