@@ -443,9 +443,10 @@ fn the_grace_period_covers_the_whole_drain() {
         assert!(app > delay, "{folder}: the app must not go while armiger accepts requests for it");
         assert!(wait > delay + timeout, "{folder}: `drain --wait` gives up before armiger does");
         assert!(wait + Duration::from_secs(5) <= grace, "{folder}: `drain --wait` is cut off");
-        let command: Vec<&str> =
-            texts(&pod.container("armiger")["lifecycle"]["preStop"]["exec"]["command"]).take(3).collect();
-        assert_eq!(command, ["/armiger", "drain", "--wait"], "{folder}");
+        let command: Vec<&str> = texts(&pod.container("armiger")["lifecycle"]["preStop"]["exec"]["command"]).collect();
+        assert_eq!(command[..3], ["/armiger", "drain", "--wait"], "{folder}");
+        // The program takes these flags.
+        Armiger::binary(&[&command[1..], &["--help"]].concat()).assert_code(0);
     }
 }
 

@@ -35,7 +35,7 @@ use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
 
 use super::drain::Phase;
-use super::gate::{Gate, GateState, GateTimeouts};
+use super::gate::{Gate, GateState, GateTimeouts, LINGER_BYTES_MAX, LINGER_TIME};
 use super::listener::{Accepted, Listening};
 use super::rt::{Lent, LocalExecutor, Rewound, Unread};
 use super::worker::Shared;
@@ -77,10 +77,6 @@ const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 /// How long an idle connection may still bring a request when armiger ends. Its client may have just had an answer that
 /// did not ask it to close.
 const LAST_WAIT: Duration = Duration::from_millis(500);
-
-/// How long, and for how many bytes, a connection that we close is read on.
-const LINGER_TIME: Duration = Duration::from_secs(2);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {

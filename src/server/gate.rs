@@ -34,10 +34,10 @@ use crate::timer::{Timer, Wheel};
 
 /// How long a closing connection waits for the client to stop sending, so that it reads our answer and not a reset
 /// (RFC 9112 §9.6).
-const LINGER_TIME: Duration = Duration::from_secs(2);
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
 
 /// How much is read and thrown away in that time.
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+pub(super) const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// What one read may bring at most.
 const SCRATCH_BYTES: usize = 64 * 1024;
