@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -26,6 +26,9 @@ use crate::config::load::{Partial, load_bundle, load_stable};
 use crate::keep::Keeper;
 use crate::policy::Blocks;
 use crate::server::admin::AdminServers;
+
+/// Hints that come within this time of each other are one.
+const HINTS_TOGETHER: Duration = Duration::from_millis(50);
 
 /// How many lines of a report go to the log. `GET /config/status` has all.
 const LINES_MAX: usize = 50;
@@ -122,6 +125,9 @@ impl Reloader {
             match wakes.recv_timeout(next_poll.saturating_duration_since(Instant::now())) {
                 Ok(Wake::Ask(ask, reply)) => self.asks.push_back((ask, reply)),
                 Ok(Wake::Changed) => {
+                    if self.gather(wakes).is_none() {
+                        return;
+                    }
                     self.follow();
                     if self.inputs.is_unchanged() {
                         // Some other file in the directory, or a change too quick for the file system's clock: the next
@@ -164,6 +170,22 @@ impl Reloader {
                 self.apply(partial, Origin::Files, read_at);
             }
             return Some(());
+        }
+    }
+
+    /// Takes further hints together with the first. A directory with much going on costs a few looks a second and no more.
+    fn gather(&mut self, wakes: &Receiver<Wake>) -> Option<()> {
+        let until = Instant::now() + self.times.quiet.min(HINTS_TOGETHER);
+        loop {
+            match wakes.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Wake::Changed) => {}
+                Ok(Wake::Ask(ask, reply)) => {
+                    self.asks.push_back((ask, reply));
+                    return Some(());
+                }
+                Err(RecvTimeoutError::Timeout) => return Some(()),
+                Ok(Wake::Stop) | Err(RecvTimeoutError::Disconnected) => return None,
+            }
         }
     }
 
