@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
-use crate::harness::{Armiger, Client, Config, Response, within};
+use crate::harness::{Armiger, Client, Config, Files, Response, within};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -766,6 +766,10 @@ async fn admin_can_be_a_file() {
 #[test]
 fn addresses_must_not_clash_and_tokens_must_be_some() {
     let listener = "127.0.0.1:8080";
+    let files = Files::none();
+    files.write("short", "fifteen bytes..");
+    files.write("spaced", "two words of some length");
+    let token = |name: &str| format!("admin: {{token: \"${{file:{}}}\"}}", files.path(name).display());
     for (top, said) in [
         (format!("admin: {{address: {listener}}}"), "127.0.0.1:8080 is taken by `admin`"),
         (format!("probes: {{address: {listener}}}"), "127.0.0.1:8080 is taken by `probes`"),
@@ -774,8 +778,8 @@ fn addresses_must_not_clash_and_tokens_must_be_some() {
         ("admin: {address: localhost:9901}".into(), "names are not looked up here: write `127.0.0.1:9901`"),
         ("admin: {address: \"unix:admin.sock\"}".into(), "write the whole path"),
         ("admin: {token: plain-text-that-is-long-enough}".into(), "secret"),
-        ("admin: {token: \"${env:CARGO_PKG_VERSION}\"}".into(), "too short"),
-        ("admin: {token: \"${env:CARGO_PKG_DESCRIPTION}\"}".into(), "no `Authorization: Bearer` can hold"),
+        (token("short"), "too short"),
+        (token("spaced"), "no `Authorization: Bearer` can hold"),
     ] {
         let admin = if top.starts_with("admin") { "" } else { "admin: {address: 127.0.0.1:9901}\n" };
         let text = format!(
