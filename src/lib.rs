@@ -15,6 +15,7 @@ pub mod config;
 pub mod demo;
 pub mod exchange;
 pub mod http;
+pub mod identity;
 pub mod keep;
 pub mod machine;
 pub mod policy;

@@ -10,6 +10,7 @@ mod example;
 mod harness;
 mod hostile;
 mod include;
+mod jwt;
 mod kubernetes;
 mod listeners;
 mod observe;

@@ -1,6 +1,7 @@
 //! `proxy`: one upstream asked, its answer streamed back.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, Uri, Version, header};
@@ -12,6 +13,9 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::http::{headers, path};
 use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
+
+/// The longest that an answer may go on whose caller has proven something. Keeps points in time within their range.
+const STREAM_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Sends the request to an upstream.
 pub struct Proxy {
@@ -108,6 +112,9 @@ impl Proxy {
         if let Some(via) = &exchange.hop.via {
             via.append(headers, version);
         }
+        if !headers.contains_key(header::CONTENT_LENGTH) {
+            end_with_credential(exchange, response.body_mut());
+        }
         Ok(response)
     }
 
@@ -134,6 +141,17 @@ impl Proxy {
         };
         PathAndQuery::try_from(target).map(Uri::from).map_err(|_| Reason::BadPath.into())
     }
+}
+
+/// An answer without an end of its own goes on no longer than what the caller has proven.
+fn end_with_credential(exchange: &Exchange, body: &mut Body) {
+    let Some(caller) = exchange.caller.as_ref().filter(|caller| caller.ends_streams) else { return };
+    let (Some(until), Body::Reply(reply)) = (caller.identity.expires, body) else { return };
+    let until = UNIX_EPOCH + Duration::from_secs(until.try_into().unwrap_or(0));
+    let left = until.duration_since(exchange.closing.record.time).unwrap_or_default().min(STREAM_MAX);
+    let mut end = exchange.wheel.timer();
+    end.arm_at(exchange.started + left);
+    reply.ends_with(end);
 }
 
 /// What a client is told of an upstream's failure.

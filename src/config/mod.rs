@@ -8,6 +8,7 @@
 
 pub mod bundle;
 pub mod files;
+pub mod identity;
 pub mod include;
 pub mod issue;
 pub mod listener;
@@ -87,6 +88,9 @@ pub struct Document<P> {
     /// Named services behind armiger. Routes refer to them by name.
     #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
+    /// Who may vouch for callers, by name. Routes refer to them in their policy `identity`.
+    #[serde(default)]
+    pub identity: BTreeMap<String, identity::Provider>,
     /// What every route starts from. A route's own block replaces the default's block of the same policy whole;
     /// `off` switches it off.
     #[serde(default)]

@@ -165,8 +165,8 @@ fields! {
     /// `abandoned`); `ms`, milliseconds until the head of the answer or the failure. At most 64.
     Attempts => "attempts", List, "", "no endpoint was asked";
     /// What the policies said, in the order they were asked: `policy`, `stage`, `verdict` (`pass`, `amend`, `answer`,
-    /// `reject`, and `would_…` in shadow mode), `reason` if it refused or would have, `mode` (`enforce` or `shadow`).
-    /// At most 64.
+    /// `reject`, and `would_…` in shadow mode), `reason` if it refused or would have, `cause` if operators
+    /// are told more than the client (`jwt_expired`), `mode` (`enforce` or `shadow`). At most 64.
     Verdicts => "verdicts", List, "", "the route has no policy that was asked";
     /// Why armiger refused or failed: the word that the answer, the metrics and this log share. `client-closed` if the
     /// client went away before it was answered.

@@ -1,5 +1,6 @@
 //! One request in flight: what policies ask about and actions work on.
 
+pub mod identity;
 pub mod rejection;
 pub mod template;
 pub mod verdict;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use smallvec::SmallVec;
 
+pub use identity::{Caller, Identity, Place};
 pub use rejection::{Reason, Rejection};
 pub use verdict::{Amendment, Followup, Followups, Verdict};
 
@@ -66,6 +68,8 @@ pub struct Exchange {
     pub trace: Option<TraceContext>,
     /// The connection that it came over.
     pub hop: Rc<Hop>,
+    /// Who calls, once that is proven.
+    pub caller: Option<Caller>,
     /// The form of a refusal, once the request itself has been given away.
     pub form: Option<problem::Form>,
     /// What will be logged and counted when the last byte is out, or the client gone.

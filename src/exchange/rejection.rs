@@ -11,6 +11,8 @@ pub struct Rejection {
     pub reason: Reason,
     /// One sentence for the client. Never names an upstream's address, a token's defect or a configuration key.
     pub detail: Option<Cow<'static, str>>,
+    /// What operators are told beyond the reason: a stable word such as `jwt_expired`. Clients never see it.
+    pub cause: Option<&'static str>,
     /// A better word for `Proxy-Status` than the row's.
     pub proxy_status: Option<&'static str>,
     /// The bound that was hit, if the row cannot tell; see [`Reason::limit`].
@@ -27,6 +29,13 @@ impl Rejection {
         self
     }
 
+    /// Tells operators more than the client.
+    #[must_use]
+    pub fn cause(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -37,7 +46,7 @@ impl Rejection {
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, proxy_status: None, limit: None, headers: Vec::new() }
+        Self { reason, detail: None, cause: None, proxy_status: None, limit: None, headers: Vec::new() }
     }
 }
 
@@ -83,6 +92,7 @@ macro_rules! reasons {
 mod grpc {
     pub(super) const INVALID_ARGUMENT: u8 = 3;
     pub(super) const DEADLINE_EXCEEDED: u8 = 4;
+    pub(super) const UNAUTHENTICATED: u8 = 16;
     pub(super) const PERMISSION_DENIED: u8 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
     pub(super) const UNIMPLEMENTED: u8 = 12;
@@ -102,6 +112,19 @@ reasons! {
     /// `ip_filter` refused the client's address.
     AddressBlocked => FORBIDDEN, PERMISSION_DENIED, "address-blocked", "Access from this address is not allowed",
         Some("http_request_denied");
+    /// The request carries its credential in two places, or twice in one.
+    CredentialAmbiguous => BAD_REQUEST, INVALID_ARGUMENT, "credential-ambiguous",
+        "The request carries more than one credential", Some("http_request_error");
+    /// There is no credential where one is needed.
+    TokenMissing => UNAUTHORIZED, UNAUTHENTICATED, "token-missing", "This needs a credential", Some("http_request_denied");
+    /// The credential is not good. What is wrong with it stands in the log.
+    TokenInvalid => UNAUTHORIZED, UNAUTHENTICATED, "token-invalid", "The credential is not valid",
+        Some("http_request_denied");
+    /// Who calls is known, and may not.
+    Forbidden => FORBIDDEN, PERMISSION_DENIED, "forbidden", "The caller may not do this", Some("http_request_denied");
+    /// Whether the credential is good cannot be found out now.
+    IdentityUnavailable => SERVICE_UNAVAILABLE, UNAVAILABLE, "identity-unavailable",
+        "The credential cannot be checked at the moment", Some("destination_unavailable");
     /// No route matches.
     NoRoute => NOT_FOUND, UNIMPLEMENTED, "no-route", "There is nothing at this address", None;
     /// Routes match, but none with this method.

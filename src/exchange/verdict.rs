@@ -3,7 +3,7 @@
 use http::Response;
 use smallvec::SmallVec;
 
-use super::Exchange;
+use super::{Caller, Exchange};
 use crate::http::body::Body;
 
 /// What a policy says, unless it rejects.
@@ -15,6 +15,8 @@ pub enum Verdict {
     Pass,
     /// No objection, and something to change.
     Amend(Amendment),
+    /// No objection, and this is who calls.
+    Identify(Caller),
     /// The answer is known; nothing further is asked.
     Answer(Response<Body>),
 }

@@ -48,6 +48,9 @@ pub enum BodyError {
     /// The upstream sent nothing for too long.
     #[error("the upstream sent nothing for too long")]
     UpstreamSlow,
+    /// What the caller proved has ended, and an answer without an end of its own with it.
+    #[error("the caller's credential has ended")]
+    CredentialEnded,
     /// The upstream broke off, or broke its framing.
     #[error("the upstream broke off within its answer")]
     UpstreamCut,
@@ -264,19 +267,26 @@ pub struct Reply {
     idle: Timer,
     idle_max: Duration,
     is_http2: bool,
+    end: Option<Timer>,
 }
 
 impl Reply {
     /// Reads `incoming`, whose connection is `lease`. A pause longer than `idle_max` is an error.
     pub fn new(incoming: Incoming, lease: Rc<dyn Lease>, idle: Timer, idle_max: Duration, is_http2: bool) -> Self {
-        let mut reply = Self { incoming, lease: Some(lease), idle, idle_max, is_http2 };
+        let mut reply = Self { incoming, lease: Some(lease), idle, idle_max, is_http2, end: None };
         if reply.incoming.is_end_stream() {
             reply.finish();
         }
         reply
     }
 
+    /// Breaks it off when `end`, which is armed, expires.
+    pub fn ends_with(&mut self, end: Timer) {
+        self.end = Some(end);
+    }
+
     fn finish(&mut self) {
+        self.end = None;
         self.idle.disarm();
         if let Some(lease) = self.lease.take() {
             lease.give_back();
@@ -284,6 +294,10 @@ impl Reply {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.end.as_mut().is_some_and(|end| end.poll_expired(cx).is_ready()) {
+            (self.end, self.lease) = (None, None);
+            return Poll::Ready(Some(Err(BodyError::CredentialEnded)));
+        }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 ready!(pause_over(&mut self.idle, self.idle_max, cx));

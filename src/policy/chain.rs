@@ -45,6 +45,11 @@ impl Chain {
         self.links.iter().any(|link| link.name == name && link.mode == Mode::Enforce)
     }
 
+    /// Whether a policy of this stage is asked and its word counts.
+    pub fn enforces_at(&self, stage: Stage) -> bool {
+        self.links.iter().any(|link| link.stage == stage && link.mode == Mode::Enforce)
+    }
+
     /// Asks whether the request may go on, until a policy answers or rejects.
     pub async fn admit(
         &self,
@@ -86,6 +91,7 @@ async fn ask(
                     followups.push(followup);
                 }
             }
+            Verdict::Identify(caller) => exchange.identify(caller),
             Verdict::Answer(response) => return Ok(Some(response)),
         }
     }
@@ -97,6 +103,7 @@ impl Link {
         let (word, reason) = match verdict {
             Ok(Verdict::Pass) => (VerdictWord::Pass, None),
             Ok(Verdict::Amend(_)) => (VerdictWord::Amend, None),
+            Ok(Verdict::Identify(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Answer(_)) => (VerdictWord::Answer, None),
             Err(rejection) => (VerdictWord::Reject, Some(rejection.reason.slug())),
         };
@@ -107,6 +114,7 @@ impl Link {
             stage: self.stage.name(),
             verdict: word,
             reason,
+            cause: verdict.as_ref().err().and_then(|rejection| rejection.cause),
             mode,
         });
     }

@@ -5,8 +5,11 @@ pub mod chain;
 mod cors;
 pub mod guard;
 mod headers;
+mod identity;
 mod ip_filter;
+mod roles;
 pub mod scope;
+mod scopes;
 pub mod stage;
 mod table;
 
@@ -29,5 +32,8 @@ table::policies! {
     body_limit => BodyLimit,
     cors       => Cors,
     headers    => Headers,
+    identity   => IdentityPolicy,
     ip_filter  => IpFilter,
+    roles      => Roles,
+    scopes     => Scopes,
 }

@@ -5,6 +5,7 @@ use super::{AnyPolicy, Chain, Stage};
 use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
+use crate::identity::Providers;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Enforcement;
 
@@ -12,6 +13,8 @@ use crate::telemetry::record::Enforcement;
 pub struct Scope<'a> {
     /// The names of the route's path parameters, in their order.
     pub params: &'a Params,
+    /// Who may vouch for callers, by name.
+    pub providers: &'a Providers,
     route: &'a str,
     metrics: &'a Metrics,
     /// Where a block of this key stands in the file: on the route, or under `defaults`.
@@ -19,6 +22,8 @@ pub struct Scope<'a> {
     issues: &'a mut Issues,
     links: Vec<Link>,
     block: Option<(&'static str, KeyPath)>,
+    /// Blocks that make sense only of somebody.
+    needs: Vec<(KeyPath, &'static str)>,
 }
 
 impl<'a> Scope<'a> {
@@ -26,11 +31,12 @@ impl<'a> Scope<'a> {
     pub fn new(
         route: &'a str,
         params: &'a Params,
+        providers: &'a Providers,
         metrics: &'a Metrics,
         place: &'a dyn Fn(&str) -> KeyPath,
         issues: &'a mut Issues,
     ) -> Self {
-        Self { params, route, metrics, place, issues, links: Vec::new(), block: None }
+        Self { params, providers, route, metrics, place, issues, links: Vec::new(), block: None, needs: Vec::new() }
     }
 
     /// Compiles one block in its place.
@@ -58,8 +64,22 @@ impl<'a> Scope<'a> {
         self.links.push(Link { stage, name, mode, policy: policy.into(), metrics });
     }
 
+    /// The block makes sense only if it is known who calls. `why` says so: "roles are a caller's".
+    pub fn needs_caller(&mut self, why: &'static str) {
+        self.needs.push((self.path(), why));
+    }
+
     /// The chain of what was added.
     pub fn finish(self) -> Chain {
-        Chain::new(self.links)
+        let chain = Chain::new(self.links);
+        if !chain.enforces_at(Stage::Authenticate) {
+            for (path, why) in self.needs {
+                self.issues.push(
+                    Issue::new(path, format!("{why}, and this route knows none"))
+                        .hint("add `identity` here or under `defaults`, enforced, or switch this off"),
+                );
+            }
+        }
+        chain
     }
 }

@@ -12,6 +12,10 @@ pub enum Stage {
     Preflight,
     /// Is this worth any work? Needs no identity and costs little.
     Admit,
+    /// Who is it?
+    Authenticate,
+    /// May they?
+    Authorize,
     /// What must the upstream see? Asked last, so that no rejected request pays for it.
     Prepare,
 }
@@ -23,6 +27,8 @@ impl Stage {
             Self::Always => "always",
             Self::Preflight => "preflight",
             Self::Admit => "admit",
+            Self::Authenticate => "authenticate",
+            Self::Authorize => "authorize",
             Self::Prepare => "prepare",
         }
     }

@@ -67,6 +67,7 @@ pub(super) fn take_in(
         wheel: worker.wheel.clone(),
         trace: None,
         hop: inlet.hop.clone(),
+        caller: None,
         form: None,
         closing: worker.begin(now, inlet),
     };

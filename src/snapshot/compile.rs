@@ -22,6 +22,7 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, Trust, Via};
 use crate::http::path::Held;
+use crate::identity::{self, Providers};
 use crate::keep::{Identity, Keeper, Kept};
 use crate::policy::{Blocks, Chain, Scope};
 use crate::telemetry::metrics::Metrics;
@@ -47,7 +48,8 @@ pub fn compile(
     admin(&document, &root, issues);
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
-    let router = routes(&document, source, &upstreams, metrics, issues);
+    let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
+    let router = routes(&document, source, &upstreams, &providers, metrics, issues);
     if document.listeners.is_empty() && !source.is_lost(&root.key("listeners")) {
         issues.push(
             Issue::new(root.key("listeners"), "names no listener, so nobody could connect")
@@ -270,6 +272,21 @@ fn access_log(document: &Document, path: &KeyPath, issues: &mut Issues) {
         issues
             .push(Issue::new(path.key("sample"), format!("{} is no share", log.sample)).hint("choose from 0.0 to 1.0"));
     }
+    for (place, name) in log.query.iter().enumerate() {
+        let is_credential = |route: &route::Route<Blocks>| {
+            let policies = route.policies.or(&document.defaults.policies);
+            policies.identity.on().and_then(|identity| identity.from.query.as_ref()) == Some(name)
+        };
+        if document.routes.iter().any(is_credential) {
+            issues.push(
+                Issue::new(
+                    path.key("query").index(place),
+                    format!("shows a credential: `{name}` is where callers send it"),
+                )
+                .hint("remove it: whoever reads the log could call as they do"),
+            );
+        }
+    }
     for (key, names) in [("headers", &log.headers), ("response_headers", &log.response_headers)] {
         for (place, text) in names.iter().enumerate() {
             if HeaderName::from_bytes(text.as_bytes()).is_err() {
@@ -325,6 +342,7 @@ fn routes(
     document: &Document,
     source: &Source,
     upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
+    providers: &Providers,
     metrics: &Metrics,
     issues: &mut Issues,
 ) -> Option<Router<Arc<Route>>> {
@@ -339,7 +357,7 @@ fn routes(
         let pattern = path_pattern(&config.matches, source, &path.key("match"), issues);
         let params = pattern.as_ref().map_or_else(Params::unknown, |pattern| Params::known(pattern.names()));
         let matcher = matcher(&config.matches, pattern, &path.key("match"), issues);
-        let chain = chain(config, &document.defaults.policies, &params, &path, metrics, issues);
+        let chain = chain(config, &document.defaults.policies, &params, providers, &path, metrics, issues);
         let action = action(config, source, upstreams, &params, &path, issues);
         let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
         let timeout_at =
@@ -389,6 +407,7 @@ fn chain(
     config: &route::Route<Blocks>,
     defaults: &Blocks,
     params: &Params,
+    providers: &Providers,
     path: &KeyPath,
     metrics: &Metrics,
     issues: &mut Issues,
@@ -397,7 +416,7 @@ fn chain(
         let owner = if config.policies.gives(key) { path.clone() } else { KeyPath::root().key("defaults") };
         owner.key("policies").key(key)
     };
-    let mut scope = Scope::new(&config.name, params, metrics, &place, issues);
+    let mut scope = Scope::new(&config.name, params, providers, metrics, &place, issues);
     config.policies.or(defaults).compile(&mut scope);
     scope.finish()
 }

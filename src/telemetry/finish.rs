@@ -299,7 +299,7 @@ impl http_body::Body for Finish {
             }
             Poll::Ready(Some(Err(error))) => {
                 record.cut_by = Some(match error {
-                    BodyError::UpstreamSlow => CutBy::Deadline,
+                    BodyError::UpstreamSlow | BodyError::CredentialEnded => CutBy::Deadline,
                     BodyError::UpstreamCut => CutBy::Upstream,
                     _ => CutBy::Client,
                 });

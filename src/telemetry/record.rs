@@ -91,6 +91,8 @@ pub struct VerdictRow {
     pub verdict: VerdictWord,
     /// The slug of its reason, if it refused or would have.
     pub reason: Option<&'static str>,
+    /// What operators are told beyond the reason, such as `jwt_expired`.
+    pub cause: Option<&'static str>,
     /// Whether its word counted.
     pub mode: Enforcement,
 }

@@ -25,6 +25,7 @@ mod live;
 mod load;
 mod message;
 mod selftest;
+mod token;
 
 use std::future::Future;
 use std::panic::Location;
@@ -39,6 +40,7 @@ pub use client::{Broken, Client, Connection, Incoming, RawConversation, Response
 pub use files::Files;
 pub use load::{Load, Outcome};
 pub use message::{HeadSplitter, Reader};
+pub use token::{SECRET, SECRET_YAML, Signer, claims, now};
 
 /// How long anything in a test may take.
 pub const DEADLINE: Duration = Duration::from_secs(5);

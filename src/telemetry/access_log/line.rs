@@ -234,6 +234,9 @@ fn json_verdict(out: &mut Vec<u8>, row: &VerdictRow) {
     if let Some(reason) = row.reason {
         json_text(out, "reason", reason.as_bytes());
     }
+    if let Some(cause) = row.cause {
+        json_text(out, "cause", cause.as_bytes());
+    }
     json_text(out, "mode", row.mode.as_str().as_bytes());
 }
 
@@ -599,6 +602,7 @@ mod tests {
             stage: "admit",
             verdict: VerdictWord::Pass,
             reason: None,
+            cause: None,
             mode: Enforcement::Enforce,
         });
         record.verdicts.push(VerdictRow {
@@ -606,6 +610,7 @@ mod tests {
             stage: "limit",
             verdict: VerdictWord::Reject,
             reason: Some("rate-limited"),
+            cause: Some("per-caller"),
             mode: Enforcement::Shadow,
         });
         record
@@ -637,7 +642,7 @@ mod tests {
                 "verdicts": [
                     {"policy": "cors", "stage": "admit", "verdict": "pass", "mode": "enforce"},
                     {"policy": "rate_limit", "stage": "limit", "verdict": "would_reject", "reason": "rate-limited",
-                     "mode": "shadow"},
+                     "cause": "per-caller", "mode": "shadow"},
                 ],
                 "reason": "rate-limited",
                 "duration": 1.002003,

@@ -244,6 +244,7 @@ struct Families {
     upstream_queue_length: Family<IntGauge>,
     upstream_queue_wait: Family<Histogram>,
     upstream_queue_timeouts: Family<IntCounter>,
+    credentials: Family<IntCounter>,
     listener_connections: Family<IntGauge>,
     listener_accepted: Family<IntCounter>,
     worker_connections: Family<IntGauge>,
@@ -366,6 +367,14 @@ impl Families {
                 "requests",
                 "Exchanges that waited for a connection of the upstream in vain, in requests.",
             ),
+            credentials: Family::register(
+                catalogue,
+                "armiger_identity_credentials_total",
+                &["provider", "outcome"],
+                "credentials",
+                "Credentials that a provider judged, in credentials: `verified`, `known` from before, or why it was \
+                 refused.",
+            ),
             listener_connections: Family::register(
                 catalogue,
                 "armiger_listener_connections",
@@ -463,6 +472,7 @@ struct MetricsInner {
     families: Families,
     routes: Shelf<RouteSeries>,
     upstreams: Shelf<UpstreamSeries>,
+    providers: Shelf<IdentitySeries>,
     listeners: Shelf<ListenerSeries>,
     policies: Shelf<PolicySeries>,
     limits: SlugCounters,
@@ -523,6 +533,7 @@ impl Metrics {
             families: Families::register(&mut catalogue),
             routes: Shelf::new(),
             upstreams: Shelf::new(),
+            providers: Shelf::new(),
             listeners: Shelf::new(),
             policies: Shelf::new(),
             limits: SlugCounters::new(&limits, &[]),
@@ -644,6 +655,17 @@ impl Metrics {
             queued: families.upstream_queue_length.series(&[name]),
             queue_wait: families.upstream_queue_wait.series(&[name]),
             queue_timeouts: families.upstream_queue_timeouts.series(&[name]),
+        }))
+    }
+
+    /// The handles of a provider of identities. Providers of one name share them.
+    pub fn identity(&self, name: &str) -> IdentityMetrics {
+        let families = &self.0.families;
+        IdentityMetrics(self.0.providers.get(&[name], || IdentitySeries {
+            name: name.to_owned(),
+            family: families.credentials.clone(),
+            known: families.credentials.series(&[name, "known"]),
+            outcomes: SlugCounters::new(&families.credentials, &[name]),
         }))
     }
 
@@ -1043,6 +1065,43 @@ impl UpstreamMetrics {
     /// Counts an exchange that waited for a connection in vain.
     pub fn queue_timed_out(&self) {
         self.0.series.queue_timeouts.inc();
+    }
+}
+
+// === Identity ===
+
+/// What is counted about a provider of identities.
+#[derive(Clone)]
+pub struct IdentityMetrics(Arc<Held<IdentitySeries>>);
+
+struct IdentitySeries {
+    name: String,
+    family: Family<IntCounter>,
+    known: IntCounter,
+    outcomes: SlugCounters,
+}
+
+impl Series for IdentitySeries {
+    fn leave(&self) {
+        self.family.remove(&[self.name.as_str()]);
+    }
+}
+
+impl fmt::Debug for IdentityMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IdentityMetrics").field(&self.0.series.name).finish()
+    }
+}
+
+impl IdentityMetrics {
+    /// Counts a credential that was found good before.
+    pub fn known(&self) {
+        self.0.series.known.inc();
+    }
+
+    /// Counts a credential that was judged, by what came of it.
+    pub fn judged(&self, outcome: &'static str) {
+        self.0.series.outcomes.add(outcome, 1);
     }
 }
 

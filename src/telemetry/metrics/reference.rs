@@ -23,9 +23,11 @@ const LABELS: &[(&str, &str)] = &[
     (
         "outcome",
         "`ok` if the head of an answer came, else what went wrong: a reason such as `upstream-timeout`, or \
-                 `abandoned` if nobody waited any longer",
+                 `abandoned` if nobody waited any longer; of a credential `verified`, `known` from before, or the cause \
+                 that the log has, such as `jwt_expired`",
     ),
     ("policy", "the policy's name"),
+    ("provider", "the name of a provider of the section `identity`"),
     ("reason", "why armiger refused: the word that ends the `type` of the problem document, and stands in the log"),
     (
         "result",

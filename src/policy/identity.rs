@@ -1,0 +1,282 @@
+//! `identity`: who calls, and whether somebody vouches for it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use http::header;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::guard::names;
+use super::{Guard, Policy, Scope, Stage, Weaker};
+use crate::config::Issue;
+use crate::config::load::unknown_name;
+use crate::config::value::Mode;
+use crate::exchange::identity::{challenged, query_pairs};
+use crate::exchange::{Caller, Exchange, Place, Reason, Rejection, Verdict};
+use crate::identity::provider::{self, Now};
+use crate::identity::{Provider, Refusal};
+
+/// Who calls. A provider of the section `identity` must vouch for the caller: without a credential the answer is a 401
+/// (`token-missing`), with one that is not good a 401 (`token-invalid`), and while that cannot be found out a 503
+/// (`identity-unavailable`). Why a credential is not good stands in the log, and nowhere else.
+///
+/// ```yaml
+/// identity: {providers: [staff]}
+/// ```
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "IdentityPolicy")]
+pub struct Config {
+    /// Names of providers. Of several, the one decides that knows the token's issuer.
+    pub providers: Vec<String>,
+    /// Whether there must be a caller.
+    pub caller: Demand,
+    /// Where requests carry their credential. In two of these places at once, or twice in one, it is a 400
+    /// (`credential-ambiguous`): the next reader might take the other one.
+    pub from: Sources,
+    /// What becomes of the credential. Default: `forward`, and `strip` on the way to an upstream that is a `third_party`.
+    /// To send another instead, strip it and set `authorization` under `headers.request.set`.
+    pub credential: Option<Credential>,
+    /// How long an answer without an end of its own (events, gRPC streams, whatever has no `Content-Length`) may go on.
+    pub stream_max_life: StreamLife,
+    /// Whether it is enforced. In `shadow` nobody is refused, and nobody's name is known to other policies.
+    pub mode: Mode,
+}
+
+/// Whether there must be a caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Demand {
+    /// Yes.
+    #[default]
+    Required,
+    /// No; but a credential that is not good is refused all the same.
+    Optional,
+    /// No, and credentials are not looked at. As `identity: off`.
+    None,
+}
+
+/// Where requests carry their credential.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sources {
+    /// In `Authorization: Bearer` (RFC 6750 §2.1).
+    pub bearer: bool,
+    /// In the cookie of this name.
+    ///
+    /// The trap: browsers send cookies along with requests that other sites make. See to `SameSite`.
+    pub cookie: Option<String>,
+    /// In the query parameter of this name. It is taken out before the request goes on, and is never logged; but the
+    /// client's history and proxies on the way have it.
+    pub query: Option<String>,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { bearer: true, cookie: None, query: None }
+    }
+}
+
+/// What becomes of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Credential {
+    /// The upstream sees it.
+    Forward,
+    /// The upstream does not see it.
+    Strip,
+}
+
+/// How long an endless answer may go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StreamLife {
+    /// As long as the credential is good. Then it is cut, and the client may come back with a new one.
+    #[default]
+    Token,
+    /// As long as it likes.
+    Unlimited,
+}
+
+/// What of it protects.
+pub(super) const GUARDS: &[Guard] = &[
+    Guard::gone("callers prove nothing"),
+    Guard::at("providers", Weaker::Grows(names), "more providers may vouch for callers"),
+    Guard::at("caller", Weaker::When(|_, new| matches!(new, "optional" | "none")), "there need not be a caller"),
+    Guard::at("credential", Weaker::When(|_, new| new == "forward"), "the upstream sees credentials"),
+    Guard::at(
+        "stream_max_life",
+        Weaker::When(|_, new| new == "unlimited"),
+        "streams go on after the credential has ended",
+    ),
+];
+
+impl Config {
+    pub(super) fn compile(&self, scope: &mut Scope<'_>) {
+        if self.caller == Demand::None {
+            return;
+        }
+        let path = scope.path();
+        let mut providers = Vec::with_capacity(self.providers.len());
+        for (place, name) in self.providers.iter().enumerate() {
+            match scope.providers.get(name) {
+                Some(provider) => providers.extend(provider.clone()),
+                None => scope.issue(unknown_name(
+                    path.key("providers").index(place),
+                    "provider",
+                    name,
+                    scope.providers.keys().map(String::as_str),
+                )),
+            }
+        }
+        if self.providers.is_empty() {
+            scope.issue(
+                Issue::new(path.clone(), "names no provider, so nobody could vouch for a caller")
+                    .hint("list names of the section `identity` under `providers`, or write `identity: off`"),
+            );
+        }
+        let from = &self.from;
+        if !from.bearer && from.cookie.is_none() && from.query.is_none() {
+            scope.issue(
+                Issue::new(path.key("from"), "leaves no place for a credential")
+                    .hint("leave it out for `Authorization: Bearer`, or name a `cookie` or `query` parameter"),
+            );
+        }
+        for (key, name) in [("cookie", &from.cookie), ("query", &from.query)] {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$'*+-.^_`|~".contains(&byte);
+            if name.as_ref().is_some_and(|name| name.is_empty() || !name.bytes().all(fits)) {
+                scope.issue(
+                    Issue::new(path.key("from").key(key), "is no name of one")
+                        .hint("use letters, digits, `-`, `_` and `.`"),
+                );
+            }
+        }
+        let policy = IdentityPolicy {
+            providers,
+            is_required: self.caller == Demand::Required,
+            bearer: from.bearer,
+            cookie: from.cookie.as_deref().map(Arc::from),
+            query: from.query.as_deref().map(Arc::from),
+            strips: self.credential.map(|credential| credential == Credential::Strip),
+            ends_streams: self.stream_max_life == StreamLife::Token,
+        };
+        scope.add(Stage::Authenticate, self.mode, policy);
+    }
+}
+
+/// Finds out who calls.
+pub struct IdentityPolicy {
+    providers: Vec<Arc<Provider>>,
+    is_required: bool,
+    bearer: bool,
+    cookie: Option<Arc<str>>,
+    query: Option<Arc<str>>,
+    strips: Option<bool>,
+    ends_streams: bool,
+}
+
+impl Policy for IdentityPolicy {
+    async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
+        let Some((credential, place)) = self.find(exchange)? else {
+            return if self.is_required { Err(challenged(Reason::TokenMissing)) } else { Ok(Verdict::Pass) };
+        };
+        let since = exchange.closing.record.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = Now { wall: i64::try_from(since).unwrap_or(i64::MAX), instant: exchange.started };
+        let identity = provider::bearer(&self.providers, &credential, now).await.map_err(refused)?;
+        Ok(Verdict::Identify(Caller { identity, place, strips: self.strips, ends_streams: self.ends_streams }))
+    }
+}
+
+fn refused(refusal: Refusal) -> Rejection {
+    let rejection = Rejection::from(refusal);
+    match rejection.reason {
+        Reason::TokenInvalid => Rejection { headers: challenged(Reason::TokenInvalid).headers, ..rejection },
+        _ => rejection,
+    }
+}
+
+impl IdentityPolicy {
+    /// The one credential of the request.
+    fn find<'e>(&self, exchange: &'e Exchange) -> Result<Option<(Cow<'e, str>, Place)>, Rejection> {
+        let mut found = None;
+        let mut note = |credential, place| match found.replace((credential, place)) {
+            None => Ok(()),
+            Some(_) => Err(Rejection::from(Reason::CredentialAmbiguous)),
+        };
+        let headers = exchange.headers();
+        // More than one line of it was refused before (`http/headers.rs`).
+        if self.bearer
+            && let Some(token) = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
+        {
+            note(text(token)?, Place::Bearer)?;
+        }
+        if let Some(name) = &self.cookie {
+            for cookie in
+                headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+            {
+                if let Some(value) =
+                    cookie.trim_ascii().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+                {
+                    note(text(unquoted(value))?, Place::Cookie(name.clone()))?;
+                }
+            }
+        }
+        if let Some(name) = &self.query {
+            for (key, value) in query_pairs(exchange.request.uri().query().unwrap_or("")) {
+                // A name that cannot be decoded is not this one.
+                if key.is_some_and(|key| key == **name) {
+                    note(value.ok_or_else(|| refused(Refusal::invalid("jwt_malformed")))?, Place::Query(name.clone()))?;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The credential after `Bearer`, whose case does not count (RFC 9110 §11.1). `None`: another scheme, which is none of
+/// ours to judge.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer") {
+        return None;
+    }
+    match rest.first() {
+        None => Some(rest),
+        Some(b' ') => Some(rest.trim_ascii_start()),
+        Some(_) => None,
+    }
+}
+
+fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
+}
+
+fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Rejection> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(Cow::Borrowed(text)),
+        Err(_) => Err(refused(Refusal::invalid("jwt_malformed"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_is_bearer_in_any_case_and_nothing_else() {
+        for (value, token) in [
+            ("Bearer a.b.c", Some("a.b.c")),
+            ("bearer a.b.c", Some("a.b.c")),
+            ("BEARER   a", Some("a")),
+            ("Bearer", Some("")),
+            ("Bearer ", Some("")),
+            ("Bearera", None),
+            ("Basic YTpi", None),
+            ("", None),
+        ] {
+            assert_eq!(bearer(value.as_bytes()), token.map(str::as_bytes), "{value}");
+        }
+    }
+}
