@@ -25,7 +25,7 @@ pub struct Signer {
 }
 
 enum Private {
-    Shared(hmac::Key),
+    Shared(Box<hmac::Key>),
     Rsa(RsaKeyPair, &'static signature::RsaSignatureEncoding),
     Ec(EcdsaKeyPair),
     Ed(Ed25519KeyPair),
@@ -45,7 +45,7 @@ impl Signer {
             "HS512" => hmac::HMAC_SHA512,
             other => panic!("{other} needs no secret"),
         };
-        Self { algorithm, key: Private::Shared(hmac::Key::new(hash, secret)) }
+        Self { algorithm, key: Private::Shared(Box::new(hmac::Key::new(hash, secret))) }
     }
 
     /// A new key pair.
