@@ -88,6 +88,7 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         wheel: Wheel::new(),
         trace: None,
         hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
+        caller: None,
         form: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }
