@@ -53,9 +53,19 @@ impl Identity {
     }
 }
 
-/// The state that a snapshot holds. Dropped with it.
+/// The state that a snapshot holds, and what goes with it. Dropped with the snapshot.
 #[derive(Default)]
-pub struct Kept(BTreeMap<Key, Held>);
+pub struct Kept {
+    states: BTreeMap<Key, Held>,
+    notes: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl Kept {
+    /// What was [attached](Keeper::attach) of this type, in its order.
+    pub fn attached<T: Any>(&self) -> impl Iterator<Item = &T> {
+        self.notes.iter().filter_map(|note| note.downcast_ref())
+    }
+}
 
 type Key = (&'static str, String);
 
@@ -89,10 +99,10 @@ impl<'k> Keeper<'k> {
     /// Asked twice for one identity, it gives the same state twice.
     pub fn keep<T: Any + Send + Sync>(&mut self, identity: Identity, make: impl FnOnce() -> T) -> Arc<T> {
         let key = (identity.kind, identity.name.clone());
-        if let Some(state) = self.next.0.get(&key).and_then(|held| held.state.clone().downcast().ok()) {
+        if let Some(state) = self.next.states.get(&key).and_then(|held| held.state.clone().downcast().ok()) {
             return state;
         }
-        let held = self.previous.and_then(|previous| previous.0.get(&key));
+        let held = self.previous.and_then(|previous| previous.states.get(&key));
         let (state, what) = match held.and_then(|held| Some((held, held.state.clone().downcast::<T>().ok()?))) {
             None => (Arc::new(make()), What::New),
             Some((held, state)) => {
@@ -108,14 +118,20 @@ impl<'k> Keeper<'k> {
         if identity.is_told {
             self.fates.push(Fate { kind: identity.kind, name: identity.name.clone(), what });
         }
-        self.next.0.insert(key, Held { identity, state: state.clone() });
+        self.next.states.insert(key, Held { identity, state: state.clone() });
         state
+    }
+
+    /// Leaves a note with this snapshot, for those who know the type: what is to be done about a state once the snapshot
+    /// is in force. Notes are not handed over.
+    pub fn attach<T: Any + Send + Sync>(&mut self, note: T) {
+        self.next.notes.push(Box::new(note));
     }
 
     /// What the next snapshot holds, and what became of each state.
     pub fn finish(mut self) -> (Kept, Vec<Fate>) {
-        let previous = self.previous.into_iter().flat_map(|previous| &previous.0);
-        let dropped = previous.filter(|(key, held)| held.identity.is_told && !self.next.0.contains_key(*key));
+        let previous = self.previous.into_iter().flat_map(|previous| &previous.states);
+        let dropped = previous.filter(|(key, held)| held.identity.is_told && !self.next.states.contains_key(*key));
         self.fates.extend(dropped.map(|((kind, name), _)| Fate { kind, name: name.clone(), what: What::Dropped }));
         (self.next, self.fates)
     }

@@ -80,7 +80,7 @@ impl Operator for Fake {
 
     fn readiness(&self) -> Readiness {
         let ready = *self.ready.lock().unwrap();
-        let check = |name, ok, detail: &str| Check { name, ok, detail: detail.into() };
+        let check = |name: &'static str, ok, detail: &str| Check { name: name.into(), ok, detail: detail.into() };
         let checks = vec![
             check("listeners", Some(true), "all are bound"),
             check("drain", Some(ready), "as the test says"),

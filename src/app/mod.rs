@@ -1,5 +1,6 @@
 //! The only folder that knows everyone: a configuration becomes a running armiger, and another one while it runs.
 
+mod background;
 pub mod diff;
 mod history;
 mod operate;

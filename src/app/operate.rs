@@ -1,7 +1,9 @@
 //! What operators may ask of a running armiger, and how it is answered.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -11,6 +13,7 @@ use super::running::Parts;
 use crate::server::admin::operator::{Check, Later, Operator, Outcome, Readiness, Told};
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
+use crate::upstream::background::{Awaited, Job};
 
 /// The states that there are to see, each with what it is.
 const STATES: &[(&str, &str)] = &[
@@ -22,11 +25,13 @@ const STATES: &[(&str, &str)] = &[
 pub(super) struct Operations {
     parts: Arc<Parts>,
     wakes: SyncSender<Wake>,
+    /// Whether nothing is waited for any more.
+    has_begun: AtomicBool,
 }
 
 impl Operations {
     pub(super) fn new(parts: Arc<Parts>, wakes: SyncSender<Wake>) -> Self {
-        Self { parts, wakes }
+        Self { parts, wakes, has_begun: AtomicBool::new(false) }
     }
 
     async fn ask(&self, ask: Ask) -> Outcome {
@@ -73,20 +78,22 @@ impl Operator for Operations {
         let listeners = self.parts.listeners.addresses().len();
         let phase = self.parts.drain.phase();
         let is_refused = self.parts.status.is_refused();
-        let checks = vec![
-            Check { name: "listeners", ok: Some(listeners > 0), detail: format!("{listeners} listening") },
-            Check { name: "draining", ok: Some(phase == Phase::Serving), detail: word(phase).into() },
+        let snapshot = self.parts.live.load();
+        let mut checks = vec![
+            Check { name: "listeners".into(), ok: Some(listeners > 0), detail: format!("{listeners} listening") },
+            Check { name: "draining".into(), ok: Some(phase == Phase::Serving), detail: word(phase).into() },
             Check {
-                name: "config",
+                name: "config".into(),
                 ok: Some(true),
-                detail: format!("version {} is in force", self.parts.live.load().version),
+                detail: format!("version {} is in force", snapshot.version),
             },
             Check {
-                name: "last_reload",
+                name: "last_reload".into(),
                 ok: None,
                 detail: if is_refused { "refused: see /config/status" } else { "applied" }.into(),
             },
         ];
+        checks.extend(self.awaited(&snapshot));
         Readiness { ready: checks.iter().all(|check| check.ok != Some(false)), checks }
     }
 
@@ -143,6 +150,28 @@ impl Operator for Operations {
 }
 
 impl Operations {
+    /// What armiger waits for at its start. Once all of it was there, or was waited for long enough, nothing of it makes
+    /// armiger unready again: an outage is met where it counts, and a reload must not turn requests away.
+    fn awaited(&self, snapshot: &Snapshot) -> Vec<Check> {
+        let now = Instant::now();
+        let awaited: Vec<_> = Job::all(&snapshot.kept).filter_map(|job| job.awaited(now)).collect();
+        let mut has_begun = self.has_begun.load(Ordering::Relaxed);
+        if !has_begun && awaited.iter().all(|(_, waits)| !waits) {
+            has_begun = true;
+            self.has_begun.store(true, Ordering::Relaxed);
+        }
+        let check = |(awaited, waits): (Awaited, bool)| Check {
+            name: awaited.name.into(),
+            ok: match (awaited.is_there, waits && !has_begun) {
+                (true, _) => Some(true),
+                (false, true) => Some(false),
+                (false, false) => None,
+            },
+            detail: awaited.detail,
+        };
+        awaited.into_iter().map(check).collect()
+    }
+
     fn listeners(&self) -> Vec<Value> {
         let addresses = self.parts.listeners.addresses();
         let snapshot = self.parts.live.load();

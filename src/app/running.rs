@@ -3,6 +3,7 @@
 //! - `worker-N` serve connections, each with a runtime of its own;
 //! - `control` accepts, serves operators, and walks through the end;
 //! - `reload` puts configurations in force;
+//! - `background` does what state has to do beside requests;
 //! - `access-log` writes lines.
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 
+use super::background::{self, Bell};
 use super::diff::Comparison;
 use super::history::History;
 use super::operate::Operations;
@@ -91,6 +93,7 @@ pub(super) struct Parts {
     pub(super) drain: Arc<Drain>,
     pub(super) status: Status,
     pub(super) last_good: Option<PathBuf>,
+    bell: Bell,
     access_log: AccessLog,
     messages: Option<Messages>,
     /// The runtime that accepts.
@@ -145,6 +148,7 @@ impl Parts {
         if let Some(messages) = &self.messages {
             messages.apply(snapshot.document.log.level);
         }
+        self.bell.ring();
     }
 
     /// Waits until workers have let go of what was, and of connections that nobody needs any more.
@@ -178,6 +182,7 @@ pub struct Running {
     workers: Vec<JoinHandle<()>>,
     reload: Option<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    background: Option<JoinHandle<()>>,
     over: watch::Sender<bool>,
 }
 
@@ -238,6 +243,7 @@ impl Running {
             drain,
             status: Status::new(applied.clone()),
             last_good: options.last_good,
+            bell: Bell::default(),
             access_log,
             messages: options.messages,
             control,
@@ -246,8 +252,15 @@ impl Running {
         });
         let (wakes, woken) = sync_channel(ASKS_MAX);
         let (over, ended) = watch::channel(false);
-        let mut running =
-            Self { parts: parts.clone(), wakes: wakes.clone(), workers: threads, reload: None, control: None, over };
+        let mut running = Self {
+            parts: parts.clone(),
+            wakes: wakes.clone(),
+            workers: threads,
+            reload: None,
+            control: None,
+            background: None,
+            over,
+        };
 
         let operations = Arc::new(Operations::new(parts.clone(), wakes.clone()));
         let mut admin = AdminServers::new(operations, metrics.clone());
@@ -260,6 +273,8 @@ impl Running {
             }
         };
         parts.commit(prepared, &snapshot, &mut admin);
+        let (live, bell, drain) = (parts.live.clone(), parts.bell.clone(), parts.drain.clone());
+        running.background = Some(background::start(live, bell, drain, ended.clone())?);
         metrics.started(now());
         parts.note(&applied, Vec::new(), inputs.bundle());
         tracing::info!(version = applied.version, hash = short(&applied.hash), origin = %origin, "the configuration is in force");
@@ -343,6 +358,7 @@ impl Running {
         let _ = self.wakes.send(Wake::Stop);
         self.reload.take().into_iter().for_each(join);
         self.over.send_replace(true);
+        self.background.take().into_iter().for_each(join);
         self.control.take().into_iter().for_each(join);
         self.parts.access_log.close(LOG_CLOSE_WAIT);
     }

@@ -8,6 +8,7 @@
 //! it hears of. Exchanges of older snapshots go on with the endpoints of theirs.
 
 mod answer;
+pub mod background;
 mod bench;
 pub mod client;
 mod connect;

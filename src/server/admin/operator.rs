@@ -1,5 +1,6 @@
 //! What the admin listener asks of the program: the app answers.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub struct Readiness {
 #[derive(Clone, Debug)]
 pub struct Check {
     /// Which: `listeners`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// Whether it allows traffic. `None`: good to know, whatever it says.
     pub ok: Option<bool>,
     /// In words.
