@@ -24,4 +24,5 @@ pub mod server;
 pub mod snapshot;
 pub mod telemetry;
 pub mod timer;
+pub mod tls;
 pub mod upstream;

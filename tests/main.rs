@@ -20,4 +20,5 @@ mod proxy;
 mod reload;
 mod routing;
 mod tidy;
+mod tls;
 mod upstream_faults;

@@ -11,7 +11,7 @@ use std::process::Command;
 const LAYERS: &[&[&str]] = &[
     &["timer", "keep", "machine"],
     &["config", "http"],
-    &["telemetry"],
+    &["telemetry", "tls"],
     &["exchange"],
     &["upstream"],
     &["identity"],

@@ -17,6 +17,7 @@ pub mod observe;
 pub mod operate;
 pub mod reference;
 pub mod route;
+pub mod tls;
 pub mod upstream;
 pub mod value;
 pub mod yaml;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tls::UpstreamTls;
 use super::value::{ByteSize, HumanDuration};
 
 /// A named service behind armiger.
@@ -17,11 +18,14 @@ use super::value::{ByteSize, HumanDuration};
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// Where it listens: `http://IP:port`, `http://name:port` (looked up at each new connection), or
-    /// `unix:/path/to/socket`. Several share the requests in turn.
+    /// `unix:/path/to/socket`; `https://` for TLS. Several share the requests in turn.
     pub endpoints: Vec<String>,
     /// What it speaks.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Whom to believe at `https://` endpoints, and how armiger proves who it is.
+    #[serde(default)]
+    pub tls: Option<UpstreamTls>,
     /// How long it may take.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -42,6 +46,15 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 in clear text, with prior knowledge. What gRPC servers speak.
     H2c,
+    /// HTTP/2 over TLS. An endpoint that does not agree to it (ALPN) is not spoken to.
+    H2,
+}
+
+impl Protocol {
+    /// Whether requests share connections, each on a stream of its own.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
+    }
 }
 
 /// How long an upstream may take. Each expiry has a reason of its own in the answer, the log and the metrics.
@@ -51,6 +64,8 @@ pub struct Timeouts {
     /// To open a connection, name lookup included. Later is a 502 (`upstream-connect-timeout`), after the other
     /// endpoints were tried.
     pub connect: HumanDuration,
+    /// For the TLS handshake. Later is a 502 (`upstream-tls-timeout`), after the other endpoints were tried.
+    pub tls: HumanDuration,
     /// From the request's last byte to the answer's first. Later is a 504 (`upstream-timeout`).
     pub first_byte: HumanDuration,
     /// The longest pause within an answer's body. Later cuts the answer visibly: the client never takes it for
@@ -67,6 +82,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: HumanDuration::seconds(1),
+            tls: HumanDuration::seconds(2),
             first_byte: HumanDuration::seconds(15),
             body_idle: HumanDuration::seconds(30),
             idle: HumanDuration::seconds(4),

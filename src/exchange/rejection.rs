@@ -159,6 +159,15 @@ reasons! {
         Some("connection_timeout");
     /// The upstream's name could not be looked up.
     UpstreamDns => BAD_GATEWAY, UNAVAILABLE, "upstream-dns", "The service could not be found", Some("dns_error");
+    /// The upstream refused the TLS handshake, or it failed.
+    UpstreamTls => BAD_GATEWAY, UNAVAILABLE, "upstream-tls", "The service could not be reached securely",
+        Some("tls_protocol_error");
+    /// The upstream's certificate is not one to believe.
+    UpstreamCertificate => BAD_GATEWAY, UNAVAILABLE, "upstream-certificate", "The service could not be trusted",
+        Some("tls_certificate_error");
+    /// The TLS handshake with the upstream was not over in time.
+    UpstreamTlsTimeout => BAD_GATEWAY, UNAVAILABLE, "upstream-tls-timeout", "The service could not be reached in time",
+        Some("connection_timeout");
     /// The upstream broke off before it answered.
     UpstreamReset => BAD_GATEWAY, UNAVAILABLE, "upstream-reset", "The service broke off", Some("connection_terminated");
     /// The upstream's answer is not HTTP, or breaks its rules.

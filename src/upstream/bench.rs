@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::connect::{connect, within};
+use super::connect::{connect, secure, within};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::http1;
@@ -121,7 +121,7 @@ impl Bench {
     }
 
     pub(super) fn is_for(&self, endpoint: &Endpoint) -> bool {
-        self.endpoint.label == endpoint.label
+        self.endpoint.is_same(endpoint)
     }
 
     /// Keeps idle connections from now on, under the terms of now.
@@ -152,7 +152,7 @@ impl Bench {
         self.drop_spent(now);
         self.drop_surplus();
         // Of streams, one connection may be enough for all who wait.
-        while self.make_room() && self.common.protocol == Protocol::Http1 {}
+        while self.make_room() && !self.common.protocol.is_http2() {}
     }
 
     /// Whether more is open than may be, as after a reload that allows less.
@@ -228,7 +228,7 @@ impl Bench {
 
     fn at_hand(self: &Rc<Self>, is_fresh: bool) -> Option<Line> {
         let now = self.worker().wheel.now();
-        if self.common.protocol == Protocol::H2c {
+        if self.common.protocol.is_http2() {
             // A stream that was refused or lost took its connection's room with it: what still has room is as good
             // as new.
             return self.stream(now).map(Line::Http2);
@@ -247,7 +247,7 @@ impl Bench {
     }
 
     fn room(self: &Rc<Self>, is_fresh: bool) -> Option<Room> {
-        if self.common.protocol == Protocol::H2c && self.connecting.get() > 0 {
+        if self.common.protocol.is_http2() && self.connecting.get() > 0 {
             // A connection of many streams is on its way. More of them open only when it turned out too small.
             return None;
         }
@@ -269,7 +269,7 @@ impl Bench {
         match &outcome {
             Ok(Line::Http1(_)) => {}
             Ok(Line::Http2(_)) => self.share_streams(),
-            Err(error) if self.common.protocol == Protocol::H2c => self.fail_waiting(error.kind()),
+            Err(error) if self.common.protocol.is_http2() => self.fail_waiting(error.kind()),
             Err(_) => {}
         }
         drop(attempt);
@@ -281,12 +281,16 @@ impl Bench {
     async fn establish(self: &Rc<Self>, room: Room, timer: &mut Timer) -> Result<Line, Error> {
         let (worker, budget) = (self.worker(), self.terms().connect);
         let stream = connect(&self.endpoint.address, &worker.lookups, budget, timer).await?;
+        let stream = match &self.endpoint.tls {
+            Some(tls) => secure(stream, tls, self.terms().tls, self.common.protocol, timer).await?,
+            None => stream,
+        };
         let link = Link::new(stream, worker.wheel.now());
         let wire = Wire::new(link.clone(), worker.wheel.clone(), worker.scratch.clone());
         let broken = |error: hyper::Error| Error::because(Kind::Reset, error);
         match self.common.protocol {
             Protocol::Http1 => Ok(Line::Http1(http1::Connection::start(room, link, wire).await.map_err(broken)?)),
-            Protocol::H2c => {
+            Protocol::H2c | Protocol::H2 => {
                 timer.arm(budget);
                 let start = within(timer, http2::Connection::start(room, wire)).await.ok_or(Kind::ConnectTimeout)?;
                 let connection = start.map_err(broken)?;
@@ -340,7 +344,7 @@ impl Bench {
 
     /// Lets one who waits open a connection, if another may be open. Says whether it may.
     fn make_room(self: &Rc<Self>) -> bool {
-        let is_coming = self.common.protocol == Protocol::H2c && self.connecting.get() > 0;
+        let is_coming = self.common.protocol.is_http2() && self.connecting.get() > 0;
         let has_room = self.open.get() < self.terms().open_max && !is_coming && !self.waiting.borrow().is_empty();
         if has_room {
             self.open.set(self.open.get() + 1);

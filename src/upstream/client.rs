@@ -112,7 +112,7 @@ impl Upstream {
                 }
             };
             // Whoever may have to send it again needs a copy: hyper takes the request for good.
-            let may_be_refused = plan.protocol == Protocol::H2c;
+            let may_be_refused = plan.protocol.is_http2();
             let copy = if may_be_refused || (is_reused && may_repeat) {
                 Copy::of(&mut request, inbound.as_ref(), plan.replay_max)
             } else {
@@ -377,13 +377,13 @@ fn address(request: &mut Request<Body>, endpoint: &Endpoint, rule: HostRule, pro
                 *request.uri_mut() = Uri::from(path);
             }
         }
-        Protocol::H2c => {
+        Protocol::H2c | Protocol::H2 => {
             *request.version_mut() = Version::HTTP_2;
             // RFC 9113 §8.3.1: `:authority` takes the place of `Host`.
             let host = request.headers_mut().remove(HOST);
             let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.scheme = Some(Scheme::HTTP);
+            parts.scheme = Some(if endpoint.is_https { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Some(authority.unwrap_or_else(|| endpoint.authority.clone()));
             parts.path_and_query.get_or_insert_with(path);
             *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -12,24 +13,29 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::endpoint::Address;
+use super::endpoint::{Address, EndpointTls};
 use super::error::{Error, Kind};
+use crate::config::upstream::Protocol;
 use crate::timer::Timer;
 
-/// A connected socket.
+/// A connected socket, and TLS on it.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 impl Stream {
-    /// For calls that tokio does not offer.
-    pub(super) fn socket(&self) -> SockRef<'_> {
+    /// Whether it is open and has nothing to read, by the kernel's word.
+    pub(super) fn is_quiet(&mut self) -> bool {
         match self {
-            Self::Tcp(stream) => SockRef::from(stream),
-            Self::Unix(stream) => SockRef::from(stream),
+            Self::Tcp(stream) => is_silent(&SockRef::from(&*stream)),
+            Self::Unix(stream) => is_silent(&SockRef::from(&*stream)),
+            Self::Tls(stream) => is_quiet_within(stream),
         }
     }
 
@@ -37,6 +43,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 
@@ -44,6 +51,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -55,6 +63,16 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Sends what is held back. None if nothing ever is.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
+        match self {
+            // A socket keeps nothing back.
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Tls(stream) => Some(Pin::new(stream).poll_flush(cx)),
         }
     }
 
@@ -62,8 +80,57 @@ impl Stream {
         match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+fn is_silent(socket: &SockRef<'_>) -> bool {
+    let mut byte = [MaybeUninit::uninit()];
+    matches!(socket.peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Whether nothing but TLS's own messages waits to be read. A server sends tickets for later sessions after the
+/// handshake, and they may still lie unread when the connection is to be used again.
+fn is_quiet_within(stream: &mut TlsStream<TcpStream>) -> bool {
+    /// Messages of TLS's own that are read at most. More is no ticket any more.
+    const RECORDS_MAX: usize = 16;
+    let (socket, session) = stream.get_mut();
+    for _ in 0..RECORDS_MAX {
+        let is_clean = |state: rustls::IoState| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed();
+        if !session.process_new_packets().is_ok_and(is_clean) {
+            return false;
+        }
+        let socket = SockRef::from(&*socket);
+        if is_silent(&socket) {
+            return true;
+        }
+        // Read past tokio, which has not seen the bytes yet, and whose waker is to stay that of hyper's task.
+        if !session.read_tls(&mut &*socket).is_ok_and(|length| length > 0) {
+            return false;
+        }
+    }
+    false
+}
+
+/// Speaks TLS on a new connection, within `budget`.
+pub(super) async fn secure(
+    stream: Stream,
+    tls: &EndpointTls,
+    budget: Duration,
+    protocol: Protocol,
+    timer: &mut Timer,
+) -> Result<Stream, Error> {
+    let Stream::Tcp(socket) = stream else { return Ok(stream) };
+    let connector = TlsConnector::from(tls.client.config.clone());
+    timer.arm(budget);
+    let secured = within(timer, connector.connect(tls.name.clone(), socket)).await.ok_or(Kind::TlsTimeout)?;
+    let secured = secured.map_err(Error::from_handshake)?;
+    // No silent step down: what the endpoint did not agree to is not spoken.
+    if protocol.is_http2() && secured.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err(Error::because(Kind::Tls, "the endpoint did not agree to HTTP/2"));
+    }
+    Ok(Stream::Tls(Box::new(secured)))
 }
 
 /// Waits for `future`, but no longer than `timer` was armed for.

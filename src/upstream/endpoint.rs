@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use http::uri::Authority;
+use rustls::pki_types::ServerName;
+
+use crate::tls::client::Client;
 
 /// The bytes that a Unix socket's path may have: `sun_path` less its final NUL (unix(7)).
 const UNIX_PATH_MAX: usize = 107;
@@ -21,6 +24,18 @@ pub struct Endpoint {
     pub host: HeaderValue,
     /// The same as an authority, for HTTP/2.
     pub(super) authority: Authority,
+    /// Whether TLS is spoken with it.
+    pub(super) is_https: bool,
+    /// What its handshakes run on. Set once the upstream's settings were checked.
+    pub(super) tls: Option<EndpointTls>,
+}
+
+/// What handshakes with an endpoint run on.
+#[derive(Clone, Debug)]
+pub(super) struct EndpointTls {
+    pub(super) client: Client,
+    /// Whom to ask for.
+    pub(super) name: ServerName<'static>,
 }
 
 /// Where to connect.
@@ -50,24 +65,43 @@ const fn complaint(message: &'static str, hint: &'static str) -> Complaint {
     Complaint { message, hint }
 }
 
-const SHAPE: &str = "write `http://127.0.0.1:3000`, `http://name:3000` or `unix:/path/to/socket`";
+const SHAPE: &str = "write `http://127.0.0.1:3000`, `https://name:8443` or `unix:/path/to/socket`";
 
 impl Endpoint {
-    /// Reads `http://IP:port`, `http://name:port` (port 80 if left out) or `unix:/path`.
+    /// Reads `http://IP:port`, `http://name:port` (port 80 if left out), the same with `https` (port 443), or
+    /// `unix:/path`.
     pub(super) fn parse(text: &str) -> Result<Self, Complaint> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Self::unix(path);
         }
         if has_scheme(text, "https://") {
-            return Err(complaint(
-                "TLS to upstreams is not supported yet",
-                "use `http://`; beside a service in the same pod the way is local",
-            ));
+            return Self::tcp(&text["https://".len()..], true);
         }
         if !has_scheme(text, "http://") {
             return Err(complaint("is no endpoint", SHAPE));
         }
-        Self::tcp(&text["http://".len()..])
+        Self::tcp(&text["http://".len()..], false)
+    }
+
+    /// Lets handshakes with it run on `client`.
+    pub(super) fn secure(&mut self, client: &Client) -> Result<(), Complaint> {
+        let own = || match &self.address {
+            Address::Ip(address) => Some(ServerName::from(address.ip())),
+            Address::Name { host, .. } => ServerName::try_from(host.to_string()).ok(),
+            Address::Unix(_) => None,
+        };
+        let name = client.server_name.clone().or_else(own).ok_or(complaint(
+            "has a host that no certificate can be for",
+            "name one that its certificate is for under `tls.server_name`",
+        ))?;
+        self.tls = Some(EndpointTls { client: client.clone(), name });
+        Ok(())
+    }
+
+    /// Whether connections to `other` are as good as those to this one.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let secured = |endpoint: &Self| endpoint.tls.as_ref().map(|tls| tls.client.digest);
+        self.label == other.label && secured(self) == secured(other)
     }
 
     fn unix(path: &str) -> Result<Self, Complaint> {
@@ -82,17 +116,20 @@ impl Endpoint {
             address: Address::Unix(PathBuf::from(path).into()),
             host: HeaderValue::from_static("localhost"),
             authority: Authority::from_static("localhost"),
+            is_https: false,
+            tls: None,
         })
     }
 
-    fn tcp(rest: &str) -> Result<Self, Complaint> {
+    fn tcp(rest: &str, is_https: bool) -> Result<Self, Complaint> {
+        let default = if is_https { 443 } else { 80 };
         if rest.contains('@') {
             return Err(complaint("contains credentials", "remove what stands before `@`"));
         }
         if rest.contains(['/', '?', '#']) {
             return Err(complaint("has more than a host and a port", "remove the path; a route may rewrite paths"));
         }
-        let (host, port) = split_port(rest)?;
+        let (host, port) = split_port(rest, default)?;
         let (shown, address) = if let Some(inner) = host.strip_prefix('[') {
             let inner = inner.strip_suffix(']').unwrap_or("");
             let ip: Ipv6Addr =
@@ -108,12 +145,14 @@ impl Endpoint {
             (name.clone(), Address::Name { host: name.into(), port })
         };
         // RFC 9110 §4.2.1: the default port is left out of an authority's normal form.
-        let authority = if port == 80 { shown.clone() } else { format!("{shown}:{port}") };
+        let authority = if port == default { shown.clone() } else { format!("{shown}:{port}") };
         Ok(Self {
             label: format!("{shown}:{port}").into(),
             address,
             host: HeaderValue::from_str(&authority).map_err(|_| complaint("has an invalid host", SHAPE))?,
             authority: authority.parse().map_err(|_| complaint("has an invalid host", SHAPE))?,
+            is_https,
+            tls: None,
         })
     }
 }
@@ -122,7 +161,7 @@ fn has_scheme(text: &str, scheme: &str) -> bool {
     text.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
 }
 
-fn split_port(text: &str) -> Result<(&str, u16), Complaint> {
+fn split_port(text: &str, default: u16) -> Result<(&str, u16), Complaint> {
     let host_end = if text.starts_with('[') {
         text.find(']').map_or(text.len(), |at| at + 1)
     } else {
@@ -130,7 +169,7 @@ fn split_port(text: &str) -> Result<(&str, u16), Complaint> {
     };
     let (host, port) = text.split_at(host_end);
     if port.is_empty() {
-        return Ok((host, 80));
+        return Ok((host, default));
     }
     let digits = port.strip_prefix(':').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
@@ -173,13 +212,17 @@ mod tests {
         reads("http://[::1]:3000", "[::1]:3000", "[::1]:3000");
         reads("http://[0:0:0:0:0:0:0:1]", "[::1]:80", "[::1]");
         reads("unix:/run/app.sock", "/run/app.sock", "localhost");
+        reads("https://App.Internal", "app.internal:443", "app.internal");
+        reads("https://[::1]:8443", "[::1]:8443", "[::1]:8443");
+        reads("https://app:80", "app:80", "app:80");
     }
 
     #[test]
     fn what_is_no_endpoint_is_refused_with_a_reason() {
         let long = format!("unix:/{}", "x".repeat(UNIX_PATH_MAX));
         for (text, message) in [
-            ("https://app:443", "TLS to upstreams is not supported yet"),
+            ("https://", "has an invalid host"),
+            ("https+unix:/run/app.sock", "is no endpoint"),
             ("app:3000", "is no endpoint"),
             ("", "is no endpoint"),
             ("ftp://app", "is no endpoint"),

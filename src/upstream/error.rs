@@ -1,7 +1,7 @@
 //! Why an upstream gave no answer: whose fault it is, whether another try is safe, and what it is called.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::{fmt, io};
 
 use crate::http::body::{self, BodyError};
 
@@ -18,6 +18,14 @@ pub enum Kind {
     ConnectTimeout,
     /// The endpoint's name could not be looked up.
     Dns,
+    /// The TLS handshake was not over in time.
+    TlsTimeout,
+    /// The endpoint's certificate is not one to believe.
+    TlsCertificate,
+    /// The endpoint ended the handshake with an alert, as where it wants a certificate that it did not get.
+    TlsAlert,
+    /// The handshake failed otherwise: not TLS, nothing in common, or another protocol within than asked for.
+    Tls,
     /// More requests are in flight than `limits.in_flight_max` allows.
     InFlight,
     /// `pool.queue_max` requests wait for a connection already.
@@ -67,6 +75,12 @@ impl Kind {
     /// Whether no connection came about.
     pub fn is_connect(self) -> bool {
         matches!(self, Self::Refused | Self::Unreachable | Self::Exhausted | Self::ConnectTimeout | Self::Dns)
+            || self.is_tls()
+    }
+
+    /// Whether the connection was there, and TLS did not come about.
+    fn is_tls(self) -> bool {
+        matches!(self, Self::TlsTimeout | Self::TlsCertificate | Self::TlsAlert | Self::Tls)
     }
 
     /// The stable name: the reason's slug, in logs and metrics.
@@ -75,6 +89,9 @@ impl Kind {
             Self::Refused | Self::Unreachable | Self::Exhausted => "upstream-connect",
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::Dns => "upstream-dns",
+            Self::TlsTimeout => "upstream-tls-timeout",
+            Self::TlsCertificate => "upstream-certificate",
+            Self::TlsAlert | Self::Tls => "upstream-tls",
             Self::InFlight | Self::QueueFull | Self::QueueWait => "upstream-overloaded",
             Self::Reset | Self::Incomplete => "upstream-reset",
             Self::Timeout => "upstream-timeout",
@@ -104,6 +121,10 @@ impl Kind {
             Self::Exhausted => "proxy_internal_error",
             Self::ConnectTimeout => "connection_timeout",
             Self::Dns => "dns_error",
+            Self::TlsTimeout => "connection_timeout",
+            Self::TlsCertificate => "tls_certificate_error",
+            Self::TlsAlert => "tls_alert_received",
+            Self::Tls => "tls_protocol_error",
             Self::InFlight | Self::QueueFull | Self::QueueWait => "connection_limit_reached",
             Self::Reset => "connection_terminated",
             Self::Incomplete => "http_response_incomplete",
@@ -121,6 +142,10 @@ impl Kind {
             Self::Exhausted => "no socket, port or file descriptor is left for a connection",
             Self::ConnectTimeout => "the connection was not there in time",
             Self::Dns => "the endpoint's name could not be looked up",
+            Self::TlsTimeout => "the TLS handshake was not over in time",
+            Self::TlsCertificate => "the endpoint's certificate is not one to believe",
+            Self::TlsAlert => "the endpoint refused the TLS handshake",
+            Self::Tls => "the TLS handshake failed",
             Self::InFlight => "too many requests are in flight",
             Self::QueueFull => "too many requests wait for a connection",
             Self::QueueWait => "no connection came free in time",
@@ -152,10 +177,19 @@ impl Error {
         Self { kind, source: Some(source.into()) }
     }
 
+    /// What went wrong in a TLS handshake.
+    pub(super) fn from_handshake(error: io::Error) -> Self {
+        let kind = tls_kind(&error).unwrap_or(Kind::Tls);
+        Self::because(kind, error)
+    }
+
     /// What hyper's error means once the request was handed over for good. `began` says whether a byte of the answer
     /// had arrived.
     pub(super) fn from_exchange(error: hyper::Error, began: bool) -> Self {
-        let kind = if error.is_parse_too_large() {
+        let kind = if let Some(kind) = tls_kind(&error).filter(|_| !began) {
+            // With TLS 1.3 an endpoint says only after the handshake what it thinks of armiger's certificate.
+            kind
+        } else if error.is_parse_too_large() {
             Kind::HeadTooLarge
         } else if error.is_parse() {
             Kind::Protocol
@@ -194,6 +228,16 @@ impl Error {
     pub fn proxy_status(&self) -> &'static str {
         self.kind.proxy_status()
     }
+}
+
+/// What `error` says of TLS.
+fn tls_kind(error: &(dyn StdError + 'static)) -> Option<Kind> {
+    let io = body::cause::<io::Error>(error)?.get_ref()?;
+    Some(match io.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(_) => Kind::TlsCertificate,
+        rustls::Error::AlertReceived(_) => Kind::TlsAlert,
+        _ => Kind::Tls,
+    })
 }
 
 impl fmt::Display for Error {

@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -69,9 +68,7 @@ impl Link {
         if self.is_broken.get() {
             return false;
         }
-        let mut byte = [MaybeUninit::uninit()];
-        let peeked = self.stream.borrow().socket().peek(&mut byte);
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        self.stream.borrow_mut().is_quiet()
     }
 }
 
@@ -156,9 +153,14 @@ impl AsyncWrite for Wire {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket keeps nothing back.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.link.is_broken.get() {
+            return Poll::Pending;
+        }
+        let Some(flushed) = self.link.stream.borrow_mut().poll_flush(cx) else {
+            return Poll::Ready(Ok(()));
+        };
+        self.after_write(flushed.map_ok(|()| 0)).map_ok(|_| ())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

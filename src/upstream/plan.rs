@@ -6,6 +6,7 @@ use super::endpoint::Endpoint;
 use crate::config::upstream::{self, Protocol};
 use crate::config::value::HumanDuration;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::tls::client::Client;
 
 /// The least that `header_bytes_max` may be: hyper's first read.
 const HEADER_BYTES_MIN: u64 = 8 * 1024;
@@ -19,6 +20,8 @@ pub struct Plan {
     pub protocol: Protocol,
     /// To open a connection, name lookup included.
     pub connect: Duration,
+    /// For the TLS handshake.
+    pub tls: Duration,
     /// From the request's last byte to the answer's first.
     pub first_byte: Duration,
     /// The longest pause within an answer's body.
@@ -47,12 +50,15 @@ impl Plan {
     /// Checks `config`, which stands at `path`, and reports everything wrong with it.
     pub fn compile(config: &upstream::Upstream, path: KeyPath, issues: &mut Issues) -> Option<Self> {
         let mut check = Check { issues, is_good: true };
-        let endpoints = check.endpoints(&config.endpoints, &path.key("endpoints"));
+        let mut endpoints = check.endpoints(&config.endpoints, &path.key("endpoints"));
+        check.protocol(config, &endpoints, &path);
+        check.secure(config, &mut endpoints, &path);
         let (timeouts, pool, limits) = (path.key("timeouts"), path.key("pool"), path.key("limits"));
         let plan = Self {
             endpoints: endpoints.into(),
             protocol: config.protocol,
             connect: check.duration(config.timeouts.connect, timeouts.key("connect")),
+            tls: check.duration(config.timeouts.tls, timeouts.key("tls")),
             first_byte: check.duration(config.timeouts.first_byte, timeouts.key("first_byte")),
             body_idle: check.duration(config.timeouts.body_idle, timeouts.key("body_idle")),
             idle: check.duration(config.timeouts.idle, timeouts.key("idle")),
@@ -104,6 +110,45 @@ impl Check<'_> {
         endpoints
     }
 
+    /// What is spoken goes with the scheme of every endpoint.
+    fn protocol(&mut self, config: &upstream::Upstream, endpoints: &[Endpoint], path: &KeyPath) {
+        let is_secured = |endpoint: &Endpoint| endpoint.is_https;
+        let (message, hint) = match config.protocol {
+            Protocol::H2 if !endpoints.iter().all(is_secured) => {
+                ("`h2` is spoken over TLS", "begin every endpoint with `https://`, or write `h2c`")
+            }
+            Protocol::H2c if endpoints.iter().any(is_secured) => {
+                ("`h2c` is spoken in clear text", "write `h2`, or begin every endpoint with `http://`")
+            }
+            _ => return,
+        };
+        self.refuse(Issue::new(path.key("protocol"), message).hint(hint));
+    }
+
+    fn secure(&mut self, config: &upstream::Upstream, endpoints: &mut [Endpoint], path: &KeyPath) {
+        if !endpoints.iter().any(|endpoint| endpoint.is_https) {
+            if config.tls.is_some() && !endpoints.is_empty() {
+                self.refuse(
+                    Issue::new(path.key("tls"), "is for `https://` endpoints, and there is none")
+                        .hint("begin endpoints with `https://`, or remove it"),
+                );
+            }
+            return;
+        }
+        let alpn: &[u8] = if config.protocol.is_http2() { b"h2" } else { b"http/1.1" };
+        let settings = config.tls.clone().unwrap_or_default();
+        let Some(client) = Client::compile(&settings, alpn, &path.key("tls"), self.issues) else {
+            self.is_good = false;
+            return;
+        };
+        for (place, endpoint) in endpoints.iter_mut().enumerate().filter(|(_, endpoint)| endpoint.is_https) {
+            if let Err(complaint) = endpoint.secure(&client) {
+                let message = format!("`{}` {}", endpoint.label, complaint.message);
+                self.refuse(Issue::new(path.key("endpoints").index(place), message).hint(complaint.hint));
+            }
+        }
+    }
+
     fn duration(&mut self, duration: HumanDuration, path: KeyPath) -> Duration {
         if duration.get().is_zero() {
             self.refuse(
@@ -132,6 +177,7 @@ impl Check<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tls::UpstreamTls;
     use crate::config::upstream::{Limits, Pool, Timeouts, Upstream};
     use crate::config::value::ByteSize;
 
@@ -139,6 +185,7 @@ mod tests {
         Upstream {
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
             protocol: Protocol::Http1,
+            tls: None,
             timeouts: Timeouts::default(),
             pool: Pool::default(),
             limits: Limits::default(),
@@ -160,13 +207,31 @@ mod tests {
 
     #[test]
     fn every_mistake_is_reported_at_once() {
-        let mut wrong = config(&["https://app", "http://app", "http://APP:80", "nonsense"]);
+        let mut wrong = config(&["ftp://app", "http://app", "http://APP:80", "nonsense"]);
         wrong.timeouts.connect = HumanDuration::seconds(0);
         wrong.pool.connections_max = 0;
         wrong.limits.header_bytes_max = ByteSize::kib(7);
         let (plan, issues) = compile(&wrong);
         assert!(plan.is_none());
         assert_eq!(issues, 6);
+    }
+
+    #[test]
+    fn what_is_spoken_goes_with_the_scheme() {
+        for (endpoints, protocol, tls, is_good) in [
+            (&["https://app"][..], Protocol::Http1, None, true),
+            (&["https://app", "http://other"], Protocol::Http1, None, true),
+            (&["https://app"], Protocol::H2, None, true),
+            (&["https://app", "http://other"], Protocol::H2, None, false),
+            (&["https://app"], Protocol::H2c, None, false),
+            (&["http://app"], Protocol::H2, None, false),
+            (&["http://app"], Protocol::Http1, Some(UpstreamTls::default()), false),
+        ] {
+            let mut settings = config(endpoints);
+            (settings.protocol, settings.tls) = (protocol, tls);
+            let (plan, issues) = compile(&settings);
+            assert_eq!((plan.is_some(), issues), (is_good, usize::from(!is_good)), "{endpoints:?} {protocol:?}");
+        }
     }
 
     #[test]

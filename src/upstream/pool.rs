@@ -231,6 +231,7 @@ impl Lineup {
 #[derive(Clone, Copy)]
 pub(super) struct Terms {
     pub(super) connect: Duration,
+    pub(super) tls: Duration,
     pub(super) idle: Duration,
     pub(super) age_max: Duration,
     pub(super) open_max: usize,
@@ -250,6 +251,7 @@ impl Terms {
     fn of(plan: &Plan, workers: usize) -> Self {
         Self {
             connect: plan.connect,
+            tls: plan.tls,
             idle: plan.idle,
             age_max: plan.age_max,
             // Rounded down, or the workers together would go beyond what the user allowed.

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::error::{Error, Kind};
+use crate::config::tls::UpstreamTls;
 use crate::config::upstream::{self, Protocol};
 use crate::keep::{Identity, Keeper};
+use crate::tls;
 
 /// What outlives a reload: whose connections they are, how many requests are in flight, and whose turn it is.
 ///
@@ -67,11 +69,13 @@ impl Drop for Permit {
 
 /// The traits are called by their keys in the file, with the values that stand there: a report quotes them.
 fn identity(name: &str, config: &upstream::Upstream) -> Identity {
-    let upstream::Upstream { endpoints, protocol, timeouts, pool, limits } = config;
+    let upstream::Upstream { endpoints, protocol, tls, timeouts, pool, limits } = config;
     Identity::of("pool", name)
         .shape("protocol", word(*protocol))
         .setting("endpoints", format_args!("[{}]", endpoints.join(", ")))
+        .setting("tls", tls.as_ref().map_or_else(|| "none".to_owned(), secured))
         .setting("timeouts.connect", timeouts.connect)
+        .setting("timeouts.tls", timeouts.tls)
         .setting("timeouts.first_byte", timeouts.first_byte)
         .setting("timeouts.body_idle", timeouts.body_idle)
         .setting("timeouts.idle", timeouts.idle)
@@ -89,7 +93,14 @@ fn word(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http1 => "http1",
         Protocol::H2c => "h2c",
+        Protocol::H2 => "h2",
     }
+}
+
+/// Certificates are long, and keys are secret: enough of a digest to see that they are others.
+fn secured(tls: &UpstreamTls) -> String {
+    let digest = tls::client::digest(tls);
+    digest[..4].iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Gives out places, the lowest free one first, so that their numbers stay small however many upstreams come and go.
@@ -195,12 +206,13 @@ mod tests {
                 None => keys.push(key.clone()),
             }
         }
-        assert_eq!(keys.len(), 14);
+        assert_eq!(keys.len(), 16);
         for key in keys {
             let mut changed = whole.clone();
             let value = changed.pointer_mut(&format!("/{}", key.replace('.', "/"))).unwrap();
             *value = match (&*value, key.as_str()) {
                 (_, "protocol") => json!("h2c"),
+                (_, "tls") => json!({"server_name": "app.test"}),
                 (Value::Array(_), _) => json!(["http://127.0.0.1:3001"]),
                 (Value::Number(_), _) => json!(7),
                 (Value::String(text), _) if text.ends_with('B') => json!("9KiB"),

@@ -24,6 +24,7 @@ mod io;
 mod live;
 mod load;
 mod message;
+mod pki;
 mod selftest;
 mod token;
 
@@ -40,6 +41,7 @@ pub use client::{Broken, Client, Connection, Incoming, RawConversation, Response
 pub use files::Files;
 pub use load::{Load, Outcome};
 pub use message::{HeadSplitter, Reader};
+pub use pki::{Authority, Front, Handshake, Pair, roots};
 pub use token::{SECRET, SECRET_YAML, Signer, claims, now};
 
 /// How long anything in a test may take.

@@ -26,6 +26,11 @@ const LISTENER: &[Guard] = &[
     Guard::at("via", Weaker::When(|_, new| new == "off"), "requests that come round in a loop are not noticed"),
 ];
 
+const UPSTREAM: &[Guard] = &[
+    Guard::at("tls.insecure_skip_verify", Weaker::When(|_, new| new == "true"), "any certificate is believed"),
+    Guard::at("tls.names", Weaker::Grows(names), "more names are believed"),
+];
+
 const ADMIN: &[Guard] = &[ELSEWHERE, EVERYWHERE, Guard::at("token", Weaker::Gone, "nobody is asked for a token")];
 
 const PROBES: &[Guard] = &[ELSEWHERE, EVERYWHERE];
@@ -39,6 +44,7 @@ const INCLUDE: &[Guard] = &[Guard::ordered("")];
 pub(super) fn of(kind: &str) -> &'static [Guard] {
     match kind {
         "listener" => LISTENER,
+        "upstream" => UPSTREAM,
         "include" => INCLUDE,
         "admin" => ADMIN,
         "probes" => PROBES,
@@ -100,6 +106,7 @@ mod tests {
             ("route", &routes),
             ("listener", &schema["properties"]["listeners"]["items"]),
             ("probes", &schema["properties"]["probes"]),
+            ("upstream", &schema["properties"]["upstreams"]["additionalProperties"]),
         ] {
             for guard in of(kind) {
                 assert!(has(&schema, block, guard.path), "{kind}: {} is no setting", guard.path);

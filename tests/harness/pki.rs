@@ -1,0 +1,182 @@
+//! Authorities, certificates, and TLS in front of a back end.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    SanType,
+};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{HandshakeKind, RootCertStore, ServerConfig};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::{Backend, until, within};
+
+/// Vouches for certificates.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+/// A certificate and its key, in PEM form.
+#[derive(Clone)]
+pub struct Pair {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    /// A new one, which nobody knows.
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Test authority");
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    /// Its own certificate.
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for these names: hosts, addresses, URIs.
+    pub fn issue(&self, names: &[&str]) -> Pair {
+        self.issue_with(names, |_| {})
+    }
+
+    /// The same, of which the test changes something.
+    pub fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names.iter().map(|name| san(name)).collect();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+}
+
+fn san(name: &str) -> SanType {
+    if name.contains("://") {
+        SanType::URI(name.try_into().unwrap())
+    } else if let Ok(address) = name.parse() {
+        SanType::IpAddress(address)
+    } else {
+        SanType::DnsName(name.try_into().unwrap())
+    }
+}
+
+impl Pair {
+    /// The certificates, for rustls.
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect::<Result<_, _>>().unwrap()
+    }
+
+    /// The key, for rustls.
+    pub fn private(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+
+    /// What a server that shows it runs on. `clients`: who must vouch for clients, which then show a certificate too.
+    pub fn server(&self, alpn: &[&str], clients: Option<&Authority>) -> ServerConfig {
+        let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let verifier = WebPkiClientVerifier::builder_with_provider(
+                    Arc::new(roots(authority)),
+                    Arc::new(default_provider()),
+                );
+                builder.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let mut config = builder.with_single_cert(self.chain(), self.private()).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config
+    }
+}
+
+/// A store of just this authority.
+pub fn roots(authority: &Authority) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authority.pem().as_bytes()).map(Result::unwrap));
+    roots
+}
+
+/// A handshake as a server saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handshake {
+    pub name: Option<String>,
+    pub alpn: Option<String>,
+    pub is_resumed: bool,
+    pub client_certificates: usize,
+}
+
+/// TLS in front of a back end that speaks none.
+pub struct Front {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Handshake>>>,
+    changed: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl Front {
+    /// Takes TLS off what goes to `backend`.
+    pub async fn of(backend: &Backend, config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (seen, changed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+        let (acceptor, behind) = (TlsAcceptor::from(Arc::new(config)), backend.address());
+        let (noted, notify) = (seen.clone(), changed.clone());
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, noted, notify) = (acceptor.clone(), noted.clone(), notify.clone());
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let session = stream.get_ref().1;
+                    noted.lock().unwrap().push(Handshake {
+                        name: session.server_name().map(ToOwned::to_owned),
+                        alpn: session.alpn_protocol().map(|name| String::from_utf8(name.to_vec()).unwrap()),
+                        is_resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+                        client_certificates: session.peer_certificates().map_or(0, <[_]>::len),
+                    });
+                    notify.notify_waiters();
+                    let mut behind = TcpStream::connect(behind).await.unwrap();
+                    // Either side may break off: that is for the test to see.
+                    let _ = copy_bidirectional(&mut stream, &mut behind).await;
+                });
+            }
+        });
+        Self { address, seen, changed, task: task.abort_handle() }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// The handshakes that came to their end so far.
+    pub fn seen(&self) -> Vec<Handshake> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Waits for `n` handshakes.
+    pub async fn shaken(&self, n: usize) -> Vec<Handshake> {
+        let look = || Some(self.seen()).filter(|seen| seen.len() >= n);
+        within("handshakes with the back end", until(&self.changed, look)).await
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
