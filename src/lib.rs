@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod exchange;
+pub mod expression;
 pub mod http;
 pub mod identity;
 pub mod keep;

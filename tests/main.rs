@@ -19,6 +19,7 @@ mod process;
 mod proxy;
 mod reload;
 mod routing;
+mod rules;
 mod tidy;
 mod tls;
 mod upstream_faults;

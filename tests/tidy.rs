@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry", "tls"],
     &["exchange"],
     &["upstream"],
-    &["identity"],
+    &["expression", "identity"],
     &["policy", "action"],
     &["snapshot"],
     &["proxy"],

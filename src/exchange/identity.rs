@@ -134,8 +134,18 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = (Option<Cow<'_, str>>, O
     })
 }
 
+/// What percent-encoded text stands for. `None`: no text.
+pub fn percent_decode(text: &str) -> Option<Cow<'_, str>> {
+    decode(text, false)
+}
+
 fn form_decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
+    decode(text, true)
+}
+
+/// `is_form`: a plus sign is a space.
+fn decode(text: &str, is_form: bool) -> Option<Cow<'_, str>> {
+    if !text.contains('%') && !(is_form && text.contains('+')) {
         return Some(Cow::Borrowed(text));
     }
     let mut bytes = Vec::with_capacity(text.len());
@@ -144,7 +154,7 @@ fn form_decode(text: &str) -> Option<Cow<'_, str>> {
         let digits = || Some((char::from(*tail.first()?).to_digit(16)?, char::from(*tail.get(1)?).to_digit(16)?));
         rest = tail;
         match (first, digits()) {
-            (b'+', _) => bytes.push(b' '),
+            (b'+', _) if is_form => bytes.push(b' '),
             (b'%', Some((high, low))) => {
                 bytes.push((high * 16 + low) as u8);
                 rest = &tail[2..];

@@ -11,8 +11,8 @@ pub struct Rejection {
     pub reason: Reason,
     /// One sentence for the client. Never names an upstream's address, a token's defect or a configuration key.
     pub detail: Option<Cow<'static, str>>,
-    /// What operators are told beyond the reason: a stable word such as `jwt_expired`. Clients never see it.
-    pub cause: Option<&'static str>,
+    /// What operators are told beyond the reason: a stable word such as `jwt_expired`, or a rule's name. Clients never see it.
+    pub cause: Option<Cow<'static, str>>,
     /// A better word for `Proxy-Status` than the row's.
     pub proxy_status: Option<&'static str>,
     /// The bound that was hit, if the row cannot tell; see [`Reason::limit`].
@@ -31,8 +31,8 @@ impl Rejection {
 
     /// Tells operators more than the client.
     #[must_use]
-    pub fn cause(mut self, cause: &'static str) -> Self {
-        self.cause = Some(cause);
+    pub fn cause(mut self, cause: impl Into<Cow<'static, str>>) -> Self {
+        self.cause = Some(cause.into());
         self
     }
 

@@ -58,6 +58,24 @@ impl Params {
     pub fn unknown() -> Self {
         Self::default()
     }
+
+    /// The place of the one of this name.
+    ///
+    /// # Errors
+    /// The path gives none of this name.
+    pub fn place(&self, name: &str) -> Result<usize, TemplateError> {
+        if !self.are_known {
+            return Ok(0);
+        }
+        self.names.iter().position(|known| **known == *name).ok_or_else(|| TemplateError {
+            message: format!("the route's path has no parameter `{name}`"),
+            hint: Some(if self.names.is_empty() {
+                "give the match a path with parameters, such as `/orders/{id}`".into()
+            } else {
+                format!("it has {}", self.names.join(", "))
+            }),
+        })
+    }
 }
 
 /// Why a template does not compile.
@@ -165,18 +183,7 @@ fn variable(word: &str, params: &Params) -> Result<Variable, TemplateError> {
 }
 
 fn param(name: &str, params: &Params) -> Result<Variable, TemplateError> {
-    if !params.are_known {
-        return Ok(Variable::Param(0));
-    }
-    let params = &params.names;
-    params.iter().position(|known| **known == *name).map(Variable::Param).ok_or_else(|| TemplateError {
-        message: format!("the route's path has no parameter `{name}`"),
-        hint: Some(if params.is_empty() {
-            "give the match a path with parameters, such as `/orders/{id}`".into()
-        } else {
-            format!("it has {}", params.join(", "))
-        }),
-    })
+    params.place(name).map(Variable::Param)
 }
 
 impl Variable {

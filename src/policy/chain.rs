@@ -114,7 +114,7 @@ impl Link {
             stage: self.stage.name(),
             verdict: word,
             reason,
-            cause: verdict.as_ref().err().and_then(|rejection| rejection.cause),
+            cause: verdict.as_ref().err().and_then(|rejection| rejection.cause.clone()),
             mode,
         });
     }

@@ -41,6 +41,14 @@ pub enum Weaker {
         /// Whether it is about this name, in lower case.
         of: fn(&str) -> bool,
     },
+    /// A list of mappings gets an entry that lets something through, by what stands under the key `lets`, or loses one
+    /// that keeps something out, by `keeps`. Entries may have a `mode`.
+    Entries {
+        /// The key of what is let through.
+        lets: &'static str,
+        /// The key of what is kept out.
+        keeps: &'static str,
+    },
     /// Nothing is certain, but the order of this list has a meaning. Lists of single values are sets without it.
     Ordered,
 }

@@ -8,6 +8,7 @@ mod headers;
 mod identity;
 mod ip_filter;
 mod roles;
+mod rules;
 pub mod scope;
 mod scopes;
 pub mod stage;
@@ -35,5 +36,6 @@ table::policies! {
     identity   => IdentityPolicy,
     ip_filter  => IpFilter,
     roles      => Roles,
+    rules      => Rules,
     scopes     => Scopes,
 }

@@ -6,7 +6,7 @@ use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::identity::Providers;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RuleMetrics};
 use crate::telemetry::record::Enforcement;
 
 /// The surroundings of a policy block while it is compiled.
@@ -24,6 +24,8 @@ pub struct Scope<'a> {
     block: Option<(&'static str, KeyPath)>,
     /// Blocks that make sense only of somebody.
     needs: Vec<(KeyPath, &'static str)>,
+    /// How many issues there were before.
+    before: usize,
 }
 
 impl<'a> Scope<'a> {
@@ -36,7 +38,9 @@ impl<'a> Scope<'a> {
         place: &'a dyn Fn(&str) -> KeyPath,
         issues: &'a mut Issues,
     ) -> Self {
-        Self { params, providers, route, metrics, place, issues, links: Vec::new(), block: None, needs: Vec::new() }
+        let before = issues.len();
+        let (links, needs) = (Vec::new(), Vec::new());
+        Self { params, providers, route, metrics, place, issues, links, block: None, needs, before }
     }
 
     /// Compiles one block in its place.
@@ -66,7 +70,22 @@ impl<'a> Scope<'a> {
 
     /// The block makes sense only if it is known who calls. `why` says so: "roles are a caller's".
     pub fn needs_caller(&mut self, why: &'static str) {
-        self.needs.push((self.path(), why));
+        self.needs_caller_at(self.path(), why);
+    }
+
+    /// The same of one of its settings.
+    pub fn needs_caller_at(&mut self, path: KeyPath, why: &'static str) {
+        self.needs.push((path, why));
+    }
+
+    /// Where decisions of a rule are counted.
+    pub fn rule_metrics(&self, rule: &str) -> RuleMetrics {
+        self.metrics.rule(self.route, rule)
+    }
+
+    /// Whether nothing is wrong with the route's policies so far.
+    pub fn is_fine(&self) -> bool {
+        self.issues.len() == self.before
     }
 
     /// The chain of what was added.

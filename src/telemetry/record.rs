@@ -4,6 +4,7 @@
 //! into one line when it is over. A record keeps its buffers over [`Record::clear`], so the steady state allocates
 //! nothing.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -81,7 +82,7 @@ impl VerdictWord {
 }
 
 /// One policy's word about the exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerdictRow {
     /// The policy's name, as in the configuration.
     pub policy: &'static str,
@@ -92,7 +93,7 @@ pub struct VerdictRow {
     /// The slug of its reason, if it refused or would have.
     pub reason: Option<&'static str>,
     /// What operators are told beyond the reason, such as `jwt_expired`.
-    pub cause: Option<&'static str>,
+    pub cause: Option<Cow<'static, str>>,
     /// Whether its word counted.
     pub mode: Enforcement,
 }

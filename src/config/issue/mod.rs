@@ -34,6 +34,8 @@ pub struct Issue {
     pub related: Vec<(KeyPath, String)>,
     /// Bytes of the file, from those who know them. The path then is as in the file.
     span: Option<Range<usize>>,
+    /// Of a value that is a text of its own: all of it, and which bytes of it are meant.
+    part: Option<(String, Range<usize>)>,
     also: Vec<(Range<usize>, String)>,
 }
 
@@ -56,6 +58,7 @@ impl Issue {
             hint: None,
             related: Vec::new(),
             span: None,
+            part: None,
             also: Vec::new(),
         }
     }
@@ -85,6 +88,13 @@ impl Issue {
     #[must_use]
     pub fn related(mut self, path: KeyPath, label: impl Into<String>) -> Self {
         self.related.push((path, label.into()));
+        self
+    }
+
+    /// Marks these bytes of the value, whose text is this, and not all of it.
+    #[must_use]
+    pub fn part(mut self, text: impl Into<String>, part: Range<usize>) -> Self {
+        self.part = Some((text.into(), part));
         self
     }
 

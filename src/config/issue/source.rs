@@ -186,7 +186,11 @@ impl Source {
         let place = self.place(&tree.root, &issue.path, issue.span.is_none());
         let span = match issue.span {
             Some(span) => self.one_line(span),
-            None => self.mark(&place, issue.at),
+            None => {
+                let part = issue.part.filter(|_| place.whole);
+                let part = part.and_then(|(text, part)| self.part(&place.node.span, &text, part));
+                part.unwrap_or_else(|| self.mark(&place, issue.at))
+            }
         };
         let mut related: Vec<(Range<usize>, String)> =
             issue.also.into_iter().map(|(span, label)| (self.one_line(span), label)).collect();
@@ -210,6 +214,18 @@ impl Source {
             Some(key) if at == At::Key || block => self.one_line(key.span.clone()),
             _ => self.one_line(head(place.node)),
         }
+    }
+
+    /// Bytes of a value's text as bytes of the file, if that line of it stands in the file as it is.
+    fn part(&self, value: &Range<usize>, text: &str, part: Range<usize>) -> Option<Range<usize>> {
+        let start = text.get(..part.start)?.rfind('\n').map_or(0, |before| before + 1);
+        let line = text[start..].lines().next()?;
+        let indent = line.len() - line.trim_start().len();
+        let (line, start) = (line.trim(), start + indent);
+        let at = value.start + self.text.get(value.clone())?.find(line).filter(|_| !line.is_empty())?;
+        let from = part.start.checked_sub(start)?.min(line.len());
+        let to = part.end.saturating_sub(start).clamp(from, line.len());
+        Some(at + from..at + to)
     }
 
     fn one_line(&self, span: Range<usize>) -> Range<usize> {

@@ -215,7 +215,9 @@ impl Walk<'_> {
                 *new == Form::Nothing
                     && within.is_some_and(|(map, key)| map == guard.path && self.is_lost(key, among, of))
             }
-            Weaker::Grows(_) | Weaker::Allows(_) | Weaker::Denies(_) | Weaker::Ordered => false,
+            Weaker::Grows(_) | Weaker::Allows(_) | Weaker::Denies(_) | Weaker::Entries { .. } | Weaker::Ordered => {
+                false
+            }
         };
         self.guard(weaker)
     }
@@ -240,7 +242,13 @@ impl Walk<'_> {
 
     fn lists(&mut self, path: &str, olds: &[Form], news: &[Form]) {
         let all = || olds.iter().chain(news);
-        if all().all(Form::is_single) && !self.is_ordered(path) {
+        let entries = self.block.guards.iter().find_map(|guard| match guard.weaker {
+            Weaker::Entries { lets, keeps } if guard.path == path => Some((lets, keeps, guard.reason)),
+            _ => None,
+        });
+        if let Some((lets, keeps, reason)) = entries {
+            self.entries(path, (olds, news), (lets, keeps), reason);
+        } else if all().all(Form::is_single) && !self.is_ordered(path) {
             self.sets(path, olds, news);
         } else if all().all(|item| !item.get("name").text().is_empty()) {
             let named = |items: &[Form]| -> Vec<(Key, Form)> {
@@ -258,6 +266,30 @@ impl Walk<'_> {
             let shown = |items: &[Form]| self.block.shown.form(&Form::List(items.to_vec()));
             let (was, is) = (shown(olds), shown(news));
             self.push(path, if was == is { "changed".into() } else { format!("{was} -> {is}") }, None);
+        }
+    }
+
+    /// A list in which each entry lets through or keeps out.
+    fn entries(&mut self, path: &str, (olds, news): (&[Form], &[Form]), (lets, keeps): (&str, &str), reason: &str) {
+        let has = |items: &[Form], key: &str, item: &Form| {
+            items.iter().any(|other| is_enforced(other) && other.get(key) == item.get(key))
+        };
+        let weakens = |item: &Form, key: &str, others: &[Form]| {
+            let counts = self.protects && is_enforced(item) && *item.get(key) != Form::Nothing;
+            (counts && !has(others, key, item)).then(|| reason.to_owned())
+        };
+        let (removed, added) = (without(olds, news), without(news, olds));
+        let gone = removed.into_iter().map(|item| ("- ", item, weakens(item, keeps, news)));
+        let come = added.into_iter().map(|item| ("+ ", item, weakens(item, lets, olds)));
+        let lines: Vec<_> = gone
+            .chain(come)
+            .map(|(sign, item, weak)| (format!("{sign}{}", self.block.shown.form(item)), weak))
+            .collect();
+        if lines.is_empty() {
+            self.push(path, "another order".into(), None);
+        }
+        for (text, weak) in lines {
+            self.push(path, text, weak);
         }
     }
 
@@ -283,7 +315,7 @@ impl Walk<'_> {
                 Weaker::Loses { among, of } => {
                     weak_removed = removed.iter().map(|entry| self.is_lost(entry.text(), among, of)).collect();
                 }
-                Weaker::Gone | Weaker::Higher | Weaker::When(_) | Weaker::Ordered => {}
+                Weaker::Gone | Weaker::Higher | Weaker::When(_) | Weaker::Entries { .. } | Weaker::Ordered => {}
             }
         }
         let shown = |entries: &[&Form], weak: Vec<bool>| -> Vec<(String, bool)> {

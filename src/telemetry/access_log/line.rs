@@ -234,7 +234,7 @@ fn json_verdict(out: &mut Vec<u8>, row: &VerdictRow) {
     if let Some(reason) = row.reason {
         json_text(out, "reason", reason.as_bytes());
     }
-    if let Some(cause) = row.cause {
+    if let Some(cause) = &row.cause {
         json_text(out, "cause", cause.as_bytes());
     }
     json_text(out, "mode", row.mode.as_str().as_bytes());
@@ -610,7 +610,7 @@ mod tests {
             stage: "limit",
             verdict: VerdictWord::Reject,
             reason: Some("rate-limited"),
-            cause: Some("per-caller"),
+            cause: Some("per-caller".into()),
             mode: Enforcement::Shadow,
         });
         record

@@ -235,6 +235,7 @@ struct Families {
     response_bytes: Family<IntCounter>,
     rejections: Family<IntCounter>,
     verdicts: Family<IntCounter>,
+    rules: Family<IntCounter>,
     upstream_requests: Family<IntCounter>,
     upstream_duration: Family<Histogram>,
     upstream_connections: Family<IntGauge>,
@@ -302,6 +303,14 @@ impl Families {
                 &["route", "policy", "mode", "verdict"],
                 "verdicts",
                 "What policies said, in verdicts; `would_` words come from shadow mode and changed nothing.",
+            ),
+            rules: Family::register(
+                catalogue,
+                "armiger_rule_decisions_total",
+                &["route", "rule", "decision"],
+                "requests",
+                "Requests that a rule of the policy `rules` decided, in requests: `allow`, `deny`, or `fault` where it \
+                 could not be told.",
             ),
             upstream_requests: Family::register(
                 catalogue,
@@ -475,6 +484,7 @@ struct MetricsInner {
     providers: Shelf<IdentitySeries>,
     listeners: Shelf<ListenerSeries>,
     policies: Shelf<PolicySeries>,
+    rules: Shelf<RuleSeries>,
     limits: SlugCounters,
     reloads: SlugCounters,
     access_log_dropped: IntCounter,
@@ -536,6 +546,7 @@ impl Metrics {
             providers: Shelf::new(),
             listeners: Shelf::new(),
             policies: Shelf::new(),
+            rules: Shelf::new(),
             limits: SlugCounters::new(&limits, &[]),
             reloads: SlugCounters::new(&reloads, &[]),
             access_log_dropped: single(
@@ -628,6 +639,16 @@ impl Metrics {
             mode,
             family: self.0.families.verdicts.clone(),
             verdicts: [const { OnceLock::new() }; VerdictWord::ALL.len()],
+        }))
+    }
+
+    /// The handles of a rule on a route. Those of one name share them.
+    pub fn rule(&self, route: &str, rule: &str) -> RuleMetrics {
+        let key = [route, rule];
+        RuleMetrics(self.0.rules.get(&key, || RuleSeries {
+            key: key.map(str::to_owned),
+            family: self.0.families.rules.clone(),
+            decisions: [const { OnceLock::new() }; RuleWord::ALL.len()],
         }))
     }
 
@@ -915,6 +936,58 @@ impl Drop for InFlight {
 }
 
 // === Policy ===
+
+/// What a rule decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleWord {
+    /// The request passes.
+    Allow,
+    /// It does not.
+    Deny,
+    /// The rule could not be told.
+    Fault,
+}
+
+impl RuleWord {
+    const ALL: [&str; 3] = ["allow", "deny", "fault"];
+}
+
+/// What is counted about a rule on a route.
+#[derive(Clone)]
+pub struct RuleMetrics(Arc<Held<RuleSeries>>);
+
+struct RuleSeries {
+    /// Route and rule.
+    key: [String; 2],
+    family: Family<IntCounter>,
+    decisions: [OnceLock<IntCounter>; RuleWord::ALL.len()],
+}
+
+impl RuleSeries {
+    fn labels(&self) -> [&str; 2] {
+        [&self.key[0], &self.key[1]]
+    }
+}
+
+impl Series for RuleSeries {
+    fn leave(&self) {
+        self.family.remove(&self.labels());
+    }
+}
+
+impl RuleMetrics {
+    /// Counts a decision.
+    pub fn count(&self, word: RuleWord) {
+        let series = &self.0.series;
+        let decision = word as usize;
+        series.decisions[decision]
+            .get_or_init(|| {
+                let [route, rule] = series.labels();
+                series.family.series(&[route, rule, RuleWord::ALL[decision]])
+            })
+            .inc();
+    }
+}
 
 /// What is counted about a policy on a route.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use super::{DURATION_BUCKETS, Entry, METHODS, STATUS_CLASSES};
 /// What the values of a label are; empty where [`page`] makes the text of the words that are counted.
 const LABELS: &[(&str, &str)] = &[
     ("class", "why an attempt was repeated: `unsent` or `reused_no_byte`"),
+    ("decision", "`allow`, `deny`, or `fault` where the rule could not be told"),
     ("hash", "the hash of the configuration's content, as `GET /config/status` and the messages have it"),
     (
         "limit",
@@ -34,6 +35,7 @@ const LABELS: &[(&str, &str)] = &[
         "`applied`, `refused` (the old configuration stays) or `rolled_back` (an earlier one is in force again)",
     ),
     ("route", "the route's name; `(none)` for exchanges that found none"),
+    ("rule", "the rule's name, or its place in the list: `rule-1`"),
     ("state", "`active` or `idle`"),
     ("status_class", ""),
     ("upstream", "the upstream's name"),
