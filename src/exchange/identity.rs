@@ -145,7 +145,8 @@ fn form_decode(text: &str) -> Option<Cow<'_, str>> {
 
 /// `is_form`: a plus sign is a space.
 fn decode(text: &str, is_form: bool) -> Option<Cow<'_, str>> {
-    if !text.contains('%') && !(is_form && text.contains('+')) {
+    let is_plain = |byte: u8| byte != b'%' && (byte != b'+' || !is_form);
+    if text.bytes().all(is_plain) {
         return Some(Cow::Borrowed(text));
     }
     let mut bytes = Vec::with_capacity(text.len());

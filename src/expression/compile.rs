@@ -182,7 +182,8 @@ impl<'n> Reader<'n> {
 
     fn whole(mut self, tree: &IdedExpr, wanted: Type) -> Result<Expression, Wrong> {
         let (node, found) = self.node(tree)?;
-        if !found.may_be(wanted) && !(wanted == Type::Int && found == Type::Double) {
+        let fits = found.may_be(wanted) || wanted == Type::Int && found == Type::Double;
+        if !fits {
             let hint = match (wanted, found) {
                 (Type::Bool, Type::Texts | Type::List) => "ask whether something is in it: `'admin' in roles`",
                 (Type::Bool, _) => "compare it with something: `==`, `!=`, `<`, `in`",
