@@ -83,7 +83,7 @@ impl Proxy {
         exchange.remember_form();
         exchange.closing.record.upstream = Some(self.upstream.name.clone());
         let target = self.target(exchange)?;
-        let mut request = std::mem::take(&mut exchange.request);
+        let request = &mut exchange.request;
         *request.uri_mut() = target;
         let host = match &self.host {
             Host::Preserve => HostRule::AsIs,

@@ -272,10 +272,11 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, do
     let is_http10 = Cell::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         is_http10.set(request.version() == Version::HTTP_10);
-        let handled = proxy::handle(shared.worker.clone(), door.inlet(), request);
+        let inlet = door.inlet();
         let (shared, state, door) = (shared.clone(), state.clone(), door.clone());
         async move {
-            let mut response = handled.await;
+            // Called in here: handed in, the future of the whole exchange would have its place twice.
+            let mut response = proxy::handle(shared.worker.clone(), inlet, request).await;
             // The plan may have changed since the request came.
             door.look();
             let is_last = state.requests() >= door.requests_max()
@@ -550,11 +551,14 @@ async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, do
     let service = service_fn({
         let (shared, door, streams, next) = (shared.clone(), door.clone(), streams.clone(), executor.next.clone());
         move |request: Request<Incoming>| {
-            let handled = proxy::handle(shared.worker.clone(), door.inlet(), request);
+            let (worker, inlet) = (shared.worker.clone(), door.inlet());
             let stream = Stream::open(&streams);
             let unread = Unread::new(&shared.worker.wheel, body_idle, &shared.metrics);
             next.set(Some(unread.clone()));
-            async move { Ok::<_, Infallible>(handled.await.map(|body| Counted { body, unread, _stream: stream })) }
+            async move {
+                let response = proxy::handle(worker, inlet, request).await;
+                Ok::<_, Infallible>(response.map(|body| Counted { body, unread, _stream: stream }))
+            }
         }
     });
     let stream = Rc::new(RefCell::new(Rewound::new(stream, prefix)));

@@ -264,7 +264,8 @@ impl Bench {
 
     async fn open(self: &Rc<Self>, room: Room, timer: &mut Timer) -> Result<Checkout, Error> {
         let attempt = Connecting::start(self);
-        let outcome = self.establish(room, timer).await;
+        // In a box: it is rare and large, and the future of every exchange would have room for it, which is moved.
+        let outcome = Box::pin(self.establish(room, timer)).await;
         // While `attempt` lives, nobody else opens an HTTP/2 connection: first those who waited for this one get theirs.
         match &outcome {
             Ok(Line::Http1(_)) => {}

@@ -1,10 +1,10 @@
 //! Sending a request: which endpoint, which connection, and whether a failed try may be followed by another.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,12 +13,16 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
 use super::answer;
 use super::bench::{Checkout, Line};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
+use super::http1;
+use super::http2;
 use super::plan::Plan;
 use super::pool::Pools;
 use super::state::Permit;
@@ -46,11 +50,43 @@ pub(super) enum Failure {
     Ended { error: hyper::Error },
 }
 
+/// What hyper makes of a request.
+pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<Body>>>;
+
+pin_project! {
+    /// A request on its way. hyper's futures have room for a whole request, and each `async fn` around them would have that
+    /// room twice: what is awaited and what is given to be awaited do not share theirs.
+    #[project = SendingOn]
+    enum Sending<'l, F1, F2> {
+        Http1 { #[pin] answer: F1, connection: &'l http1::Connection },
+        Http2 { #[pin] answer: F2, stream: &'l http2::Stream },
+    }
+}
+
+impl<F1: Future<Output = Sent>, F2: Future<Output = Sent>> Future for Sending<'_, F1, F2> {
+    type Output = Result<Response<Incoming>, Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(match self.project() {
+            SendingOn::Http1 { answer, connection } => {
+                ready!(answer.poll(cx)).map_err(|error| connection.failure(error))
+            }
+            SendingOn::Http2 { answer, stream } => {
+                let sent = ready!(answer.poll(cx));
+                if sent.is_ok() {
+                    stream.answered();
+                }
+                sent.map_err(|error| stream.failure(error))
+            }
+        })
+    }
+}
+
 impl Line {
-    async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
+    fn send(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
         match self {
-            Self::Http1(connection) => connection.send(request).await,
-            Self::Http2(stream) => stream.send(request).await,
+            Self::Http1(connection) => Sending::Http1 { answer: connection.send(request), connection },
+            Self::Http2(stream) => Sending::Http2 { answer: stream.send(request), stream },
         }
     }
 
@@ -78,23 +114,28 @@ impl Upstream {
     /// had served before ended without a byte of an answer; otherwise never.
     ///
     /// Has no deadline of its own over all tries: drop it to give up, which closes its connection and frees every
-    /// permit.
+    /// permit. What is left of `request` is nobody's.
     ///
     /// # Errors
     ///
     /// What went wrong last. If the client broke off its body, that is the error.
-    pub async fn send(&self, pools: &Pools, call: Call<'_>, request: Request<Body>) -> Result<Response<Body>, Error> {
+    pub async fn send(
+        &self,
+        pools: &Pools,
+        call: Call<'_>,
+        request: &mut Request<Body>,
+    ) -> Result<Response<Body>, Error> {
         let plan = &*self.plan;
         let mut permit = Some(self.state.admit(plan.in_flight_max)?);
         let Call { host, attempts } = call;
         let lineup = pools.lineup(self);
         let mut timer = pools.wheel().timer();
-        let mut request = prepare(request, plan.protocol);
+        prepare(request, plan.protocol);
         let mut inbound = inbound_of(request.body());
         let mut place = self.state.turn(plan.endpoints.len());
         let (mut unreached, mut unsent) = (0, 0);
         let mut is_fresh = false;
-        let mut may_repeat = is_idempotent(&request);
+        let mut may_repeat = is_idempotent(request);
         loop {
             let endpoint = &plan.endpoints[place];
             let mut trial = Trial::start(endpoint, attempts, &self.metrics);
@@ -114,13 +155,16 @@ impl Upstream {
             // Whoever may have to send it again needs a copy: hyper takes the request for good.
             let may_be_refused = plan.protocol.is_http2();
             let copy = if may_be_refused || (is_reused && may_repeat) {
-                Copy::of(&mut request, inbound.as_ref(), plan.replay_max)
+                Copy::of(request, inbound.as_ref(), plan.replay_max)
             } else {
                 None
             };
-            address(&mut request, endpoint, host, plan.protocol);
-            let answer = patiently(&mut timer, plan, &line, inbound.as_deref(), line.send(request));
-            let failure = match answer.await {
+            address(request, endpoint, host, plan.protocol);
+            let outcome = {
+                let answer = pin!(line.send(std::mem::take(request)));
+                patiently(&mut timer, plan, &line, inbound.as_deref(), answer).await
+            };
+            let failure = match outcome {
                 Some(Ok(response)) => {
                     let (head, body) = response.into_parts();
                     if let Err(kind) = answer::check(&head, plan) {
@@ -183,7 +227,7 @@ impl Upstream {
             }
             self.metrics.retried(class);
             tracing::debug!(upstream = %self.name, endpoint = %endpoint.label, %error, "request is sent again");
-            request = again;
+            *request = again;
             inbound = inbound_of(request.body());
             is_fresh = true;
         }
@@ -233,9 +277,8 @@ async fn patiently<F: Future>(
     plan: &Plan,
     line: &Line,
     inbound: Option<&Inbound>,
-    answer: F,
+    mut answer: Pin<&mut F>,
 ) -> Option<F::Output> {
-    let mut answer = pin!(answer);
     let mut passed = 0;
     timer.arm(plan.first_byte);
     let outcome = poll_fn(|cx| {
@@ -333,7 +376,7 @@ fn is_idempotent(request: &Request<Body>) -> bool {
 }
 
 /// Gives the request the framing that its body has, whatever its headers say.
-fn prepare(mut request: Request<Body>, protocol: Protocol) -> Request<Body> {
+fn prepare(request: &mut Request<Body>, protocol: Protocol) {
     if request.body().is_end_stream() {
         *request.body_mut() = Body::Empty;
     }
@@ -355,7 +398,6 @@ fn prepare(mut request: Request<Body>, protocol: Protocol) -> Request<Body> {
             }
         }
     }
-    request
 }
 
 /// Addresses the request to `endpoint`: the form of its target, and `Host` or `:authority`.

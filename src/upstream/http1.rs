@@ -1,17 +1,18 @@
 //! One HTTP/1.1 connection: one exchange at a time, and back to the bench when that is over cleanly.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
+use http::{HeaderMap, Request};
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
 use super::bench::{Bench, Room};
-use super::client::Failure;
+use super::client::{Failure, Sent};
 use super::link::{Link, Wire};
 use super::pool::HeadBounds;
 use super::state::Permit;
@@ -32,6 +33,8 @@ const BUFFER_MAX: usize = 256 * 1024;
 pub(super) struct Connection {
     sender: RefCell<SendRequest<Body>>,
     link: Rc<Link>,
+    /// How many bytes had been received when the last request was sent.
+    sent_at: Cell<u64>,
     task: AbortHandle,
     bench: Rc<Bench>,
     room: Cell<Option<Room>>,
@@ -57,6 +60,7 @@ impl Connection {
         Ok(Rc::new_cyclic(|this| Self {
             sender: RefCell::new(sender),
             link,
+            sent_at: Cell::new(0),
             task: tokio::task::spawn_local(run(connection, this.clone(), TaskCount::start(&bench.worker().tasks)))
                 .abort_handle(),
             age: Age::since(now),
@@ -72,15 +76,16 @@ impl Connection {
     }
 
     /// Sends `request` and waits for the head of its answer.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        let read_before = self.link.read();
-        let answer = self.sender.borrow_mut().try_send_request(request);
-        match answer.await {
-            Ok(response) => Ok(response),
-            Err(mut error) => Err(match error.take_message() {
-                Some(request) => Failure::Unsent { request: Box::new(request), error: error.into_error() },
-                None => Failure::Broken { error: error.into_error(), began: self.link.read() > read_before },
-            }),
+    pub(super) fn send(&self, request: Request<Body>) -> impl Future<Output = Sent> + use<> {
+        self.sent_at.set(self.link.read());
+        self.sender.borrow_mut().try_send_request(request)
+    }
+
+    /// Why there was no answer to what was sent last.
+    pub(super) fn failure(&self, mut error: TrySendError<Request<Body>>) -> Failure {
+        match error.take_message() {
+            Some(request) => Failure::Unsent { request: Box::new(request), error: error.into_error() },
+            None => Failure::Broken { error: error.into_error(), began: self.link.read() > self.sent_at.get() },
         }
     }
 

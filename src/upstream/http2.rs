@@ -6,15 +6,15 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Request;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
 use super::bench::{Bench, Room};
-use super::client::Failure;
+use super::client::{Failure, Sent};
 use super::http1::{Age, TaskCount};
 use super::link::Wire;
 use super::state::Permit;
@@ -114,21 +114,23 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Sends `request` and waits for the head of its answer.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Failure> {
-        let answer = self.connection.sender.borrow_mut().try_send_request(request);
-        let mut error = match answer.await {
-            Ok(response) => {
-                let connection = &self.connection;
-                connection.borne.set(connection.borne.get().saturating_add(1));
-                return Ok(response);
-            }
-            Err(error) => error,
-        };
+    pub(super) fn send(&self, request: Request<Body>) -> impl Future<Output = Sent> + use<> {
+        self.connection.sender.borrow_mut().try_send_request(request)
+    }
+
+    /// The peer bore this stream.
+    pub(super) fn answered(&self) {
+        let connection = &self.connection;
+        connection.borne.set(connection.borne.get().saturating_add(1));
+    }
+
+    /// Why there was no answer.
+    pub(super) fn failure(&self, mut error: TrySendError<Request<Body>>) -> Failure {
         if let Some(request) = error.take_message() {
-            return Err(Failure::Unsent { request: Box::new(request), error: error.into_error() });
+            return Failure::Unsent { request: Box::new(request), error: error.into_error() };
         }
         let error = error.into_error();
-        Err(match cause::<h2::Error>(&error) {
+        match cause::<h2::Error>(&error) {
             // RFC 9113 §6.8: of streams above the last identifier in a GOAWAY nothing was processed. Only those see it
             // as their error.
             Some(h2) if h2.is_go_away() && h2.is_remote() => {
@@ -145,7 +147,7 @@ impl Stream {
                 self.spend();
                 Failure::Broken { error, began: false }
             }
-        })
+        }
     }
 
     /// No new streams on its connection: what was sent on it came to nothing.

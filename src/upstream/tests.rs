@@ -216,9 +216,9 @@ impl Stage {
         &self,
         host: HostRule,
         attempts: &mut SmallVec<[AttemptRow; 2]>,
-        request: Request<Body>,
+        mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        self.upstream().send(&self.pools, Call { host, attempts }, request).await
+        self.upstream().send(&self.pools, Call { host, attempts }, &mut request).await
     }
 
     /// Sends, and reads the whole answer.
@@ -1526,7 +1526,7 @@ fn wait_later(stage: &Rc<Stage>) -> tokio::task::JoinHandle<Result<(StatusCode, 
 async fn ask_as(stage: &Stage, upstream: &Upstream) -> Bytes {
     let mut rows = SmallVec::new();
     let call = Call { host: HostRule::AsIs, attempts: &mut rows };
-    let response = upstream.send(&stage.pools, call, get("/")).await.unwrap();
+    let response = upstream.send(&stage.pools, call, &mut get("/")).await.unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
 }
 
