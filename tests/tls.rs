@@ -1,9 +1,11 @@
-//! TLS: to upstreams, whom armiger believes and how it proves who it is.
+//! TLS: with clients and to upstreams, whom armiger believes and how it proves who it is.
 
 use std::fmt::Write;
 
+use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::harness::{Armiger, Authority, Backend, Config, Files, Front, Pair, answer, within};
 
@@ -188,4 +190,182 @@ async fn a_new_authority_or_certificate_is_in_force_for_the_next_connection() {
     armiger.in_force(2).await;
     armiger.get("/").await.assert_status(200);
     within("a handshake", front.shaken(1)).await;
+}
+
+// === in ===
+
+/// A listener with these pairs, and more keys of `tls`; and the files that it reads.
+fn serving(backend: &Backend, pairs: &[&Pair], more: &str) -> Files {
+    serving_with(Config::to(backend), pairs, more)
+}
+
+fn serving_with(config: Config, pairs: &[&Pair], more: &str) -> Files {
+    let listed: Vec<String> = (0..pairs.len())
+        .map(|place| format!("{{certificate: \"${{file:{place}.crt}}\", key: \"${{file:{place}.key}}\"}}"))
+        .collect();
+    let files = Files::of(config.listener(&format!("tls: {{certificates: [{}]{more}}}", listed.join(", "))));
+    for (place, pair) in pairs.iter().enumerate() {
+        files.write(&format!("{place}.crt"), &pair.certificate);
+        files.write(&format!("{place}.key"), &pair.key);
+    }
+    files
+}
+
+#[tokio::test]
+async fn a_client_speaks_tls_of_either_version_and_the_protocol_that_was_agreed_on() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let files = serving(&backend, &[&authority.issue(&["a.test"])], "");
+    let armiger = Armiger::watching(files.config().into()).await;
+    for version in [&TLS12, &TLS13] {
+        for (alpn, spoken) in [
+            (&["h2", "http/1.1"][..], http::Version::HTTP_2),
+            (&["http/1.1"], http::Version::HTTP_11),
+            (&[], http::Version::HTTP_11),
+        ] {
+            let dialler = authority.dialler_of("a.test", alpn, None, &[version]);
+            let mut connection = dialler.connect(armiger.address()).await;
+            for _ in 0..3 {
+                let answer = connection.get("/").await;
+                assert_eq!((answer.status, answer.version, answer.text()), (200, spoken, "ok"));
+            }
+            let body = vec![b'x'; 200_000];
+            connection.post("/", body.clone()).await.assert_status(200);
+            let seen = backend.requests().pop().unwrap();
+            assert_eq!(seen.body_bytes, 200_000);
+            assert_eq!((seen.header("x-forwarded-proto"), seen.header("x-forwarded-port").len()), ("https", 5));
+        }
+    }
+    assert_eq!(armiger.metric(r#"armiger_tls_handshakes_total{listener="http",outcome="full"}"#).await, 6.0);
+    let end = armiger
+        .metric(r#"armiger_tls_certificate_not_after_timestamp_seconds{certificate="a.test",listener="http"}"#)
+        .await;
+    assert!(end > 1_800_000_000.0, "{end}");
+}
+
+#[tokio::test]
+async fn the_gate_stands_below_http_over_tls_too() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let files = serving(&backend, &[&authority.issue(&["a.test"])], "");
+    let armiger = Armiger::watching(files.config().into()).await;
+    for (bytes, status) in [
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nhost: a\r\nx : y\r\n\r\n", "400"),
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505"),
+    ] {
+        let mut stream = authority.dialler("a.test", &[], None).dial(armiger.address()).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        within("the end", stream.read_to_end(&mut answer)).await.expect("TLS says that it ends");
+        assert!(answer.starts_with(format!("HTTP/1.1 {status} ").as_bytes()), "{}", answer.escape_ascii());
+    }
+    // Pipelined requests pass one by one.
+    let mut stream = authority.dialler("a.test", &[], None).dial(armiger.address()).await.unwrap();
+    stream
+        .write_all(b"GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    within("the end", stream.read_to_string(&mut answer)).await.unwrap();
+    assert_eq!(answer.matches("HTTP/1.1 200").count(), 2, "{answer}");
+    assert_eq!(backend.count(), 2);
+}
+
+#[tokio::test]
+async fn each_client_gets_the_certificate_of_the_name_it_asks_for() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let pairs = [authority.issue(&["a.test", "127.0.0.1"]), authority.issue(&["*.b.test"])];
+    let files = serving(&backend, &[&pairs[0], &pairs[1]], "");
+    let armiger = Armiger::watching(files.config().into()).await;
+    for (name, shown) in [("a.test", 0), ("x.b.test", 1), ("127.0.0.1", 0)] {
+        let stream = authority.dialler(name, &[], None).dial(armiger.address()).await.unwrap();
+        assert_eq!(stream.get_ref().1.peer_certificates().unwrap()[0], pairs[shown].chain()[0], "{name}");
+    }
+    let error = authority.dialler("other.test", &[], None).dial(armiger.address()).await.unwrap_err();
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_renewed_pair_is_in_force_one_that_does_not_match_is_refused_and_sessions_are_resumed() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let [old, new, other] = [(); 3].map(|()| authority.issue(&["a.test"]));
+    let files = serving(&backend, &[&old], "");
+    let armiger = Armiger::watching(files.config().into()).await;
+    let dialler = authority.dialler("a.test", &[], None);
+    let shown = async |dialler: &super::harness::Dialler| {
+        let mut stream = dialler.dial(armiger.address()).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        within("the end", stream.read_to_end(&mut answer)).await.unwrap();
+        let session = stream.get_ref().1;
+        (session.peer_certificates().unwrap()[0].clone(), session.handshake_kind().unwrap())
+    };
+    assert_eq!(shown(&dialler).await, (old.chain().remove(0), HandshakeKind::Full));
+    let mut lasting = dialler.connect(armiger.address()).await;
+    lasting.get("/").await.assert_status(200);
+
+    files.replace("0.key", &other.key);
+    let told = armiger.until_status(|status| status["last_reload"]["result"] == "refused").await;
+    assert!(told.to_string().contains("is not the key of `certificate`"), "{told}");
+    assert!(!told.to_string().contains("PRIVATE KEY"), "{told}");
+    assert_eq!(shown(&authority.dialler("a.test", &[], None)).await.0, old.chain()[0]);
+
+    files.replace("0.crt", &new.certificate);
+    files.replace("0.key", &new.key);
+    armiger.in_force(2).await;
+    assert_eq!(shown(&authority.dialler("a.test", &[], None)).await.0, new.chain()[0]);
+    assert_eq!(shown(&dialler).await.1, HandshakeKind::Resumed, "over the reload");
+    lasting.get("/").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn handshakes_end_in_time_and_are_bounded() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let config = Config::to(&backend).listener("timeouts: {handshake: 100ms}\nlimits: {handshakes_max: 1}");
+    let files = serving_with(config, &[&authority.issue(&["a.test"])], "");
+    let armiger = Armiger::watching(files.config().into()).await;
+    let mut half = TcpStream::connect(armiger.address()).await.unwrap();
+    // The beginning of a record with a handshake message in it.
+    half.write_all(&[22, 3, 1, 1, 0, 1]).await.unwrap();
+    within("the end", half.read_to_end(&mut Vec::new())).await.ok();
+    armiger.until_metric(r#"armiger_tls_handshakes_total{listener="http",outcome="timeout"}"#, 1.0).await;
+    let mut silent = TcpStream::connect(armiger.address()).await.unwrap();
+    within("the end", silent.read_to_end(&mut Vec::new())).await.ok();
+    armiger.until_metric(r#"armiger_limit_hits_total{limit="handshake"}"#, 2.0).await;
+    let mut plain = TcpStream::connect(armiger.address()).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    within("the end", plain.read_to_end(&mut Vec::new())).await.ok();
+    armiger.until_metric(r#"armiger_tls_handshakes_total{listener="http",outcome="failed"}"#, 1.0).await;
+
+    let mut holder = TcpStream::connect(armiger.address()).await.unwrap();
+    holder.write_all(&[22, 3, 1]).await.unwrap();
+    // Only one at a time: while the first one goes on, the second is cut off.
+    while armiger.metric(r#"armiger_limit_hits_total{limit="handshakes_max"}"#).await < 1.0 {
+        let mut second = TcpStream::connect(armiger.address()).await.unwrap();
+        second.write_all(&[22, 3, 1]).await.unwrap();
+        within("the end", second.read_to_end(&mut Vec::new())).await.ok();
+    }
+    drop(holder);
+    let dialler = authority.dialler("a.test", &["h2"], None);
+    // Its place is free once armiger has seen its end.
+    while dialler.dial(armiger.address()).await.is_err() {}
+    dialler.connect(armiger.address()).await.get("/").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn connections_by_tls_drain_without_a_lost_request() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let config = Config::to(&backend).top("drain: {delay: 50ms, timeout: 5s}");
+    let files = serving_with(config, &[&authority.issue(&["a.test"])], "");
+    let armiger = Armiger::watching(files.config().into()).await;
+    let mut connections = Vec::new();
+    for alpn in ["h2", "http/1.1"] {
+        let mut connection = authority.dialler("a.test", &[alpn], None).connect(armiger.address()).await;
+        connection.get("/").await.assert_status(200);
+        connections.push(connection);
+    }
+    let stopped = armiger.stop().await;
+    assert_eq!(stopped.cut, 0);
+    for mut connection in connections {
+        connection.closed().await;
+    }
 }

@@ -5,11 +5,13 @@ use std::net::SocketAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tls::ListenerTls;
 use super::value::{ByteSize, HumanDuration};
 
 /// One address that armiger accepts connections on.
 ///
-/// Speaks HTTP/1.1, and HTTP/2 to clients that begin with its preface (h2c with prior knowledge).
+/// Speaks HTTP/1.1, and HTTP/2 to clients that begin with its preface (h2c with prior knowledge); with `tls`, what
+/// client and armiger agree on.
 ///
 /// ```yaml
 /// listeners:
@@ -24,6 +26,9 @@ pub struct Listener {
     pub name: String,
     /// `IP:port`; `0.0.0.0` for every IPv4 address of the machine, `[::]` for every address. Port 0 takes a free one.
     pub address: SocketAddr,
+    /// TLS, and the certificates for it. Default: clear text.
+    #[serde(default)]
+    pub tls: Option<ListenerTls>,
     /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` headers are believed. Default: none, and
     /// whatever a client sends in those headers is removed.
     ///
@@ -98,6 +103,8 @@ pub struct Limits {
     pub in_flight_max: u32,
     /// Streams that one HTTP/2 connection may have open.
     pub streams_max: u32,
+    /// TLS handshakes that may go on at once; whoever comes then is cut off.
+    pub handshakes_max: u32,
 }
 
 impl Limits {
@@ -121,6 +128,7 @@ impl Default for Limits {
             requests_max: 100_000,
             in_flight_max: 10_000,
             streams_max: 100,
+            handshakes_max: 1000,
         }
     }
 }
@@ -129,6 +137,8 @@ impl Default for Limits {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
+    /// From the connection to the end of the TLS handshake. Later is cut off.
+    pub handshake: HumanDuration,
     /// From the first byte of a request to the end of its headers; a new connection has as long for its first byte.
     /// Later is a 408.
     pub request_headers: HumanDuration,
@@ -141,6 +151,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            handshake: HumanDuration::seconds(5),
             request_headers: HumanDuration::seconds(10),
             body_idle: HumanDuration::seconds(30),
             keep_alive: HumanDuration::seconds(75),

@@ -771,7 +771,7 @@ routes: []
         assert_eq!(
             issues("listeners: http\nroutes: []\n"),
             ["1:12 expected a list, found `http` | begin each entry with `- `; the keys here are `name`, `address`, \
-                 `trusted_proxies`, `client_address`, `limits`, `timeouts` and `via`"]
+                 `tls`, `trusted_proxies`, `client_address`, `limits`, `timeouts` and `via`"]
         );
     }
 

@@ -41,3 +41,79 @@ pub struct UpstreamTls {
     /// Believe any certificate. Then whoever stands on the way reads and changes everything. For trying things out only.
     pub insecure_skip_verify: bool,
 }
+
+/// TLS on a listener. HTTP/2 and HTTP/1.1 are offered (ALPN); versions 1.2 and 1.3.
+///
+/// Certificates and keys are read from files with `${file:…}`, as any other value: the files are watched, a renewed pair
+/// is in force for new connections within a second, and one whose halves do not go together is refused while the old
+/// one stays. Clients resume their sessions across reloads, unless `client_auth` has changed.
+///
+/// ```yaml
+/// listeners:
+///   - name: https
+///     address: 0.0.0.0:8443
+///     tls:
+///       certificates:
+///         - {certificate: "${file:tls/tls.crt}", key: "${file:tls/tls.key}"}
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerTls {
+    /// What armiger shows. Of several, each client gets the one that holds the name it asks for (SNI), of a kind that it
+    /// can check; a client that names none, or another, gets the first.
+    pub certificates: Vec<CertificatePair>,
+    /// Whether clients prove who they are by certificates. Default: they are not asked.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
+    /// The oldest version that is spoken.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+}
+
+/// A certificate and its private key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificatePair {
+    /// In PEM form: the certificate itself first, then those between it and the authority.
+    pub certificate: String,
+    /// In PEM form, not encrypted.
+    pub key: Secret,
+}
+
+/// Certificates of clients (mutual TLS).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientAuth {
+    /// The authorities that may vouch for clients, in PEM form.
+    pub ca: String,
+    /// What happens to a client without a certificate. One with a bad certificate is never let in.
+    #[serde(default)]
+    pub mode: ClientAuthMode,
+    /// Certificates that their authorities have taken back, in PEM form (`-----BEGIN X509 CRL-----`), one list or more.
+    /// A client is let in only if a list of its authority is among them, is not out of date, and does not name it.
+    #[serde(default)]
+    pub crl: Option<String>,
+}
+
+/// What happens to a client without a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthMode {
+    /// It is not let in.
+    #[default]
+    Required,
+    /// It is let in, and has proven nothing.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    #[default]
+    #[serde(rename = "tls1.2")]
+    Tls12,
+    /// TLS 1.3.
+    #[serde(rename = "tls1.3")]
+    Tls13,
+}

@@ -14,12 +14,13 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,14 +31,16 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
 
 use super::drain::Phase;
 use super::gate::{Gate, GateState, GateTimeouts, LINGER_BYTES_MAX, LINGER_TIME};
+use super::handshake::{self, Agreed};
 use super::listener::{Accepted, Listening};
 use super::rt::{Lent, LocalExecutor, Rewound, Unread};
+use super::wire::Wire;
 use super::worker::Shared;
 use crate::config::listener::Listener;
 use crate::exchange::Hop;
@@ -76,19 +79,28 @@ const GOODBYE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long an idle connection may still bring a request when armiger ends. Its client may have just had an answer that
 /// did not ask it to close.
-const LAST_WAIT: Duration = Duration::from_millis(500);
+pub(super) const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
     let Accepted { stream, peer, listening, place } = accepted;
     // Without it a small answer may wait for the client's acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    let mut stream = match TcpStream::from_std(stream) {
+    let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::debug!(%error, "connection could not be watched"),
     };
-    let door = Rc::new(Door::new(listening, peer));
-    match open(shared, &mut stream, &door.inlet().plan).await {
+    let plan = listening.plan();
+    let (mut stream, agreed) = match &plan.tls {
+        None => (Wire::Tcp(stream), None),
+        Some(tls) => {
+            let shaken = Box::pin(handshake::shake(shared, stream, &listening, &plan, &tls.config)).await;
+            let Some((stream, agreed)) = shaken else { return };
+            (stream, Some(agreed))
+        }
+    };
+    let door = Rc::new(Door::new(listening, peer, agreed.is_some()));
+    match open(shared, &mut stream, &plan, agreed).await {
         Some((Protocol::Http1, prefix)) => serve_http1(shared, stream, prefix, door).await,
         Some((Protocol::Http2, prefix)) => serve_http2(shared, stream, prefix, door).await,
         None => {}
@@ -100,18 +112,20 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
 struct Door {
     listening: Arc<Listening>,
     peer: SocketAddr,
+    scheme: Scheme,
     version: Cell<u64>,
     inlet: RefCell<Rc<Inlet>>,
     is_outdated: Cell<bool>,
 }
 
 impl Door {
-    fn new(listening: Arc<Listening>, peer: SocketAddr) -> Self {
+    fn new(listening: Arc<Listening>, peer: SocketAddr, is_tls: bool) -> Self {
+        let scheme = if is_tls { Scheme::Https } else { Scheme::Http };
         // The number before the plan: a change in between is then seen twice, and not never.
         let version = listening.news(0).unwrap_or(0);
-        let inlet = RefCell::new(Rc::new(inlet(&listening, peer)));
+        let inlet = RefCell::new(Rc::new(inlet(&listening, peer, scheme)));
         let is_outdated = Cell::new(listening.is_removed());
-        Self { listening, peer, version: Cell::new(version), inlet, is_outdated }
+        Self { listening, peer, scheme, version: Cell::new(version), inlet, is_outdated }
     }
 
     /// What holds for a request that comes now.
@@ -124,7 +138,7 @@ impl Door {
     fn look(&self) {
         let Some(version) = self.listening.news(self.version.get()) else { return };
         self.version.set(version);
-        let inlet = Rc::new(inlet(&self.listening, self.peer));
+        let inlet = Rc::new(inlet(&self.listening, self.peer, self.scheme));
         let old = self.inlet.replace(inlet.clone());
         let is_other = fixed(&old.plan.config) != fixed(&inlet.plan.config);
         self.is_outdated.set(self.is_outdated.get() || is_other || self.listening.is_removed());
@@ -142,12 +156,12 @@ impl Door {
     }
 }
 
-fn inlet(listening: &Listening, peer: SocketAddr) -> Inlet {
+fn inlet(listening: &Listening, peer: SocketAddr, scheme: Scheme) -> Inlet {
     let plan = listening.plan();
     Inlet {
         in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
-            forwarded: forwarded::Hop::new(peer.ip(), Scheme::Http, listening.address.port()),
+            forwarded: forwarded::Hop::new(peer.ip(), scheme, listening.address.port()),
             via: plan.via.clone(),
         }),
         peer,
@@ -162,6 +176,8 @@ fn fixed(config: &Listener) -> impl PartialEq + use<> {
     (
         (limits.headers_max, limits.header_bytes_max.get(), limits.target_bytes_max.get(), limits.streams_max),
         (timeouts.request_headers.get(), timeouts.body_idle.get(), timeouts.keep_alive.get()),
+        // A renewed certificate is for new connections; whom we believe counts for all.
+        config.tls.as_ref().map(|tls| (tls.min_version, tls.client_auth.clone())),
     )
 }
 
@@ -171,12 +187,19 @@ fn has_unread(stream: &TcpStream) -> bool {
 }
 
 /// Closes so that a client that is still sending sees an end and no reset.
-async fn part(shared: &Shared, stream: &mut TcpStream) {
-    if stream.shutdown().await.is_err() {
-        return;
-    }
+async fn part(shared: &Shared, stream: &mut Wire) {
     let mut timer = shared.worker.wheel.timer();
     timer.arm(LINGER_TIME);
+    let shut_down = tokio::select! {
+        biased;
+        shut_down = stream.shutdown() => shut_down,
+        // TLS has a word to say, and the client may not take it.
+        () = timer.expired() => return,
+        () = shared.reached(Phase::Forced) => return,
+    };
+    if shut_down.is_err() {
+        return;
+    }
     let mut left = LINGER_BYTES_MAX;
     let mut bytes = [0; 2048];
     while left > 0 {
@@ -199,7 +222,12 @@ enum Protocol {
 }
 
 /// Waits for the first bytes and tells from them what the client speaks. Nothing is allocated as long as it is silent.
-async fn open(shared: &Shared, stream: &mut TcpStream, plan: &ListenerPlan) -> Option<(Protocol, Vec<u8>)> {
+async fn open(
+    shared: &Shared,
+    stream: &mut Wire,
+    plan: &ListenerPlan,
+    agreed: Option<Agreed>,
+) -> Option<(Protocol, Vec<u8>)> {
     let mut timer = shared.worker.wheel.timer();
     timer.arm(plan.config.timeouts.request_headers.get());
     let mut prefix = Vec::new();
@@ -207,7 +235,7 @@ async fn open(shared: &Shared, stream: &mut TcpStream, plan: &ListenerPlan) -> O
     loop {
         tokio::select! {
             biased;
-            readable = stream.readable() => readable.ok()?,
+            read = read_some(stream, &mut prefix) => if read.ok()? == 0 { return None },
             // A client that has connected is about to ask.
             () = shared.reached(Phase::Closing), if !is_closing => {
                 is_closing = true;
@@ -218,7 +246,7 @@ async fn open(shared: &Shared, stream: &mut TcpStream, plan: &ListenerPlan) -> O
             }
             () = shared.reached(Phase::Forced), if is_closing => return None,
             () = timer.expired() => {
-                if is_closing && has_unread(stream) {
+                if is_closing && has_unread(stream.socket()) {
                     timer.arm(LAST_WAIT);
                     continue;
                 }
@@ -230,12 +258,10 @@ async fn open(shared: &Shared, stream: &mut TcpStream, plan: &ListenerPlan) -> O
                 return None;
             }
         }
-        let mut bytes = [0; 2048];
-        match stream.try_read(&mut bytes) {
-            Ok(0) => return None,
-            Ok(length) => prefix.extend_from_slice(&bytes[..length]),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
-            Err(_) => return None,
+        match agreed {
+            Some(Agreed { is_http2: true }) => return Some((Protocol::Http2, prefix)),
+            Some(Agreed { is_http2: false }) => return Some((Protocol::Http1, prefix)),
+            None => {}
         }
         if prefix.starts_with(PREFACE) {
             return Some((Protocol::Http2, prefix));
@@ -246,9 +272,20 @@ async fn open(shared: &Shared, stream: &mut TcpStream, plan: &ListenerPlan) -> O
     }
 }
 
+/// Reads what has come, and says how much that was.
+fn read_some(stream: &mut Wire, into: &mut Vec<u8>) -> impl Future<Output = io::Result<usize>> {
+    poll_fn(|cx| {
+        let mut bytes = [0; 2048];
+        let mut read = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut *stream).poll_read(cx, &mut read))?;
+        into.extend_from_slice(read.filled());
+        Poll::Ready(Ok(read.filled().len()))
+    })
+}
+
 // === HTTP/1.1 ===
 
-async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, door: Rc<Door>) {
+async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: Rc<Door>) {
     let plan = door.inlet().plan.clone();
     let (limits, timeouts) = (&plan.config.limits, &plan.config.timeouts);
     let state = Rc::new(GateState::default());
@@ -365,7 +402,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, do
     } else if ended.is_err() && is_http10.get() {
         // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says that it
         // was cut (RFC 9112 §8).
-        reset_on_close(connection.into_parts().io.get_ref());
+        reset_on_close(connection.into_parts().io.get_ref().socket());
     }
 }
 
@@ -390,9 +427,9 @@ enum Wake {
 }
 
 /// Cuts a connection. What is cut must not look complete.
-fn cut(shared: &Shared, gate: Gate<TcpStream>, is_counted: bool) {
+fn cut(shared: &Shared, gate: Gate<Wire>, is_counted: bool) {
     if gate.is_answering() {
-        reset_on_close(gate.get_ref());
+        reset_on_close(gate.get_ref().socket());
         if !is_counted {
             shared.cut_unsent();
         }
@@ -425,14 +462,14 @@ impl Watch {
     }
 
     /// Ready once the connection has been idle for [`LAST_WAIT`], and no byte has come.
-    fn poll_last(&mut self, cx: &mut Context<'_>, shared: &Shared, gate: &Gate<TcpStream>) -> Poll<()> {
+    fn poll_last(&mut self, cx: &mut Context<'_>, shared: &Shared, gate: &Gate<Wire>) -> Poll<()> {
         let now = shared.worker.wheel.now();
         let until = gate.state().idle_since().unwrap_or(now) + LAST_WAIT;
         if now < until {
             self.rest.arm_at(until);
             return self.poll_timer(cx);
         }
-        if has_unread(gate.get_ref()) {
+        if has_unread(gate.get_ref().socket()) {
             // The reactor is about to tell.
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -542,7 +579,7 @@ impl Drop for Watched {
 
 // === HTTP/2 ===
 
-async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, door: Rc<Door>) {
+async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: Rc<Door>) {
     let plan = door.inlet().plan.clone();
     let (limits, timeouts) = (&plan.config.limits, &plan.config.timeouts);
     let body_idle = timeouts.body_idle.get();
@@ -613,7 +650,7 @@ async fn serve_http2(shared: &Rc<Shared>, stream: TcpStream, prefix: Vec<u8>, do
     };
     match ended {
         // Streams end, and are counted, with hyper.
-        None => reset_on_close(stream.borrow().get_ref()),
+        None => reset_on_close(stream.borrow().get_ref().socket()),
         Some(Err(error)) => tracing::debug!(peer = %door.peer, %error, "connection broke"),
         // Streams that crossed with GOAWAY are lawfully ignored, but unread they would make of the close a reset.
         Some(Ok(())) => {

@@ -12,7 +12,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -57,10 +57,12 @@ pub struct Listening {
     is_removed: AtomicBool,
     taken: AtomicUsize,
     freed: Notify,
+    handshakes: AtomicUsize,
 }
 
 impl Listening {
     fn new(address: SocketAddr, plan: Arc<ListenerPlan>) -> Arc<Self> {
+        announce(&plan);
         Arc::new(Self {
             address,
             plan: ArcSwap::new(plan),
@@ -68,6 +70,7 @@ impl Listening {
             is_removed: AtomicBool::new(false),
             taken: AtomicUsize::new(0),
             freed: Notify::new(),
+            handshakes: AtomicUsize::new(0),
         })
     }
 
@@ -93,7 +96,15 @@ impl Listening {
         self.is_removed.load(Ordering::Relaxed)
     }
 
+    /// Leave for one more TLS handshake, while fewer than `max` go on.
+    pub(super) fn handshake(self: &Arc<Self>, max: u32) -> Option<Handshake> {
+        let before = self.handshakes.fetch_add(1, Ordering::Relaxed);
+        let place = Handshake(self.clone());
+        (before < max as usize).then_some(place)
+    }
+
     fn follow(&self, plan: Arc<ListenerPlan>) {
+        announce(&plan);
         self.plan.store(plan);
         self.changed();
     }
@@ -122,6 +133,34 @@ impl Listening {
             }
             // One that was freed since the look has left its word.
             self.freed.notified().await;
+        }
+    }
+}
+
+/// A TLS handshake that goes on.
+pub(super) struct Handshake(Arc<Listening>);
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long before a certificate's end operators are told.
+const EXPIRES_SOON: i64 = 14 * 24 * 3600;
+
+/// Tells when the certificates of a plan that comes in force end.
+#[expect(clippy::disallowed_methods, reason = "certificates end by the time of day")]
+fn announce(plan: &ListenerPlan) {
+    let ends = plan.tls.as_ref().map_or(&[][..], |tls| &tls.ends);
+    plan.state.metrics.certificates(ends);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs().cast_signed());
+    for (certificate, end) in ends {
+        let left = end.saturating_sub(now);
+        if left <= 0 {
+            tracing::warn!(listener = %plan.name, %certificate, "certificate is out of date");
+        } else if left <= EXPIRES_SOON {
+            tracing::warn!(listener = %plan.name, %certificate, days = left / (24 * 3600), "certificate ends soon");
         }
     }
 }

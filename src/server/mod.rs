@@ -4,6 +4,8 @@ pub mod admin;
 mod connection;
 pub mod drain;
 pub mod gate;
+mod handshake;
 pub mod listener;
 mod rt;
+mod wire;
 pub mod worker;

@@ -26,6 +26,7 @@ use crate::identity::{self, Providers};
 use crate::keep::{Identity, Keeper, Kept};
 use crate::policy::{Blocks, Chain, Scope};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::server::Server;
 use crate::upstream::{Plan, State, Upstream};
 
 /// How long an exchange may take where nobody says otherwise.
@@ -134,12 +135,13 @@ fn listeners(
             }
         };
         bounds(config, &path, issues);
+        let tls = config.tls.as_ref().map(|tls| Server::compile(tls, &config.name, &path.key("tls"), keeper, issues));
         let state = keeper.keep(Identity::of("listener", &config.name), || ListenerState {
             in_flight: Arc::default(),
             metrics: metrics.listener(&config.name),
         });
         let name = config.name.as_str().into();
-        plans.push(Arc::new(ListenerPlan { config: config.clone(), name, trust, via, state }));
+        plans.push(Arc::new(ListenerPlan { config: config.clone(), name, trust, via, tls: tls.flatten(), state }));
     }
     plans
 }
@@ -153,6 +155,7 @@ fn bounds(config: &Listener, path: &KeyPath, issues: &mut Issues) {
         ("requests_max", u64::from(limits.requests_max)),
         ("in_flight_max", u64::from(limits.in_flight_max)),
         ("streams_max", u64::from(limits.streams_max)),
+        ("handshakes_max", u64::from(limits.handshakes_max)),
     ] {
         if value == 0 {
             issues.push(Issue::new(at.key(key), "is 0, so no request could pass").hint("the least is 1"));
@@ -174,6 +177,7 @@ fn bounds(config: &Listener, path: &KeyPath, issues: &mut Issues) {
     }
     let timeouts = &config.timeouts;
     for (key, duration) in [
+        ("handshake", timeouts.handshake),
         ("request_headers", timeouts.request_headers),
         ("body_idle", timeouts.body_idle),
         ("keep_alive", timeouts.keep_alive),

@@ -103,6 +103,8 @@ pub struct ListenerPlan {
     pub trust: crate::http::forwarded::Trust,
     /// The pseudonym for `Via`; none to write no `Via`.
     pub via: Option<crate::http::forwarded::Via>,
+    /// What TLS handshakes run on; none for clear text.
+    pub tls: Option<crate::tls::server::Server>,
     /// What outlives a reload.
     pub state: Arc<ListenerState>,
 }

@@ -14,7 +14,7 @@ use hyper::body::Body;
 pub use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::message::{Content, Framing, Reader, Unreadable};
@@ -60,25 +60,12 @@ impl Client {
 
     /// Opens a connection that speaks HTTP/1.1.
     pub async fn connect(&self) -> Connection {
-        let (sender, connection) = within("the HTTP/1.1 handshake", http1::handshake(TokioIo::new(self.tcp().await)))
-            .await
-            .expect("HTTP/1.1 needs no handshake");
-        let task = tokio::spawn(async move {
-            connection.with_upgrades().await.ok();
-        });
-        Connection { sender: Sender::Http1(sender), address: self.address, task }
+        Connection::over(self.tcp().await, false, self.address).await
     }
 
     /// Opens a connection that speaks HTTP/2 in clear text, with prior knowledge.
     pub async fn connect_h2c(&self) -> Connection {
-        let (sender, connection) =
-            within("the HTTP/2 handshake", http2::handshake(TokioExecutor::new(), TokioIo::new(self.tcp().await)))
-                .await
-                .expect("the server speaks HTTP/2");
-        let task = tokio::spawn(async move {
-            connection.await.ok();
-        });
-        Connection { sender: Sender::Http2(sender), address: self.address, task }
+        Connection::over(self.tcp().await, true, self.address).await
     }
 
     /// Opens a connection and writes these bytes.
@@ -120,6 +107,28 @@ impl Drop for Connection {
 }
 
 impl Connection {
+    /// Speaks HTTP over a stream to `address` that is there already.
+    pub async fn over<S>(stream: S, is_http2: bool, address: SocketAddr) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
+        if is_http2 {
+            let shaken = within("the HTTP/2 handshake", http2::handshake(TokioExecutor::new(), io)).await;
+            let (sender, connection) = shaken.expect("the server speaks HTTP/2");
+            let task = tokio::spawn(async move {
+                connection.await.ok();
+            });
+            return Self { sender: Sender::Http2(sender), address, task };
+        }
+        let shaken = within("the HTTP/1.1 handshake", http1::handshake(io)).await;
+        let (sender, connection) = shaken.expect("HTTP/1.1 needs no handshake");
+        let task = tokio::spawn(async move {
+            connection.with_upgrades().await.ok();
+        });
+        Self { sender: Sender::Http1(sender), address, task }
+    }
+
     /// GETs a path.
     pub async fn get(&mut self, path: &str) -> Response {
         self.request(Request::get(path).body(Full::default()).expect("the test gives a valid path")).await

@@ -41,7 +41,7 @@ pub use client::{Broken, Client, Connection, Incoming, RawConversation, Response
 pub use files::Files;
 pub use load::{Load, Outcome};
 pub use message::{HeadSplitter, Reader};
-pub use pki::{Authority, Front, Handshake, Pair, roots};
+pub use pki::{Authority, Dialler, Front, Handshake, Pair, roots};
 pub use token::{SECRET, SECRET_YAML, Signer, claims, now};
 
 /// How long anything in a test may take.

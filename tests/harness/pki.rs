@@ -9,16 +9,17 @@ use rcgen::{
 };
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{HandshakeKind, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::{Backend, until, within};
+use super::{Backend, Connection, until, within};
 
 /// Vouches for certificates.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -108,6 +109,53 @@ pub fn roots(authority: &Authority) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authority.pem().as_bytes()).map(Result::unwrap));
     roots
+}
+
+/// Connects by TLS.
+pub struct Dialler {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl Authority {
+    /// A client that believes this authority, asks for `name`, and shows `pair`.
+    pub fn dialler(&self, name: &str, alpn: &[&str], pair: Option<&Pair>) -> Dialler {
+        self.dialler_of(name, alpn, pair, &[&rustls::version::TLS13, &rustls::version::TLS12])
+    }
+
+    /// The same, of these versions.
+    pub fn dialler_of(
+        &self,
+        name: &str,
+        alpn: &[&str],
+        pair: Option<&Pair>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Dialler {
+        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()));
+        let builder = builder.with_protocol_versions(versions).unwrap().with_root_certificates(roots(self));
+        let mut config = match pair {
+            None => builder.with_no_client_auth(),
+            Some(pair) => builder.with_client_auth_cert(pair.chain(), pair.private()).unwrap(),
+        };
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Dialler { connector: Arc::new(config).into(), name: name.to_owned().try_into().unwrap() }
+    }
+}
+
+impl Dialler {
+    /// Speaks TLS with `address`.
+    pub async fn dial(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        within("a TLS handshake", self.connector.connect(self.name.clone(), stream)).await
+    }
+
+    /// Opens a connection that speaks what was agreed on.
+    pub async fn connect(&self, address: SocketAddr) -> Connection {
+        let stream = self.dial(address).await.unwrap_or_else(|error| panic!("no TLS with {address}: {error}"));
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        Connection::over(stream, is_http2, address).await
+    }
 }
 
 /// A handshake as a server saw it.

@@ -248,6 +248,8 @@ struct Families {
     credentials: Family<IntCounter>,
     listener_connections: Family<IntGauge>,
     listener_accepted: Family<IntCounter>,
+    handshakes: Family<IntCounter>,
+    certificate_ends: Family<IntGauge>,
     worker_connections: Family<IntGauge>,
     worker_accepted: Family<IntCounter>,
 }
@@ -397,6 +399,20 @@ impl Families {
                 &["listener"],
                 "connections",
                 "Client connections accepted, in connections.",
+            ),
+            handshakes: Family::register(
+                catalogue,
+                "armiger_tls_handshakes_total",
+                &["listener", "outcome"],
+                "handshakes",
+                "TLS handshakes with clients that ended, in handshakes: `full`, `resumed`, `failed`, `timeout`.",
+            ),
+            certificate_ends: Family::register(
+                catalogue,
+                "armiger_tls_certificate_not_after_timestamp_seconds",
+                &["listener", "certificate"],
+                "seconds",
+                "When a certificate that clients are shown ends, in seconds since 1970, by the first name in it.",
             ),
             worker_connections: Family::register(
                 catalogue,
@@ -699,6 +715,9 @@ impl Metrics {
             accepted_family: families.listener_accepted.clone(),
             connections: families.listener_connections.series(&[name]),
             accepted: families.listener_accepted.series(&[name]),
+            handshakes_family: families.handshakes.clone(),
+            handshakes: SlugCounters::new(&families.handshakes, &[name]),
+            certificate_ends: families.certificate_ends.clone(),
         }))
     }
 
@@ -1190,6 +1209,9 @@ struct ListenerSeries {
     accepted_family: Family<IntCounter>,
     connections: IntGauge,
     accepted: IntCounter,
+    handshakes_family: Family<IntCounter>,
+    handshakes: SlugCounters,
+    certificate_ends: Family<IntGauge>,
 }
 
 impl Series for ListenerSeries {
@@ -1197,6 +1219,8 @@ impl Series for ListenerSeries {
         let name = [self.name.as_str()];
         self.connections_family.remove(&name);
         self.accepted_family.remove(&name);
+        self.handshakes_family.remove(&name);
+        self.certificate_ends.remove(&name);
     }
 }
 
@@ -1216,6 +1240,20 @@ impl ListenerMetrics {
     /// Connections open now.
     pub fn connections(&self) -> i64 {
         self.0.series.connections.get()
+    }
+
+    /// Counts a TLS handshake, by how it ended.
+    pub fn shaken(&self, outcome: &'static str) {
+        self.0.series.handshakes.add(outcome, 1);
+    }
+
+    /// Tells when the certificates end that are shown from now on, by a name of each.
+    pub fn certificates(&self, ends: &[(String, i64)]) {
+        let ListenerSeries { name, certificate_ends, .. } = &self.0.series;
+        certificate_ends.remove(&[name]);
+        for (certificate, end) in ends {
+            certificate_ends.series(&[name, certificate]).set(*end);
+        }
     }
 }
 

@@ -8,13 +8,14 @@ use super::{DURATION_BUCKETS, Entry, METHODS, STATUS_CLASSES};
 
 /// What the values of a label are; empty where [`page`] makes the text of the words that are counted.
 const LABELS: &[(&str, &str)] = &[
+    ("certificate", "the first name that a certificate holds, or its place among those of its listener"),
     ("class", "why an attempt was repeated: `unsent` or `reused_no_byte`"),
     ("decision", "`allow`, `deny`, or `fault` where the rule could not be told"),
     ("hash", "the hash of the configuration's content, as `GET /config/status` and the messages have it"),
     (
         "limit",
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
-         `target_bytes_max`, `body_max` (also for the policy `body_limit`), `request_headers`, `body_idle`; of an \
+         `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of a \
          route: `timeout`. `file_descriptors` is the one that is no key: the process's limit of open files",
     ),
@@ -25,7 +26,7 @@ const LABELS: &[(&str, &str)] = &[
         "outcome",
         "`ok` if the head of an answer came, else what went wrong: a reason such as `upstream-timeout`, or \
                  `abandoned` if nobody waited any longer; of a credential `verified`, `known` from before, or the cause \
-                 that the log has, such as `jwt_expired`",
+                 that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`",
     ),
     ("policy", "the policy's name"),
     ("provider", "the name of a provider of the section `identity`"),

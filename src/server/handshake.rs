@@ -1,0 +1,84 @@
+//! The TLS handshake with a client: in time, not too many at once, and what it came to.
+
+use std::sync::Arc;
+
+use rustls::{HandshakeKind, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::connection::LAST_WAIT;
+use super::drain::Phase;
+use super::listener::Listening;
+use super::wire::Wire;
+use super::worker::Shared;
+use crate::snapshot::ListenerPlan;
+
+/// What the client and armiger agreed on.
+pub(super) struct Agreed {
+    /// To speak HTTP/2.
+    pub(super) is_http2: bool,
+}
+
+/// Speaks TLS with a client, or closes its connection.
+pub(super) async fn shake(
+    shared: &Shared,
+    stream: TcpStream,
+    listening: &Arc<Listening>,
+    plan: &ListenerPlan,
+    config: &Arc<ServerConfig>,
+) -> Option<(Wire, Agreed)> {
+    let metrics = &plan.state.metrics;
+    let mut timer = shared.worker.wheel.timer();
+    timer.arm(plan.config.timeouts.handshake.get());
+    let farewell = async {
+        shared.reached(Phase::Closing).await;
+        let mut timer = shared.worker.wheel.timer();
+        timer.arm(LAST_WAIT);
+        timer.expired().await;
+    };
+    // A client that says nothing takes no place among the handshakes.
+    let is_silent = tokio::select! {
+        biased;
+        readable = stream.readable() => return match readable {
+            Ok(()) => Box::pin(async {
+                let Some(_place) = listening.handshake(plan.config.limits.handshakes_max) else {
+                    shared.metrics.limit_hit("handshakes_max");
+                    return None;
+                };
+                let accepting = TlsAcceptor::from(config.clone()).accept(stream);
+                let accepted = tokio::select! {
+                    biased;
+                    accepted = accepting => accepted,
+                    () = timer.expired() => {
+                        shared.metrics.limit_hit("handshake");
+                        metrics.shaken("timeout");
+                        return None;
+                    }
+                    () = shared.reached(Phase::Forced) => return None,
+                };
+                let stream = match accepted {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        tracing::debug!(%error, "TLS handshake failed");
+                        metrics.shaken("failed");
+                        return None;
+                    }
+                };
+                let session = stream.get_ref().1;
+                let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+                metrics.shaken(if is_resumed { "resumed" } else { "full" });
+                let agreed = Agreed { is_http2: session.alpn_protocol() == Some(b"h2") };
+                Some((Wire::Tls(Box::new(stream)), agreed))
+            })
+            .await,
+            Err(_) => None,
+        },
+        () = timer.expired() => true,
+        () = farewell => false,
+    };
+    if is_silent {
+        shared.metrics.limit_hit("handshake");
+        metrics.shaken("timeout");
+    }
+    None
+}
