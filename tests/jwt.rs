@@ -442,3 +442,186 @@ async fn an_endless_answer_ends_with_the_credential_and_a_download_does_not() {
     drop(rest);
     assert_eq!(download.into_body().collect().await.unwrap().to_bytes(), "0123456789");
 }
+
+// === what upstreams see ===
+
+#[tokio::test]
+async fn claims_become_headers_that_no_client_can_write() {
+    let backend = Backend::replies("ok").await;
+    let routes = "
+- name: known
+  match: {path_prefix: /known}
+  policies:
+    identity: {providers: [staff], caller: optional}
+    headers:
+      request:
+        set:
+          x-user: \"${claims.sub}\"
+          x-org: \"org-${claims./org/id}\"
+          x-roles: \"${identity.roles}\"
+          x-name: \"${claims.name|base64url}\"
+          x-claims: \"${claims.org|json}\"
+        add: {x-note: \"${identity.provider}\"}
+  proxy: {upstream: app}
+- name: by-header
+  match: {path_prefix: /open, headers: {x-user: {present: true}}}
+  respond: {body: never}
+- {name: open, match: {path_prefix: /open}, proxy: {upstream: app}}
+";
+    let section = provider(&format!("keys: {}", secret()));
+    let armiger = Armiger::with(Config::to(&backend).top(&section).routes(routes)).await;
+    let told = json!({
+        "sub": "a\r\nx-admin: 1", "org": {"id": 7, "unit": "ö"}, "roles": ["a,b", "c"], "name": "Ada Ö",
+    });
+    let token = format!("Bearer {}", Signer::secret("HS256").token(&claims(told)));
+    let forged = ["x-user", "X_User", "x_org", "x-roles", "x_roles", "x-name", "x-claims", "X.Note", "x-note"];
+    let mut headers: Vec<(&str, &str)> = forged.iter().map(|name| (*name, "forged")).collect();
+    headers.push(("x-users", "kept"));
+
+    // A route that knows nobody, and one on which nobody proves anything: nothing is left of what was made up.
+    for target in ["/open", "/known"] {
+        let response = armiger.request(request(target, &headers)).await;
+        assert_eq!(response.assert_status(200).text(), "ok", "a route must not be chosen by what is made up");
+        let seen = backend.requests().pop().expect("a request");
+        assert_eq!(seen.header("x-users"), "kept");
+        assert!(seen.headers.iter().all(|(_, value)| value.as_bytes() != b"forged"), "{seen:?}");
+    }
+    headers.push(("authorization", &token));
+    armiger.request(request("/known", &headers)).await.assert_status(200);
+    let seen = backend.requests().pop().expect("a request");
+    assert!(seen.headers.iter().all(|(_, value)| value.as_bytes() != b"forged"), "{seen:?}");
+    for (name, value) in [
+        ("x-user", "a%0D%0Ax-admin:%201"),
+        ("x-org", "org-7"),
+        ("x-roles", "a%2Cb,c"),
+        ("x-name", "QWRhIMOW"),
+        ("x-claims", r#"{"id":7,"unit":"\u00f6"}"#),
+        ("x-note", "staff"),
+    ] {
+        assert_eq!(seen.header(name), value, "{name}");
+    }
+    // What is not there, and what is no single value, leaves no header.
+    let token = format!(
+        "Bearer {}",
+        Signer::secret("HS256").token(&claims(json!({"sub": "absent", "org": "x", "name": ["a"]})))
+    );
+    armiger.request(request("/known", &[("authorization", &token), ("x-user", "forged")])).await.assert_status(200);
+    let seen = backend.requests().pop().expect("a request");
+    assert!(["x-user", "x-org", "x-name"].iter().all(|name| !seen.headers.contains_key(*name)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_claim_that_is_too_long_for_a_header_is_refused() {
+    let backend = Backend::replies("ok").await;
+    let section = provider(&format!("keys: {}", secret()));
+    let policies =
+        "identity: {providers: [staff]}\nheaders: {request: {set: {x-name: \"${claims.name}\"}}, claim_max: 64B}";
+    let armiger = with(&backend, &section, policies).await;
+    let call_as =
+        async |name: &str| call(&armiger, &Signer::secret("HS256").token(&claims(json!({"name": name})))).await;
+    call_as(&"a".repeat(64)).await.assert_status(200);
+    call_as(&"ö".repeat(11)).await.assert_problem(431, "headers-too-large");
+    assert_eq!(backend.count(), 1);
+}
+
+#[tokio::test]
+async fn who_calls_is_named_only_where_it_is_known() {
+    let backend = Backend::replies("ok").await;
+    let section = provider(&format!("keys: {}", secret()));
+    for (policies, part) in [
+        (
+            "headers: {request: {set: {x-user: \"${claims.sub}\"}}}",
+            "the value names who calls, and this route knows none",
+        ),
+        (
+            "identity: {providers: [staff], mode: shadow}\nheaders: {request: {add: {x-user: \"${identity.subject}\"}}}",
+            "the value names who calls, and this route knows none",
+        ),
+        (
+            "identity: {providers: [staff]}\nheaders: {response: {set: {x-user: \"${claims.sub}\"}}}",
+            "names who calls, which is not known yet",
+        ),
+        (
+            "identity: {providers: [staff]}\nheaders: {request: {set: {x-user: \"${claims.sub}\"}, rename: {x-a: X_User}}}",
+            "a client could write `x_user`",
+        ),
+        (
+            "identity: {providers: [staff]}\nheaders: {request: {set: {x-user: \"${claims.sub|hex}\"}}}",
+            "`hex` is no form",
+        ),
+    ] {
+        let config = Config::to(&backend).top(&section).policies(policies);
+        let report = Armiger::try_with(config).await.err().expect(policies);
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_is_forwarded_stripped_or_replaced() {
+    let backend = Backend::replies("ok").await;
+    let section = provider(&format!("keys: {}", secret()));
+    let token = Signer::secret("HS256").token(&claims(json!({})));
+    let bearer = format!("Bearer {token}");
+    let cookie = format!("a=1; session={token}; b=2");
+    for (upstream, policy, forwarded) in [
+        ("", "", true),
+        ("", "credential: strip", false),
+        ("third_party: true", "", false),
+        ("third_party: true", "credential: forward", true),
+    ] {
+        let policies = format!("identity: {{providers: [staff], from: {{cookie: session}}, {policy}}}");
+        let config = Config::to(&backend).top(&section).upstream(upstream).policies(&policies);
+        let armiger = Armiger::with(config).await;
+        armiger.request(request("/", &[("authorization", &bearer)])).await.assert_status(200);
+        let seen = backend.requests().pop().expect("a request");
+        let kept = forwarded.then_some(bearer.as_str());
+        assert_eq!(
+            seen.headers.get("authorization").and_then(|value| value.to_str().ok()),
+            kept,
+            "{upstream} {policy}"
+        );
+        armiger.request(request("/", &[("cookie", &cookie)])).await.assert_status(200);
+        let seen = backend.requests().pop().expect("a request");
+        assert_eq!(seen.header("cookie"), if forwarded { &cookie } else { "a=1; b=2" }, "{upstream} {policy}");
+    }
+    // What is no credential of ours stays: it is for the back end to judge.
+    let policies = "identity: {providers: [staff], caller: optional, credential: strip}";
+    let armiger = with(&backend, &section, policies).await;
+    armiger.request(request("/", &[("authorization", "Basic YTpi")])).await.assert_status(200);
+    assert_eq!(backend.requests().pop().expect("a request").header("authorization"), "Basic YTpi");
+    // Another one in its place.
+    let policies = "identity: {providers: [staff], credential: strip}
+headers: {request: {set: {authorization: \"${env:ARMIGER_TEST_NOT_SET:-Bearer internal}\"}}}";
+    let armiger = with(&backend, &section, policies).await;
+    call(&armiger, &token).await.assert_status(200);
+    assert_eq!(backend.requests().pop().expect("a request").header("authorization"), "Bearer internal");
+}
+
+// === how refusals look ===
+
+#[tokio::test]
+async fn refusals_are_for_whoever_asks() {
+    let backend = Backend::replies("ok").await;
+    let section = provider(&format!("keys: {}", secret()));
+    let policies =
+        "identity: {providers: [staff]}\nroles: {any: [admin]}\ncors: {origins: [\"https://shop.example.com\"]}";
+    let armiger = with(&backend, &section, policies).await;
+    let good = format!("Bearer {}", Signer::secret("HS256").token(&claims(json!({}))));
+    const SHOP: (&str, &str) = ("origin", "https://shop.example.com");
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+    for (authorization, status, slug, grpc) in [
+        (None, 401, "token-missing", "16"),
+        (Some("Bearer a.b.c"), 401, "token-invalid", "16"),
+        (Some(good.as_str()), 403, "forbidden", "7"),
+    ] {
+        let mut headers: Vec<(&str, &str)> = authorization.map(|value| ("authorization", value)).into_iter().collect();
+        headers.push(SHOP);
+        // A page of another origin must be able to read the answer.
+        let response = armiger.request(request("/", &headers)).await;
+        response.assert_problem(status, slug).assert_header("access-control-allow-origin", SHOP.1);
+        assert_eq!(response.headers.contains_key("www-authenticate"), status == 401);
+        headers.push(GRPC);
+        armiger.request(request("/", &headers)).await.assert_status(200).assert_header("grpc-status", grpc);
+    }
+    assert_eq!(backend.count(), 0);
+}

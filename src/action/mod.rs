@@ -29,6 +29,14 @@ impl Action {
         matches!(self, Self::Proxy(_))
     }
 
+    /// Whether the request goes to somebody else's service, which is not to see credentials.
+    pub fn is_third_party(&self) -> bool {
+        match self {
+            Self::Proxy(proxy) => proxy.is_third_party(),
+            Self::Respond(_) | Self::Redirect(_) => false,
+        }
+    }
+
     /// Acts.
     pub async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
         match self {

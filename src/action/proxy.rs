@@ -78,6 +78,10 @@ impl Proxy {
         (issues.len() == before).then_some(Self { upstream, rewrite, host })
     }
 
+    pub(super) fn is_third_party(&self) -> bool {
+        self.upstream.plan.third_party
+    }
+
     /// Sends the request and passes the answer on as it comes.
     pub(super) async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
         exchange.remember_form();

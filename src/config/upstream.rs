@@ -26,6 +26,10 @@ pub struct Upstream {
     /// Whom to believe at `https://` endpoints, and how armiger proves who it is.
     #[serde(default)]
     pub tls: Option<UpstreamTls>,
+    /// It belongs to somebody else: what callers prove who they are with is not for it. Credentials that the policy
+    /// `identity` took are removed on the way there, unless the route's `identity.credential` says `forward`.
+    #[serde(default)]
+    pub third_party: bool,
     /// How long it may take.
     #[serde(default)]
     pub timeouts: Timeouts,

@@ -4,7 +4,12 @@
 
 use std::borrow::Cow;
 
-use super::Exchange;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use super::identity::ClaimPath;
+use super::{Exchange, Identity};
 
 /// A template, compiled.
 #[derive(Clone, Debug)]
@@ -16,6 +21,49 @@ pub struct Template {
 enum Piece {
     Text(String),
     Value(Variable),
+    Claim(ClaimPath, Form),
+    Identity(Part, Form),
+}
+
+/// What of a caller's identity a template may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Subject,
+    Provider,
+    Roles,
+    Scopes,
+}
+
+/// The words that stand after `${identity.`, for messages.
+const PARTS: &[(&str, Part)] =
+    &[("subject", Part::Subject), ("provider", Part::Provider), ("roles", Part::Roles), ("scopes", Part::Scopes)];
+
+/// How a claim is written where only printable ASCII may stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// Percent-encoded UTF-8: all but visible ASCII, and `%` itself.
+    Percent,
+    /// Base64url of UTF-8, without padding.
+    Base64,
+    /// As the value of an extended parameter: `UTF-8''…` (RFC 8187 §3.2).
+    Extended,
+    /// JSON, also of lists and maps, in ASCII.
+    Json,
+}
+
+/// The words that stand after `|`, for messages.
+const FORMS: &[(&str, Form)] =
+    &[("percent", Form::Percent), ("base64url", Form::Base64), ("rfc8187", Form::Extended), ("json", Form::Json)];
+
+/// A value that a template made of an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// The value.
+    Value(String),
+    /// It names a claim that is not there, or that is no single value.
+    Absent,
+    /// It is longer than it may be.
+    TooLong,
 }
 
 /// A fact of the exchange that a template may name.
@@ -104,7 +152,11 @@ impl Template {
             let Some(length) = rest[at..].find('}') else {
                 return Err(TemplateError { message: "`${` without its `}`".into(), hint: None });
             };
-            pieces.value(variable(&rest[at + 2..at + length], params)?);
+            let word = &rest[at + 2..at + length];
+            match caller(word)? {
+                Some(piece) => pieces.0.push(piece),
+                None => pieces.value(variable(word, params)?),
+            }
             rest = &rest[at + length + 1..];
         }
         pieces.text(rest);
@@ -139,13 +191,48 @@ impl Template {
         }
     }
 
-    /// The value for this exchange.
+    /// Whether it names who calls.
+    pub fn asks_caller(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Claim(..) | Piece::Identity(..)))
+    }
+
+    /// The value for this exchange, of at most this many bytes.
+    pub fn make(&self, exchange: &Exchange, most: usize) -> Made {
+        let identity = exchange.caller.as_ref().map(|caller| &*caller.identity);
+        let mut out = String::new();
+        for piece in &self.pieces {
+            let written = match piece {
+                Piece::Text(text) => {
+                    out.push_str(text);
+                    Some(())
+                }
+                Piece::Value(variable) => {
+                    out.push_str(&variable.of(exchange));
+                    Some(())
+                }
+                Piece::Claim(path, form) => identity
+                    .and_then(|identity| path.find(&identity.claims))
+                    .and_then(|claim| form.write(claim, &mut out)),
+                Piece::Identity(part, form) => identity.and_then(|identity| part.write(identity, *form, &mut out)),
+            };
+            if written.is_none() {
+                return Made::Absent;
+            }
+            if out.len() > most {
+                return Made::TooLong;
+            }
+        }
+        Made::Value(out)
+    }
+
+    /// The value for this exchange, of a template that does not name who calls.
     pub fn render(&self, exchange: &Exchange) -> String {
         let mut out = String::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Value(variable) => out.push_str(&variable.of(exchange)),
+                Piece::Claim(..) | Piece::Identity(..) => {}
             }
         }
         out
@@ -169,6 +256,32 @@ impl Pieces {
     }
 }
 
+/// `claims.NAME`, `claims./pointer`, `identity.subject`, each perhaps with a form behind it: `claims.name|base64url`.
+fn caller(word: &str) -> Result<Option<Piece>, TemplateError> {
+    let (named, form) = match word.rsplit_once('|') {
+        None => (word, Form::Percent),
+        Some((named, form_word)) if named.starts_with("claims.") || named.starts_with("identity.") => {
+            let form = FORMS.iter().find(|(known, _)| *known == form_word).map(|(_, form)| *form);
+            let known: Vec<&str> = FORMS.iter().map(|(known, _)| *known).collect();
+            (named, form.ok_or_else(|| unknown(&format!("`{form_word}` is no form of a claim"), &known))?)
+        }
+        Some(_) => return Ok(None),
+    };
+    if let Some(claim) = named.strip_prefix("claims.").filter(|claim| !claim.is_empty()) {
+        return Ok(Some(Piece::Claim(ClaimPath::new(claim), form)));
+    }
+    let Some(part) = named.strip_prefix("identity.") else { return Ok(None) };
+    let known: Vec<&str> = PARTS.iter().map(|(known, _)| *known).collect();
+    let found = PARTS.iter().find(|(known, _)| *known == part).map(|(_, part)| *part);
+    found
+        .map(|part| Some(Piece::Identity(part, form)))
+        .ok_or_else(|| unknown(&format!("an identity has no `{part}`"), &known))
+}
+
+fn unknown(message: &str, known: &[&str]) -> TemplateError {
+    TemplateError { message: message.into(), hint: Some(format!("known are {}", known.join(", "))) }
+}
+
 fn variable(word: &str, params: &Params) -> Result<Variable, TemplateError> {
     if let Some(name) = word.strip_prefix("path.") {
         return param(name, params);
@@ -176,7 +289,7 @@ fn variable(word: &str, params: &Params) -> Result<Variable, TemplateError> {
     WORDS.iter().find(|(known, _)| *known == word).map(|(_, variable)| *variable).ok_or_else(|| TemplateError {
         message: format!("`${{{word}}}` is nothing that armiger knows"),
         hint: Some(format!(
-            "known are path.NAME, {}; write `$${{` for the characters themselves",
+            "known are path.NAME, claims.NAME, identity.subject, {}; write `$${{` for the characters themselves",
             WORDS.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ")
         )),
     })
@@ -184,6 +297,85 @@ fn variable(word: &str, params: &Params) -> Result<Variable, TemplateError> {
 
 fn param(name: &str, params: &Params) -> Result<Variable, TemplateError> {
     params.place(name).map(Variable::Param)
+}
+
+impl Form {
+    /// Writes a claim. `None`: it is nothing, or no single value where only one can be written.
+    fn write(self, claim: &Value, out: &mut String) -> Option<()> {
+        let text: Cow<'_, str> = match claim {
+            Value::Null => return None,
+            _ if self == Self::Json => {
+                let json = claim.to_string();
+                // Beyond ASCII there is an escape for everything (RFC 8259 §7), and within quotes only.
+                for unit in json.encode_utf16() {
+                    match u8::try_from(unit) {
+                        Ok(byte @ b' '..=b'~') => out.push(char::from(byte)),
+                        _ => out.push_str(&format!("\\u{unit:04x}")),
+                    }
+                }
+                return Some(());
+            }
+            Value::String(text) => text.into(),
+            Value::Bool(_) | Value::Number(_) => claim.to_string().into(),
+            Value::Array(_) | Value::Object(_) => return None,
+        };
+        self.text(&text, |byte| byte.is_ascii_graphic() && byte != b'%', out);
+        Some(())
+    }
+
+    /// Writes a text. `stays`: which bytes need no percent sign.
+    fn text(self, text: &str, stays: impl Fn(u8) -> bool, out: &mut String) {
+        match self {
+            Self::Percent => percent(text, stays, out),
+            Self::Base64 => URL_SAFE_NO_PAD.encode_string(text, out),
+            Self::Extended => {
+                out.push_str("UTF-8''");
+                percent(text, |byte| byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&byte), out);
+            }
+            Self::Json => out.push_str(&Value::from(text).to_string()),
+        }
+    }
+}
+
+fn percent(text: &str, stays: impl Fn(u8) -> bool, out: &mut String) {
+    for byte in text.bytes() {
+        if stays(byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+impl Part {
+    /// Writes it. `None`: it is empty.
+    fn write(self, identity: &Identity, form: Form, out: &mut String) -> Option<()> {
+        let (words, between) = match self {
+            Self::Subject | Self::Provider => {
+                let text = if self == Self::Subject { &*identity.subject } else { &*identity.provider };
+                return if text.is_empty() { None } else { form.write(&Value::from(text), out) };
+            }
+            Self::Roles => (&identity.roles, ','),
+            Self::Scopes => (&identity.scopes, ' '),
+        };
+        if words.is_empty() {
+            return None;
+        }
+        if form == Form::Json {
+            return form.write(&words.iter().map(|word| Value::from(&**word)).collect(), out);
+        }
+        if form == Form::Base64 {
+            let all: Vec<&str> = words.iter().map(|word| &**word).collect();
+            return form.write(&Value::from(all.join(&between.to_string())), out);
+        }
+        for (place, word) in words.iter().enumerate() {
+            if place > 0 {
+                out.push(between);
+            }
+            form.text(word, |byte| byte.is_ascii_graphic() && byte != b'%' && byte != b',', out);
+        }
+        Some(())
+    }
 }
 
 impl Variable {
@@ -218,9 +410,44 @@ mod tests {
         fails(Template::value("${path.id}", &known(&[])), "the route's path has no parameter `id`");
         fails(Template::value("a ${request.id", &known(&[])), "`${` without its `}`");
         fails(Template::value("${claims}", &known(&[])), "`${claims}` is nothing that armiger knows");
+        fails(Template::value("${claims.a|hex}", &known(&[])), "`hex` is no form of a claim");
+        fails(Template::value("${identity.name}", &known(&[])), "an identity has no `name`");
         fails(Template::path("/a/{id}", &known(&["other"])), "the route's path has no parameter `id`");
         fails(Template::path("/a/{id", &known(&["id"])), "`{` without its counterpart");
         fails(Template::path("/a}/", &known(&[])), "`}` without its counterpart");
+    }
+
+    #[test]
+    fn claims_are_written_in_printable_ascii_whatever_they_are() {
+        let hostile = serde_json::json!("a b\r\nx-admin: 1\u{7f}%ö😀,");
+        for (form, expected) in [
+            (Form::Percent, "a%20b%0D%0Ax-admin:%201%7F%25%C3%B6%F0%9F%98%80,"),
+            (Form::Base64, "YSBiDQp4LWFkbWluOiAxfyXDtvCfmIAs"),
+            (Form::Extended, "UTF-8''a%20b%0D%0Ax-admin%3A%201%7F%25%C3%B6%F0%9F%98%80%2C"),
+            (Form::Json, r#""a b\r\nx-admin: 1\u007f%\u00f6\ud83d\ude00,""#),
+        ] {
+            let mut out = String::new();
+            assert_eq!(form.write(&hostile, &mut out), Some(()));
+            assert_eq!(out, expected);
+            assert!(http::HeaderValue::from_str(&out).is_ok() && out.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
+        }
+        for (claim, plain, json) in [
+            (serde_json::json!(7), Some("7"), "7"),
+            (serde_json::json!(true), Some("true"), "true"),
+            (serde_json::json!(["a"]), None, r#"["a"]"#),
+            (serde_json::json!({"a": "ö"}), None, r#"{"a":"\u00f6"}"#),
+        ] {
+            let mut out = String::new();
+            assert_eq!(Form::Percent.write(&claim, &mut out).map(|()| out.as_str()), plain);
+            let mut out = String::new();
+            assert_eq!(Form::Json.write(&claim, &mut out).map(|()| out.as_str()), Some(json));
+        }
+        assert_eq!(Form::Json.write(&Value::Null, &mut String::new()), None);
+        let identity = Identity { roles: ["a,b", "c d"].map(Box::from).into(), ..Identity::default() };
+        let mut out = String::new();
+        assert_eq!(Part::Roles.write(&identity, Form::Percent, &mut out), Some(()));
+        assert_eq!(out, "a%2Cb,c%20d");
+        assert_eq!(Part::Subject.write(&identity, Form::Percent, &mut out), None, "nobody");
     }
 
     #[test]

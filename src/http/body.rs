@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::framing::Violation;
+use super::reserved::Reserved;
 use crate::timer::Timer;
 
 /// A request or response body.
@@ -123,6 +125,8 @@ pub struct Received {
     keep: Option<Rc<Replay>>,
     /// Given on HTTP/2.
     idle: Option<(Timer, Duration)>,
+    /// What its trailers must not bring.
+    reserved: Option<Arc<Reserved>>,
 }
 
 impl Received {
@@ -131,12 +135,17 @@ impl Received {
         let inbound = Rc::<Inbound>::default();
         // A body that is over from the start is never polled.
         inbound.ended.set(incoming.is_end_stream());
-        Self { incoming, left: max, inbound, keep: None, idle: None }
+        Self { incoming, left: max, inbound, keep: None, idle: None, reserved: None }
     }
 
     /// Ends it at a pause longer than `max`, where nobody below watches for one.
     pub fn watch(&mut self, timer: Timer, max: Duration) {
         self.idle = Some((timer, max));
+    }
+
+    /// Takes these out of its trailers.
+    pub fn reserve(&mut self, reserved: Arc<Reserved>) {
+        self.reserved = Some(reserved);
     }
 
     /// Lowers the bound on what is still to come.
@@ -182,7 +191,7 @@ impl Received {
                 return Poll::Ready(None);
             }
             Some(Err(error)) => return Poll::Ready(Some(Err(self.fail(client_error(&error))))),
-            Some(Ok(frame)) => frame,
+            Some(Ok(frame)) => self.cleaned(frame),
         };
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
@@ -200,6 +209,17 @@ impl Received {
             self.inbound.ended.set(true);
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn cleaned(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Some(reserved) = self.reserved.as_ref().filter(|_| frame.is_trailers()) else { return frame };
+        frame.into_trailers().map_or_else(
+            |frame| frame,
+            |mut trailers| {
+                reserved.clean(&mut trailers);
+                Frame::trailers(trailers)
+            },
+        )
     }
 
     fn fail(&self, error: BodyError) -> BodyError {

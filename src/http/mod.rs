@@ -6,3 +6,4 @@ pub mod framing;
 pub mod headers;
 pub mod path;
 pub mod problem;
+pub mod reserved;

@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Guard, Policy, Scope, Stage, Weaker};
-use crate::config::value::{Hidden, Mode};
+use crate::config::value::{ByteSize, Hidden, Mode};
 use crate::config::{Issue, KeyPath};
-use crate::exchange::template::Template;
-use crate::exchange::{Exchange, Rejection, Verdict};
+use crate::exchange::template::{Made, Template};
+use crate::exchange::{Exchange, Reason, Rejection, Verdict};
 use crate::http::headers::is_credential;
 
 /// What is changed on headers: `request` on those that the upstream sees, `response` on those that the client sees,
@@ -27,7 +27,7 @@ use crate::http::headers::is_credential;
 ///   response:
 ///     remove: [x-powered-by]
 /// ```
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Headers")]
 pub struct Config {
@@ -35,8 +35,22 @@ pub struct Config {
     pub request: Edits,
     /// On the response.
     pub response: Edits,
+    /// The longest value that a claim may make of a header of the request. With a longer one the request is refused
+    /// with a 431 (`headers-too-large`).
+    pub claim_max: ByteSize,
     /// Whether it is enforced.
     pub mode: Mode,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            request: Edits::default(),
+            response: Edits::default(),
+            claim_max: ByteSize::kib(4),
+            mode: Mode::default(),
+        }
+    }
 }
 
 /// Changes to one set of headers.
@@ -44,6 +58,13 @@ pub struct Config {
 /// Values are text with `${path.NAME}` (a parameter of the route's path, percent-encoded as it came), `${request.id}`,
 /// `${request.method}`, `${request.host}`, `${request.path}`, `${client.address}`, `${route.name}` in it; `$${` stands
 /// for `${`.
+///
+/// On a request they may also name who calls: `${claims.NAME}`, `${claims./json/pointer}`, `${identity.subject}`,
+/// `${identity.provider}`, `${identity.roles}` (with commas), `${identity.scopes}` (with spaces). A header that is set so is
+/// armiger's alone: whatever clients send under its name, or one that back ends could take for it (`X_User` for `x-user`),
+/// is removed on every route. Only visible ASCII passes as it is: `%`, spaces and all else are percent-encoded, or written
+/// as `${claims.name|base64url}`, `|rfc8187` (RFC 8187) or `|json` says, the last also for lists and maps. A claim that is
+/// not there, or is a list or a map without `|json`, leaves no header.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "HeaderEdits")]
@@ -114,8 +135,16 @@ enum Shown<'v> {
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
         let path = scope.path();
-        let request = self.request.compile(&path.key("request"), scope);
-        let response = self.response.compile(&path.key("response"), scope);
+        let claim_max = usize::try_from(self.claim_max.get()).unwrap_or(usize::MAX);
+        if !(1..=CLAIM_MAX).contains(&claim_max) {
+            scope.issue(
+                Issue::new(path.key("claim_max"), format!("{} is out of bounds", self.claim_max))
+                    .hint("choose from 1B to 64KiB"),
+            );
+        }
+        let request = self.request.compile(&path.key("request"), scope, claim_max);
+        let response = self.response.compile(&path.key("response"), scope, claim_max);
+        self.reserve(&request, &path, scope);
         if self.request.is_empty() && self.response.is_empty() {
             scope.issue(Issue::new(path, "changes nothing").hint(
                 "give `set`, `add`, `remove` or `rename` under `request` or `response`, or write `headers: off`",
@@ -132,13 +161,34 @@ impl Config {
     }
 }
 
+/// The longest that `claim_max` may be.
+const CLAIM_MAX: usize = 64 * 1024;
+
+impl Config {
+    /// What clients must not be able to send, if this is enforced; and what they must not bring under such a name.
+    fn reserve(&self, request: &Plan, path: &KeyPath, scope: &mut Scope<'_>) {
+        if self.mode != Mode::Enforce {
+            return;
+        }
+        for (name, value) in request.set.iter().chain(&request.add) {
+            if value.asks_caller() {
+                scope.reserve(name.clone());
+            }
+        }
+        for (from, to) in &request.rename {
+            scope.renames(to.clone(), path.key("request").key("rename").key(from.as_str()));
+        }
+    }
+}
+
 impl Edits {
     fn is_empty(&self) -> bool {
         self.rename.is_empty() && self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
-    fn compile(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Plan {
-        let mut plan = Plan::default();
+    fn compile(&self, path: &KeyPath, scope: &mut Scope<'_>, claim_max: usize) -> Plan {
+        let mut plan = Plan { claim_max, ..Plan::default() };
+        let is_request = path.to_string().ends_with("request");
         for (from, to) in &self.rename {
             let at = path.key("rename").key(from);
             if let (Some(from), Some(to)) = (name(from, &at, scope), name(to, &at, scope)) {
@@ -159,7 +209,17 @@ impl Edits {
                     );
                 }
                 let Some(name) = name(text, &at, scope) else { continue };
-                compiled.extend(value(template, &at, scope).map(|value| (name, value)));
+                let Some(value) = value(template, &at, scope) else { continue };
+                if value.asks_caller() && is_request {
+                    scope.needs_caller_at(at, "the value names who calls");
+                } else if value.asks_caller() {
+                    scope.issue(
+                        Issue::new(at, "names who calls, which is not known yet when answers are prepared for")
+                            .hint("set it under `request`, for the upstream to see"),
+                    );
+                    continue;
+                }
+                compiled.push((name, value));
             }
         }
         plan
@@ -215,11 +275,25 @@ enum Value {
 }
 
 impl Value {
+    fn asks_caller(&self) -> bool {
+        matches!(self, Self::Made(template) if template.asks_caller())
+    }
+
     /// `None` if what the request brings cannot stand in a header.
-    fn of(&self, exchange: &Exchange) -> Option<HeaderValue> {
+    fn of(&self, exchange: &Exchange, claim_max: usize) -> Result<Option<HeaderValue>, Rejection> {
         match self {
-            Self::Fixed(value) => Some(value.clone()),
-            Self::Made(template) => HeaderValue::try_from(template.render(exchange)).ok(),
+            Self::Fixed(value) => Ok(Some(value.clone())),
+            Self::Made(template) if !template.asks_caller() => {
+                Ok(HeaderValue::try_from(template.render(exchange)).ok())
+            }
+            Self::Made(template) => match template.make(exchange, claim_max) {
+                Made::Value(value) => Ok(HeaderValue::try_from(value).ok()),
+                Made::Absent => Ok(None),
+                Made::TooLong => Err(Rejection {
+                    limit: Some("headers.claim_max"),
+                    ..Rejection::from(Reason::HeadersTooLarge).cause("claim_max")
+                }),
+            },
         }
     }
 }
@@ -231,6 +305,7 @@ pub struct Plan {
     remove: Vec<HeaderName>,
     set: Vec<(HeaderName, Value)>,
     add: Vec<(HeaderName, Value)>,
+    claim_max: usize,
 }
 
 /// The values of a plan for one exchange.
@@ -241,8 +316,8 @@ impl Plan {
         self.rename.is_empty() && self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 
-    fn values(&self, exchange: &Exchange) -> Values {
-        self.set.iter().chain(&self.add).map(|(_, value)| value.of(exchange)).collect()
+    fn values(&self, exchange: &Exchange) -> Result<Values, Rejection> {
+        self.set.iter().chain(&self.add).map(|(_, value)| value.of(exchange, self.claim_max)).collect()
     }
 
     fn apply(&self, headers: &mut HeaderMap, values: Values) {
@@ -287,12 +362,12 @@ impl Policy for Headers {
     async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
         Ok(match self {
             Self::Request(plan) => {
-                let values = plan.values(exchange);
+                let values = plan.values(exchange)?;
                 let plan = plan.clone();
                 Verdict::amend(move |exchange| plan.apply(exchange.request.headers_mut(), values))
             }
             Self::Response(plan) => {
-                let values = plan.values(exchange);
+                let values = plan.values(exchange)?;
                 let plan = plan.clone();
                 Verdict::followup(move |response| plan.apply(response.headers_mut(), values))
             }
@@ -315,6 +390,7 @@ mod tests {
             remove: vec![HeaderName::from_static("gone")],
             set: vec![(HeaderName::from_static("gone"), fixed("again"))],
             add: vec![(HeaderName::from_static("new"), fixed("more"))],
+            claim_max: 0,
         };
         let mut headers = HeaderMap::new();
         headers.insert("old", HeaderValue::from_static("kept"));

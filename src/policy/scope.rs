@@ -1,5 +1,7 @@
 //! What a policy's compile step may see: where it stands, the route's parameters, and where to put what it made.
 
+use http::HeaderName;
+
 use super::chain::Link;
 use super::{AnyPolicy, Chain, Stage};
 use crate::config::value::Mode;
@@ -26,6 +28,8 @@ pub struct Scope<'a> {
     needs: Vec<(KeyPath, &'static str)>,
     /// How many issues there were before.
     before: usize,
+    reserved: Vec<HeaderName>,
+    renamed: Vec<(HeaderName, KeyPath)>,
 }
 
 impl<'a> Scope<'a> {
@@ -40,7 +44,8 @@ impl<'a> Scope<'a> {
     ) -> Self {
         let before = issues.len();
         let (links, needs) = (Vec::new(), Vec::new());
-        Self { params, providers, route, metrics, place, issues, links, block: None, needs, before }
+        let (reserved, renamed) = (Vec::new(), Vec::new());
+        Self { params, providers, route, metrics, place, issues, links, block: None, needs, before, reserved, renamed }
     }
 
     /// Compiles one block in its place.
@@ -78,6 +83,16 @@ impl<'a> Scope<'a> {
         self.needs.push((path, why));
     }
 
+    /// Only armiger may write this header of a request: what clients send is removed on every route.
+    pub fn reserve(&mut self, name: HeaderName) {
+        self.reserved.push(name);
+    }
+
+    /// What a client sends under another name comes under this one. `path`: where that is said.
+    pub fn renames(&mut self, to: HeaderName, path: KeyPath) {
+        self.renamed.push((to, path));
+    }
+
     /// Where decisions of a rule are counted.
     pub fn rule_metrics(&self, rule: &str) -> RuleMetrics {
         self.metrics.rule(self.route, rule)
@@ -88,8 +103,8 @@ impl<'a> Scope<'a> {
         self.issues.len() == self.before
     }
 
-    /// The chain of what was added.
-    pub fn finish(self) -> Chain {
+    /// The chain of what was added, and what it says of headers.
+    pub fn finish(self) -> (Chain, Headers) {
         let chain = Chain::new(self.links);
         if !chain.enforces_at(Stage::Authenticate) {
             for (path, why) in self.needs {
@@ -99,6 +114,15 @@ impl<'a> Scope<'a> {
                 );
             }
         }
-        chain
+        (chain, Headers { reserved: self.reserved, renamed: self.renamed })
     }
+}
+
+/// What a route's policies say of headers that concerns all routes.
+#[derive(Debug, Default)]
+pub struct Headers {
+    /// Names that only armiger may write.
+    pub reserved: Vec<HeaderName>,
+    /// Names under which something comes that a client sends, and where that is said.
+    pub renamed: Vec<(HeaderName, KeyPath)>,
 }

@@ -94,7 +94,15 @@ fn no_content() -> Response<Body> {
 /// Finds the route, and where its parameters stand.
 fn find(worker: &Worker, exchange: &mut Exchange) -> Result<Arc<Route>, Rejection> {
     let mut reader = worker.reader.borrow_mut();
-    let router = &reader.load().router;
+    let snapshot = reader.load();
+    let router = &snapshot.router;
+    if !snapshot.reserved.is_empty() {
+        // Before anybody reads them, the router too.
+        snapshot.reserved.clean(exchange.request.headers_mut());
+        if let Body::Received(received) = exchange.request.body_mut() {
+            received.reserve(snapshot.reserved.clone());
+        }
+    }
     // A request that names no host (HTTP/1.0) is routed by its path alone.
     let host = match exchange.host() {
         "" => Cow::Borrowed(""),

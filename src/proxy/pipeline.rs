@@ -69,6 +69,7 @@ async fn walk(
         return Ok(answer);
     }
     if route.action.forwards() {
+        exchange.strip_credential(route.action.is_third_party());
         introduce(exchange);
     }
     if let Some(answer) = route.chain.prepare(exchange, followups).await? {

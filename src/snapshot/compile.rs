@@ -22,8 +22,10 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, Trust, Via};
 use crate::http::path::Held;
+use crate::http::reserved::Reserved;
 use crate::identity::{self, Providers};
 use crate::keep::{Identity, Keeper, Kept};
+use crate::policy::scope::Headers;
 use crate::policy::{Blocks, Chain, Scope};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
@@ -50,7 +52,7 @@ pub fn compile(
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
     let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
-    let router = routes(&document, source, &upstreams, &providers, metrics, issues);
+    let routed = routes(&document, source, &upstreams, &providers, metrics, issues);
     if document.listeners.is_empty() && !source.is_lost(&root.key("listeners")) {
         issues.push(
             Issue::new(root.key("listeners"), "names no listener, so nobody could connect")
@@ -60,9 +62,11 @@ pub fn compile(
     if !issues.is_empty() {
         return None;
     }
+    let (router, reserved) = routed?;
     Some(Snapshot {
         version,
-        router: router?,
+        router,
+        reserved,
         listeners,
         upstreams: upstreams.into_values().flatten().collect(),
         access_log: document.access_log.clone(),
@@ -349,19 +353,22 @@ fn routes(
     providers: &Providers,
     metrics: &Metrics,
     issues: &mut Issues,
-) -> Option<Router<Arc<Route>>> {
+) -> Option<(Router<Arc<Route>>, Arc<Reserved>)> {
     let generation = Arc::new(metrics.generation());
     let mut names = HashMap::new();
     let mut rules = Vec::with_capacity(document.routes.len());
     // The rule's place differs from the route's once a route did not compile.
     let mut places = Vec::with_capacity(document.routes.len());
+    let mut headers = Headers::default();
     for (place, config) in document.routes.iter().enumerate() {
         let path = KeyPath::root().key("routes").index(place);
         name(&config.name, "route", &path, &mut names, issues);
         let pattern = path_pattern(&config.matches, source, &path.key("match"), issues);
         let params = pattern.as_ref().map_or_else(Params::unknown, |pattern| Params::known(pattern.names()));
         let matcher = matcher(&config.matches, pattern, &path.key("match"), issues);
-        let chain = chain(config, &document.defaults.policies, &params, providers, &path, metrics, issues);
+        let (chain, said) = chain(config, &document.defaults.policies, &params, providers, &path, metrics, issues);
+        headers.reserved.extend(said.reserved);
+        headers.renamed.extend(said.renamed);
         let action = action(config, source, upstreams, &params, &path, issues);
         let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
         let timeout_at =
@@ -381,8 +388,9 @@ fn routes(
         rules.push(Rule { matcher, target: Arc::new(route) });
         places.push(path);
     }
+    let reserved = reserved(&headers, issues);
     match Router::build(rules) {
-        Ok(router) => Some(router),
+        Ok(router) => Some((router, reserved)),
         Err(conflicts) => {
             for conflict in conflicts {
                 let (first, second) = (&places[conflict.first], &places[conflict.second]);
@@ -395,6 +403,21 @@ fn routes(
             None
         }
     }
+}
+
+/// The headers that only armiger may write: no route may let a client's text come under such a name.
+fn reserved(headers: &Headers, issues: &mut Issues) -> Arc<Reserved> {
+    let reserved = Reserved::new(&headers.reserved);
+    for (name, path) in headers.renamed.iter().filter(|(name, _)| reserved.holds(name.as_str())) {
+        issues.push(
+            Issue::new(
+                path.clone(),
+                format!("a client could write `{name}`, which a route sets from what it knows of the caller"),
+            )
+            .hint("rename to another name"),
+        );
+    }
+    Arc::new(reserved)
 }
 
 fn allowed(list: &[PathAllow]) -> Held {
@@ -415,7 +438,7 @@ fn chain(
     path: &KeyPath,
     metrics: &Metrics,
     issues: &mut Issues,
-) -> Chain {
+) -> (Chain, Headers) {
     let place = |key: &str| {
         let owner = if config.policies.gives(key) { path.clone() } else { KeyPath::root().key("defaults") };
         owner.key("policies").key(key)

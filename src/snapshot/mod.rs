@@ -16,6 +16,7 @@ use crate::config;
 use crate::config::listener::Listener;
 use crate::config::observe::AccessLog;
 use crate::http::path::Held;
+use crate::http::reserved::Reserved;
 use crate::keep::Kept;
 use crate::policy::{Blocks, Chain};
 use crate::telemetry::finish::Occupancy;
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Which route a request takes.
     pub router: Router<Arc<Route>>,
+    /// Headers of requests that only armiger may write.
+    pub reserved: Arc<Reserved>,
     /// What to listen on, in the order of the file.
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// The services behind armiger, in the order of their names: what each worker's pools are to follow.

@@ -44,6 +44,8 @@ pub struct Plan {
     pub header_bytes_max: usize,
     /// Bytes of a request body that are kept for a second try.
     pub replay_max: usize,
+    /// It is not to see credentials.
+    pub third_party: bool,
 }
 
 impl Plan {
@@ -70,6 +72,7 @@ impl Plan {
             headers_max: check.count(u32::from(config.limits.headers_max), limits.key("headers_max")),
             header_bytes_max: check.header_bytes(config.limits.header_bytes_max.get(), limits.key("header_bytes_max")),
             replay_max: usize::try_from(config.limits.replay_max.get()).unwrap_or(usize::MAX),
+            third_party: config.third_party,
         };
         check.is_good.then_some(plan)
     }
@@ -186,6 +189,7 @@ mod tests {
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
             protocol: Protocol::Http1,
             tls: None,
+            third_party: false,
             timeouts: Timeouts::default(),
             pool: Pool::default(),
             limits: Limits::default(),

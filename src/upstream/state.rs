@@ -69,11 +69,12 @@ impl Drop for Permit {
 
 /// The traits are called by their keys in the file, with the values that stand there: a report quotes them.
 fn identity(name: &str, config: &upstream::Upstream) -> Identity {
-    let upstream::Upstream { endpoints, protocol, tls, timeouts, pool, limits } = config;
+    let upstream::Upstream { endpoints, protocol, tls, third_party, timeouts, pool, limits } = config;
     Identity::of("pool", name)
         .shape("protocol", word(*protocol))
         .setting("endpoints", format_args!("[{}]", endpoints.join(", ")))
         .setting("tls", tls.as_ref().map_or_else(|| "none".to_owned(), secured))
+        .setting("third_party", third_party)
         .setting("timeouts.connect", timeouts.connect)
         .setting("timeouts.tls", timeouts.tls)
         .setting("timeouts.first_byte", timeouts.first_byte)
@@ -206,13 +207,14 @@ mod tests {
                 None => keys.push(key.clone()),
             }
         }
-        assert_eq!(keys.len(), 16);
+        assert_eq!(keys.len(), 17);
         for key in keys {
             let mut changed = whole.clone();
             let value = changed.pointer_mut(&format!("/{}", key.replace('.', "/"))).unwrap();
             *value = match (&*value, key.as_str()) {
                 (_, "protocol") => json!("h2c"),
                 (_, "tls") => json!({"server_name": "app.test"}),
+                (Value::Bool(_), _) => json!(true),
                 (Value::Array(_), _) => json!(["http://127.0.0.1:3001"]),
                 (Value::Number(_), _) => json!(7),
                 (Value::String(text), _) if text.ends_with('B') => json!("9KiB"),

@@ -140,6 +140,7 @@ fn settings(endpoints: &[&str]) -> config::Upstream {
     config::Upstream {
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
         protocol: Protocol::Http1,
+        third_party: false,
         tls: None,
         timeouts: config::Timeouts::default(),
         pool: config::Pool::default(),

@@ -36,6 +36,7 @@ const LISTENER: &[Guard] = &[
 const UPSTREAM: &[Guard] = &[
     Guard::at("tls.insecure_skip_verify", Weaker::When(|_, new| new == "true"), "any certificate is believed"),
     Guard::at("tls.names", Weaker::Grows(names), "more names are believed"),
+    Guard::at("third_party", Weaker::When(|_, new| new == "false"), "it sees the credentials of callers"),
 ];
 
 const ADMIN: &[Guard] = &[ELSEWHERE, EVERYWHERE, Guard::at("token", Weaker::Gone, "nobody is asked for a token")];
