@@ -15,22 +15,30 @@ pub(super) fn check(head: &Parts, plan: &Plan) -> Result<(), Kind> {
     if head.headers.len() > plan.headers_max {
         return Err(Kind::HeadTooLarge);
     }
-    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if let Some(length) = length {
+    let (mut length, mut coding) = (None, None);
+    // One walk: for the few headers of an answer it costs less than a look-up.
+    for (name, value) in &head.headers {
+        let known = match name {
+            name if *name == CONTENT_LENGTH => &mut length,
+            name if *name == TRANSFER_ENCODING => &mut coding,
+            _ => continue,
+        };
         // hyper takes repeated equal lengths for one and passes every line on; readers behind us may take them
         // otherwise (RFC 9112 §6.3 allows to refuse).
-        let digits = length.as_bytes();
-        let is_number = !digits.is_empty() && digits.len() <= 19 && digits.iter().all(u8::is_ascii_digit);
-        if !is_number || lengths.next().is_some() {
+        if known.replace(value.as_bytes()).is_some() {
             return Err(Kind::Protocol);
         }
     }
-    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    if let Some(digits) = length {
+        let is_number = !digits.is_empty() && digits.len() <= 19 && digits.iter().all(u8::is_ascii_digit);
+        if !is_number {
+            return Err(Kind::Protocol);
+        }
+    }
+    if let Some(coding) = coding {
         // RFC 9112 §6.1 and §6.3: a length beside a coding is an attempt at smuggling or a fault, and no coding but
         // `chunked` was asked for.
-        if length.is_some() || codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        if length.is_some() || !coding.eq_ignore_ascii_case(b"chunked") {
             return Err(Kind::Protocol);
         }
     }

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -44,8 +45,9 @@ pub(super) enum Failure {
     Unsent { request: Box<Request<Body>>, error: hyper::Error },
     /// The upstream says that it looked at nothing of it.
     Refused { error: hyper::Error },
-    /// It was sent, in part or whole, and the connection ended. `began` if a byte of the answer had arrived.
-    Broken { error: hyper::Error, began: bool },
+    /// It was sent, in part or whole, and the connection ended. `began` if a byte of the answer had arrived. Its head is
+    /// given back where it was kept.
+    Broken { error: hyper::Error, began: bool, head: Option<Box<Parts>> },
     /// The upstream ended this one exchange: it saw the request and decided.
     Ended { error: hyper::Error },
 }
@@ -155,7 +157,7 @@ impl Upstream {
             // Whoever may have to send it again needs a copy: hyper takes the request for good.
             let may_be_refused = plan.protocol.is_http2();
             let copy = if may_be_refused || (is_reused && may_repeat) {
-                Copy::of(request, inbound.as_ref(), plan.replay_max)
+                Copy::of(request, inbound.as_ref(), plan)
             } else {
                 None
             };
@@ -203,13 +205,18 @@ impl Upstream {
                     (Error::because(Kind::Reset, error), Some(*request), RetryClass::Unsent)
                 }
                 Failure::Refused { error } => {
-                    (Error::because(Kind::Reset, error), copy.and_then(Copy::restore), RetryClass::Unsent)
+                    let again = copy.and_then(|copy| copy.restore(None));
+                    (Error::because(Kind::Reset, error), again, RetryClass::Unsent)
                 }
-                Failure::Broken { error, began } => {
+                Failure::Broken { error, began, head } => {
                     let error = Error::from_exchange(error, began);
                     let is_close_race = is_reused && may_repeat && error.kind() == Kind::Reset;
                     may_repeat = false;
-                    (error, copy.filter(|_| is_close_race).and_then(Copy::restore), RetryClass::ReusedNoByte)
+                    (
+                        error,
+                        copy.filter(|_| is_close_race).and_then(|copy| copy.restore(head)),
+                        RetryClass::ReusedNoByte,
+                    )
                 }
                 Failure::Ended { error } => (Error::from_exchange(error, false), None, RetryClass::ReusedNoByte),
             };
@@ -280,7 +287,8 @@ async fn patiently<F: Future>(
     mut answer: Pin<&mut F>,
 ) -> Option<F::Output> {
     let mut passed = 0;
-    timer.arm(plan.first_byte);
+    // A tick early does no harm: what is left is asked when it expires.
+    timer.arm_coarsely(plan.first_byte);
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
@@ -321,9 +329,8 @@ impl Line {
 
 /// What is needed to send a request again.
 struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
+    /// On HTTP/1.1 the connection keeps it.
+    head: Option<Box<Parts>>,
     body: CopiedBody,
 }
 
@@ -334,7 +341,8 @@ enum CopiedBody {
 
 impl Copy {
     /// None if the body cannot be had twice.
-    fn of(request: &mut Request<Body>, inbound: Option<&Rc<Inbound>>, max: usize) -> Option<Self> {
+    fn of(request: &mut Request<Body>, inbound: Option<&Rc<Inbound>>, plan: &Plan) -> Option<Self> {
+        let max = plan.replay_max;
         let body = match (request.body_mut(), inbound) {
             (Body::Empty, _) => CopiedBody::Here(Bytes::new()),
             (Body::Full(bytes), _) => CopiedBody::Here(bytes.clone()),
@@ -346,20 +354,24 @@ impl Copy {
             }
             _ => return None,
         };
-        let (method, uri, headers) = (request.method().clone(), request.uri().clone(), request.headers().clone());
-        Some(Self { method, uri, headers, body })
+        let head = plan.protocol.is_http2().then(|| {
+            let mut head = Request::new(());
+            *head.method_mut() = request.method().clone();
+            *head.uri_mut() = request.uri().clone();
+            *head.headers_mut() = request.headers().clone();
+            Box::new(head.into_parts().0)
+        });
+        Some(Self { head, body })
     }
 
-    fn restore(self) -> Option<Request<Body>> {
+    /// The request with the head that was copied, or with the one that was `kept`.
+    fn restore(self, kept: Option<Box<Parts>>) -> Option<Request<Body>> {
+        let head = self.head.or(kept)?;
         let body = match self.body {
             CopiedBody::Here(bytes) => Body::full(bytes),
             CopiedBody::Passing(replay, inbound) => Body::full(replay.take(&inbound)?),
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        Some(request)
+        Some(Request::from_parts(*head, body))
     }
 }
 

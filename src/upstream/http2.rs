@@ -145,7 +145,7 @@ impl Stream {
             Some(h2) if h2.is_reset() && h2.is_remote() => Failure::Ended { error },
             _ => {
                 self.spend();
-                Failure::Broken { error, began: false }
+                Failure::Broken { error, began: false, head: None }
             }
         }
     }

@@ -4,16 +4,21 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
+use http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connect::Stream;
+use super::head;
 use crate::timer::Wheel;
 
 /// Writes of several pieces up to this size go out as one.
 const FLATTEN_MAX: usize = 4 * 1024;
+
+/// The room for a head that a connection keeps.
+const HEAD_KEPT: usize = 1024;
 
 /// A worker's buffer in which small pieces are put together. One for all connections: it is in use only while a write
 /// lasts.
@@ -33,6 +38,12 @@ pub(super) struct Link {
     read: Cell<u64>,
     written_at: Cell<Instant>,
     is_broken: Cell<bool>,
+    /// Who is woken when there is something to read, if not whoever reads.
+    reader: RefCell<Option<Waker>>,
+    /// The head of the request that was sent last, as hyper wrote it.
+    head: RefCell<Vec<u8>>,
+    /// The next write begins with a head.
+    is_head_due: Cell<bool>,
 }
 
 impl Link {
@@ -42,7 +53,35 @@ impl Link {
             read: Cell::new(0),
             written_at: Cell::new(now),
             is_broken: Cell::new(false),
+            reader: RefCell::default(),
+            head: RefCell::default(),
+            is_head_due: Cell::new(false),
         })
+    }
+
+    /// Wakes `reader` from now on when there is something to read.
+    pub(super) fn read_by(&self, reader: &Waker) {
+        self.reader.replace(Some(reader.clone()));
+    }
+
+    /// A request is about to be written: keeps its head.
+    pub(super) fn expect_head(&self) {
+        self.is_head_due.set(true);
+    }
+
+    /// The head of the request that was sent last, if hyper has come to write it.
+    pub(super) fn head(&self) -> Option<Parts> {
+        if self.is_head_due.get() { None } else { head::read(&self.head.borrow()) }
+    }
+
+    /// hyper offers a head whole, as its first piece, before the socket has taken any of it.
+    fn keep_head(&self, first: &[u8]) {
+        if self.is_head_due.replace(false) {
+            let mut head = self.head.borrow_mut();
+            head.clear();
+            head.shrink_to(HEAD_KEPT);
+            head.extend_from_slice(first);
+        }
     }
 
     /// Bytes received so far.
@@ -105,7 +144,9 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        if let Err(error) = ready!(self.link.stream.borrow_mut().poll_read(cx, buffer)) {
+        let reader = self.link.reader.borrow();
+        let mut cx = reader.as_ref().map_or(Context::from_waker(cx.waker()), Context::from_waker);
+        if let Err(error) = ready!(self.link.stream.borrow_mut().poll_read(&mut cx, buffer)) {
             self.link.is_broken.set(true);
             return Poll::Ready(Err(error));
         }
@@ -116,6 +157,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.link.keep_head(bytes);
         if self.link.is_broken.get() {
             return Poll::Pending;
         }
@@ -130,6 +172,9 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         if let [only] = slices {
             return self.poll_write(cx, only);
+        }
+        if let [first, ..] = slices {
+            self.link.keep_head(first);
         }
         let length: usize = slices.iter().map(|slice| slice.len()).sum();
         if length > FLATTEN_MAX {

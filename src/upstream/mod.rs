@@ -14,6 +14,7 @@ pub mod client;
 mod connect;
 pub mod endpoint;
 pub mod error;
+mod head;
 mod http1;
 mod http2;
 mod link;
