@@ -116,7 +116,7 @@ impl Proxy {
         if let Some(via) = &exchange.hop.via {
             via.append(headers, version);
         }
-        if !headers.contains_key(header::CONTENT_LENGTH) {
+        if exchange.caller.is_some() && !headers.contains_key(header::CONTENT_LENGTH) {
             end_with_credential(exchange, response.body_mut());
         }
         Ok(response)

@@ -70,7 +70,7 @@ pub struct Exchange {
     pub hop: Rc<Hop>,
     /// Who calls, once that is proven.
     pub caller: Option<Caller>,
-    /// The form of a refusal, once the request itself has been given away.
+    /// The form of a refusal, once it is known: at the latest when the request itself is given away.
     pub form: Option<problem::Form>,
     /// What will be logged and counted when the last byte is out, or the client gone.
     pub closing: Closing,
@@ -117,7 +117,9 @@ impl Exchange {
 
     /// Remembers the form of a refusal before the request is given away.
     pub fn remember_form(&mut self) {
-        self.form = Some(problem::Form::of(self.headers()));
+        if self.form.is_none() {
+            self.form = Some(problem::Form::of(self.headers()));
+        }
     }
 
     /// The answer that a rejection makes: problem+json, plain text, or gRPC trailers-only.

@@ -382,12 +382,17 @@ pub fn append(headers: &mut HeaderMap, hop: &Hop, host: Option<&HeaderValue>) {
 
 /// Adds an entry at the end of a comma-separated list, which becomes one line: some readers look at one line alone.
 fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, entry: &HeaderValue) {
-    if !headers.contains_key(name) {
-        insert(headers, name, entry.clone());
-        return;
-    }
+    // Full at 32,768 names, which no request that passed the limits has.
+    let mut present = match headers.try_entry(name) {
+        Ok(Entry::Occupied(present)) => present,
+        Ok(Entry::Vacant(absent)) => {
+            let _ = absent.try_insert(entry.clone());
+            return;
+        }
+        Err(_) => return,
+    };
     let mut list = Vec::with_capacity(128);
-    for line in headers.get_all(name).into_iter().filter(|line| !line.is_empty()).chain([entry]) {
+    for line in present.iter().filter(|line| !line.is_empty()).chain([entry]) {
         if !list.is_empty() {
             list.extend_from_slice(b", ");
         }
@@ -395,20 +400,15 @@ fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, entry: &HeaderValu
     }
     // Parts of lawful values make a lawful value.
     if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
-        insert(headers, name, list);
+        present.insert(list);
     }
 }
 
 fn insert_if_absent(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
     if let Ok(Entry::Vacant(entry)) = headers.try_entry(name) {
-        // Full at 32,768 names, which no request that passed the limits has.
+        // As above.
         let _ = entry.try_insert(value.clone());
     }
-}
-
-fn insert(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
-    // As above.
-    let _ = headers.try_insert(name, value);
 }
 
 /// The `Via` entries of this proxy (RFC 9110 §7.6.3), one per received version, made once.

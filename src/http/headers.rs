@@ -126,6 +126,10 @@ seen! {
     PROVENANCE = 19;
     /// The same, spelled with an underscore.
     LOOKALIKE = 20;
+    /// `Accept`.
+    ACCEPT = 21;
+    /// `traceparent`.
+    TRACEPARENT = 22;
 }
 
 impl Seen {
@@ -177,12 +181,14 @@ fn classify(name: &HeaderName) -> Seen {
         (2, "te") => Seen::TE,
         (3, "via") => Seen::VIA,
         (4, "host") => Seen::HOST,
+        (6, "accept") => Seen::ACCEPT,
         (6, "cookie") => Seen::COOKIE,
         (6, "expect") => Seen::EXPECT,
         (7, "upgrade") => Seen::UPGRADE,
         (7, "trailer") => Seen::TRAILER,
         (10, "connection") => Seen::CONNECTION,
         (10, "keep-alive") => Seen::KEEP_ALIVE,
+        (11, "traceparent") => Seen::TRACEPARENT,
         (12, "content-type") => Seen::CONTENT_TYPE,
         (12, "max-forwards") => Seen::MAX_FORWARDS,
         (13, "authorization") => Seen::AUTHORIZATION,

@@ -52,12 +52,14 @@ fn accepts_json(accept: &HeaderValue) -> bool {
     let Ok(accept) = accept.to_str() else { return true };
     accept.split(',').any(|range| {
         let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or("").to_ascii_lowercase();
+        let kind = parts.next().unwrap_or("");
         let refused = parts.any(|part| {
             part.strip_prefix("q=")
                 .is_some_and(|q| q.trim_start_matches('0').trim_start_matches('.').trim_matches('0').is_empty())
         });
-        let fits = kind == "*/*" || kind == "application/*" || kind == "application/json" || kind.ends_with("+json");
+        let is = |known: &str| kind.eq_ignore_ascii_case(known);
+        let is_json = kind.as_bytes().last_chunk::<5>().is_some_and(|end| end.eq_ignore_ascii_case(b"+json"));
+        let fits = is("*/*") || is("application/*") || is("application/json") || is_json;
         fits && !refused
     })
 }

@@ -15,6 +15,7 @@ use crate::http::body::{Body, Received};
 use crate::http::forwarded;
 use crate::http::headers::{self, Seen, name};
 use crate::http::path::{self, Held};
+use crate::http::problem::Form;
 use crate::snapshot::ListenerPlan;
 use crate::telemetry::finish::Occupancy;
 use crate::telemetry::trace::{RequestId, TraceContext};
@@ -78,10 +79,7 @@ pub(super) fn take_in(
 fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held, Rejection> {
     let limits = &inlet.plan.config.limits;
     let inspected = headers::inspect_request(exchange.request.headers());
-    // A fault ends the look early, and then anything may be there.
-    let may_claim =
-        inspected.as_ref().map_or(true, |found| found.seen.has(Seen::PROVENANCE) || found.seen.has(Seen::LOOKALIKE));
-    identify(worker, inlet, exchange, may_claim);
+    identify(worker, inlet, exchange, inspected.as_ref().ok().map(|found| found.seen));
     let inspected = inspected
         .map_err(|fault| Rejection::from(Reason::BadHeader).detail(format!("The request is refused: {fault}.")))?;
     // The gate counted on HTTP/1.1; on HTTP/2 only the bytes of all headers together are counted below us.
@@ -127,19 +125,24 @@ fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held
     Ok(held)
 }
 
-/// Who asks, under which id, as part of which trace. Comes first, so that refusals are logged under it too. `may_claim`
-/// tells whether the request may say where it came from.
-fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, may_claim: bool) {
+/// Who asks, under which id, as part of which trace. Comes first, so that refusals are logged under it too. `seen` is what
+/// the request has, if it was looked through to the end.
+fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, seen: Option<Seen>) {
+    // Asked of what one walk found, for each look-up costs as much as the walk.
+    let may_have = |kind| seen.is_none_or(|seen| seen.has(kind));
+    if !may_have(Seen::ACCEPT) && !may_have(Seen::CONTENT_TYPE) {
+        exchange.form = Some(Form::Json);
+    }
     let headers = exchange.request.headers_mut();
     let mut id = None;
     if inlet.is_trusted {
         exchange.client.address = forwarded::client_address(inlet.peer.ip(), headers, &inlet.plan.trust);
         forwarded::clean_unvouched(headers, inlet.plan.trust.source);
         id = headers.get(&name::X_REQUEST_ID).and_then(RequestId::from_inbound);
-    } else if may_claim {
+    } else if may_have(Seen::PROVENANCE) || may_have(Seen::LOOKALIKE) {
         forwarded::clean(headers);
     }
-    if headers.contains_key(&name::TRACEPARENT) {
+    if may_have(Seen::TRACEPARENT) && headers.contains_key(&name::TRACEPARENT) {
         let mut trace = TraceContext::continue_or_start(headers);
         // A caller that sent a trace wants one, even if its header was broken. Without any header the back end decides:
         // a context of ours would override its sampler.
@@ -147,7 +150,7 @@ fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, may_claim: 
         exchange.trace = Some(trace);
     }
     let record = &mut exchange.closing.record;
-    record.request_id = Some(id.unwrap_or_else(|| RequestId::new(record.time)));
+    record.request_id = Some(id.unwrap_or_else(|| worker.ids.borrow_mut().make(record.time)));
     record.trace_id = exchange.trace.map_or([0; 16], |trace| trace.trace_id);
     record.client = Some(exchange.client.address);
     record.method = exchange.request.method().clone();
@@ -161,11 +164,11 @@ fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, may_claim: 
 /// Exactly one host (RFC 9112 §3.2, RFC 9113 §8.3.1).
 fn host(exchange: &mut Exchange) -> Result<(), Rejection> {
     let (uri, headers) = (exchange.request.uri(), exchange.request.headers());
-    let named = headers.get(header::HOST);
-    match (uri.authority(), named) {
-        (Some(authority), named) => {
+    let named = || headers.get(header::HOST);
+    match uri.authority() {
+        Some(authority) => {
             if exchange.request.version() == Version::HTTP_2
-                && named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
+                && named().is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()))
             {
                 return Err(Rejection::from(Reason::BadHost).detail("`:authority` and `host` differ."));
             }
@@ -174,13 +177,12 @@ fn host(exchange: &mut Exchange) -> Result<(), Rejection> {
             exchange.request.headers_mut().insert(header::HOST, value);
             Ok(())
         }
-        // Whether it is a valid name is found out where it is looked up. What cannot be read must not pass for no host
-        // there; on HTTP/1.1 the gate saw to that.
-        (None, Some(host)) if host.to_str().is_ok_and(|host| !host.is_empty()) => Ok(()),
-        (None, Some(_)) => Err(Reason::BadHost.into()),
+        // Whether it is a valid name is found out where it is looked up. What cannot be read, and so is not in the record,
+        // must not pass for no host there; on HTTP/1.1 the gate saw to that.
+        None if !exchange.closing.record.host().is_empty() => Ok(()),
         // HTTP/1.0 knew no `Host`.
-        (None, None) if exchange.request.version() == Version::HTTP_10 => Ok(()),
-        (None, None) => Err(Reason::BadHost.into()),
+        None if exchange.request.version() == Version::HTTP_10 && named().is_none() => Ok(()),
+        None => Err(Reason::BadHost.into()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Inlet;
 use crate::snapshot::Reader;
 use crate::telemetry::finish::{Closing, Logger};
+use crate::telemetry::trace::Mint;
 use crate::timer::Wheel;
 use crate::upstream::Pools;
 
@@ -20,6 +21,8 @@ pub struct Worker {
     pub wheel: Wheel,
     /// Where exchanges are logged.
     pub log: Rc<Logger>,
+    /// Names for requests.
+    pub ids: RefCell<Mint>,
     /// Whether armiger comes to its end. Back ends may go before it.
     pub is_draining: Cell<bool>,
     wall: Cell<(Instant, SystemTime)>,
@@ -29,7 +32,8 @@ impl Worker {
     /// A worker with these.
     pub fn new(reader: Reader, pools: Pools, wheel: Wheel, log: Rc<Logger>) -> Self {
         let (is_draining, wall) = (Cell::new(false), Cell::new(wall_clock()));
-        Self { reader: RefCell::new(reader), pools, wheel, log, is_draining, wall }
+        let ids = RefCell::default();
+        Self { reader: RefCell::new(reader), pools, wheel, log, ids, is_draining, wall }
     }
 
     /// Begins the record of an exchange.

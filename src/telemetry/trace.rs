@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
 use crate::http::headers::name::{TRACEPARENT, TRACESTATE};
@@ -141,14 +142,27 @@ fn random_span_id() -> [u8; 8] {
 
 /// What a request is called in logs and answers.
 ///
-/// Made here (UUIDv7, 36 bytes, inline) or taken over from a caller who is trusted to name it.
+/// Made here (UUIDv7, 36 bytes) or taken over from a caller who is trusted to name it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RequestId(Text);
+pub struct RequestId(HeaderValue);
 
-#[derive(Clone, PartialEq, Eq)]
-enum Text {
-    Made([u8; RequestId::MADE_LENGTH]),
-    Inbound(HeaderValue),
+/// Makes request ids whose texts lie together in one allocation, which ends with the last of them: an id stands in the
+/// request, in the answer and in the log, and would cost an allocation for each of the first two.
+#[derive(Default)]
+pub struct Mint(BytesMut);
+
+impl Mint {
+    /// Twenty-eight ids: a long download that holds one of them holds no more than this.
+    const BYTES: usize = 28 * RequestId::MADE_LENGTH;
+
+    /// The id of a request that arrived at `now`: see [`RequestId::new`].
+    pub fn make(&mut self, now: SystemTime) -> RequestId {
+        if self.0.capacity() < RequestId::MADE_LENGTH {
+            self.0 = BytesMut::with_capacity(Self::BYTES);
+        }
+        self.0.extend_from_slice(&RequestId::text(now));
+        RequestId::made(self.0.split().freeze())
+    }
 }
 
 impl RequestId {
@@ -162,6 +176,14 @@ impl RequestId {
     ///
     /// Unique, not secret: the random bits are guessable, so an id must never serve as a credential.
     pub fn new(now: SystemTime) -> Self {
+        Self::made(Bytes::copy_from_slice(&Self::text(now)))
+    }
+
+    fn made(text: Bytes) -> Self {
+        Self(HeaderValue::from_maybe_shared(text).expect("hex digits and dashes are visible ASCII"))
+    }
+
+    fn text(now: SystemTime) -> [u8; Self::MADE_LENGTH] {
         let millis = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let random = fastrand::u128(..);
         const VERSION: u128 = 0x7 << 76;
@@ -174,7 +196,7 @@ impl RequestId {
         {
             write_hex(&mut text[at..at + 2 * part.len()], part);
         }
-        Self(Text::Made(text))
+        text
     }
 
     /// Whether a caller's id is safe to take over: `[A-Za-z0-9._-]{1,128}`, nothing that could break a log or header.
@@ -186,15 +208,12 @@ impl RequestId {
 
     /// The caller's id, if it is acceptable. Whether the caller is trusted is for the caller of this to know.
     pub fn from_inbound(value: &HeaderValue) -> Option<Self> {
-        Self::accept_inbound(value).then(|| Self(Text::Inbound(value.clone())))
+        Self::accept_inbound(value).then(|| Self(value.clone()))
     }
 
     /// The id as ASCII text.
     pub fn as_bytes(&self) -> &[u8] {
-        match &self.0 {
-            Text::Made(text) => text,
-            Text::Inbound(value) => value.as_bytes(),
-        }
+        self.0.as_bytes()
     }
 
     /// The id as text.
@@ -202,12 +221,9 @@ impl RequestId {
         std::str::from_utf8(self.as_bytes()).expect("an id is ASCII by construction")
     }
 
-    /// The id for `x-request-id`; shares an inbound id, copies one made here.
+    /// The id for `x-request-id`.
     pub fn to_header_value(&self) -> HeaderValue {
-        match &self.0 {
-            Text::Made(text) => HeaderValue::from_bytes(text).expect("hex digits and dashes are visible ASCII"),
-            Text::Inbound(value) => value.clone(),
-        }
+        self.0.clone()
     }
 }
 

@@ -217,6 +217,16 @@ impl Timer {
         self.arm_tick(due);
     }
 
+    /// As [`arm`](Self::arm), from the coarse time and so a tick early at most: no clock read, for times so long that it
+    /// does not matter.
+    pub fn arm_coarsely(&mut self, after: Duration) {
+        let now = if self.shared.asleep.get() { self.shared.refresh(read_clock()) } else { self.shared.now.get() };
+        match now.checked_add(after) {
+            Some(at) => self.arm_at(at),
+            None => self.arm_tick(FOREVER),
+        }
+    }
+
     /// Arms the timer to expire at `at`, whatever it was armed for before. A time in the past expires at once.
     pub fn arm_at(&mut self, at: Instant) {
         let due = self.shared.slots.borrow().tick_at_or_after(at);

@@ -62,6 +62,13 @@ impl ClockText {
     }
 }
 
+/// What stands before a text: comma, key, colon and quote as one piece.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":\"").as_bytes()
+    };
+}
+
 /// Writes the record as a JSON object. Facts that are unset are left out, so a line is as long as there is to say.
 fn write_json(out: &mut Vec<u8>, time: &[u8], record: &Record, settings: &Settings) {
     let start = out.len();
@@ -107,13 +114,13 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
                 out.push(b'"');
             }
         }
-        LogField::Method => json_text(out, "method", record.method.as_str().as_bytes()),
+        LogField::Method => json_text(out, key!("method"), record.method.as_str().as_bytes()),
         LogField::Host => {
             if !record.host().is_empty() {
-                json_text(out, "host", record.host());
+                json_text(out, key!("host"), record.host());
             }
         }
-        LogField::Path => json_text(out, "path", record.path()),
+        LogField::Path => json_text(out, key!("path"), record.path()),
         LogField::Query => {
             if let Some(query) = record.query() {
                 out.extend_from_slice(b",\"query\":\"");
@@ -121,18 +128,18 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
                 out.push(b'"');
             }
         }
-        LogField::Protocol => json_text(out, "protocol", protocol(record.version).as_bytes()),
+        LogField::Protocol => json_text(out, key!("protocol"), protocol(record.version).as_bytes()),
         LogField::Status => {
             out.extend_from_slice(b",\"status\":");
             write_integer(out, u64::from(record.status));
         }
-        LogField::Route => json_name(out, "route", record.route.as_deref()),
-        LogField::Listener => json_name(out, "listener", record.listener.as_deref()),
-        LogField::Upstream => json_name(out, "upstream", record.upstream.as_deref()),
-        LogField::UpstreamAddr => json_name(out, "upstream_addr", record.upstream_addr.as_deref()),
+        LogField::Route => json_name(out, key!("route"), record.route.as_deref()),
+        LogField::Listener => json_name(out, key!("listener"), record.listener.as_deref()),
+        LogField::Upstream => json_name(out, key!("upstream"), record.upstream.as_deref()),
+        LogField::UpstreamAddr => json_name(out, key!("upstream_addr"), record.upstream_addr.as_deref()),
         LogField::Attempts => json_list(out, "attempts", &record.attempts, json_attempt),
         LogField::Verdicts => json_list(out, "verdicts", &record.verdicts, json_verdict),
-        LogField::Reason => json_name(out, "reason", record.reason),
+        LogField::Reason => json_name(out, key!("reason"), record.reason),
         LogField::Duration => {
             out.extend_from_slice(b",\"duration\":");
             write_seconds(out, record.duration);
@@ -154,7 +161,7 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
         LogField::Complete => {
             out.extend_from_slice(if record.complete { b",\"complete\":true" } else { b",\"complete\":false" });
         }
-        LogField::CutBy => json_name(out, "cut_by", record.cut_by.map(|by| by.as_str())),
+        LogField::CutBy => json_name(out, key!("cut_by"), record.cut_by.map(|by| by.as_str())),
         LogField::Headers => json_headers(out, "headers", record.headers(), &settings.headers, settings),
         LogField::ResponseHeaders => {
             let headers = record.response_headers();
@@ -220,7 +227,7 @@ fn json_attempt(out: &mut Vec<u8>, row: &AttemptRow) {
     out.extend_from_slice(b"\"addr\":\"");
     write_escaped(out, row.addr.as_bytes());
     out.push(b'"');
-    json_text(out, "outcome", row.outcome.as_bytes());
+    json_text(out, key!("outcome"), row.outcome.as_bytes());
     out.extend_from_slice(b",\"ms\":");
     write_millis(out, row.duration);
 }
@@ -229,27 +236,25 @@ fn json_verdict(out: &mut Vec<u8>, row: &VerdictRow) {
     out.extend_from_slice(b"\"policy\":\"");
     write_escaped(out, row.policy.as_bytes());
     out.push(b'"');
-    json_text(out, "stage", row.stage.as_bytes());
-    json_text(out, "verdict", row.verdict.as_str(row.mode).as_bytes());
+    json_text(out, key!("stage"), row.stage.as_bytes());
+    json_text(out, key!("verdict"), row.verdict.as_str(row.mode).as_bytes());
     if let Some(reason) = row.reason {
-        json_text(out, "reason", reason.as_bytes());
+        json_text(out, key!("reason"), reason.as_bytes());
     }
     if let Some(cause) = &row.cause {
-        json_text(out, "cause", cause.as_bytes());
+        json_text(out, key!("cause"), cause.as_bytes());
     }
-    json_text(out, "mode", row.mode.as_str().as_bytes());
+    json_text(out, key!("mode"), row.mode.as_str().as_bytes());
 }
 
-fn json_text(out: &mut Vec<u8>, key: &str, value: &[u8]) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(key.as_bytes());
-    out.extend_from_slice(b"\":\"");
+fn json_text(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.extend_from_slice(key);
     write_escaped(out, value);
     out.push(b'"');
 }
 
 /// Leaves out a name that is unset.
-fn json_name(out: &mut Vec<u8>, key: &str, value: Option<&str>) {
+fn json_name(out: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
     if let Some(value) = value {
         json_text(out, key, value.as_bytes());
     }
@@ -484,6 +489,9 @@ const PAIRS: [[u8; 2]; 100] = {
 };
 
 fn write_integer(out: &mut Vec<u8>, mut number: u64) {
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     let mut digits = [0; 20];
     let mut at = digits.len();
     while number >= 10 {
@@ -492,7 +500,7 @@ fn write_integer(out: &mut Vec<u8>, mut number: u64) {
         number /= 100;
     }
     // What is left is one digit, or nothing because the last pair took the first digit with it.
-    if number > 0 || at == digits.len() {
+    if number > 0 {
         at -= 1;
         digits[at] = b'0' + number as u8;
     }
