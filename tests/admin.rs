@@ -107,6 +107,11 @@ impl Operator for Fake {
         Box::pin(self.outcome())
     }
 
+    fn refresh_keys<'a>(&'a self, provider: Option<&'a str>) -> Later<'a, Outcome> {
+        self.note(format!("keys of {}", provider.unwrap_or("all")));
+        Box::pin(self.outcome())
+    }
+
     fn drain(&self) {
         self.note("drain");
         *self.ready.lock().unwrap() = false;
@@ -255,7 +260,10 @@ async fn every_page_answers_and_no_answer_is_kept_or_mistaken() {
             assert!(head.body.is_empty());
         }
     }
-    assert_eq!(admin.fake.asked(), ["drained?", "drained?", "reload", "rollback 1", "drain", "drained?"]);
+    assert_eq!(
+        admin.fake.asked(),
+        ["drained?", "drained?", "reload", "rollback 1", "keys of all", "drain", "drained?"]
+    );
 }
 
 #[tokio::test]
@@ -384,6 +392,7 @@ async fn what_came_of_a_reload_is_its_status() {
         (Outcome::Refused(told()), 422, "refused"),
         (Outcome::Conflict(told()), 409, "conflict"),
         (Outcome::Unknown(told()), 404, "unknown"),
+        (Outcome::Failed(told()), 502, "failed"),
     ] {
         admin.fake.comes_to(outcome);
         for path in ["/reload", "/config/rollback?version=3"] {

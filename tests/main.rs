@@ -10,6 +10,8 @@ mod example;
 mod harness;
 mod hostile;
 mod include;
+mod introspection;
+mod jwks;
 mod jwt;
 mod kubernetes;
 mod listeners;

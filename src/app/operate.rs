@@ -1,8 +1,10 @@
 //! What operators may ask of a running armiger, and how it is answered.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
+use std::task::Poll;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -10,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::reload::{self, Ask, Wake};
 use super::running::Parts;
+use crate::identity::jwks::{Jwks, Refreshed};
 use crate::server::admin::operator::{Check, Later, Operator, Outcome, Readiness, Told};
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
@@ -19,6 +22,7 @@ use crate::upstream::background::{Awaited, Job};
 const STATES: &[(&str, &str)] = &[
     ("listeners", "addresses, open connections and requests in flight"),
     ("pools", "connections to each endpoint of each upstream, over all workers"),
+    ("identity", "providers: their keys, how old those are, when they are fetched again, the last error"),
 ];
 
 /// Answers for the program.
@@ -143,10 +147,60 @@ impl Operator for Operations {
             match what {
                 "listeners" => Some(self.listeners()),
                 "pools" => Some(self.parts.workers.pools().await.iter().map(|pool| json!(pool)).collect()),
+                "identity" => {
+                    let (snapshot, now) = (self.parts.live.load(), Instant::now());
+                    Some(snapshot.providers.iter().map(|provider| provider.shown(now)).collect())
+                }
                 _ => None,
             }
         })
     }
+
+    fn refresh_keys<'a>(&'a self, provider: Option<&'a str>) -> Later<'a, Outcome> {
+        Box::pin(async move {
+            let snapshot = self.parts.live.load();
+            let is_meant = |jwks: &&Arc<Jwks>| provider.is_none_or(|name| name == jwks.provider());
+            let sources: Vec<_> =
+                snapshot.providers.iter().filter_map(|provider| provider.jwks()).filter(is_meant).cloned().collect();
+            drop(snapshot);
+            if sources.is_empty() {
+                return Outcome::Unknown(Told::message(match provider {
+                    Some(name) => format!("no provider `{}` fetches keys", name.escape_default()),
+                    None => "no provider fetches keys".to_owned(),
+                }));
+            }
+            refreshed(all_of(sources.iter().map(|jwks| jwks.refresh())).await)
+        })
+    }
+}
+
+/// Waits for all, at once.
+async fn all_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|cx| {
+        for (future, output) in pending.iter_mut().filter(|(_, output)| output.is_none()) {
+            if let Poll::Ready(ready) = future.as_mut().poll(cx) {
+                *output = Some(ready);
+            }
+        }
+        if pending.iter().all(|(_, output)| output.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    pending.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// What came of fetching keys. Where that failed, those known serve on.
+fn refreshed(all: Vec<Refreshed>) -> Outcome {
+    let line = |one: &Refreshed| match &one.trouble {
+        None => format!("{}: {} keys in use", one.provider, one.keys),
+        Some(trouble) => format!("{}: {} keys in use as before, for {trouble}", one.provider, one.keys),
+    };
+    let row = |one: &Refreshed| json!({"provider": &*one.provider, "keys": one.keys, "error": one.trouble});
+    let told = Told {
+        text: all.iter().map(line).collect::<Vec<_>>().join("\n"),
+        json: json!({"providers": all.iter().map(row).collect::<Vec<_>>()}),
+    };
+    if all.iter().any(|one| one.trouble.is_some()) { Outcome::Failed(told) } else { Outcome::Applied(told) }
 }
 
 impl Operations {

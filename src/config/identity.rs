@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::tls::UpstreamTls;
 use super::value::{ByteSize, HumanDuration, Secret};
 
 /// A provider: somebody who may vouch for a caller. Routes name it in their policy `identity`. Just one of the keys.
@@ -17,12 +18,20 @@ use super::value::{ByteSize, HumanDuration, Secret};
 ///       roles_claim: /realm_access/roles
 ///   partners:
 ///     jwt: {issuer: partners, audiences: [orders-api], keys: {secret: "${env:PARTNER_SECRET}"}}
+///   devices:
+///     introspection:
+///       url: https://id.example.com/introspect
+///       client_id: orders
+///       client_secret: ${file:/etc/armiger/introspection}
+///       audiences: [orders-api]
 /// ```
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Provider {
     /// It signs tokens (RFC 7519).
     pub jwt: Option<Jwt>,
+    /// It is asked about each token that it gave out (RFC 7662).
+    pub introspection: Option<Introspection>,
 }
 
 /// Signed tokens. One is accepted if its signature is by a key of `keys` and all that is said here holds of it.
@@ -172,11 +181,17 @@ impl Algorithm {
     }
 }
 
-/// Where keys come from. At most one kind: secrets and public keys never stand side by side.
+/// Where keys come from. Just one kind: secrets and public keys never stand side by side.
 ///
-/// Keys are read from files with `${file:…}`, as any other value: the files are watched, and a new key is in force with
+/// Keys in files are read with `${file:…}`, as any other value: the files are watched, and a new key is in force with
 /// the reload that its change brings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+///
+/// Keys at a URL are fetched in the background, before anybody needs them: at the start, then again and again. A key that
+/// the issuer takes out of its set is good for nothing from the next time on. An answer that is no good (an error, a page
+/// of HTML, an empty set) takes nothing out: known keys go on to serve, up to `max_stale`, while armiger tries again, from
+/// a second to five minutes apart. A token that names an unknown key has them fetched at once, though no more than once
+/// in ten seconds. While no key is known, the answer is a 503 (`identity-unavailable`) and not a 401.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Keys {
     /// A secret that the issuer has too, for `HS256` and its kin. At least as long as the hash: 32, 48 or 64 bytes.
@@ -189,6 +204,152 @@ pub struct Keys {
     pub pem: Vec<String>,
     /// A JWK set (RFC 7517 §5) as JSON text: `${file:jwks.json}`.
     pub jwks: Option<String>,
+    /// Where the issuer publishes its JWK set: `https://id.example.com/.well-known/jwks.json`. Redirects are not followed.
+    pub jwks_url: Option<String>,
+    /// Ask the issuer where its JWK set is: `issuer` must be a URL, at which `/.well-known/openid-configuration` tells
+    /// (OpenID Connect Discovery §4). That document must name the same `issuer`, byte for byte.
+    pub discover: bool,
+    /// How old keys from a URL grow before they are fetched again. The issuer's `Cache-Control: max-age` may make it
+    /// sooner, though no sooner than every half a minute. From `1s` to `24h`.
+    ///
+    /// The trap: for so long a key that the issuer has revoked is still good here. `POST /jwks/refresh` at the admin
+    /// listener fetches at once.
+    pub refresh: HumanDuration,
+    /// How long a fetch may take.
+    pub timeout: HumanDuration,
+    /// How long a request whose key is unknown waits for a fetch. At most `10s`.
+    pub wait: HumanDuration,
+    /// How long `/readyz` waits for the first keys when armiger starts.
+    pub start_wait: HumanDuration,
+    /// Whether `/readyz` waits for the first keys at all.
+    pub required_at_start: bool,
+    /// How long known keys serve while none can be fetched. After that the answer is a 503.
+    pub max_stale: HumanDuration,
+    /// Bytes of a JWK set, at most; more is an outage. A set may have 100 keys.
+    pub bytes_max: ByteSize,
+    /// Fetch by `http://` too, from any address: whoever is on the way may then say who calls. Without it `http://` is for
+    /// loopback addresses only, such as `http://127.0.0.1:8200`.
+    pub insecure: bool,
+    /// TLS, for an issuer whose certificate is no public one.
+    pub tls: Option<UpstreamTls>,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            secrets: Vec::new(),
+            secret_encoding: Encoding::default(),
+            pem: Vec::new(),
+            jwks: None,
+            jwks_url: None,
+            discover: false,
+            refresh: HumanDuration::seconds(600),
+            timeout: HumanDuration::seconds(10),
+            wait: HumanDuration::seconds(1),
+            start_wait: HumanDuration::seconds(30),
+            required_at_start: true,
+            max_stale: HumanDuration::seconds(24 * 3600),
+            bytes_max: ByteSize::mib(1),
+            insecure: false,
+            tls: None,
+        }
+    }
+}
+
+/// Tokens that only who gave them out can read. For each it is asked: is this one good, and whose is it (RFC 7662)?
+///
+/// It is asked once for a token, however many requests come with it at once, and its word holds for a while. While it
+/// cannot be asked the answer is a 503 (`identity-unavailable`). On a route that names providers of both kinds, tokens
+/// that are signed by an issuer which a `jwt` provider knows are that provider's, and all others are sent here.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Introspection {
+    /// Whom to ask: `https://id.example.com/introspect`. Redirects are not followed.
+    pub url: String,
+    /// As whom armiger asks (HTTP Basic, RFC 6749 §2.3.1).
+    pub client_id: String,
+    /// What proves it.
+    pub client_secret: Secret,
+    /// What `iss` of the answer must be, byte for byte. Default: it is not looked at.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// Of `aud` in the answer, one must be among these: a token for another service is none for this one.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// Accept tokens for any audience. Many issuers answer without `aud`; armiger's `client_id` is then all that they may
+    /// judge by.
+    #[serde(default)]
+    pub any_audience: bool,
+    /// How far clocks may differ. At most `5m`.
+    #[serde(default = "leeway")]
+    pub leeway: HumanDuration,
+    /// Members of the answer that must be there, by name or JSON Pointer.
+    #[serde(default)]
+    pub required_claims: Vec<String>,
+    /// Where the roles stand, as in `jwt`.
+    #[serde(default = "roles_claim")]
+    pub roles_claim: String,
+    /// Where the scopes stand. Default: `scope`.
+    #[serde(default)]
+    pub scopes_claim: Option<String>,
+    /// How long the word that a token is good holds, unless the token ends before. `0s`: each request asks.
+    ///
+    /// The trap: for so long a token that was revoked is still good here.
+    #[serde(default = "cache_for")]
+    pub cache_for: HumanDuration,
+    /// How long the word that a token is not good holds.
+    #[serde(default = "cache_refused_for")]
+    pub cache_refused_for: HumanDuration,
+    /// How long an answer may take.
+    #[serde(default = "introspection_timeout")]
+    pub timeout: HumanDuration,
+    /// Questions in flight at once.
+    #[serde(default = "in_flight_max")]
+    pub in_flight_max: u16,
+    /// Questions that may wait for that; more is a 503.
+    #[serde(default = "queue_max")]
+    pub queue_max: u16,
+    /// Bytes of an answer, at most; more is an outage.
+    #[serde(default = "answer_max")]
+    pub answer_max: ByteSize,
+    /// The longest token that is looked at.
+    #[serde(default = "token_max")]
+    pub token_max: ByteSize,
+    /// What the words about tokens may take in memory.
+    #[serde(default = "cache_max")]
+    pub cache_max: ByteSize,
+    /// Ask by `http://` too, at any address: whoever is on the way then reads tokens, and may say who calls. Without it
+    /// `http://` is for loopback addresses only.
+    #[serde(default)]
+    pub insecure: bool,
+    /// TLS, for an issuer whose certificate is no public one.
+    #[serde(default)]
+    pub tls: Option<UpstreamTls>,
+}
+
+fn cache_for() -> HumanDuration {
+    HumanDuration::seconds(60)
+}
+
+fn cache_refused_for() -> HumanDuration {
+    HumanDuration::seconds(10)
+}
+
+fn introspection_timeout() -> HumanDuration {
+    HumanDuration::seconds(5)
+}
+
+fn in_flight_max() -> u16 {
+    32
+}
+
+fn queue_max() -> u16 {
+    256
+}
+
+fn answer_max() -> ByteSize {
+    ByteSize::kib(64)
 }
 
 /// How a secret is written.

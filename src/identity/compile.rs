@@ -2,18 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::cache::Known;
+use super::client::{Target, Terms};
+use super::introspection::{self, Introspection};
 use super::jwk;
-use super::key::{Key, KeySet, Unfit};
-use super::provider::{JwtProvider, Keys, Provider};
+use super::jwks::{self, Jwks, Place};
+use super::key::{Key, KeySet, Unfit, stamp};
+use super::provider::{JwtProvider, Keys, OpaqueProvider, Provider};
 use super::verify::{Rules, short_type};
 use crate::config::identity::{self as config, Algorithm};
-use crate::config::value::HumanDuration;
+use crate::config::tls::UpstreamTls;
+use crate::config::value::{ByteSize, HumanDuration};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::identity::ClaimPath;
 use crate::keep::{Identity, Keeper};
 use crate::telemetry::metrics::Metrics;
+use crate::upstream::background;
 
 /// How far clocks may differ, at most.
 const LEEWAY_MAX: u64 = 300;
@@ -36,12 +42,18 @@ pub fn compile(
     for (name, provider) in section {
         let path = path.key(name);
         let before = issues.len();
-        let compiled = match &provider.jwt {
-            Some(jwt) => Compiler { name, metrics, keeper, issues }
-                .jwt(jwt, &path.key("jwt"))
-                .map(|jwt| Arc::new(Provider::Jwt(jwt))),
-            None => {
-                issues.push(Issue::new(path, "does not say how it vouches").hint("give it `jwt`"));
+        let mut compiler = Compiler { name, metrics, keeper, issues };
+        let compiled = match (&provider.jwt, &provider.introspection) {
+            (Some(jwt), None) => compiler.jwt(jwt, &path.key("jwt")).map(|jwt| Arc::new(Provider::Jwt(Box::new(jwt)))),
+            (None, Some(asked)) => compiler
+                .introspection(asked, &path.key("introspection"))
+                .map(|provider| Arc::new(Provider::Opaque(provider))),
+            (None, None) => {
+                compiler.refuse(path, "does not say how it vouches", "give it `jwt` or `introspection`");
+                None
+            }
+            (Some(_), Some(_)) => {
+                compiler.refuse(path, "vouches in two ways", "keep one; give the other a provider of its own");
                 None
             }
         };
@@ -113,22 +125,8 @@ impl Compiler<'_, '_> {
         if jwt.issuer.is_empty() {
             self.refuse(path.key("issuer"), "is empty", "write what `iss` of the tokens is");
         }
-        match (jwt.audiences.is_empty(), jwt.any_audience) {
-            (true, false) => self.refuse(
-                path.clone(),
-                "names no audience, so a token for any other service would do here (RFC 8725 §3.9)",
-                "list under `audiences` what `aud` of the tokens is, or write `any_audience: true`",
-            ),
-            (false, true) => self.refuse(path.key("any_audience"), "contradicts `audiences`", "keep one of the two"),
-            _ => {}
-        }
-        if jwt.leeway.get().as_secs() > LEEWAY_MAX {
-            self.refuse(
-                path.key("leeway"),
-                format!("{} is too much", jwt.leeway),
-                "the most is `5m`; set clocks right instead",
-            );
-        }
+        self.audiences(&jwt.audiences, jwt.any_audience, path);
+        self.leeway(jwt.leeway, path);
         for (key, bound) in [("max_lifetime", jwt.max_lifetime), ("max_age", jwt.max_age)] {
             if bound.is_some_and(|bound| bound.get().as_secs() == 0) {
                 self.refuse(
@@ -138,23 +136,8 @@ impl Compiler<'_, '_> {
                 );
             }
         }
-        if !(256..=TOKEN_MAX).contains(&jwt.token_max.get()) {
-            self.refuse(
-                path.key("token_max"),
-                format!("{} is out of bounds", jwt.token_max),
-                "choose from 256B to 64KiB",
-            );
-        }
-        for (key, claim) in [("roles_claim", Some(&jwt.roles_claim)), ("scopes_claim", jwt.scopes_claim.as_ref())] {
-            if claim.is_some_and(String::is_empty) {
-                self.refuse(
-                    path.key(key),
-                    "is empty",
-                    "write the claim's name, or a JSON Pointer such as `/realm_access/roles`",
-                );
-            }
-        }
-        let seconds = |duration: HumanDuration| i64::try_from(duration.get().as_secs()).unwrap_or(i64::MAX);
+        self.token_max(jwt.token_max, path);
+        self.claims(&jwt.roles_claim, jwt.scopes_claim.as_ref(), path);
         Rules {
             issuers: std::iter::once(&jwt.issuer).chain(&jwt.more_issuers).cloned().collect(),
             audiences: (!jwt.any_audience).then(|| jwt.audiences.clone()),
@@ -173,6 +156,189 @@ impl Compiler<'_, '_> {
         }
     }
 
+    fn audiences(&mut self, audiences: &[String], any_audience: bool, path: &KeyPath) {
+        match (audiences.is_empty(), any_audience) {
+            (true, false) => self.refuse(
+                path.clone(),
+                "names no audience, so a token for any other service would do here (RFC 8725 §3.9)",
+                "list under `audiences` what `aud` of the tokens is, or write `any_audience: true`",
+            ),
+            (false, true) => self.refuse(path.key("any_audience"), "contradicts `audiences`", "keep one of the two"),
+            _ => {}
+        }
+    }
+
+    fn leeway(&mut self, leeway: HumanDuration, path: &KeyPath) {
+        if leeway.get().as_secs() > LEEWAY_MAX {
+            self.refuse(
+                path.key("leeway"),
+                format!("{leeway} is too much"),
+                "the most is `5m`; set clocks right instead",
+            );
+        }
+    }
+
+    fn token_max(&mut self, size: ByteSize, path: &KeyPath) {
+        if !(256..=TOKEN_MAX).contains(&size.get()) {
+            self.refuse(path.key("token_max"), format!("{size} is out of bounds"), "choose from 256B to 64KiB");
+        }
+    }
+
+    fn claims(&mut self, roles: &String, scopes: Option<&String>, path: &KeyPath) {
+        for (key, claim) in [("roles_claim", Some(roles)), ("scopes_claim", scopes)] {
+            if claim.is_some_and(String::is_empty) {
+                self.refuse(
+                    path.key(key),
+                    "is empty",
+                    "write the claim's name, or a JSON Pointer such as `/realm_access/roles`",
+                );
+            }
+        }
+    }
+
+    fn within(&mut self, value: HumanDuration, bounds: (HumanDuration, HumanDuration), path: KeyPath) -> Duration {
+        if !(bounds.0.get()..=bounds.1.get()).contains(&value.get()) {
+            self.refuse(path, format!("{value} is out of bounds"), format!("choose from {} to {}", bounds.0, bounds.1));
+        }
+        value.get()
+    }
+
+    fn bytes(&mut self, value: ByteSize, most: ByteSize, path: KeyPath) -> usize {
+        if !(ByteSize::kib(1).get()..=most.get()).contains(&value.get()) {
+            self.refuse(path, format!("{value} is out of bounds"), format!("choose from 1KiB to {most}"));
+        }
+        usize::try_from(value.get()).unwrap_or(usize::MAX)
+    }
+
+    fn introspection(&mut self, asked: &config::Introspection, path: &KeyPath) -> Option<OpaqueProvider> {
+        self.audiences(&asked.audiences, asked.any_audience, path);
+        self.leeway(asked.leeway, path);
+        self.token_max(asked.token_max, path);
+        self.claims(&asked.roles_claim, asked.scopes_claim.as_ref(), path);
+        if asked.issuer.as_ref().is_some_and(String::is_empty) {
+            self.refuse(path.key("issuer"), "is empty", "write what `iss` of the answers is, or leave it out");
+        }
+        for (key, value) in [("in_flight_max", asked.in_flight_max), ("queue_max", asked.queue_max)] {
+            if value == 0 {
+                self.refuse(path.key(key), "`0` would let no question through", "the least is 1");
+            }
+        }
+        let credential = introspection::credential(&asked.client_id, asked.client_secret.expose());
+        if credential.is_none() {
+            self.refuse(
+                path.key("client_id"),
+                "is empty, or `client_secret` is",
+                "write what the issuer knows armiger by: anybody could ask about tokens otherwise (RFC 7662 §2.1)",
+            );
+        }
+        let terms = Terms { insecure: asked.insecure, tls: asked.tls.clone() };
+        let target = self.fits(&path.key("url"), Target::parse(&asked.url, &terms));
+        let scopes = asked.scopes_claim.as_deref().unwrap_or("scope");
+        let rules = Rules {
+            issuers: asked.issuer.iter().cloned().collect(),
+            audiences: (!asked.any_audience).then(|| asked.audiences.clone()),
+            algorithms: Vec::new(),
+            types: Vec::new(),
+            leeway: seconds(asked.leeway),
+            expires: false,
+            max_lifetime: None,
+            max_age: None,
+            required: asked.required_claims.iter().map(|text| ClaimPath::new(text)).collect(),
+            roles: ClaimPath::new(&asked.roles_claim),
+            scopes: vec![ClaimPath::new(scopes)],
+        };
+        let (none, second) = (HumanDuration::seconds(0), HumanDuration::seconds(1));
+        let (minute, hour) = (HumanDuration::seconds(60), HumanDuration::seconds(3600));
+        let timeout = self.within(asked.timeout, (HumanDuration::millis(10), minute), path.key("timeout"));
+        let plan = introspection::Plan {
+            target: target?,
+            credential: credential?,
+            rules,
+            cache_for: self.within(asked.cache_for, (none, hour), path.key("cache_for")),
+            cache_refused_for: self.within(asked.cache_refused_for, (none, hour), path.key("cache_refused_for")),
+            timeout,
+            in_flight_max: asked.in_flight_max.into(),
+            answer_max: self.bytes(asked.answer_max, ByteSize::mib(1), path.key("answer_max")),
+        };
+        let (name, metrics) = (self.name, self.metrics);
+        let state = self.keeper.keep(
+            // What was said under other rules, or by somebody else, is nobody's word.
+            Identity::of("introspection", name)
+                .shape("url", &asked.url)
+                .shape("client_id", &asked.client_id)
+                .shape("tls", fingerprint(asked.tls.as_ref()))
+                .shape("rules", format_args!("{:?}", plan.rules))
+                .shape("cache_max", asked.cache_max)
+                .shape("queue_max", asked.queue_max)
+                .setting("cache_for", asked.cache_for)
+                .setting("cache_refused_for", asked.cache_refused_for)
+                .setting("timeout", asked.timeout)
+                .setting("in_flight_max", asked.in_flight_max),
+            || Introspection::new(name, asked.cache_max.get(), asked.queue_max.into(), metrics),
+        );
+        background::employ(self.keeper, &state, plan);
+        Some(OpaqueProvider {
+            state,
+            // An answer that comes at the last moment is still an answer.
+            wait: timeout + second.get(),
+            token_max: usize::try_from(asked.token_max.get()).unwrap_or(usize::MAX),
+            metrics: metrics.identity(name),
+        })
+    }
+
+    /// Keys that are fetched: from `jwks_url`, or from where the issuer says.
+    fn fetched(&mut self, jwt: &config::Jwt, algorithms: &[Algorithm], path: &KeyPath) -> Option<Keys> {
+        let keys = &jwt.keys;
+        let terms = Terms { insecure: keys.insecure, tls: keys.tls.clone() };
+        let place = match &keys.jwks_url {
+            Some(url) => self.fits(&path.key("jwks_url"), Target::parse(url, &terms)).map(Place::Url),
+            None => {
+                let made = Target::parse(&jwks::document_url(&jwt.issuer), &terms);
+                let made = made.map_err(|unfit| Unfit {
+                    message: format!("`issuer`, by which keys are to be discovered, {}", unfit.message),
+                    ..unfit
+                });
+                let document = self.fits(&path.key("discover"), made);
+                document.map(|document| Place::Discovered { document, issuer: jwt.issuer.clone() })
+            }
+        };
+        let (none, second, minute) = (HumanDuration::seconds(0), HumanDuration::seconds(1), HumanDuration::seconds(60));
+        let (hour, day) = (HumanDuration::seconds(3600), HumanDuration::seconds(24 * 3600));
+        let month = HumanDuration::seconds(30 * 24 * 3600);
+        let start_wait = self.within(keys.start_wait, (none, hour), path.key("start_wait"));
+        let wait = self.within(keys.wait, (none, HumanDuration::seconds(10)), path.key("wait"));
+        let plan = jwks::Plan {
+            algorithms: algorithms.to_vec(),
+            refresh: self.within(keys.refresh, (second, day), path.key("refresh")),
+            timeout: self.within(keys.timeout, (HumanDuration::millis(10), minute), path.key("timeout")),
+            wait,
+            start_wait: keys.required_at_start.then_some(start_wait),
+            max_stale: self.within(keys.max_stale, (second, month), path.key("max_stale")),
+            bytes_max: self.bytes(keys.bytes_max, ByteSize::mib(16), path.key("bytes_max")),
+            place: place?,
+            terms,
+        };
+        let names: Vec<_> = algorithms.iter().map(|algorithm| algorithm.name()).collect();
+        let (name, metrics) = (self.name, self.metrics);
+        let state = self.keeper.keep(
+            Identity::of("keys", name)
+                .shape("url", plan.place.url())
+                .shape("discover", keys.discover)
+                .shape("issuer", if keys.discover { &jwt.issuer } else { "" })
+                .shape("algorithms", names.join(" "))
+                .shape("insecure", keys.insecure)
+                .shape("tls", fingerprint(keys.tls.as_ref()))
+                .setting("refresh", keys.refresh)
+                .setting("timeout", keys.timeout)
+                .setting("wait", keys.wait)
+                .setting("max_stale", keys.max_stale)
+                .setting("bytes_max", keys.bytes_max),
+            || Jwks::new(name, metrics),
+        );
+        background::employ(self.keeper, &state, plan);
+        Some(Keys::Fetched { jwks: state, wait })
+    }
+
     fn keys(&mut self, jwt: &config::Jwt, algorithms: &[Algorithm], path: &KeyPath) -> Option<Keys> {
         let keys = &jwt.keys;
         let secrets: Vec<_> = keys
@@ -181,11 +347,16 @@ impl Compiler<'_, '_> {
             .map(|secret| (path.key("secret"), secret))
             .chain(keys.secrets.iter().enumerate().map(|(place, secret)| (path.key("secrets").index(place), secret)))
             .collect();
-        let given: Vec<&str> =
-            [(!secrets.is_empty(), "secret"), (!keys.pem.is_empty(), "pem"), (keys.jwks.is_some(), "jwks")]
-                .into_iter()
-                .filter_map(|(is_given, key)| is_given.then_some(key))
-                .collect();
+        let given: Vec<&str> = [
+            (!secrets.is_empty(), "secret"),
+            (!keys.pem.is_empty(), "pem"),
+            (keys.jwks.is_some(), "jwks"),
+            (keys.jwks_url.is_some(), "jwks_url"),
+            (keys.discover, "discover"),
+        ]
+        .into_iter()
+        .filter_map(|(is_given, key)| is_given.then_some(key))
+        .collect();
         if given.len() > 1 {
             self.refuse(
                 path.clone(),
@@ -224,7 +395,14 @@ impl Compiler<'_, '_> {
                 }
             };
         }
-        self.refuse(path.clone(), "names no key, so no signature could be checked", "give `secret`, `pem` or `jwks`");
+        if keys.jwks_url.is_some() || keys.discover {
+            return self.fetched(jwt, algorithms, path);
+        }
+        self.refuse(
+            path.clone(),
+            "names no key, so no signature could be checked",
+            "give `secret`, `pem`, `jwks` or `jwks_url`, or write `discover: true` to ask the issuer where its keys are",
+        );
         None
     }
 
@@ -236,6 +414,15 @@ impl Compiler<'_, '_> {
 fn given_keys<'s>(made: Vec<Option<Vec<Key>>>, source: impl Iterator<Item = &'s str>) -> Option<Keys> {
     let keys: Option<Vec<Vec<Key>>> = made.into_iter().collect();
     Some(Keys::Given(Arc::new(KeySet::unnamed(keys?.into_iter().flatten().collect(), source))))
+}
+
+/// Tells settings apart without showing them.
+fn fingerprint(tls: Option<&UpstreamTls>) -> String {
+    tls.map_or_else(|| "none".to_owned(), |tls| format!("#{:016x}", stamp([format!("{tls:?}").as_str()])))
+}
+
+fn seconds(duration: HumanDuration) -> i64 {
+    i64::try_from(duration.get().as_secs()).unwrap_or(i64::MAX)
 }
 
 /// All that decides whether a token is good but its keys, which have a stamp of their own.

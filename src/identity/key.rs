@@ -10,6 +10,7 @@ use base64::engine::general_purpose::GeneralPurpose;
 use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
 use smallvec::SmallVec;
 
 use super::Defect;
@@ -246,9 +247,22 @@ impl KeySet {
         self.stamp
     }
 
-    /// The names of its keys, as far as they have any.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().filter_map(|key| key.id.as_deref())
+    /// The names of its keys, as far as they have any, and what each may check.
+    pub fn shown(&self) -> impl Iterator<Item = (Option<&str>, Vec<&'static str>)> {
+        self.keys
+            .iter()
+            .map(|key| (key.id.as_deref(), key.checks.iter().map(|(algorithm, _)| algorithm.name()).collect()))
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> Value {
+        self.shown().map(|(id, algorithms)| json!({"id": id, "algorithms": algorithms})).collect()
+    }
+
+    /// Whether there is a key that `id` names and that may be used with `algorithm`.
+    pub(super) fn has(&self, id: Option<&str>, algorithm: Algorithm) -> bool {
+        let is_meant = |key: &&Key| !self.are_named || id.is_none_or(|id| key.id.as_deref() == Some(id));
+        self.keys.iter().filter(is_meant).any(|key| key.check(algorithm).is_some())
     }
 
     /// Checks a signature by the key that `id` names and that may be used with `algorithm`.
@@ -279,7 +293,7 @@ impl KeySet {
 }
 
 /// A hash with a key of this process's own, so that it tells nothing of a secret.
-fn stamp<'s>(source: impl IntoIterator<Item = &'s str>) -> u64 {
+pub(super) fn stamp<'s>(source: impl IntoIterator<Item = &'s str>) -> u64 {
     static STATE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     STATE.hash_one(source.into_iter().collect::<Vec<_>>())
 }

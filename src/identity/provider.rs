@@ -1,10 +1,14 @@
 //! Providers: each takes a credential and says who calls, or why it does not believe it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 use super::Defect;
 use super::cache::{self, Known};
+use super::introspection::Introspection;
+use super::jwks::Jwks;
 use super::key::KeySet;
 use super::token::{Token, looks_signed};
 use super::verify::{Rules, issuer};
@@ -14,7 +18,45 @@ use crate::telemetry::metrics::IdentityMetrics;
 /// Who may vouch for a caller.
 pub enum Provider {
     /// An issuer of signed tokens.
-    Jwt(JwtProvider),
+    Jwt(Box<JwtProvider>),
+    /// An issuer that is asked about each token.
+    Opaque(OpaqueProvider),
+}
+
+impl Provider {
+    /// The keys that it fetches, if it does.
+    pub fn jwks(&self) -> Option<&Arc<Jwks>> {
+        match self {
+            Self::Jwt(provider) => match &provider.keys {
+                Keys::Fetched { jwks, .. } => Some(jwks),
+                Keys::Given(_) => None,
+            },
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// For operators.
+    pub fn shown(&self, now: Instant) -> Value {
+        match self {
+            Self::Jwt(provider) => match &provider.keys {
+                Keys::Fetched { jwks, .. } => jwks.shown(now),
+                Keys::Given(keys) => json!({"provider": &*provider.name, "kind": "given", "keys": keys.json()}),
+            },
+            Self::Opaque(provider) => provider.state.shown(),
+        }
+    }
+}
+
+/// An issuer that is asked about each token.
+pub struct OpaqueProvider {
+    /// What is known of its tokens.
+    pub state: Arc<Introspection>,
+    /// How long a request waits for a word.
+    pub wait: Duration,
+    /// Bytes of a token, at most.
+    pub token_max: usize,
+    /// Where its words are counted.
+    pub metrics: IdentityMetrics,
 }
 
 /// An issuer of signed tokens.
@@ -37,6 +79,13 @@ pub struct JwtProvider {
 pub enum Keys {
     /// From the configuration.
     Given(Arc<KeySet>),
+    /// From the issuer.
+    Fetched {
+        /// What was fetched.
+        jwks: Arc<Jwks>,
+        /// How long a request waits for a key that is not known.
+        wait: Duration,
+    },
 }
 
 /// Why a caller is not believed.
@@ -87,43 +136,110 @@ pub struct Now {
     pub instant: Instant,
 }
 
-/// Finds out whose bearer token it is: the first of `providers` that vouches for its issuer decides.
+/// Finds out whose bearer token it is: the first of `providers` that vouches for its issuer decides. What no issuer of
+/// signed tokens has to do with goes to those that must be asked.
 ///
 /// # Errors
 /// It is nobody's, it is not good, or that cannot be found out now.
 pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result<Arc<Identity>, Refusal> {
-    let signed = || {
-        providers.iter().map(|provider| match &**provider {
-            Provider::Jwt(provider) => provider,
-        })
-    };
-    let most = signed().map(|provider| provider.token_max).max().unwrap_or(0);
+    let most = providers.iter().map(|provider| provider.token_max()).max().unwrap_or(0);
     if text.len() > most {
         return Err(Defect::TooLarge.into());
     }
-    if !looks_signed(text) {
-        return Err(Defect::Malformed.into());
-    }
     let digest = cache::digest(text);
-    for provider in signed() {
+    for provider in providers {
         if let Some(identity) = provider.known(&digest, now) {
             return Ok(identity);
         }
     }
+    let refusal = match signed(providers, text, most) {
+        Ok((provider, token)) => {
+            let outcome = provider.verify(text, token, digest, now).await;
+            provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
+            return outcome;
+        }
+        Err(defect) => Refusal::from(defect),
+    };
+    let mut last = refusal;
+    for provider in providers.iter().filter_map(|provider| match &**provider {
+        Provider::Opaque(provider) => Some(provider),
+        Provider::Jwt(_) => None,
+    }) {
+        let outcome = provider.ask(text, digest, now).await;
+        provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
+        match outcome {
+            // Another may know it.
+            Err(refusal) if refusal.reason == Reason::TokenInvalid => last = refusal,
+            decided => return decided,
+        }
+    }
+    Err(last)
+}
+
+/// The provider that knows the issuer of a signed token.
+fn signed<'p, 't>(
+    providers: &'p [Arc<Provider>],
+    text: &'t str,
+    most: usize,
+) -> Result<(&'p JwtProvider, Token<'t>), Defect> {
+    let mut signers = providers
+        .iter()
+        .filter_map(|provider| match &**provider {
+            Provider::Jwt(provider) => Some(provider),
+            Provider::Opaque(_) => None,
+        })
+        .peekable();
+    if !looks_signed(text) || signers.peek().is_none() {
+        return Err(Defect::Malformed);
+    }
     let token = Token::read(text, most)?;
     let named = issuer(&token)?;
-    let Some(provider) = signed().find(|provider| provider.rules.is_issuer(named)) else {
-        return Err(Defect::Issuer.into());
-    };
-    let outcome = provider.verify(text, token, digest, now).await;
-    provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
-    outcome
+    let provider = signers.find(|provider| provider.rules.is_issuer(named)).ok_or(Defect::Issuer)?;
+    Ok((provider, token))
+}
+
+impl Provider {
+    fn token_max(&self) -> usize {
+        match self {
+            Self::Jwt(provider) => provider.token_max,
+            Self::Opaque(provider) => provider.token_max,
+        }
+    }
+
+    fn known(&self, digest: &cache::Digest, now: Now) -> Option<Arc<Identity>> {
+        match self {
+            Self::Jwt(provider) => provider.known(digest, now),
+            Self::Opaque(provider) => {
+                let identity = provider.state.known(digest, now.wall)?.ok()?;
+                provider.metrics.known();
+                Some(identity)
+            }
+        }
+    }
+}
+
+impl OpaqueProvider {
+    async fn ask(&self, text: &str, digest: cache::Digest, now: Now) -> Result<Arc<Identity>, Refusal> {
+        // RFC 6750 §2.1: what no bearer token can be nobody need be asked about.
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+        if text.is_empty() || !text.bytes().all(fits) {
+            return Err(Defect::Malformed.into());
+        }
+        if text.len() > self.token_max {
+            return Err(Defect::TooLarge.into());
+        }
+        match self.state.known(&digest, now.wall) {
+            Some(word) => word,
+            None => Box::pin(self.state.ask(digest, text, self.wait)).await,
+        }
+    }
 }
 
 impl JwtProvider {
     fn known(&self, digest: &cache::Digest, now: Now) -> Option<Arc<Identity>> {
         let stamp = match &self.keys {
             Keys::Given(keys) => keys.stamp(),
+            Keys::Fetched { jwks, .. } => jwks.stamp()?,
         };
         let identity = self.known.find(digest, stamp, now.wall)?;
         self.metrics.known();
@@ -142,6 +258,16 @@ impl JwtProvider {
         }
         let keys = match &self.keys {
             Keys::Given(keys) => keys.clone(),
+            Keys::Fetched { jwks, wait } => {
+                // What no key could make good fetches none.
+                let algorithm = self.rules.algorithm(&token)?;
+                let id = token.header.key.as_deref();
+                match jwks.keys_that_have(id, algorithm) {
+                    Some(keys) => keys,
+                    // In a box: the future of each exchange would have room for it.
+                    None => Box::pin(jwks.keys_with(id, algorithm, now.instant, *wait)).await?,
+                }
+            }
         };
         let verified = self.rules.verify(&self.name, token, &keys, now.wall)?;
         Ok(self.known.remember(digest, text.len(), keys.stamp(), verified))

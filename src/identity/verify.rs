@@ -43,6 +43,13 @@ impl Rules {
         self.issuers.iter().any(|known| known == issuer)
     }
 
+    /// The algorithm of a token, if it is one that is accepted.
+    pub(super) fn algorithm(&self, token: &Token<'_>) -> Result<Algorithm, Defect> {
+        Algorithm::named(&token.header.algorithm)
+            .filter(|named| self.algorithms.contains(named))
+            .ok_or(Defect::Algorithm)
+    }
+
     /// Checks a token at `now`, in seconds since 1970, and tells who calls.
     pub(super) fn verify(
         &self,
@@ -51,25 +58,33 @@ impl Rules {
         keys: &KeySet,
         now: i64,
     ) -> Result<Identity, Defect> {
-        let algorithm = Algorithm::named(&token.header.algorithm)
-            .filter(|named| self.algorithms.contains(named))
-            .ok_or(Defect::Algorithm)?;
+        let algorithm = self.algorithm(&token)?;
         keys.verify(token.header.key.as_deref(), algorithm, token.signed, &token.signature)?;
         // From here on the issuer speaks, and not whoever holds the token.
         let claims = &token.claims;
         if !text(claims, "iss")?.is_some_and(|issuer| self.is_issuer(issuer)) {
             return Err(Defect::Issuer);
         }
-        self.audience(claims)?;
-        let expires = self.times(claims, now)?;
         self.kind(token.header.kind.as_deref())?;
-        if self.required.iter().any(|path| path.find(claims).is_none_or(Value::is_null)) {
+        self.accept(provider, token.claims, now)
+    }
+
+    /// Checks what somebody who may be believed says of a caller.
+    pub(super) fn accept(
+        &self,
+        provider: &std::sync::Arc<str>,
+        claims: Map<String, Value>,
+        now: i64,
+    ) -> Result<Identity, Defect> {
+        self.audience(&claims)?;
+        let expires = self.times(&claims, now)?;
+        if self.required.iter().any(|path| path.find(&claims).is_none_or(Value::is_null)) {
             return Err(Defect::ClaimMissing);
         }
-        let subject = text(claims, "sub")?.unwrap_or_default().into();
-        let roles = words(self.roles.find(claims))?;
-        let scopes = words(self.scopes.iter().find_map(|path| path.find(claims)))?;
-        Ok(Identity { provider: provider.clone(), subject, roles, scopes, claims: token.claims, expires })
+        let subject = text(&claims, "sub")?.unwrap_or_default().into();
+        let roles = words(self.roles.find(&claims))?;
+        let scopes = words(self.scopes.iter().find_map(|path| path.find(&claims)))?;
+        Ok(Identity { provider: provider.clone(), subject, roles, scopes, claims, expires })
     }
 
     fn audience(&self, claims: &Map<String, Value>) -> Result<(), Defect> {
@@ -147,7 +162,7 @@ pub(super) fn issuer<'c>(token: &'c Token<'_>) -> Result<&'c str, Defect> {
     text(&token.claims, "iss")?.ok_or(Defect::Issuer)
 }
 
-fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<Option<&'c str>, Defect> {
+pub(super) fn text<'c>(claims: &'c Map<String, Value>, name: &str) -> Result<Option<&'c str>, Defect> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),

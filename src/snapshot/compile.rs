@@ -69,6 +69,7 @@ pub fn compile(
         reserved,
         listeners,
         upstreams: upstreams.into_values().flatten().collect(),
+        providers: providers.into_values().flatten().collect(),
         access_log: document.access_log.clone(),
         kept: Kept::default(),
         hash: String::new(),

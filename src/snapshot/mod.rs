@@ -17,6 +17,7 @@ use crate::config::listener::Listener;
 use crate::config::observe::AccessLog;
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
+use crate::identity::Provider;
 use crate::keep::Kept;
 use crate::policy::{Blocks, Chain};
 use crate::telemetry::finish::Occupancy;
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<ListenerPlan>>,
     /// The services behind armiger, in the order of their names: what each worker's pools are to follow.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// Who may vouch for callers, in the order of their names.
+    pub providers: Vec<Arc<Provider>>,
     /// What is logged.
     pub access_log: AccessLog,
     /// Live state that the next snapshot may take over.

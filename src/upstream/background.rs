@@ -33,7 +33,8 @@ pub trait Background: Send + Sync + 'static {
     fn work(state: Weak<Self>, desk: Desk) -> impl Future<Output = ()> + 'static;
 
     /// Whether requests must wait for it at the start, and how it goes. `None`: it is nobody's concern.
-    fn awaited(&self) -> Option<Awaited> {
+    fn awaited(&self, plan: &Self::Plan) -> Option<Awaited> {
+        let _ = plan;
         None
     }
 }
@@ -134,7 +135,7 @@ impl<T: Background> Employed for Of<T> {
     }
 
     fn awaited(&self, now: Instant) -> Option<(Awaited, bool)> {
-        let awaited = self.0.awaited()?;
+        let awaited = self.0.awaited(&self.1)?;
         let begun = self.0.ticket().begun.get();
         let is_over = begun.is_some_and(|begun| now.saturating_duration_since(*begun) >= awaited.wait);
         let waits = !awaited.is_there && !is_over;
@@ -180,7 +181,7 @@ mod tests {
             }
         }
 
-        fn awaited(&self) -> Option<Awaited> {
+        fn awaited(&self, _: &usize) -> Option<Awaited> {
             let is_there = self.turns.load(Ordering::Relaxed) > 0;
             Some(Awaited { name: "clerk".into(), is_there, wait: Duration::from_secs(5), detail: String::new() })
         }

@@ -32,6 +32,12 @@ impl State {
         })
     }
 
+    /// The state of something that is no upstream of the configuration, for [`Pools`](super::Pools) of its own.
+    pub fn apart() -> Arc<Self> {
+        let slots: Arc<Slots> = Arc::default();
+        Arc::new(Self { slot: slots.take(), next: AtomicUsize::new(0), in_flight: AtomicUsize::new(0) })
+    }
+
     /// Its place in every worker's [`Pools`](super::Pools): a small number that no other living state has.
     pub fn slot(&self) -> usize {
         self.slot.number

@@ -293,6 +293,28 @@ impl Backend {
         .await
     }
 
+    /// Reads each request whole and answers, in its own time, with what `reply` makes of it.
+    pub async fn seen<F, Fut>(reply: F) -> Self
+    where
+        F: Fn(Seen) -> Fut + Send + 'static,
+        Fut: Future<Output = Answer> + 'static,
+    {
+        let reply = std::sync::Arc::new(Mutex::new(reply));
+        Self::serving(move |request: Request<RecordedBody>| {
+            let reply = reply.clone();
+            async move {
+                let (shared, place) = request.body().record();
+                if request.into_body().collect().await.is_err() {
+                    return answer(400, "the request broke off");
+                }
+                let seen = shared.log().requests[place].clone();
+                let answer = (reply.lock().unwrap_or_else(std::sync::PoisonError::into_inner))(seen);
+                answer.await
+            }
+        })
+        .await
+    }
+
     /// Answers with what `serve` makes of each request, whose body it may read or not. Speaks HTTP/1.1 and h2c.
     pub async fn serving<F, Fut>(serve: F) -> Self
     where

@@ -32,6 +32,16 @@ pub static CHANGE: &[Page] = &[
     },
     Page {
         method: Method::POST,
+        path: "/jwks/refresh",
+        what: "fetch the keys of providers now: of all, or of ?provider=NAME",
+        who: Who::Operator,
+        keys: Some(&["provider"]),
+        run: |call| {
+            Box::pin(async move { Ok(outcome(call, call.operator.refresh_keys(call.query.get("provider")).await)) })
+        },
+    },
+    Page {
+        method: Method::POST,
         path: "/drain",
         what: "begin to drain; the process stays until it is told to go",
         who: Who::Operator,
@@ -79,6 +89,7 @@ fn outcome(call: &Call<'_>, outcome: Outcome) -> Answer {
         Outcome::Refused(told) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", told),
         Outcome::Conflict(told) => (StatusCode::CONFLICT, "conflict", told),
         Outcome::Unknown(told) => (StatusCode::NOT_FOUND, "unknown", told),
+        Outcome::Failed(told) => (StatusCode::BAD_GATEWAY, "failed", told),
     };
     if call.wants_json { json(status, &json!({"outcome": word, "report": report})) } else { text(status, lines) }
 }

@@ -35,6 +35,9 @@ pub trait Operator: Send + Sync {
     /// Puts an earlier version in force.
     fn rollback(&self, version: u64) -> Later<'_, Outcome>;
 
+    /// Fetches the keys of this provider now, or of all that fetch keys, and tells what came of it.
+    fn refresh_keys<'a>(&'a self, provider: Option<&'a str>) -> Later<'a, Outcome>;
+
     /// Begins to drain. Asked again, it does nothing more.
     fn drain(&self);
 
@@ -83,8 +86,10 @@ pub enum Outcome {
     Refused(Told),
     /// Not now, as armiger drains or another change is on its way: 409.
     Conflict(Told),
-    /// There is no such version: 404.
+    /// There is no such version, or no such provider: 404.
     Unknown(Told),
+    /// Somebody else, who had to be asked, gave no good answer: 502.
+    Failed(Told),
 }
 
 /// The same twice.

@@ -246,6 +246,10 @@ struct Families {
     upstream_queue_wait: Family<Histogram>,
     upstream_queue_timeouts: Family<IntCounter>,
     credentials: Family<IntCounter>,
+    fetches: Family<IntCounter>,
+    keys: Family<IntGauge>,
+    keys_stale: Family<IntGauge>,
+    keys_confirmed: Family<IntGauge>,
     listener_connections: Family<IntGauge>,
     listener_accepted: Family<IntCounter>,
     handshakes: Family<IntCounter>,
@@ -386,6 +390,35 @@ impl Families {
                 "Credentials that a provider judged, in credentials: `verified`, `known` from before, or why it was \
                  refused.",
             ),
+            fetches: Family::register(
+                catalogue,
+                "armiger_identity_fetches_total",
+                &["provider", "outcome"],
+                "fetches",
+                "Times a provider was asked for its keys or about a token, in fetches: `ok`, `unchanged`, or what went wrong.",
+            ),
+            keys: Family::register(
+                catalogue,
+                "armiger_identity_keys",
+                &["provider"],
+                "keys",
+                "Keys from a URL that are in use, in keys. 0: requests are answered with 503.",
+            ),
+            keys_stale: Family::register(
+                catalogue,
+                "armiger_identity_keys_stale",
+                &["provider"],
+                "",
+                "1 while the keys of a provider cannot be fetched, and those known serve on, else 0.",
+            ),
+            keys_confirmed: Family::register(
+                catalogue,
+                "armiger_identity_keys_confirmed_timestamp_seconds",
+                &["provider"],
+                "seconds",
+                "When the keys of a provider were last fetched or found unchanged, in seconds since 1970. Their age is \
+                 `time()` less this.",
+            ),
             listener_connections: Family::register(
                 catalogue,
                 "armiger_listener_connections",
@@ -498,6 +531,7 @@ struct MetricsInner {
     routes: Shelf<RouteSeries>,
     upstreams: Shelf<UpstreamSeries>,
     providers: Shelf<IdentitySeries>,
+    key_sources: Shelf<KeysSeries>,
     listeners: Shelf<ListenerSeries>,
     policies: Shelf<PolicySeries>,
     rules: Shelf<RuleSeries>,
@@ -560,6 +594,7 @@ impl Metrics {
             routes: Shelf::new(),
             upstreams: Shelf::new(),
             providers: Shelf::new(),
+            key_sources: Shelf::new(),
             listeners: Shelf::new(),
             policies: Shelf::new(),
             rules: Shelf::new(),
@@ -703,6 +738,20 @@ impl Metrics {
             family: families.credentials.clone(),
             known: families.credentials.series(&[name, "known"]),
             outcomes: SlugCounters::new(&families.credentials, &[name]),
+            fetches: SlugCounters::new(&families.fetches, &[name]),
+            fetches_family: families.fetches.clone(),
+        }))
+    }
+
+    /// The handles of a provider whose keys are fetched.
+    pub fn fetched_keys(&self, name: &str) -> KeysMetrics {
+        let families = &self.0.families;
+        KeysMetrics(self.0.key_sources.get(&[name], || KeysSeries {
+            name: name.to_owned(),
+            families: [&families.keys, &families.keys_stale, &families.keys_confirmed].map(Clone::clone),
+            keys: families.keys.series(&[name]),
+            stale: families.keys_stale.series(&[name]),
+            confirmed: families.keys_confirmed.series(&[name]),
         }))
     }
 
@@ -1171,11 +1220,52 @@ struct IdentitySeries {
     family: Family<IntCounter>,
     known: IntCounter,
     outcomes: SlugCounters,
+    fetches: SlugCounters,
+    fetches_family: Family<IntCounter>,
 }
 
 impl Series for IdentitySeries {
     fn leave(&self) {
         self.family.remove(&[self.name.as_str()]);
+        self.fetches_family.remove(&[self.name.as_str()]);
+    }
+}
+
+/// What is counted about keys that are fetched.
+#[derive(Clone)]
+pub struct KeysMetrics(Arc<Held<KeysSeries>>);
+
+struct KeysSeries {
+    name: String,
+    families: [Family<IntGauge>; 3],
+    keys: IntGauge,
+    stale: IntGauge,
+    confirmed: IntGauge,
+}
+
+impl Series for KeysSeries {
+    fn leave(&self) {
+        for family in &self.families {
+            family.remove(&[self.name.as_str()]);
+        }
+    }
+}
+
+impl KeysMetrics {
+    /// So many are in use.
+    pub fn in_use(&self, keys: usize) {
+        self.0.series.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    /// They were fetched, or found unchanged, at this time.
+    pub fn confirmed(&self, seconds: i64) {
+        self.0.series.confirmed.set(seconds);
+        self.0.series.stale.set(0);
+    }
+
+    /// They cannot be fetched.
+    pub fn stale(&self) {
+        self.0.series.stale.set(1);
     }
 }
 
@@ -1189,6 +1279,11 @@ impl IdentityMetrics {
     /// Counts a credential that was found good before.
     pub fn known(&self) {
         self.0.series.known.inc();
+    }
+
+    /// Counts that it was asked for keys or about a token, by what came of it.
+    pub fn fetched(&self, outcome: &'static str) {
+        self.0.series.fetches.add(outcome, 1);
     }
 
     /// Counts a credential that was judged, by what came of it.
