@@ -89,6 +89,7 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         trace: None,
         hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
         caller: None,
+        allowance: Default::default(),
         form: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }

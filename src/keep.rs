@@ -71,7 +71,7 @@ type Key = (&'static str, String);
 
 struct Held {
     identity: Identity,
-    state: Arc<dyn Any + Send + Sync>,
+    state: State,
 }
 
 /// Hands state over from one snapshot to the next.
@@ -98,20 +98,77 @@ impl<'k> Keeper<'k> {
     ///
     /// Asked twice for one identity, it gives the same state twice.
     pub fn keep<T: Any + Send + Sync>(&mut self, identity: Identity, make: impl FnOnce() -> T) -> Arc<T> {
+        (self as &mut dyn Keep).keep(identity, make)
+    }
+
+    /// Leaves a note with this snapshot, for those who know the type: what is to be done about a state once the snapshot
+    /// is in force. Notes are not handed over.
+    pub fn attach<T: Any + Send + Sync>(&mut self, note: T) {
+        (self as &mut dyn Keep).attach(note);
+    }
+
+    /// What the next snapshot holds, and what became of each state.
+    pub fn finish(mut self) -> (Kept, Vec<Fate>) {
+        let previous = self.previous.into_iter().flat_map(|previous| &previous.states);
+        let dropped = previous.filter(|(key, held)| held.identity.is_told && !self.next.states.contains_key(*key));
+        self.fates.extend(dropped.map(|((kind, name), _)| Fate { kind, name: name.clone(), what: What::Dropped }));
+        (self.next, self.fates)
+    }
+}
+
+/// A [`Keeper`], whatever it keeps from. For those who are handed one together with much else.
+pub trait Keep {
+    /// As [`Keeper::keep`], of a type that `fits` knows.
+    fn keep_any(
+        &mut self,
+        identity: Identity,
+        fits: fn(&(dyn Any + Send + Sync)) -> bool,
+        make: &mut dyn FnMut() -> State,
+    ) -> State;
+
+    /// As [`Keeper::attach`].
+    fn attach_any(&mut self, note: Box<dyn Any + Send + Sync>);
+}
+
+/// A state of some type.
+pub type State = Arc<dyn Any + Send + Sync>;
+
+impl dyn Keep + '_ {
+    /// As [`Keeper::keep`].
+    pub fn keep<T: Any + Send + Sync>(&mut self, identity: Identity, make: impl FnOnce() -> T) -> Arc<T> {
+        let mut make = Some(make);
+        let mut made = || -> State { Arc::new(make.take().expect("a state is made once")()) };
+        let state = self.keep_any(identity, |state| state.is::<T>(), &mut made);
+        state.downcast().expect("only what fits is handed over")
+    }
+
+    /// As [`Keeper::attach`].
+    pub fn attach<T: Any + Send + Sync>(&mut self, note: T) {
+        self.attach_any(Box::new(note));
+    }
+}
+
+impl Keep for Keeper<'_> {
+    fn keep_any(
+        &mut self,
+        identity: Identity,
+        fits: fn(&(dyn Any + Send + Sync)) -> bool,
+        make: &mut dyn FnMut() -> State,
+    ) -> State {
         let key = (identity.kind, identity.name.clone());
-        if let Some(state) = self.next.states.get(&key).and_then(|held| held.state.clone().downcast().ok()) {
-            return state;
+        if let Some(held) = self.next.states.get(&key).filter(|held| fits(&*held.state)) {
+            return held.state.clone();
         }
         let held = self.previous.and_then(|previous| previous.states.get(&key));
-        let (state, what) = match held.and_then(|held| Some((held, held.state.clone().downcast::<T>().ok()?))) {
-            None => (Arc::new(make()), What::New),
-            Some((held, state)) => {
+        let (state, what) = match held.filter(|held| fits(&*held.state)) {
+            None => (make(), What::New),
+            Some(held) => {
                 let reasons = differences(&held.identity.shape, &identity.shape);
                 let adjusted = differences(&held.identity.settings, &identity.settings);
                 match (reasons.is_empty(), adjusted.is_empty()) {
-                    (true, true) => (state, What::Kept),
-                    (true, false) => (state, What::Adjusted(adjusted)),
-                    (false, _) => (Arc::new(make()), What::Reset(reasons)),
+                    (true, true) => (held.state.clone(), What::Kept),
+                    (true, false) => (held.state.clone(), What::Adjusted(adjusted)),
+                    (false, _) => (make(), What::Reset(reasons)),
                 }
             }
         };
@@ -122,18 +179,8 @@ impl<'k> Keeper<'k> {
         state
     }
 
-    /// Leaves a note with this snapshot, for those who know the type: what is to be done about a state once the snapshot
-    /// is in force. Notes are not handed over.
-    pub fn attach<T: Any + Send + Sync>(&mut self, note: T) {
-        self.next.notes.push(Box::new(note));
-    }
-
-    /// What the next snapshot holds, and what became of each state.
-    pub fn finish(mut self) -> (Kept, Vec<Fate>) {
-        let previous = self.previous.into_iter().flat_map(|previous| &previous.states);
-        let dropped = previous.filter(|(key, held)| held.identity.is_told && !self.next.states.contains_key(*key));
-        self.fates.extend(dropped.map(|((kind, name), _)| Fate { kind, name: name.clone(), what: What::Dropped }));
-        (self.next, self.fates)
+    fn attach_any(&mut self, note: Box<dyn Any + Send + Sync>) {
+        self.next.notes.push(note);
     }
 }
 

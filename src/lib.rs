@@ -1,7 +1,7 @@
 //! armiger: a sidecar proxy that carries what every production API needs and no service should write again.
 //!
 //! The folders, in the order in which a reader meets them: the user wrote a [`config`]; [`http`] needs helpers; we watch
-//! ([`telemetry`]); a request becomes an [`exchange`]; [`upstream`]s are reached; [`policy`] demands; [`action`] does; a
+//! ([`telemetry`]); [`limits`] count; a request becomes an [`exchange`]; [`upstream`]s are reached; [`policy`] demands; [`action`] does; a
 //! [`snapshot`] holds the plan; the [`proxy`] walks it; the [`server`] owns the sockets; [`app`] wires all of it.
 //!
 //! `ARCHITECTURE.md` has the map. The crate is a program: nothing here is a stable interface.
@@ -18,6 +18,7 @@ pub mod expression;
 pub mod http;
 pub mod identity;
 pub mod keep;
+pub mod limits;
 pub mod machine;
 pub mod policy;
 pub mod proxy;

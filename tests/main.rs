@@ -19,6 +19,7 @@ mod observe;
 mod policies;
 mod process;
 mod proxy;
+mod rate_limit;
 mod reload;
 mod routing;
 mod rules;

@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["timer", "keep", "machine"],
     &["config", "http"],
     &["telemetry", "tls"],
+    &["limits"],
     &["exchange"],
     &["upstream"],
     &["expression", "identity"],

@@ -11,10 +11,12 @@ pub mod files;
 pub mod identity;
 pub mod include;
 pub mod issue;
+pub mod limits;
 pub mod listener;
 pub mod load;
 pub mod observe;
 pub mod operate;
+pub mod rate;
 pub mod reference;
 pub mod route;
 pub mod tls;
@@ -28,6 +30,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use issue::{Issue, Issues, KeyPath};
+use limits::RateLimits;
 use listener::{Limits, Listener};
 pub use load::{Loaded, load, load_str};
 use observe::AccessLog;
@@ -92,6 +95,9 @@ pub struct Document<P> {
     /// Who may vouch for callers, by name. Routes refer to them in their policy `identity`.
     #[serde(default)]
     pub identity: BTreeMap<String, identity::Provider>,
+    /// What all policies `rate_limit` have in common.
+    #[serde(default)]
+    pub rate_limits: RateLimits,
     /// What every route starts from. A route's own block replaces the default's block of the same policy whole;
     /// `off` switches it off.
     #[serde(default)]

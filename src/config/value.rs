@@ -518,9 +518,9 @@ impl<T: JsonSchema> JsonSchema for Setting<T> {
 }
 
 /// Reads a text by a function whose error is a message.
-struct Parsed<T> {
-    expected: &'static str,
-    parse: fn(&str) -> Result<T, String>,
+pub(super) struct Parsed<T> {
+    pub(super) expected: &'static str,
+    pub(super) parse: fn(&str) -> Result<T, String>,
 }
 
 impl<T> Visitor<'_> for Parsed<T> {

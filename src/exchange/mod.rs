@@ -1,5 +1,6 @@
 //! One request in flight: what policies ask about and actions work on.
 
+pub mod allowance;
 pub mod identity;
 pub mod rejection;
 pub mod template;
@@ -12,6 +13,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use smallvec::SmallVec;
 
+pub use allowance::{Allowance, Exceeded, Grant};
 pub use identity::{Caller, Identity, Place};
 pub use rejection::{Reason, Rejection};
 pub use verdict::{Amendment, Followup, Followups, Verdict};
@@ -19,6 +21,7 @@ pub use verdict::{Amendment, Followup, Followups, Verdict};
 use crate::http::body::{Body, Inbound};
 use crate::http::forwarded;
 use crate::http::problem::{self, Problem};
+use crate::limits::fields::VIOLATED;
 use crate::telemetry::finish::Closing;
 use crate::telemetry::trace::{RequestId, TraceContext};
 use crate::timer::Wheel;
@@ -70,6 +73,8 @@ pub struct Exchange {
     pub hop: Rc<Hop>,
     /// Who calls, once that is proven.
     pub caller: Option<Caller>,
+    /// What limits granted so far.
+    pub allowance: Allowance,
     /// The form of a refusal, once it is known: at the latest when the request itself is given away.
     pub form: Option<problem::Form>,
     /// What will be logged and counted when the last byte is out, or the client gone.
@@ -123,11 +128,15 @@ impl Exchange {
     }
 
     /// The answer that a rejection makes: problem+json, plain text, or gRPC trailers-only.
-    pub fn refuse(&mut self, rejection: Rejection) -> Response<Body> {
+    pub fn refuse(&mut self, mut rejection: Rejection) -> Response<Body> {
         let form = self.form.unwrap_or_else(|| problem::Form::of(self.headers()));
         self.closing.rejected(rejection.reason.slug(), rejection.reason.status());
         if let Some(limit) = rejection.limit.or(rejection.reason.limit()) {
             self.closing.limit_hit(limit);
+        }
+        if let Some(exceeded) = &mut rejection.exceeded {
+            let readings = std::mem::take(&mut exceeded.readings);
+            self.allowance.add(Box::new(Grant { readings, ..Grant::default() }));
         }
         refusal(rejection, form, self.request_id())
     }
@@ -136,6 +145,8 @@ impl Exchange {
 /// Renders a rejection.
 pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> Response<Body> {
     let facts = rejection.reason.facts();
+    let exceeded = rejection.exceeded.as_deref();
+    let names: Vec<&str> = exceeded.iter().flat_map(|it| &it.names).map(|told| &*told.name).collect();
     let mut response = problem::render(
         &Problem {
             status: facts.status,
@@ -143,6 +154,8 @@ pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> R
             slug: facts.slug,
             title: facts.title,
             detail: rejection.detail.as_deref(),
+            kind: rejection.reason.kind(),
+            list: (!names.is_empty()).then_some((VIOLATED, &names[..])),
             request_id,
         },
         form,
@@ -152,6 +165,16 @@ pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> R
         && let Ok(value) = HeaderValue::try_from(format!("armiger; error={error}"))
     {
         headers.insert(&crate::http::headers::name::PROXY_STATUS, value);
+    }
+    if let Some(seconds) = exceeded.and_then(Exceeded::seconds) {
+        headers.insert(header::RETRY_AFTER, seconds.into());
+    }
+    if form == problem::Form::Grpc
+        && let Some(exceeded) = exceeded
+    {
+        // Milliseconds after which a client's library tries again by itself; negative: not at all (gRPC A6).
+        let value = exceeded.millis().map_or(HeaderValue::from_static("-1"), HeaderValue::from);
+        headers.insert("grpc-retry-pushback-ms", value);
     }
     for (name, value) in rejection.headers {
         headers.append(name, value);

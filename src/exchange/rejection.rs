@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::Exceeded;
+use crate::limits::fields::{ABNORMAL_USAGE, QUOTA_EXCEEDED};
+
 /// armiger's "no": a reason, and what the client may know beyond it.
 #[derive(Debug)]
 pub struct Rejection {
@@ -17,6 +20,8 @@ pub struct Rejection {
     pub proxy_status: Option<&'static str>,
     /// The bound that was hit, if the row cannot tell; see [`Reason::limit`].
     pub limit: Option<&'static str>,
+    /// What limits have to say, if they refuse.
+    pub exceeded: Option<Box<Exceeded>>,
     /// Headers that belong to this answer, such as `Allow` or `Retry-After`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -46,7 +51,7 @@ impl Rejection {
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, cause: None, proxy_status: None, limit: None, headers: Vec::new() }
+        Self { reason, detail: None, cause: None, proxy_status: None, limit: None, exceeded: None, headers: Vec::new() }
     }
 }
 
@@ -125,6 +130,17 @@ reasons! {
     /// Whether the credential is good cannot be found out now.
     IdentityUnavailable => SERVICE_UNAVAILABLE, UNAVAILABLE, "identity-unavailable",
         "The credential cannot be checked at the moment", Some("destination_unavailable");
+    /// A limit is used up for now.
+    RateLimited => TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, "rate-limited", "Too many requests", Some("http_request_denied");
+    /// The caller kept hitting a limit, and is kept out for a while.
+    Banned => TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, "banned", "Too many requests for too long",
+        Some("http_request_denied");
+    /// The request costs more than its limit ever grants at once.
+    CostTooHigh => PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED, "cost-too-high", "The request costs more than is ever granted",
+        Some("http_request_denied");
+    /// The request lacks what its limit counts by.
+    LimitKeyMissing => FORBIDDEN, PERMISSION_DENIED, "limit-key-missing", "The request does not say whom it counts for",
+        Some("http_request_denied");
     /// No route matches.
     NoRoute => NOT_FOUND, UNIMPLEMENTED, "no-route", "There is nothing at this address", None;
     /// Routes match, but none with this method.
@@ -197,6 +213,16 @@ impl Reason {
     /// The stable name.
     pub const fn slug(self) -> &'static str {
         self.facts().slug
+    }
+
+    /// The registered `type` of its problem document, where there is one. Else it is armiger's own, which ends with the
+    /// slug.
+    pub const fn kind(self) -> Option<&'static str> {
+        match self {
+            Self::RateLimited => Some(QUOTA_EXCEEDED),
+            Self::Banned => Some(ABNORMAL_USAGE),
+            _ => None,
+        }
     }
 
     /// The HTTP status.

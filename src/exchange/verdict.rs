@@ -3,6 +3,7 @@
 use http::Response;
 use smallvec::SmallVec;
 
+use super::allowance::Grant;
 use super::{Caller, Exchange};
 use crate::http::body::Body;
 
@@ -17,6 +18,8 @@ pub enum Verdict {
     Amend(Amendment),
     /// No objection, and this is who calls.
     Identify(Caller),
+    /// No objection, and this was drawn from limits.
+    Grant(Box<Grant>),
     /// The answer is known; nothing further is asked.
     Answer(Response<Body>),
 }

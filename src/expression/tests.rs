@@ -59,6 +59,7 @@ fn exchange(request: http::request::Builder, claims: Option<Value>) -> Exchange 
         trace: None,
         hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
         caller,
+        allowance: Default::default(),
         form: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }

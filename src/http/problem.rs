@@ -19,6 +19,10 @@ pub struct Problem<'a> {
     pub title: &'static str,
     /// What the client may know beyond it.
     pub detail: Option<&'a str>,
+    /// Another `type` than the one that ends with the slug: one that is registered.
+    pub kind: Option<&'static str>,
+    /// A member of its own: its name, and its list of texts.
+    pub list: Option<(&'static str, &'a [&'a str])>,
     /// The id that the log line has too.
     pub request_id: &'a str,
 }
@@ -88,11 +92,15 @@ pub fn render(problem: &Problem<'_>, form: Form) -> Response<Body> {
 
 fn json(problem: &Problem<'_>) -> String {
     let mut document = serde_json::Map::new();
-    document.insert("type".into(), format!("urn:armiger:{}", problem.slug).into());
+    let own = || format!("urn:armiger:{}", problem.slug);
+    document.insert("type".into(), problem.kind.map_or_else(own, str::to_owned).into());
     document.insert("title".into(), problem.title.into());
     document.insert("status".into(), problem.status.as_u16().into());
     if let Some(detail) = problem.detail {
         document.insert("detail".into(), detail.into());
+    }
+    if let Some((name, list)) = problem.list {
+        document.insert(name.into(), list.into());
     }
     document.insert("instance".into(), format!("urn:request:{}", problem.request_id).into());
     document.insert("request_id".into(), problem.request_id.into());

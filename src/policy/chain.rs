@@ -1,5 +1,7 @@
 //! A route's policies, sorted by stage and asked in turn.
 
+use std::time::Instant;
+
 use http::Response;
 
 use super::{AnyPolicy, Stage};
@@ -81,6 +83,11 @@ async fn ask(
         if link.mode == Mode::Shadow {
             continue;
         }
+        if let Err(rejection) = &verdict
+            && rejection.exceeded.is_some()
+        {
+            exchange.allowance.give_back(Instant::now());
+        }
         match verdict? {
             Verdict::Pass => {}
             Verdict::Amend(amendment) => {
@@ -91,6 +98,7 @@ async fn ask(
                     followups.push(followup);
                 }
             }
+            Verdict::Grant(grant) => exchange.allowance.add(grant),
             Verdict::Identify(caller) => exchange.identify(caller),
             Verdict::Answer(response) => return Ok(Some(response)),
         }
@@ -103,6 +111,7 @@ impl Link {
         let (word, reason) = match verdict {
             Ok(Verdict::Pass) => (VerdictWord::Pass, None),
             Ok(Verdict::Amend(_)) => (VerdictWord::Amend, None),
+            Ok(Verdict::Grant(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Identify(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Answer(_)) => (VerdictWord::Answer, None),
             Err(rejection) => (VerdictWord::Reject, Some(rejection.reason.slug())),

@@ -7,6 +7,8 @@ pub mod guard;
 mod headers;
 mod identity;
 mod ip_filter;
+pub mod key;
+mod rate_limit;
 mod roles;
 mod rules;
 pub mod scope;
@@ -35,6 +37,7 @@ table::policies! {
     headers    => Headers,
     identity   => IdentityPolicy,
     ip_filter  => IpFilter,
+    rate_limit => RateLimit,
     roles      => Roles,
     rules      => Rules,
     scopes     => Scopes,

@@ -1,13 +1,19 @@
 //! What a policy's compile step may see: where it stands, the route's parameters, and where to put what it made.
 
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use http::HeaderName;
 
 use super::chain::Link;
 use super::{AnyPolicy, Chain, Stage};
+use crate::config::limits::RateLimits;
 use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::identity::Providers;
+use crate::keep::Keep;
 use crate::telemetry::metrics::{Metrics, RuleMetrics};
 use crate::telemetry::record::Enforcement;
 
@@ -15,10 +21,17 @@ use crate::telemetry::record::Enforcement;
 pub struct Scope<'a> {
     /// The names of the route's path parameters, in their order.
     pub params: &'a Params,
+    /// What all routes have in common.
+    pub plan: &'a Surroundings<'a>,
     /// Who may vouch for callers, by name.
     pub providers: &'a Providers,
-    route: &'a str,
-    metrics: &'a Metrics,
+    /// The route's name.
+    pub route: &'a str,
+    /// Where things are counted.
+    pub metrics: &'a Metrics,
+    /// What outlives the snapshot.
+    pub keeper: &'a mut (dyn Keep + 'a),
+    shared: &'a mut Shared,
     /// Where a block of this key stands in the file: on the route, or under `defaults`.
     place: &'a dyn Fn(&str) -> KeyPath,
     issues: &'a mut Issues,
@@ -32,20 +45,82 @@ pub struct Scope<'a> {
     renamed: Vec<(HeaderName, KeyPath)>,
 }
 
+/// What all routes of a snapshot have in common.
+pub struct Surroundings<'a> {
+    /// The snapshot's version.
+    pub version: u64,
+    /// Who may vouch for callers, by name.
+    pub providers: &'a Providers,
+    /// What limits are told, and where they may be kept.
+    pub rate_limits: &'a RateLimits,
+    /// Where things are counted.
+    pub metrics: &'a Metrics,
+}
+
+/// What routes of a snapshot share by its name.
+#[derive(Default)]
+pub struct Shared(HashMap<(&'static str, String), SharedRow>);
+
+struct SharedRow {
+    settings: String,
+    path: KeyPath,
+    thing: Arc<dyn Any + Send + Sync>,
+}
+
 impl<'a> Scope<'a> {
     /// A scope for the policies of one route.
     pub fn new(
         route: &'a str,
         params: &'a Params,
-        providers: &'a Providers,
-        metrics: &'a Metrics,
+        plan: &'a Surroundings<'a>,
+        keeper: &'a mut (dyn Keep + 'a),
+        shared: &'a mut Shared,
         place: &'a dyn Fn(&str) -> KeyPath,
         issues: &'a mut Issues,
     ) -> Self {
+        let (providers, metrics) = (plan.providers, plan.metrics);
         let before = issues.len();
         let (links, needs) = (Vec::new(), Vec::new());
         let (reserved, renamed) = (Vec::new(), Vec::new());
-        Self { params, providers, route, metrics, place, issues, links, block: None, needs, before, reserved, renamed }
+        Self {
+            params,
+            plan,
+            providers,
+            route,
+            metrics,
+            keeper,
+            shared,
+            place,
+            issues,
+            links,
+            block: None,
+            needs,
+            before,
+            reserved,
+            renamed,
+        }
+    }
+
+    /// What goes by this name on every route that names it with the same `settings`: made once.
+    ///
+    /// # Errors
+    /// Another route says something else of it: its place.
+    pub fn share<T: Any + Send + Sync>(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        settings: String,
+        path: &KeyPath,
+        make: impl FnOnce(&mut Self) -> T,
+    ) -> Result<Arc<T>, KeyPath> {
+        let key = (kind, name.to_owned());
+        if let Some(row) = self.shared.0.get(&key) {
+            let thing = row.thing.clone().downcast().ok().filter(|_| row.settings == settings);
+            return thing.ok_or_else(|| row.path.clone());
+        }
+        let thing = Arc::new(make(self));
+        self.shared.0.insert(key, SharedRow { settings, path: path.clone(), thing: thing.clone() });
+        Ok(thing)
     }
 
     /// Compiles one block in its place.

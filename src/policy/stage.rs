@@ -16,6 +16,8 @@ pub enum Stage {
     Authenticate,
     /// May they?
     Authorize,
+    /// Have they had enough? Needs an identity.
+    Limit,
     /// What must the upstream see? Asked last, so that no rejected request pays for it.
     Prepare,
 }
@@ -29,6 +31,7 @@ impl Stage {
             Self::Admit => "admit",
             Self::Authenticate => "authenticate",
             Self::Authorize => "authorize",
+            Self::Limit => "limit",
             Self::Prepare => "prepare",
         }
     }

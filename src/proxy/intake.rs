@@ -69,6 +69,7 @@ pub(super) fn take_in(
         trace: None,
         hop: inlet.hop.clone(),
         caller: None,
+        allowance: Default::default(),
         form: None,
         closing: worker.begin(now, inlet),
     };

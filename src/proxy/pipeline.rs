@@ -30,6 +30,7 @@ pub(super) async fn run(route: &Route, exchange: &mut Exchange, worker: &Worker)
         Err(rejection) => exchange.refuse(rejection),
     };
     let mut response = super::labelled(response, exchange);
+    exchange.allowance.write_to(response.headers_mut());
     followups.run(&mut response);
     response
 }

@@ -23,10 +23,10 @@ use crate::exchange::template::Params;
 use crate::http::forwarded::{self, Trust, Via};
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
-use crate::identity::{self, Providers};
+use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
-use crate::policy::scope::Headers;
-use crate::policy::{Blocks, Chain, Scope};
+use crate::policy::scope::{Headers, Shared, Surroundings};
+use crate::policy::{Blocks, Scope};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
 use crate::upstream::{Plan, State, Upstream};
@@ -52,7 +52,8 @@ pub fn compile(
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
     let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
-    let routed = routes(&document, source, &upstreams, &providers, metrics, issues);
+    let plan = Surroundings { version, providers: &providers, rate_limits: &document.rate_limits, metrics };
+    let routed = routes(&document, source, &upstreams, &plan, keeper, issues);
     if document.listeners.is_empty() && !source.is_lost(&root.key("listeners")) {
         issues.push(
             Issue::new(root.key("listeners"), "names no listener, so nobody could connect")
@@ -351,11 +352,13 @@ fn routes(
     document: &Document,
     source: &Source,
     upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
-    providers: &Providers,
-    metrics: &Metrics,
+    plan: &Surroundings<'_>,
+    keeper: &mut Keeper<'_>,
     issues: &mut Issues,
 ) -> Option<(Router<Arc<Route>>, Arc<Reserved>)> {
+    let metrics = plan.metrics;
     let generation = Arc::new(metrics.generation());
+    let mut shared = Shared::default();
     let mut names = HashMap::new();
     let mut rules = Vec::with_capacity(document.routes.len());
     // The rule's place differs from the route's once a route did not compile.
@@ -367,7 +370,13 @@ fn routes(
         let pattern = path_pattern(&config.matches, source, &path.key("match"), issues);
         let params = pattern.as_ref().map_or_else(Params::unknown, |pattern| Params::known(pattern.names()));
         let matcher = matcher(&config.matches, pattern, &path.key("match"), issues);
-        let (chain, said) = chain(config, &document.defaults.policies, &params, providers, &path, metrics, issues);
+        let place = |key: &str| {
+            let owner = if config.policies.gives(key) { path.clone() } else { KeyPath::root().key("defaults") };
+            owner.key("policies").key(key)
+        };
+        let mut scope = Scope::new(&config.name, &params, plan, keeper, &mut shared, &place, issues);
+        config.policies.or(&document.defaults.policies).compile(&mut scope);
+        let (chain, said) = scope.finish();
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
         let action = action(config, source, upstreams, &params, &path, issues);
@@ -429,24 +438,6 @@ fn allowed(list: &[PathAllow]) -> Held {
         PathAllow::Semicolon => Held::SEMICOLON,
     };
     list.iter().map(one).collect()
-}
-
-fn chain(
-    config: &route::Route<Blocks>,
-    defaults: &Blocks,
-    params: &Params,
-    providers: &Providers,
-    path: &KeyPath,
-    metrics: &Metrics,
-    issues: &mut Issues,
-) -> (Chain, Headers) {
-    let place = |key: &str| {
-        let owner = if config.policies.gives(key) { path.clone() } else { KeyPath::root().key("defaults") };
-        owner.key("policies").key(key)
-    };
-    let mut scope = Scope::new(&config.name, params, providers, metrics, &place, issues);
-    config.policies.or(defaults).compile(&mut scope);
-    scope.finish()
 }
 
 fn action(

@@ -1,11 +1,13 @@
 //! Two forms of one block side by side: what is different, a line for each setting, and whether it weakens anything.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 use super::Line;
 use super::form::{Form, Key};
 use crate::config::issue::quote;
+use crate::config::rate::HumanRate;
 use crate::config::value::{ByteSize, HumanDuration};
 use crate::policy::{Guard, Weaker};
 
@@ -207,6 +209,7 @@ impl Walk<'_> {
         if path == "mode" && is_enforced(self.block.old) && !is_enforced(self.block.new) {
             return self.block.gone();
         }
+        let path = &generic(path);
         let weaker = |guard: &Guard| match guard.weaker {
             Weaker::Gone => guard.path == path && *new == Form::Nothing,
             Weaker::Higher => guard.path == path && measure(old).zip(measure(new)).is_some_and(|(old, new)| new > old),
@@ -256,7 +259,11 @@ impl Walk<'_> {
             };
             let (olds, news) = (named(olds), named(news));
             for (name, old, new) in pairs(&olds, &news) {
+                // An entry may have a mode of its own, and then protects by that.
+                let protects = self.protects;
+                self.protects &= *old == Form::Nothing || is_enforced(old);
                 self.values(&format!("{path}[{name}]"), None, old, new);
+                self.protects = protects;
             }
         } else if olds.len() == news.len() && !all().any(Form::is_single) {
             for (place, (old, new)) in olds.iter().zip(news).enumerate() {
@@ -392,20 +399,36 @@ fn without<'f>(items: &'f [Form], others: &[Form]) -> Vec<&'f Form> {
     items.iter().filter(is_missing).collect()
 }
 
-/// A number, a size in bytes or a duration in milliseconds.
+/// A number, a size in bytes, a duration in seconds or a rate in a second.
 fn measure(form: &Form) -> Option<f64> {
     let text = form.text();
     let size = || ByteSize::parse(text).ok().map(|size| size.get() as f64);
     let duration = || HumanDuration::parse(text).ok().map(|duration| duration.get().as_secs_f64());
+    let rate = || HumanRate::parse(text).ok().map(HumanRate::per_second);
     match form {
         Form::Plain(text) => text.parse().ok(),
-        Form::Text(_) => size().or_else(duration),
+        Form::Text(_) => size().or_else(duration).or_else(rate),
         Form::Nothing | Form::Hidden(_) | Form::List(_) | Form::Map(_) => None,
     }
 }
 
+/// A path as guards have it: whatever the entry of a list is called.
+fn generic(path: &str) -> Cow<'_, str> {
+    let mut rest = path;
+    let mut out = String::new();
+    while let Some((before, (_, after))) =
+        rest.split_once('[').and_then(|(before, inside)| Some((before, inside.split_once(']')?)))
+    {
+        out += before;
+        out += "[]";
+        rest = after;
+    }
+    if out.is_empty() { Cow::Borrowed(path) } else { Cow::Owned(out + rest) }
+}
+
 fn joined(path: &str, key: &str) -> String {
     match (path, key) {
+        (path, key) if key.starts_with('[') => format!("{path}{key}"),
         ("", key) => key.to_owned(),
         (path, "") => path.to_owned(),
         (path, key) => format!("{path}.{key}"),

@@ -81,9 +81,25 @@ mod tests {
     use crate::config::reference;
     use crate::policy::Blocks;
 
+    /// What the entries of a list are.
+    fn entries<'v>(root: &'v serde_json::Value, at: &'v serde_json::Value) -> &'v serde_json::Value {
+        let blocks = [at].into_iter().chain(at["anyOf"].as_array().into_iter().flatten());
+        let mut resolved = blocks.map(|block| match block["$ref"].as_str() {
+            Some(reference) => root.pointer(reference.trim_start_matches('#')).expect("a reference of the schema"),
+            None => block,
+        });
+        resolved.find_map(|block| block.get("items")).unwrap_or(&serde_json::Value::Null)
+    }
+
     /// Whether a schema has a property of this path, through references.
     fn has<'v>(root: &'v serde_json::Value, mut at: &'v serde_json::Value, path: &str) -> bool {
-        for key in path.split('.') {
+        for key in path.split('.').map(|key| key.strip_suffix("[]").unwrap_or(key)) {
+            if at["items"].is_object() || key.is_empty() {
+                at = entries(root, at);
+            }
+            if key.is_empty() {
+                continue;
+            }
             let blocks = [at].into_iter().chain(at["anyOf"].as_array().into_iter().flatten());
             let resolved = blocks.map(|block| match block["$ref"].as_str() {
                 Some(reference) => root.pointer(reference.trim_start_matches('#')).expect("a reference of the schema"),

@@ -9,6 +9,7 @@
 //!
 //! Label values are names from the configuration and words from the code, never anything a client sends.
 
+mod limits;
 mod reference;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,6 +24,9 @@ use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::telemetry::record::{Enforcement, VerdictWord};
+use limits::{LimitFamilies, LimitSeries};
+
+pub use limits::LimitMetrics;
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -256,6 +260,7 @@ struct Families {
     certificate_ends: Family<IntGauge>,
     worker_connections: Family<IntGauge>,
     worker_accepted: Family<IntCounter>,
+    limits: LimitFamilies,
 }
 
 impl Families {
@@ -461,6 +466,7 @@ impl Families {
                 "connections",
                 "Client connections handed to a worker, in connections.",
             ),
+            limits: LimitFamilies::register(catalogue),
         }
     }
 }
@@ -535,6 +541,7 @@ struct MetricsInner {
     listeners: Shelf<ListenerSeries>,
     policies: Shelf<PolicySeries>,
     rules: Shelf<RuleSeries>,
+    rate_limits: Shelf<LimitSeries>,
     limits: SlugCounters,
     reloads: SlugCounters,
     access_log_dropped: IntCounter,
@@ -598,6 +605,7 @@ impl Metrics {
             listeners: Shelf::new(),
             policies: Shelf::new(),
             rules: Shelf::new(),
+            rate_limits: Shelf::new(),
             limits: SlugCounters::new(&limits, &[]),
             reloads: SlugCounters::new(&reloads, &[]),
             access_log_dropped: single(

@@ -17,16 +17,19 @@ const LABELS: &[(&str, &str)] = &[
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
          `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of a \
-         route: `timeout`. `file_descriptors` is the one that is no key: the process's limit of open files",
+         route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `rate_limit.ban` (no room to watch one more \
+         caller). `file_descriptors` is the one that is no key: the process's limit of open files",
     ),
     ("listener", "the listener's name"),
     ("method", ""),
     ("mode", "`enforce` or `shadow`"),
+    ("name", "the limit's name"),
     (
         "outcome",
         "`ok` if the head of an answer came, else what went wrong: a reason such as `upstream-timeout`, or \
                  `abandoned` if nobody waited any longer; of a credential `verified`, `known` from before, or the cause \
-                 that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`",
+                 that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`; of \
+         a limit `granted`, `denied`, `skipped` (the request has no key), `banned`, `key_missing` or `too_costly`",
     ),
     ("policy", "the policy's name"),
     ("provider", "the name of a provider of the section `identity`"),

@@ -1,0 +1,123 @@
+//! What is counted about limits: decisions, and the keys that are not at rest.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus::{IntCounter, IntGauge};
+
+use super::{Catalogue, Family, Held, Metrics, Series, SlugCounters};
+use crate::telemetry::record::Enforcement;
+
+/// The families.
+pub(super) struct LimitFamilies {
+    decisions: Family<IntCounter>,
+    keys: Family<IntGauge>,
+}
+
+impl LimitFamilies {
+    pub(super) fn register(catalogue: &mut Catalogue) -> Self {
+        Self {
+            decisions: Family::register(
+                catalogue,
+                "armiger_rate_limit_decisions_total",
+                &["name", "mode", "outcome"],
+                "requests",
+                "What limits said, in requests; in shadow mode it changed nothing.",
+            ),
+            keys: Family::register(
+                catalogue,
+                "armiger_rate_limit_keys",
+                &["name", "mode"],
+                "keys",
+                "Keys whose bucket is not full, or was not when it was last looked at, in keys; `keys_max` bounds them.",
+            ),
+        }
+    }
+}
+
+/// What is counted about a limit.
+#[derive(Clone)]
+pub struct LimitMetrics(Arc<Held<LimitSeries>>);
+
+pub(super) struct LimitSeries {
+    key: [String; 2],
+    metrics: Metrics,
+    decisions_family: Family<IntCounter>,
+    keys_family: Family<IntGauge>,
+    decisions: SlugCounters,
+    keys: IntGauge,
+}
+
+impl Series for LimitSeries {
+    fn leave(&self) {
+        let key = [self.key[0].as_str(), self.key[1].as_str()];
+        self.decisions_family.remove(&key);
+        self.keys_family.remove(&key);
+    }
+}
+
+impl Metrics {
+    /// The handles of a limit, for the mode it runs in. Limits of one name share them.
+    pub fn limit(&self, name: &str, mode: Enforcement) -> LimitMetrics {
+        let families = &self.0.families.limits;
+        let key = [name, mode.as_str()];
+        LimitMetrics(self.0.rate_limits.get(&key, || LimitSeries {
+            key: key.map(str::to_owned),
+            metrics: self.clone(),
+            decisions_family: families.decisions.clone(),
+            keys_family: families.keys.clone(),
+            decisions: SlugCounters::new(&families.decisions, &key),
+            keys: families.keys.series(&key),
+        }))
+    }
+}
+
+impl fmt::Debug for LimitMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LimitMetrics").field(&self.0.series.key).finish()
+    }
+}
+
+impl LimitMetrics {
+    /// Counts what came of a request.
+    pub fn decided(&self, outcome: &'static str) {
+        self.0.series.decisions.add(outcome, 1);
+    }
+
+    /// So many keys more, or fewer.
+    pub fn keys(&self, more: i64) {
+        if more != 0 {
+            self.0.series.keys.add(more);
+        }
+    }
+
+    /// A bound of the limit was reached: its key in the configuration.
+    pub fn bound_hit(&self, bound: &'static str) {
+        self.0.series.metrics.limit_hit(bound);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_counts_by_name_mode_and_outcome_and_leaves_with_its_last_handle() {
+        let metrics = Metrics::new();
+        let limit = metrics.limit("per-caller", Enforcement::Shadow);
+        limit.decided("denied");
+        limit.keys(3);
+        limit.keys(-1);
+        limit.bound_hit("rate_limit.keys_max");
+        let page = metrics.render();
+        for line in [
+            r#"armiger_rate_limit_decisions_total{mode="shadow",name="per-caller",outcome="denied"} 1"#,
+            r#"armiger_rate_limit_keys{mode="shadow",name="per-caller"} 2"#,
+            r#"armiger_limit_hits_total{limit="rate_limit.keys_max"} 1"#,
+        ] {
+            assert!(page.contains(line), "{line}\n{page}");
+        }
+        drop(limit);
+        assert!(!metrics.render().contains("per-caller"));
+    }
+}
