@@ -11,14 +11,20 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use armiger::app::{Options, Running, Source};
+use armiger::config::identity::{Algorithm, Encoding};
+use armiger::identity::mint::Signer;
 
 /// Allocations per plain proxied GET, keep-alive on both sides, access log on, in the steady state.
 ///
 /// hyper's server and client take most of them: head buffers, header maps, body channels.
 const PER_REQUEST_MAX: f64 = 12.5;
+
+/// Allocations that a known token may cost beyond that, with what is asked of its caller.
+const KNOWN_TOKEN_MAX: f64 = 0.5;
 
 const ROUNDS: u64 = 2_000;
 
@@ -87,9 +93,11 @@ fn back_end() -> std::net::SocketAddr {
     address
 }
 
-fn ask(stream: &mut TcpStream) {
-    let request = b"GET /orders/7?x=1 HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: ledger\r\naccept: */*\r\n\r\n";
-    stream.write_all(request).expect("the request goes out");
+fn ask(stream: &mut TcpStream, more: &str) {
+    let request = format!(
+        "GET /orders/7?x=1 HTTP/1.1\r\nhost: api.example.com\r\nuser-agent: ledger\r\naccept: */*\r\n{more}\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("the request goes out");
     let mut answer = [0; 2048];
     let mut seen = 0;
     while !answer[..seen].ends_with(b"\r\n\r\nok") {
@@ -100,14 +108,18 @@ fn ask(stream: &mut TcpStream) {
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..seen]));
 }
 
-#[test]
-fn a_plain_request_allocates_no_more_than_the_ledger_says() {
+/// Allocations per request in the steady state, with these sections and policies, and these lines in the head.
+fn per_request(sections: &str, policies: &str, more: &str) -> f64 {
+    // The counter is everybody's.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     IS_OURS.set(true);
     let text = format!(
         "listeners: [{{name: http, address: 127.0.0.1:0}}]\n\
          admin: {{address: 127.0.0.1:0}}\n\
          upstreams: {{app: {{endpoints: [\"http://{}\"]}}}}\n\
-         routes: [{{name: all, match: {{path: \"/{{rest...}}\"}}, proxy: {{upstream: app}}}}]\n",
+         {sections}\n\
+         routes: [{{name: all, match: {{path: \"/{{rest...}}\"}}, policies: {policies}, proxy: {{upstream: app}}}}]\n",
         back_end()
     );
     let options = Options {
@@ -118,15 +130,54 @@ fn a_plain_request_allocates_no_more_than_the_ledger_says() {
     let running = Running::start(options).expect("armiger starts");
     let mut stream = TcpStream::connect(running.address("http").expect("the listener")).expect("connects");
     for _ in 0..ROUNDS {
-        ask(&mut stream);
+        ask(&mut stream, more);
     }
 
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     for _ in 0..ROUNDS {
-        ask(&mut stream);
+        ask(&mut stream, more);
     }
     let each = (ALLOCATIONS.load(Ordering::Relaxed) - before) as f64 / ROUNDS as f64;
+    running.stop();
+    each
+}
+
+#[test]
+fn a_plain_request_allocates_no_more_than_the_ledger_says() {
+    let each = per_request("", "{}", "");
 
     println!("{each:.2} allocations per request");
     assert!(each <= PER_REQUEST_MAX, "{each:.2} allocations per request, the ledger allows {PER_REQUEST_MAX}");
+}
+
+/// The signature was checked once; from then on a token costs a digest and a look-up, roles and rules a comparison.
+#[test]
+fn a_known_token_allocates_next_to_nothing() {
+    const SECRET: &str = "a-secret-for-the-ledger-that-is-long-enough";
+    let signer = Signer::secret(SECRET, Encoding::Text, &[Algorithm::HS256]).expect("a secret");
+    let claims = serde_json::json!({
+        "iss": "i", "aud": "a", "sub": "ada", "exp": 4_000_000_000_i64, "roles": ["user"], "orders": ["7"], "plan": "paid",
+    });
+    let token = signer.token(None, claims.as_object().expect("an object")).expect("signs");
+    let sections = format!(
+        "identity: {{staff: {{jwt: {{issuer: i, audiences: [a], algorithms: [HS256], \
+         keys: {{secret: \"${{env:ARMIGER_TEST_NOT_SET:-{SECRET}}}\"}}}}}}}}"
+    );
+    let more = format!("authorization: Bearer {token}\r\n");
+    let plain = per_request("", "{}", &more);
+
+    for (policies, most) in [
+        ("{identity: {providers: [staff]}, roles: {any: [user]}}", KNOWN_TOKEN_MAX),
+        (
+            "{identity: {providers: [staff]}, rules: [{allow: \"'admin' in roles || claims.plan == 'paid' && '7' in claims.orders\"}]}",
+            KNOWN_TOKEN_MAX,
+        ),
+    ] {
+        let extra = per_request(&sections, policies, &more) - plain;
+        println!("{extra:.2} allocations more: {policies}");
+        assert!(
+            extra <= most,
+            "{extra:.2} allocations more than a plain request, the ledger allows {most}: {policies}"
+        );
+    }
 }

@@ -25,4 +25,5 @@ mod routing;
 mod rules;
 mod tidy;
 mod tls;
+mod token;
 mod upstream_faults;

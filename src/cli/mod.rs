@@ -1,7 +1,9 @@
 //! The command line. Standard output is data, standard error is messages. Exit codes: 0 good, 1 a bad configuration or
-//! a failure, 2 a wrong command line, 3 exchanges cut at the end of a run, 3 and 4 what `diff --exit-code` found.
+//! a failure, 2 a wrong command line, 3 exchanges cut at the end of a run or a token that `token inspect` finds not good,
+//! 3 and 4 what `diff --exit-code` found.
 
 mod admin;
+mod token;
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -109,6 +111,9 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Make a token, or tell what is wrong with one.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Print the configuration's JSON Schema, or a reference page of `docs/` in Markdown.
     Schema {
         /// What to print.
@@ -184,6 +189,7 @@ pub fn main() -> ExitCode {
         Command::Drain { wait, admin } => admin::drain(&admin, wait),
         Command::Reload { admin } => admin::reload(&admin),
         Command::Status { admin } => admin::status(&admin),
+        Command::Token(command) => token::run(command),
         Command::Schema { format } => print(&schema(format)),
         Command::Demo { port, config } => {
             let messages = watch(&cli.log);

@@ -51,6 +51,11 @@ pub fn run(port: Option<u16>, config: Option<PathBuf>, messages: Messages) -> an
     Ok(())
 }
 
+/// The example, as the demo runs it.
+pub fn source() -> Source {
+    Source::Text { name: NAME.to_owned(), text: EXAMPLE.to_owned() }
+}
+
 /// The example, or the user's file, with another port.
 fn text(config: Option<PathBuf>, port: Option<u16>) -> anyhow::Result<Source> {
     let (name, text) = match &config {
@@ -80,9 +85,12 @@ fn welcome(address: &str, admin: &str, is_example: bool) -> String {
     let mut text = format!(
         "armiger listens on http://{address} in front of three back ends (users, orders, app). Ctrl-C stops it.\n"
     );
+    // As it was called: it may be on no path.
+    let program = std::env::args().next().unwrap_or_else(|| "armiger".into());
     if is_example {
         text.push_str("\nIn another terminal, try\n\n");
         for (command, shows) in TOUR {
+            let command = command.replace("armiger token", &format!("{program} token"));
             let command = command.replace("ADDRESS", address).replace("ADMIN", admin);
             text.push_str(&format!("  {command}\n      {shows}\n"));
         }
@@ -97,6 +105,18 @@ const TOUR: &[(&str, &str)] = &[
     ("curl -i 'http://ADDRESS/app/echo?x=1'", "what a back end sees of a request"),
     ("curl -i -H 'x-channel: beta' http://ADDRESS/app/echo", "the same path, another route: it asks for a header"),
     ("curl -i 'http://ADDRESS/orders?user=7'", "`ip_filter` in shadow: the line below says what it would have done"),
+    ("curl -i http://ADDRESS/account/me", "401: who calls? A token of the demo's own issuer says so:"),
+    (
+        "curl -i -H \"authorization: Bearer $(armiger token mint --demo --sub ada --role user --scope account)\" \
+         http://ADDRESS/account/me",
+        "the back end sees who calls in `x-caller`; without the role it is a 403",
+    ),
+    (
+        "curl -i -H \"authorization: Bearer $(armiger token mint --demo --claim 'orders=[\"1001\"]')\" \
+         http://ADDRESS/account/orders/1001",
+        "`rules`: the order is among the token's; /account/orders/1002 is not",
+    ),
+    ("armiger token mint --demo --ttl 1m --claim exp=1 | armiger token inspect --demo", "what is wrong with a token"),
     ("curl -i http://ADDRESS/nowhere", "a refusal: problem+json with a stable reason"),
     (
         "curl -i 'http://ADDRESS/app/slow?ms=6000'",

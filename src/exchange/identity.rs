@@ -194,6 +194,21 @@ impl ClaimPath {
         }
     }
 
+    /// Puts a value there, in maps that are made where there are none.
+    pub fn put(&self, claims: &mut Map<String, Value>, value: Value) {
+        let Some((last, way)) = self.0.split_last() else { return };
+        let mut at = claims;
+        for step in way {
+            let next = at.entry(step.to_string()).or_insert_with(|| Value::Object(Map::new()));
+            if !next.is_object() {
+                *next = Value::Object(Map::new());
+            }
+            let Value::Object(members) = next else { return };
+            at = members;
+        }
+        at.insert(last.to_string(), value);
+    }
+
     /// What stands there.
     pub fn find<'c>(&self, claims: &'c Map<String, Value>) -> Option<&'c Value> {
         let (first, rest) = self.0.split_first()?;

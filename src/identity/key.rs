@@ -87,7 +87,7 @@ fn public(algorithm: Algorithm) -> Option<&'static dyn VerificationAlgorithm> {
 }
 
 /// The hash of a symmetric algorithm, and its length in bytes.
-const fn shared(algorithm: Algorithm) -> Option<(hmac::Algorithm, usize)> {
+pub(super) const fn shared(algorithm: Algorithm) -> Option<(hmac::Algorithm, usize)> {
     match algorithm {
         Algorithm::HS256 => Some((hmac::HMAC_SHA256, 32)),
         Algorithm::HS384 => Some((hmac::HMAC_SHA384, 48)),
@@ -112,11 +112,8 @@ fn unfit(message: impl Into<String>, hint: &'static str) -> Unfit {
 impl Key {
     /// A secret, for those of `accepted` that it is long enough for (RFC 7518 §3.2).
     pub fn secret(text: &str, encoding: Encoding, accepted: &[Algorithm]) -> Result<Self, Unfit> {
-        let bytes = match encoding {
-            Encoding::Text => text.as_bytes().to_vec(),
-            Encoding::Base64 => decode_base64(text)
-                .ok_or_else(|| unfit("the secret is not base64", "leave `secret_encoding` out if it is plain text"))?,
-        };
+        let bytes = secret_bytes(text, encoding)
+            .ok_or_else(|| unfit("the secret is not base64", "leave `secret_encoding` out if it is plain text"))?;
         let hashes = accepted.iter().filter_map(|algorithm| Some((*algorithm, shared(*algorithm)?)));
         let mut checks = SmallVec::new();
         for (algorithm, (hash, least)) in hashes {
@@ -202,6 +199,14 @@ impl Key {
 
 pub(super) fn rsa_size(bits: usize) -> Unfit {
     unfit(format!("an RSA key of {bits} bits is out of bounds"), "use 2048 to 8192 bits")
+}
+
+/// What a secret's text stands for.
+pub(super) fn secret_bytes(text: &str, encoding: Encoding) -> Option<Vec<u8>> {
+    match encoding {
+        Encoding::Text => Some(text.as_bytes().to_vec()),
+        Encoding::Base64 => decode_base64(text),
+    }
 }
 
 /// In either alphabet, padded or not.

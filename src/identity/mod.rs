@@ -14,6 +14,7 @@ pub mod introspection;
 mod jwk;
 pub mod jwks;
 pub mod key;
+pub mod mint;
 mod pace;
 pub mod provider;
 mod recent;

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::encoding::{AsBigEndian, AsDer, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsBigEndian, AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaKeyPair};
@@ -120,6 +120,18 @@ impl Signer {
         let lines: Vec<&str> =
             text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).expect("base64 is ASCII")).collect();
         format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", lines.join("\n"))
+    }
+
+    /// The private key in PEM (PKCS #8).
+    pub fn private_pem(&self) -> String {
+        let der = |key: &dyn AsDer<Pkcs8V1Der<'static>>| key.as_der().expect("DER").as_ref().to_vec();
+        let der = match &self.key {
+            Private::Shared(_) => panic!("a secret is no key pair"),
+            Private::Rsa(pair, _) => der(pair),
+            Private::Ec(pair) => pair.to_pkcs8v1().expect("DER").as_ref().to_vec(),
+            Private::Ed(pair) => pair.to_pkcs8v1().expect("DER").as_ref().to_vec(),
+        };
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(der))
     }
 
     /// The public key as a JWK of this name.

@@ -1,0 +1,88 @@
+//! `armiger token`: what it makes is accepted, what it is shown is judged, and standard output is data.
+
+use serde_json::Value;
+
+use crate::harness::{Armiger, Signer};
+
+fn run(args: &[&str]) -> crate::harness::Finished {
+    Armiger::binary_in(&[&["token"], args].concat(), &[])
+}
+
+fn inspect(token: &str, of: &[&str]) -> (Option<i32>, Value) {
+    let finished = run(&[&["inspect"], of, &[token]].concat());
+    (finished.status.code(), serde_json::from_str(&finished.stdout).unwrap_or_else(|_| panic!("{finished:?}")))
+}
+
+#[test]
+fn a_minted_token_is_accepted_by_its_provider() {
+    let minted = run(&[
+        "mint",
+        "--demo",
+        "--sub",
+        "ada",
+        "--role",
+        "user,admin",
+        "--scope",
+        "account",
+        "--claim",
+        "orders=[\"1001\"]",
+        "--claim",
+        "plan=paid",
+        "--claim",
+        "/org/id=7",
+    ]);
+    assert_eq!((minted.status.code(), minted.stderr.as_str()), (Some(0), ""));
+    let (code, told) = inspect(minted.stdout.trim(), &["--demo"]);
+    assert_eq!(code, Some(0), "{told:#}");
+    assert_eq!(told["verdict"]["accepted"], true);
+    assert_eq!(told["verdict"]["subject"], "ada");
+    assert_eq!(told["verdict"]["roles"], serde_json::json!(["user", "admin"]));
+    assert_eq!(told["claims"]["realm_access"]["roles"][1], "admin");
+    assert_eq!((&told["claims"]["plan"], &told["claims"]["org"]["id"]), (&"paid".into(), &7.into()));
+}
+
+#[test]
+fn what_is_wrong_with_a_token_is_told() {
+    for (more, cause) in [
+        (&["--ttl", "0s", "--claim", "exp=1"][..], "jwt_expired"),
+        (&["--claim", "aud=other"], "jwt_audience"),
+        (&["--claim", "iss=https://evil.test"], "jwt_issuer"),
+        (&["--claim", "exp=null"], "jwt_exp_missing"),
+    ] {
+        let minted = run(&[&["mint", "--demo"], more].concat());
+        assert!(minted.status.code() == Some(0) && minted.stderr.contains(cause), "{minted:?}");
+        let (code, told) = inspect(minted.stdout.trim(), &["--demo"]);
+        assert_eq!((code, &told["verdict"]["cause"]), (Some(3), &cause.into()), "{told:#}");
+    }
+    let (code, told) = inspect("nonsense", &["--demo"]);
+    assert_eq!((code, &told["verdict"]["cause"], &told["claims"]), (Some(3), &"jwt_malformed".into(), &Value::Null));
+    let missing = run(&["mint", "-c", "/nowhere.yaml"]);
+    assert!(missing.status.code() == Some(1) && missing.stdout.is_empty(), "{missing:?}");
+    let unknown = run(&["mint", "--demo", "--provider", "staff"]);
+    assert!(unknown.status.code() == Some(1) && unknown.stderr.contains("there are: demo"), "{unknown:?}");
+}
+
+#[test]
+fn a_private_key_signs_for_a_provider_with_public_keys() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    for algorithm in ["RS256", "PS512", "ES256", "ES512", "EdDSA"] {
+        let signer = Signer::new(algorithm);
+        std::fs::write(path("key.pem"), signer.private_pem()).expect("a temporary file");
+        std::fs::write(path("public.pem"), signer.pem()).expect("a temporary file");
+        let text = format!(
+            "listeners: [{{name: http, address: 127.0.0.1:8080}}]\n\
+             identity: {{staff: {{jwt: {{issuer: i, audiences: [a], algorithms: [{algorithm}], \
+             keys: {{pem: [\"${{file:public.pem}}\"]}}}}}}}}\n\
+             routes: [{{name: all, match: {{path: /}}, respond: {{}}}}]\n"
+        );
+        std::fs::write(path("config.yaml"), text).expect("a temporary file");
+        let config = path("config.yaml");
+        let without = run(&["mint", "-c", &config]);
+        assert!(without.status.code() == Some(1) && without.stderr.contains("--key FILE"), "{without:?}");
+        let minted = run(&["mint", "-c", &config, "--key", &path("key.pem"), "--sub", "ada"]);
+        assert_eq!((minted.status.code(), minted.stderr.as_str()), (Some(0), ""), "{algorithm}");
+        let (code, told) = inspect(minted.stdout.trim(), &["-c", &config]);
+        assert_eq!((code, &told["header"]["alg"]), (Some(0), &algorithm.into()), "{told:#}");
+    }
+}
