@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails best where it stands")]
 
 mod admin;
+mod api_keys;
 mod config;
 mod diff;
 mod drain;

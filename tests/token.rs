@@ -1,5 +1,8 @@
 //! `armiger token`: what it makes is accepted, what it is shown is judged, and standard output is data.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
 use crate::harness::{Armiger, Signer};
@@ -85,4 +88,26 @@ fn a_private_key_signs_for_a_provider_with_public_keys() {
         let (code, told) = inspect(minted.stdout.trim(), &["-c", &config]);
         assert_eq!((code, &told["header"]["alg"]), (Some(0), &algorithm.into()), "{told:#}");
     }
+}
+
+#[test]
+fn keys_are_hashed_and_weak_ones_are_not() {
+    let made = run(&["hash", "--new"]);
+    let made: Value = serde_json::from_str(&made.stdout).expect("JSON");
+    let key = made["key"].as_str().expect("a key");
+    let hashed = |key: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_armiger"))
+            .args(["token", "hash"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        child.stdin.take().expect("its input").write_all(key.as_bytes()).expect("it reads");
+        child.wait_with_output().expect("it ends")
+    };
+    let output = hashed(&format!("{key}\n"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), made["hash"].as_str().expect("a hash"));
+    let output = hashed("hunter2");
+    assert!(!output.status.success() && output.stdout.is_empty());
 }

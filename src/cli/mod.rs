@@ -111,7 +111,7 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// Make a token, or tell what is wrong with one.
+    /// Make a token, tell what is wrong with one, or hash an API key.
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// Print the configuration's JSON Schema, or a reference page of `docs/` in Markdown.

@@ -1,4 +1,4 @@
-//! `armiger token`: makes tokens for tests and tours, and tells what is wrong with one.
+//! `armiger token`: makes tokens for tests and tours, tells what is wrong with one, and hashes API keys.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ const REFUSED: u8 = 3;
 /// The longest input that is read.
 const INPUT_MAX: u64 = 1 << 20;
 
-/// Standard output has the token, or the word on one.
+/// Standard output has the token, the word on one, or the hash.
 #[derive(Subcommand)]
 pub(super) enum TokenCommand {
     /// Make a token that a provider of the configuration accepts, for tests and tours.
@@ -40,6 +40,12 @@ pub(super) enum TokenCommand {
     /// Tell what a token says, and whether the configuration's providers accept it. Exits with 0 if one does, with 3 if
     /// none does. Touches no network.
     Inspect(Inspect),
+    /// Print the hash of an API key for the configuration, of the key on standard input or of a new one.
+    Hash {
+        /// Make a new key. It is shown once, beside its hash.
+        #[arg(long, env = "ARMIGER_TOKEN_NEW")]
+        new: bool,
+    },
 }
 
 #[derive(Args)]
@@ -95,6 +101,7 @@ pub(super) fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
     match command {
         TokenCommand::Mint(mint) => mint.run(),
         TokenCommand::Inspect(inspect) => inspect.run(),
+        TokenCommand::Hash { new } => hash(new),
     }
 }
 
@@ -248,4 +255,23 @@ fn read_input() -> anyhow::Result<String> {
     let mut text = String::new();
     std::io::stdin().take(INPUT_MAX).read_to_string(&mut text).context("standard input")?;
     Ok(text)
+}
+
+fn hash(new: bool) -> anyhow::Result<ExitCode> {
+    use crate::identity::api_key;
+    if new {
+        let key = api_key::generate().context("the system gives no random bytes")?;
+        return print(&format!("{:#}\n", json!({"key": key, "hash": api_key::hash(&key)})));
+    }
+    let text = read_input()?;
+    let key = text.trim();
+    if key.len() < api_key::LEAST {
+        bail!(
+            "a key of {} characters is too short: whoever reads the hash could guess it. The least is {}; `--new` makes a good \
+             one",
+            key.len(),
+            api_key::LEAST
+        );
+    }
+    print(&format!("{}\n", api_key::hash(key)))
 }

@@ -1,5 +1,7 @@
 //! `identity`: who may vouch for a caller, and how its word is checked.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +34,59 @@ pub struct Provider {
     pub jwt: Option<Jwt>,
     /// It is asked about each token that it gave out (RFC 7662).
     pub introspection: Option<Introspection>,
+    /// It gave out keys, which are listed here.
+    pub api_keys: Option<ApiKeys>,
+}
+
+/// Keys that callers send as they are. Here stand their hashes alone, so that whoever reads the configuration cannot call.
+///
+/// `armiger token hash --new` makes a key and its hash. Take a key away, or let it expire, and it is good no more.
+///
+/// ```yaml
+/// api_keys:
+///   keys:
+///     - {hash: "sha256:4f6c…", subject: billing, roles: [reports], expires: 2027-01-31T00:00:00Z}
+///   file: ${file:api-keys.yaml}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiKeys {
+    /// The header that keys stand in. `off`: none.
+    pub header: String,
+    /// Whether they may also stand where the route looks for tokens: in `Authorization: Bearer`, say.
+    pub bearer: bool,
+    /// The keys.
+    pub keys: Vec<ApiKey>,
+    /// More of them: the text of a YAML list such as `keys`. As `${file:api-keys.yaml}` it is watched.
+    pub file: Option<Secret>,
+}
+
+impl Default for ApiKeys {
+    fn default() -> Self {
+        Self { header: "x-api-key".into(), bearer: false, keys: Vec::new(), file: None }
+    }
+}
+
+/// A key that callers may send.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// Its SHA-256, as `armiger token hash` prints it: `sha256:` and 64 digits. Never the key itself.
+    pub hash: String,
+    /// Whose it is.
+    pub subject: String,
+    /// What the caller may be.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// What the caller may do.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Until when it is good (RFC 3339). Default: for ever.
+    #[serde(default)]
+    pub expires: Option<String>,
+    /// More that is said of the caller, for rules and headers.
+    #[serde(default)]
+    pub claims: BTreeMap<String, String>,
 }
 
 /// Signed tokens. One is accepted if its signature is by a key of `keys` and all that is said here holds of it.

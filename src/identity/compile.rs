@@ -1,9 +1,12 @@
 //! From the section `identity` to providers, or to all that is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
+use super::api_key::{self, ApiKeyProvider};
 use super::cache::Known;
 use super::client::{Target, Terms};
 use super::introspection::{self, Introspection};
@@ -16,6 +19,7 @@ use crate::config::identity::{self as config, Algorithm};
 use crate::config::tls::UpstreamTls;
 use crate::config::value::{ByteSize, HumanDuration};
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::Identity as Caller;
 use crate::exchange::identity::ClaimPath;
 use crate::keep::{Identity, Keeper};
 use crate::telemetry::metrics::Metrics;
@@ -26,6 +30,17 @@ const LEEWAY_MAX: u64 = 300;
 
 /// The longest token, at most: no header is longer.
 const TOKEN_MAX: u64 = 64 * 1024;
+
+/// How many API keys a provider may list.
+const KEYS_MAX: usize = 10_000;
+
+/// Whether it belongs to a connection, and not to a request.
+fn is_framing(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "content-length" | "transfer-encoding" | "connection" | "te" | "trailer" | "upgrade" | "expect"
+    )
+}
 
 /// Providers by name. `None`: it is wrong, which is reported.
 pub type Providers = BTreeMap<String, Option<Arc<Provider>>>;
@@ -43,16 +58,21 @@ pub fn compile(
         let path = path.key(name);
         let before = issues.len();
         let mut compiler = Compiler { name, metrics, keeper, issues };
-        let compiled = match (&provider.jwt, &provider.introspection) {
-            (Some(jwt), None) => compiler.jwt(jwt, &path.key("jwt")).map(|jwt| Arc::new(Provider::Jwt(Box::new(jwt)))),
-            (None, Some(asked)) => compiler
+        let compiled = match (&provider.jwt, &provider.introspection, &provider.api_keys) {
+            (None, None, Some(keys)) => {
+                compiler.api_keys(keys, &path.key("api_keys")).map(|provider| Arc::new(Provider::ApiKeys(provider)))
+            }
+            (Some(jwt), None, None) => {
+                compiler.jwt(jwt, &path.key("jwt")).map(|jwt| Arc::new(Provider::Jwt(Box::new(jwt))))
+            }
+            (None, Some(asked), None) => compiler
                 .introspection(asked, &path.key("introspection"))
                 .map(|provider| Arc::new(Provider::Opaque(provider))),
-            (None, None) => {
-                compiler.refuse(path, "does not say how it vouches", "give it `jwt` or `introspection`");
+            (None, None, None) => {
+                compiler.refuse(path, "does not say how it vouches", "give it `jwt`, `introspection` or `api_keys`");
                 None
             }
-            (Some(_), Some(_)) => {
+            _ => {
                 compiler.refuse(path, "vouches in two ways", "keep one; give the other a provider of its own");
                 None
             }
@@ -208,6 +228,100 @@ impl Compiler<'_, '_> {
             self.refuse(path, format!("{value} is out of bounds"), format!("choose from 1KiB to {most}"));
         }
         usize::try_from(value.get()).unwrap_or(usize::MAX)
+    }
+
+    fn api_keys(&mut self, config: &config::ApiKeys, path: &KeyPath) -> Option<ApiKeyProvider> {
+        let before = self.issues.len();
+        let header = match config.header.as_str() {
+            "off" => None,
+            text => {
+                let fits = |name: &HeaderName| {
+                    !matches!(name.as_str(), "authorization" | "cookie" | "host") && !is_framing(name)
+                };
+                let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(fits);
+                if name.is_none() {
+                    self.refuse(
+                        path.key("header"),
+                        format!("`{text}` is no header that a key could stand in"),
+                        "choose a name such as `x-api-key`; `bearer: true` takes keys out of `Authorization: Bearer`",
+                    );
+                }
+                name
+            }
+        };
+        if config.header == "off" && !config.bearer {
+            self.refuse(path.key("header"), "leaves no place for a key", "name a header, or write `bearer: true`");
+        }
+        let listed = config.file.as_ref().map(|text| crate::config::yaml::plain::<Vec<config::ApiKey>>(text.expose()));
+        let more = match listed {
+            None => Vec::new(),
+            Some(Ok(more)) => more,
+            Some(Err(place)) => {
+                self.refuse(
+                    path.key("file"),
+                    format!("is no list of keys{place}"),
+                    "it looks like `- {hash: \"sha256:…\", subject: billing}`, a line for each",
+                );
+                Vec::new()
+            }
+        };
+        if config.keys.len() + more.len() > KEYS_MAX {
+            self.refuse(path.clone(), "lists too many keys", format!("the most is {KEYS_MAX}"));
+            return None;
+        }
+        if config.keys.is_empty() && more.is_empty() && self.issues.len() == before {
+            self.refuse(path.clone(), "lists no key, so nobody could call", "`armiger token hash --new` makes one");
+        }
+        let given = config.keys.iter().enumerate().map(|(place, key)| (path.key("keys").index(place), None, key));
+        let read = more.iter().enumerate().map(|(place, key)| (path.key("file"), Some(place + 1), key));
+        let mut callers = HashMap::new();
+        for (at, entry, key) in given.chain(read) {
+            // What stands in a file is told by its number; its text is not shown.
+            let of = entry.map_or(String::new(), |entry| format!("entry {entry}: "));
+            let part = |name: &str| if entry.is_none() { at.key(name) } else { at.clone() };
+            let Some(digest) = api_key::parse(&key.hash) else {
+                self.refuse(
+                    part("hash"),
+                    format!("{of}is no hash of a key, and a key itself must not stand here"),
+                    "`armiger token hash` makes a hash of the key on its standard input",
+                );
+                continue;
+            };
+            if key.subject.is_empty() {
+                self.refuse(part("subject"), format!("{of}the key is nobody's"), "say whose it is");
+            }
+            let expires = key.expires.as_ref().map(|text| text.parse::<jiff::Timestamp>().map(|time| time.as_second()));
+            let expires = match expires.transpose() {
+                Ok(expires) => expires,
+                Err(_) => {
+                    self.refuse(part("expires"), format!("{of}is no time"), "write it as `2027-01-31T00:00:00Z`");
+                    None
+                }
+            };
+            let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
+            let mut claims: serde_json::Map<String, serde_json::Value> =
+                key.claims.iter().map(|(name, text)| (name.clone(), text.as_str().into())).collect();
+            claims.insert("sub".into(), key.subject.as_str().into());
+            let identity = Caller {
+                provider: self.name.into(),
+                subject: key.subject.as_str().into(),
+                roles: boxed(&key.roles),
+                scopes: boxed(&key.scopes),
+                claims,
+                expires,
+            };
+            if callers.insert(digest, Arc::new(identity)).is_some() {
+                self.refuse(part("hash"), format!("{of}the same key stands here twice"), "keep one of the two");
+            }
+        }
+        let metrics = self.metrics.identity(self.name);
+        (self.issues.len() == before).then_some(ApiKeyProvider {
+            name: self.name.into(),
+            header,
+            bearer: config.bearer,
+            callers,
+            metrics,
+        })
     }
 
     fn introspection(&mut self, asked: &config::Introspection, path: &KeyPath) -> Option<OpaqueProvider> {

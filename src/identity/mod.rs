@@ -6,6 +6,7 @@
 //! What an issuer must be asked for is fetched in the background: its keys (`jwks.rs`, by the schedule in `pace.rs`) and
 //! its word about opaque tokens (`introspection.rs`), both by `client.rs`.
 
+pub mod api_key;
 pub mod cache;
 mod client;
 mod compile;

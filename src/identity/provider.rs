@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderName;
 use serde_json::{Value, json};
 
 use super::Defect;
+use super::api_key::{self, ApiKeyProvider};
 use super::cache::{self, Known};
 use super::introspection::Introspection;
 use super::jwks::Jwks;
@@ -21,6 +23,8 @@ pub enum Provider {
     Jwt(Box<JwtProvider>),
     /// An issuer that is asked about each token.
     Opaque(OpaqueProvider),
+    /// Those who may call by an API key.
+    ApiKeys(ApiKeyProvider),
 }
 
 impl Provider {
@@ -31,7 +35,7 @@ impl Provider {
                 Keys::Fetched { jwks, .. } => Some(jwks),
                 Keys::Given(_) => None,
             },
-            Self::Opaque(_) => None,
+            Self::Opaque(_) | Self::ApiKeys(_) => None,
         }
     }
 
@@ -43,6 +47,25 @@ impl Provider {
                 Keys::Given(keys) => json!({"provider": &*provider.name, "kind": "given", "keys": keys.json()}),
             },
             Self::Opaque(provider) => provider.state.shown(),
+            Self::ApiKeys(provider) => {
+                json!({"provider": &*provider.name, "kind": "api_keys", "keys": provider.callers.len()})
+            }
+        }
+    }
+
+    /// Whether it looks at what stands where tokens do.
+    pub fn takes_tokens(&self) -> bool {
+        match self {
+            Self::Jwt(_) | Self::Opaque(_) => true,
+            Self::ApiKeys(provider) => provider.bearer,
+        }
+    }
+
+    /// The header of its own in which credentials for it stand.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::ApiKeys(provider) => provider.header.as_ref(),
+            Self::Jwt(_) | Self::Opaque(_) => None,
         }
     }
 }
@@ -161,9 +184,15 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
         Err(defect) => Refusal::from(defect),
     };
     let mut last = refusal;
+    for provider in api_keys(providers).filter(|provider| provider.bearer && text.len() <= api_key::MOST) {
+        match provider.find(&digest, now.wall) {
+            Err(refusal) if refusal.cause == api_key::UNKNOWN => last = refusal,
+            decided => return decided,
+        }
+    }
     for provider in providers.iter().filter_map(|provider| match &**provider {
         Provider::Opaque(provider) => Some(provider),
-        Provider::Jwt(_) => None,
+        Provider::Jwt(_) | Provider::ApiKeys(_) => None,
     }) {
         let outcome = provider.ask(text, digest, now).await;
         provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
@@ -176,6 +205,32 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
     Err(last)
 }
 
+/// Finds out whose API key stands in this header.
+///
+/// # Errors
+/// It is nobody's, or is good no more.
+pub fn key(providers: &[Arc<Provider>], header: &HeaderName, text: &str, now: Now) -> Result<Arc<Identity>, Refusal> {
+    let mut last = Refusal::invalid(api_key::UNKNOWN);
+    if text.len() > api_key::MOST {
+        return Err(last);
+    }
+    let digest = cache::digest(text);
+    for provider in api_keys(providers).filter(|provider| provider.header.as_ref() == Some(header)) {
+        match provider.find(&digest, now.wall) {
+            Err(refusal) if refusal.cause == api_key::UNKNOWN => last = refusal,
+            decided => return decided,
+        }
+    }
+    Err(last)
+}
+
+fn api_keys(providers: &[Arc<Provider>]) -> impl Iterator<Item = &ApiKeyProvider> {
+    providers.iter().filter_map(|provider| match &**provider {
+        Provider::ApiKeys(provider) => Some(provider),
+        Provider::Jwt(_) | Provider::Opaque(_) => None,
+    })
+}
+
 /// The provider that knows the issuer of a signed token.
 fn signed<'p, 't>(
     providers: &'p [Arc<Provider>],
@@ -186,7 +241,7 @@ fn signed<'p, 't>(
         .iter()
         .filter_map(|provider| match &**provider {
             Provider::Jwt(provider) => Some(provider),
-            Provider::Opaque(_) => None,
+            Provider::Opaque(_) | Provider::ApiKeys(_) => None,
         })
         .peekable();
     if !looks_signed(text) || signers.peek().is_none() {
@@ -203,6 +258,13 @@ impl Provider {
         match self {
             Self::Jwt(provider) => provider.token_max,
             Self::Opaque(provider) => provider.token_max,
+            Self::ApiKeys(provider) => {
+                if provider.bearer {
+                    api_key::MOST
+                } else {
+                    0
+                }
+            }
         }
     }
 
@@ -214,6 +276,7 @@ impl Provider {
                 provider.metrics.known();
                 Some(identity)
             }
+            Self::ApiKeys(_) => None,
         }
     }
 }

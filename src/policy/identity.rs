@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use http::header;
+use http::{HeaderName, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct Config {
     pub providers: Vec<String>,
     /// Whether there must be a caller.
     pub caller: Demand,
-    /// Where requests carry their credential. In two of these places at once, or twice in one, it is a 400
+    /// Where requests carry their credential; API keys stand in their provider's `header` besides. In two of these places at once, or twice in one, it is a 400
     /// (`credential-ambiguous`): the next reader might take the other one.
     pub from: Sources,
     /// What becomes of the credential. Default: `forward`, and `strip` on the way to an upstream that is a `third_party`.
@@ -138,7 +138,8 @@ impl Config {
             );
         }
         let from = &self.from;
-        if !from.bearer && from.cookie.is_none() && from.query.is_none() {
+        let has_header = providers.iter().any(|provider| provider.header().is_some());
+        if !from.bearer && from.cookie.is_none() && from.query.is_none() && !has_header {
             scope.issue(
                 Issue::new(path.key("from"), "leaves no place for a credential")
                     .hint("leave it out for `Authorization: Bearer`, or name a `cookie` or `query` parameter"),
@@ -153,14 +154,19 @@ impl Config {
                 );
             }
         }
+        let mut headers: Vec<HeaderName> = providers.iter().filter_map(|provider| provider.header().cloned()).collect();
+        headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        headers.dedup();
         let policy = IdentityPolicy {
-            providers,
+            headers,
             is_required: self.caller == Demand::Required,
-            bearer: from.bearer,
+            // What no provider of the route would look at is for the upstream.
+            bearer: from.bearer && (providers.is_empty() || providers.iter().any(|provider| provider.takes_tokens())),
             cookie: from.cookie.as_deref().map(Arc::from),
             query: from.query.as_deref().map(Arc::from),
             strips: self.credential.map(|credential| credential == Credential::Strip),
             ends_streams: self.stream_max_life == StreamLife::Token,
+            providers,
         };
         scope.add(Stage::Authenticate, self.mode, policy);
     }
@@ -173,6 +179,8 @@ pub struct IdentityPolicy {
     bearer: bool,
     cookie: Option<Arc<str>>,
     query: Option<Arc<str>>,
+    /// Of API keys.
+    headers: Vec<HeaderName>,
     strips: Option<bool>,
     ends_streams: bool,
 }
@@ -184,7 +192,11 @@ impl Policy for IdentityPolicy {
         };
         let since = exchange.closing.record.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = Now { wall: i64::try_from(since).unwrap_or(i64::MAX), instant: exchange.started };
-        let identity = provider::bearer(&self.providers, &credential, now).await.map_err(refused)?;
+        let identity = match &place {
+            Place::Header(header) => provider::key(&self.providers, header, &credential, now),
+            _ => provider::bearer(&self.providers, &credential, now).await,
+        };
+        let identity = identity.map_err(refused)?;
         Ok(Verdict::Identify(Caller { identity, place, strips: self.strips, ends_streams: self.ends_streams }))
     }
 }
@@ -211,6 +223,11 @@ impl IdentityPolicy {
             && let Some(token) = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
         {
             note(text(token)?, Place::Bearer)?;
+        }
+        for name in &self.headers {
+            for line in headers.get_all(name) {
+                note(text(line.as_bytes())?, Place::Header(name.clone()))?;
+            }
         }
         if let Some(name) = &self.cookie {
             for cookie in

@@ -11,4 +11,17 @@ pub(crate) mod scalar;
 pub(crate) mod syntax;
 pub(crate) mod tree;
 
+use serde::de::DeserializeOwned;
+
 pub use error::with_hint;
+
+/// Reads YAML that is itself a value: the text of a file with a list of its own.
+///
+/// # Errors
+/// Where it goes wrong, as ` (line 3)`. Nothing of the text is told: it may be secret.
+pub(crate) fn plain<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_saphyr::from_str(text).map_err(|error| match error.location() {
+        Some(location) => format!(" (line {})", location.line()),
+        None => String::new(),
+    })
+}
