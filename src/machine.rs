@@ -14,6 +14,9 @@ const CONNECTION_BYTES: u64 = 32 << 10;
 /// configuration (twice while it is replaced), upstream connections and metrics.
 const CONNECTIONS_SHARE: u64 = 2;
 
+/// The share of the memory that caches may take together, as a divisor.
+const CACHE_SHARE: u64 = 8;
+
 /// Connections that are allowed however small the memory is: fewer would be no proxy.
 const CONNECTIONS_LEAST: u32 = 64;
 
@@ -51,6 +54,13 @@ impl Machine {
         let Some(memory) = self.memory else { return most };
         let places = memory / CONNECTIONS_SHARE / CONNECTION_BYTES / listeners.max(1) as u64;
         u32::try_from(places).unwrap_or(u32::MAX).max(CONNECTIONS_LEAST).min(most)
+    }
+}
+
+impl Machine {
+    /// How much may be stored where the user named no number: `most`, or an eighth of the memory.
+    pub fn cache_bytes(&self, most: u64) -> u64 {
+        self.memory.map_or(most, |memory| (memory / CACHE_SHARE).min(most))
     }
 }
 

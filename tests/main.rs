@@ -4,6 +4,7 @@
 
 mod admin;
 mod api_keys;
+mod cache;
 mod config;
 mod diff;
 mod drain;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use super::reload::{self, Ask, Wake};
 use super::running::Parts;
 use crate::identity::jwks::{Jwks, Refreshed};
+use crate::policy::cache::view::Caches;
 use crate::server::admin::operator::{Check, Later, Operator, Outcome, Readiness, Told};
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
@@ -20,6 +21,7 @@ use crate::upstream::background::{Awaited, Job};
 
 /// The states that there are to see, each with what it is.
 const STATES: &[(&str, &str)] = &[
+    ("cache", "what is stored, over all routes and by route"),
     ("listeners", "addresses, open connections and requests in flight"),
     ("pools", "connections to each endpoint of each upstream, over all workers"),
     ("identity", "providers: their keys, how old those are, when they are fetched again, the last error"),
@@ -145,6 +147,7 @@ impl Operator for Operations {
     fn state<'a>(&'a self, what: &'a str) -> Later<'a, Option<Vec<Value>>> {
         Box::pin(async move {
             match what {
+                "cache" => Some(Caches::of(&self.parts.live.load().kept).rows()),
                 "listeners" => Some(self.listeners()),
                 "pools" => Some(self.parts.workers.pools().await.iter().map(|pool| json!(pool)).collect()),
                 "identity" => {

@@ -7,6 +7,7 @@
 //! this folder names no policy.
 
 pub mod bundle;
+pub mod cache;
 pub mod files;
 pub mod identity;
 pub mod include;
@@ -29,6 +30,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use cache::Cache;
 pub use issue::{Issue, Issues, KeyPath};
 use limits::RateLimits;
 use listener::{Limits, Listener};
@@ -37,6 +39,7 @@ use observe::AccessLog;
 use operate::{Admin, Drain, Log, Probes};
 use route::{Defaults, Route};
 use upstream::Upstream;
+use value::ByteSize;
 
 use crate::machine::Machine;
 
@@ -98,6 +101,9 @@ pub struct Document<P> {
     /// What all policies `rate_limit` have in common.
     #[serde(default)]
     pub rate_limits: RateLimits,
+    /// What all caches of routes share.
+    #[serde(default)]
+    pub cache: Cache,
     /// What every route starts from. A route's own block replaces the default's block of the same policy whole;
     /// `off` switches it off.
     #[serde(default)]
@@ -115,6 +121,9 @@ impl<P> Document<P> {
         let count = self.listeners.iter_mut().filter(left_out).count();
         for listener in self.listeners.iter_mut().filter(left_out) {
             listener.limits.connections_max = Some(machine.connections_max(Limits::CONNECTIONS_MAX, count));
+        }
+        if self.cache.memory.is_none() {
+            self.cache.memory = Some(ByteSize::bytes(machine.cache_bytes(Cache::MEMORY.get())));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One request in flight: what policies ask about and actions work on.
 
 pub mod allowance;
+pub mod fetch;
 pub mod identity;
 pub mod rejection;
 pub mod template;
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use smallvec::SmallVec;
 
 pub use allowance::{Allowance, Exceeded, Grant};
+pub use fetch::{Arrival, Fetch, Fill, Settled};
 pub use identity::{Caller, Identity, Place};
 pub use rejection::{Reason, Rejection};
 pub use verdict::{Amendment, Followup, Followups, Verdict};
@@ -25,6 +27,9 @@ use crate::limits::fields::VIOLATED;
 use crate::telemetry::finish::Closing;
 use crate::telemetry::trace::{RequestId, TraceContext};
 use crate::timer::Wheel;
+
+/// How much of a route's timeout an errand may take, in hundredths: the rest is for answering without it.
+const ERRAND_SHARE: u32 = 95;
 
 /// Who sent the request, as far as addresses tell.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +123,35 @@ impl Exchange {
         *self.request.method() == Method::OPTIONS
             && self.headers().contains_key(header::ORIGIN)
             && self.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// An exchange for an errand: it sends `request` on behalf of this one, and is neither logged nor counted as one.
+    pub fn errand(&self, request: Request<Body>, closing: Closing, now: Instant) -> Self {
+        Self {
+            request,
+            client: self.client,
+            normal_path: self.normal_path.clone(),
+            params: self.params.clone(),
+            started: now,
+            deadline: now + ERRAND_SHARE * self.deadline.saturating_duration_since(self.started) / 100,
+            inbound: None,
+            wheel: self.wheel.clone(),
+            trace: self.trace,
+            hop: self.hop.clone(),
+            caller: self.caller.clone(),
+            form: None,
+            closing,
+        }
+    }
+
+    /// The request without its body, which whoever asks for a stored answer has not.
+    pub fn bare_request(&self) -> Request<Body> {
+        let mut request = Request::new(Body::Empty);
+        *request.method_mut() = self.request.method().clone();
+        *request.uri_mut() = self.request.uri().clone();
+        *request.version_mut() = self.request.version();
+        *request.headers_mut() = self.request.headers().clone();
+        request
     }
 
     /// Remembers the form of a refusal before the request is given away.

@@ -204,6 +204,8 @@ reasons! {
     /// The route's `timeout` was over.
     DeadlineExceeded => GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "deadline-exceeded", "The answer was not there in time",
         Some("http_response_timeout");
+    /// The request takes a stored answer only (`only-if-cached`), and there is none.
+    NotCached => GATEWAY_TIMEOUT, UNAVAILABLE, "not-cached", "There is no stored answer", None;
     /// The request has been here before (RFC 9110 §7.6.3).
     LoopDetected => LOOP_DETECTED, INTERNAL, "loop-detected", "The request went round in a loop",
         Some("proxy_loop_detected");

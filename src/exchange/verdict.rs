@@ -4,7 +4,7 @@ use http::Response;
 use smallvec::SmallVec;
 
 use super::allowance::Grant;
-use super::{Caller, Exchange};
+use super::{Caller, Exchange, Fetch};
 use crate::http::body::Body;
 
 /// What a policy says, unless it rejects.
@@ -22,6 +22,8 @@ pub enum Verdict {
     Grant(Box<Grant>),
     /// The answer is known; nothing further is asked.
     Answer(Response<Body>),
+    /// The answer is to be fetched for more than this exchange, or has been and is to be fetched anew.
+    Fetch(Fetch),
 }
 
 /// The policy's last word on the response, whatever it is: upstream answer, local answer, rejection.

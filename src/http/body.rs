@@ -30,7 +30,14 @@ pub enum Body {
     Received(Received),
     /// A response body as the upstream sends it.
     Reply(Reply),
+    /// A response body from elsewhere, such as one that several exchanges read.
+    Other(Box<dyn Source>),
 }
+
+/// Where a response body comes from that is none of the usual kinds.
+pub trait Source: http_body::Body<Data = Bytes, Error = BodyError> + Unpin {}
+
+impl<B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin> Source for B {}
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +60,9 @@ pub enum BodyError {
     /// What the caller proved has ended, and an answer without an end of its own with it.
     #[error("the caller's credential has ended")]
     CredentialEnded,
+    /// The client fell too far behind others that read the same answer.
+    #[error("the client fell too far behind others that read the same answer")]
+    Outrun,
     /// The upstream broke off, or broke its framing.
     #[error("the upstream broke off within its answer")]
     UpstreamCut,
@@ -81,6 +91,7 @@ impl http_body::Body for Body {
             }
             Self::Received(received) => received.poll_frame(cx),
             Self::Reply(reply) => reply.poll_frame(cx),
+            Self::Other(source) => Pin::new(source).poll_frame(cx),
         }
     }
 
@@ -90,6 +101,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.is_empty(),
             Self::Received(received) => received.is_end_stream(),
             Self::Reply(reply) => reply.incoming.is_end_stream(),
+            Self::Other(source) => source.is_end_stream(),
         }
     }
 
@@ -99,6 +111,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Received(received) => received.size_hint(),
             Self::Reply(reply) => reply.incoming.size_hint(),
+            Self::Other(source) => source.size_hint(),
         }
     }
 }

@@ -365,6 +365,16 @@ impl Hop {
         let proto = HeaderValue::from_static(scheme.as_str());
         Self { address, proto, port: HeaderValue::from(port) }
     }
+
+    /// The scheme that the client used.
+    pub fn proto(&self) -> &[u8] {
+        self.proto.as_bytes()
+    }
+
+    /// The port that it connected to.
+    pub fn port(&self) -> &[u8] {
+        self.port.as_bytes()
+    }
 }
 
 /// Tells the next hop where the request came from: the peer at the end of `X-Forwarded-For`, on one line, and

@@ -6,7 +6,7 @@ use http::Response;
 
 use super::{AnyPolicy, Stage};
 use crate::config::value::Mode;
-use crate::exchange::{Exchange, Followups, Rejection, Verdict};
+use crate::exchange::{Exchange, Fetch, Followups, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::telemetry::metrics::PolicyMetrics;
 use crate::telemetry::record::{Enforcement, VerdictRow, VerdictWord};
@@ -53,30 +53,29 @@ impl Chain {
     }
 
     /// Asks whether the request may go on, until a policy answers or rejects.
-    pub async fn admit(
-        &self,
-        exchange: &mut Exchange,
-        followups: &mut Followups,
-    ) -> Result<Option<Response<Body>>, Rejection> {
+    pub async fn admit(&self, exchange: &mut Exchange, followups: &mut Followups) -> Result<Asked, Rejection> {
         ask(&self.links[..self.prepare], exchange, followups).await
     }
 
     /// Asks what the upstream must see, once armiger has written its own headers: these policies have the last word.
-    pub async fn prepare(
-        &self,
-        exchange: &mut Exchange,
-        followups: &mut Followups,
-    ) -> Result<Option<Response<Body>>, Rejection> {
+    pub async fn prepare(&self, exchange: &mut Exchange, followups: &mut Followups) -> Result<Asked, Rejection> {
         ask(&self.links[self.prepare..], exchange, followups).await
     }
 }
 
+/// What came of asking.
+pub enum Asked {
+    /// Nobody objects.
+    Passed,
+    /// The answer is known.
+    Answered(Response<Body>),
+    /// It is to be fetched.
+    Fetched(Fetch),
+}
+
 /// A policy in shadow is asked like any other and its word is recorded; nothing else comes of it.
-async fn ask(
-    links: &[Link],
-    exchange: &mut Exchange,
-    followups: &mut Followups,
-) -> Result<Option<Response<Body>>, Rejection> {
+async fn ask(links: &[Link], exchange: &mut Exchange, followups: &mut Followups) -> Result<Asked, Rejection> {
+    let mut fetch = None;
     for link in links {
         let verdict = link.policy.on_request(exchange).await;
         link.record(exchange, &verdict);
@@ -100,10 +99,13 @@ async fn ask(
             }
             Verdict::Grant(grant) => exchange.allowance.add(grant),
             Verdict::Identify(caller) => exchange.identify(caller),
-            Verdict::Answer(response) => return Ok(Some(response)),
+            Verdict::Answer(response) => return Ok(Asked::Answered(response)),
+            Verdict::Fetch(known @ Fetch { answer: Some(_), .. }) => return Ok(Asked::Fetched(known)),
+            // Those that come after may still object.
+            Verdict::Fetch(wanted) => fetch = Some(wanted),
         }
     }
-    Ok(None)
+    Ok(fetch.map_or(Asked::Passed, Asked::Fetched))
 }
 
 impl Link {
@@ -113,7 +115,8 @@ impl Link {
             Ok(Verdict::Amend(_)) => (VerdictWord::Amend, None),
             Ok(Verdict::Grant(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Identify(_)) => (VerdictWord::Pass, None),
-            Ok(Verdict::Answer(_)) => (VerdictWord::Answer, None),
+            Ok(Verdict::Answer(_) | Verdict::Fetch(Fetch { answer: Some(_), .. })) => (VerdictWord::Answer, None),
+            Ok(Verdict::Fetch(_)) => (VerdictWord::Amend, None),
             Err(rejection) => (VerdictWord::Reject, Some(rejection.reason.slug())),
         };
         let mode = if self.mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce };

@@ -114,6 +114,16 @@ pub(super) const GUARDS: &[Guard] = &[
 ];
 
 impl Config {
+    /// Whether it may know who calls.
+    pub(super) fn identifies(&self) -> bool {
+        self.caller != Demand::None
+    }
+
+    /// Whether no upstream sees the credential.
+    pub(super) fn strips(&self) -> bool {
+        self.credential == Some(Credential::Strip)
+    }
+
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
         if self.caller == Demand::None {
             return;

@@ -1,8 +1,10 @@
 //! What a route demands. Start reading here: one file per policy, and one row each in the table below.
 
 mod body_limit;
+pub mod cache;
 pub mod chain;
 mod cors;
+pub mod exposure;
 pub mod guard;
 mod headers;
 mod identity;
@@ -33,6 +35,7 @@ pub trait Policy {
 table::policies! {
     // YAML key   type
     body_limit => BodyLimit,
+    cache      => Cache,
     cors       => Cors,
     headers    => Headers,
     identity   => IdentityPolicy,

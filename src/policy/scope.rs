@@ -7,8 +7,10 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use super::chain::Link;
+use super::exposure::Exposure;
 use super::{AnyPolicy, Chain, Stage};
 use crate::config::limits::RateLimits;
+use crate::config::cache::Cache;
 use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
@@ -25,6 +27,8 @@ pub struct Scope<'a> {
     pub plan: &'a Surroundings<'a>,
     /// Who may vouch for callers, by name.
     pub providers: &'a Providers,
+    /// What the upstream sees of callers.
+    pub exposure: Exposure,
     /// The route's name.
     pub route: &'a str,
     /// Where things are counted.
@@ -53,6 +57,8 @@ pub struct Surroundings<'a> {
     pub providers: &'a Providers,
     /// What limits are told, and where they may be kept.
     pub rate_limits: &'a RateLimits,
+    /// The room that caches share.
+    pub cache: &'a Cache,
     /// Where things are counted.
     pub metrics: &'a Metrics,
 }
@@ -86,6 +92,7 @@ impl<'a> Scope<'a> {
             params,
             plan,
             providers,
+            exposure: Exposure::default(),
             route,
             metrics,
             keeper,

@@ -18,6 +18,8 @@ pub enum Stage {
     Authorize,
     /// Have they had enough? Needs an identity.
     Limit,
+    /// Is the answer known already? After all that may refuse, so that a stored answer is for none who may not have it.
+    Answer,
     /// What must the upstream see? Asked last, so that no rejected request pays for it.
     Prepare,
 }
@@ -32,6 +34,7 @@ impl Stage {
             Self::Authenticate => "authenticate",
             Self::Authorize => "authorize",
             Self::Limit => "limit",
+            Self::Answer => "answer",
             Self::Prepare => "prepare",
         }
     }

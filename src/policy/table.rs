@@ -29,6 +29,7 @@ macro_rules! policies {
 
             /// Compiles each block that is given, into `scope`.
             pub fn compile(&self, scope: &mut Scope<'_>) {
+                scope.exposure = self.exposure();
                 $(if let crate::config::value::Setting::On(config) = &self.$key {
                     scope.within(stringify!($key), |scope| config.compile(scope));
                 })+

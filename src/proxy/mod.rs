@@ -1,5 +1,6 @@
 //! The walk of a request: intake, route, pipeline, finish. Short on purpose: read it to know armiger.
 
+mod errand;
 mod intake;
 mod pipeline;
 pub mod worker;

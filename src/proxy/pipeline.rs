@@ -1,25 +1,30 @@
 //! Asks the policies, acts, and lets the policies have their last word.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use http::{Response, header};
 
-use super::Worker;
+use super::{Worker, errand};
 use crate::exchange::{Exchange, Followups, Reason, Rejection};
 use crate::http::body::Body;
 use crate::http::forwarded;
 use crate::http::headers::name;
+use crate::policy::chain::Asked;
 use crate::snapshot::Route;
 use crate::telemetry::trace::RequestId;
-use crate::upstream::Pools;
+use crate::timer::Timer;
 
 /// Runs one exchange on its route.
 ///
 /// Follow-ups run on every response, refusals included: a browser must see CORS headers on a 401.
-pub(super) async fn run(route: &Route, exchange: &mut Exchange, worker: &Worker) -> Response<Body> {
+pub(super) async fn run(route: &Arc<Route>, exchange: &mut Exchange, worker: &Rc<Worker>) -> Response<Body> {
     let mut followups = Followups::default();
-    let outcome = in_time(route, exchange, &worker.pools, &mut followups).await;
+    let (timer, deadline) = (exchange.wheel.timer(), exchange.deadline);
+    let outcome = in_time(timer, deadline, pin!(walk(route, exchange, worker, &mut followups))).await;
     let response = match outcome {
         Ok(response) => response,
         // All containers of a pod are told to stop at the same time, and the back end may be the first to go: that is no
@@ -35,19 +40,15 @@ pub(super) async fn run(route: &Route, exchange: &mut Exchange, worker: &Worker)
     response
 }
 
-/// Walks the route until its deadline. What is still going on then is dropped, and so ended.
-async fn in_time(
-    route: &Route,
-    exchange: &mut Exchange,
-    pools: &Pools,
-    followups: &mut Followups,
-) -> Result<Response<Body>, Rejection> {
-    let mut timer = exchange.wheel.timer();
+/// Does `work` until the deadline. What is still going on then is dropped, and so ended.
+pub(super) async fn in_time<T>(
+    mut timer: Timer,
+    deadline: Instant,
+    mut work: Pin<&mut impl Future<Output = Result<T, Rejection>>>,
+) -> Result<T, Rejection> {
     let mut is_timed = false;
-    let deadline = exchange.deadline;
-    let mut walk = pin!(walk(route, exchange, pools, followups));
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(outcome) = walk.as_mut().poll(cx) {
+        if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
             return Poll::Ready(outcome);
         }
         // Armed only now: an answer that needs no waiting costs no timer.
@@ -61,22 +62,38 @@ async fn in_time(
 }
 
 async fn walk(
-    route: &Route,
+    route: &Arc<Route>,
     exchange: &mut Exchange,
-    pools: &Pools,
+    worker: &Rc<Worker>,
     followups: &mut Followups,
 ) -> Result<Response<Body>, Rejection> {
-    if let Some(answer) = route.chain.admit(exchange, followups).await? {
-        return Ok(answer);
+    match route.chain.admit(exchange, followups).await? {
+        Asked::Passed => {}
+        Asked::Answered(answer) => return Ok(answer),
+        Asked::Fetched(fetch) => return errand::fetch(route, exchange, worker, fetch).await,
     }
+    match ready(route, exchange, followups).await? {
+        Some(answer) => Ok(answer),
+        None => route.action.run(exchange, &worker.pools).await,
+    }
+}
+
+/// Makes the request ready for the action, unless a policy answers it.
+pub(super) async fn ready(
+    route: &Route,
+    exchange: &mut Exchange,
+    followups: &mut Followups,
+) -> Result<Option<Response<Body>>, Rejection> {
     if route.action.forwards() {
         exchange.strip_credential(route.action.is_third_party());
         introduce(exchange);
     }
-    if let Some(answer) = route.chain.prepare(exchange, followups).await? {
-        return Ok(answer);
-    }
-    route.action.run(exchange, pools).await
+    Ok(match route.chain.prepare(exchange, followups).await? {
+        Asked::Passed => None,
+        Asked::Answered(answer) => Some(answer),
+        // Asked at this stage nobody has anything fetched; what answers meanwhile is an answer all the same.
+        Asked::Fetched(fetch) => fetch.answer,
+    })
 }
 
 /// How many headers are added for the next hop, at most.

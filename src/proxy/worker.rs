@@ -42,7 +42,7 @@ impl Worker {
     }
 
     /// The time of day at `now`. The system's clock is asked once a second, and counted on from there.
-    fn wall(&self, now: Instant) -> SystemTime {
+    pub(super) fn wall(&self, now: Instant) -> SystemTime {
         let (at, time) = self.wall.get();
         let since = now.saturating_duration_since(at);
         if since < Duration::from_secs(1) {

@@ -52,7 +52,13 @@ pub fn compile(
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
     let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
-    let plan = Surroundings { version, providers: &providers, rate_limits: &document.rate_limits, metrics };
+    let plan = Surroundings {
+        version,
+        providers: &providers,
+        rate_limits: &document.rate_limits,
+        cache: &document.cache,
+        metrics,
+    };
     let routed = routes(&document, source, &upstreams, &plan, keeper, issues);
     if document.listeners.is_empty() && !source.is_lost(&root.key("listeners")) {
         issues.push(

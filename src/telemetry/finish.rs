@@ -64,6 +64,15 @@ impl Logger {
         Closing { facts: Some(facts), logger: self.clone() }
     }
 
+    /// Begins a record that nobody will see: of an errand, whose attempts the exchange that it is for may tell of.
+    pub fn begin_untold(self: &Rc<Self>, now: Instant, time: SystemTime) -> Closing {
+        let mut facts = self.spare.borrow_mut().pop().unwrap_or_else(|| Facts::new(now, &self.unrouted));
+        facts.started = now;
+        facts.record.time = time;
+        facts.is_untold = true;
+        Closing { facts: Some(facts), logger: self.clone() }
+    }
+
     /// Keeps of the request what the log will show: its query and chosen headers.
     pub fn note<B>(&self, record: &mut Record, request: &Request<B>) {
         let settings = self.buffer.settings();
@@ -133,7 +142,7 @@ impl Logger {
             facts.route = self.unrouted.clone();
             (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
             facts.generation = None;
-            facts.is_failure = false;
+            (facts.is_failure, facts.is_untold) = (false, false);
             spare.push(facts);
         }
     }
@@ -160,6 +169,8 @@ pub struct Facts {
     occupied: Option<Occupied>,
     /// Remarkable whatever its status: gRPC tells of failures under 200.
     is_failure: bool,
+    /// An errand's: neither logged nor counted.
+    is_untold: bool,
 }
 
 impl Facts {
@@ -174,6 +185,7 @@ impl Facts {
             generation: None,
             occupied: None,
             is_failure: false,
+            is_untold: false,
         })
     }
 }
@@ -198,6 +210,12 @@ impl Closing {
         self.record.route = Some(name.clone());
         self.route = metrics.clone();
         self.in_flight = Some(metrics.enter());
+        self.generation = Some(generation.clone());
+    }
+
+    /// The errand is on this snapshot.
+    pub fn on_errand(&mut self, name: &Arc<str>, generation: &Arc<metrics::InFlight>) {
+        self.record.route = Some(name.clone());
         self.generation = Some(generation.clone());
     }
 
@@ -232,6 +250,9 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         let Some(mut facts) = self.facts.take() else { return };
+        if facts.is_untold {
+            return self.logger.keep(facts);
+        }
         let Facts { record, started, status, inbound, route, is_failure, .. } = &mut *facts;
         record.duration = started.elapsed();
         if let Some(inbound) = inbound {

@@ -11,6 +11,7 @@ use super::guard::Who;
 use super::operator::{Outcome, Told};
 use super::page::{Call, Page, bad};
 use super::read::drained_within;
+use crate::policy::cache::view::{Caches, Order};
 
 /// What operators do.
 pub static CHANGE: &[Page] = &[
@@ -48,7 +49,76 @@ pub static CHANGE: &[Page] = &[
         keys: Some(&[]),
         run: |call| Box::pin(drain(call)),
     },
+    Page {
+        method: Method::POST,
+        path: "/cache/purge",
+        what: "purge what is stored: {\"url\": …}, {\"prefix\": …}, {\"tag\": …} or {\"all\": true}; with \"soft\": true it is stale",
+        who: Who::Operator,
+        keys: Some(&[]),
+        run: |call| Box::pin(async move { purge(call) }),
+    },
 ];
+
+/// The most targets of one purge.
+const TARGETS_MAX: usize = 1000;
+
+/// One text, or several.
+#[derive(Default, Deserialize)]
+#[serde(untagged)]
+enum Texts {
+    #[default]
+    None,
+    One(String),
+    Some(Vec<String>),
+}
+
+impl From<Texts> for Vec<String> {
+    fn from(texts: Texts) -> Self {
+        match texts {
+            Texts::None => Self::new(),
+            Texts::One(text) => vec![text],
+            Texts::Some(texts) => texts,
+        }
+    }
+}
+
+fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Wanted {
+        #[serde(default)]
+        url: Texts,
+        #[serde(default)]
+        prefix: Texts,
+        #[serde(default)]
+        tag: Texts,
+        #[serde(default)]
+        all: bool,
+        #[serde(default)]
+        soft: bool,
+    }
+
+    let wanted: Wanted = serde_json::from_slice(&call.body).map_err(|error| {
+        bad(format!("the body is not {{\"url\": …}}, {{\"prefix\": …}}, {{\"tag\": …}} or {{\"all\": true}}: {error}"))
+    })?;
+    let order = Order {
+        urls: wanted.url.into(),
+        prefixes: wanted.prefix.into(),
+        tags: wanted.tag.into(),
+        is_all: wanted.all,
+        is_soft: wanted.soft,
+    };
+    let targets = order.urls.len() + order.prefixes.len() + order.tags.len();
+    if targets == 0 && !order.is_all {
+        return Err(bad("say what to purge: `url`, `prefix`, `tag`, or `all`"));
+    }
+    if targets > TARGETS_MAX || order.tags.iter().any(String::is_empty) {
+        return Err(bad(format!("at most {TARGETS_MAX} targets, and no empty tag")));
+    }
+    let purged = Caches::of(&call.operator.live().kept).purge(&order).map_err(bad)?;
+    tracing::info!(purged, soft = order.is_soft, all = order.is_all, "cache purged");
+    Ok(json(StatusCode::OK, &json!({"purged": purged, "soft": order.is_soft})))
+}
 
 async fn rollback(call: &Call<'_>) -> Result<Answer, Refusal> {
     let version = version(call)?;

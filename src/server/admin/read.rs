@@ -11,6 +11,8 @@ use super::guard::Who;
 use super::operator::{Check, Readiness};
 use super::page::{Call, Page, bad};
 use crate::config::value::HumanDuration;
+use crate::exchange::identity::query_pairs;
+use crate::policy::cache::view::Caches;
 use crate::telemetry::metrics;
 
 /// Rows of a state at once, unless the caller asks for another number.
@@ -116,6 +118,14 @@ pub static READ: &[Page] = &[
         keys: Some(&["limit", "page"]),
         run: |call| Box::pin(state(call)),
     },
+    Page {
+        method: Method::GET,
+        path: "/cache/lookup",
+        what: "what is stored of ?url=, percent-encoded, or why nothing is",
+        who: Who::Operator,
+        keys: Some(&["url"]),
+        run: |call| Box::pin(look_up(call)),
+    },
 ];
 
 fn ready(call: &Call<'_>) -> Answer {
@@ -188,6 +198,21 @@ pub(super) async fn drained_within(call: &Call<'_>, wait: Duration) -> Value {
         told.insert("drained".into(), is_drained.into());
     }
     told
+}
+
+async fn look_up(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let url = call.query.get("url").map(|url| format!("={url}")).unwrap_or_default();
+    let Some(url) = query_pairs(&url).next().and_then(|(_, url)| url).map(std::borrow::Cow::into_owned) else {
+        return Ok(json(
+            StatusCode::OK,
+            &json!({"stored": [], "hint": "say which: ?url=http://host/path, percent-encoded"}),
+        ));
+    };
+    let caches = Caches::of(&call.operator.live().kept);
+    // It looks at every key, and `/livez` must not wait for that.
+    let found = tokio::task::spawn_blocking(move || caches.look_up(&url)).await;
+    let found = found.map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the look-up failed"))?;
+    Ok(json(StatusCode::OK, &found.map_err(bad)?))
 }
 
 fn states(call: &Call<'_>) -> Answer {

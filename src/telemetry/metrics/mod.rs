@@ -254,6 +254,8 @@ struct Families {
     keys: Family<IntGauge>,
     keys_stale: Family<IntGauge>,
     keys_confirmed: Family<IntGauge>,
+    cache_requests: Family<IntCounter>,
+    cache_fills: Family<IntCounter>,
     listener_connections: Family<IntGauge>,
     listener_accepted: Family<IntCounter>,
     handshakes: Family<IntCounter>,
@@ -424,6 +426,21 @@ impl Families {
                 "When the keys of a provider were last fetched or found unchanged, in seconds since 1970. Their age is \
                  `time()` less this.",
             ),
+            cache_requests: Family::register(
+                catalogue,
+                "armiger_cache_requests_total",
+                &["route", "result"],
+                "requests",
+                "Requests that met a cache, in requests: `hit`, `stale`, `collapsed` into another's fetch, `miss`, or \
+                 `bypass`.",
+            ),
+            cache_fills: Family::register(
+                catalogue,
+                "armiger_cache_fills_total",
+                &["route", "outcome"],
+                "responses",
+                "Responses fetched for a cache, in responses: `stored`, `revalidated`, or why they were not stored.",
+            ),
             listener_connections: Family::register(
                 catalogue,
                 "armiger_listener_connections",
@@ -538,6 +555,7 @@ struct MetricsInner {
     upstreams: Shelf<UpstreamSeries>,
     providers: Shelf<IdentitySeries>,
     key_sources: Shelf<KeysSeries>,
+    caches: Shelf<CacheSeries>,
     listeners: Shelf<ListenerSeries>,
     policies: Shelf<PolicySeries>,
     rules: Shelf<RuleSeries>,
@@ -602,6 +620,7 @@ impl Metrics {
             upstreams: Shelf::new(),
             providers: Shelf::new(),
             key_sources: Shelf::new(),
+            caches: Shelf::new(),
             listeners: Shelf::new(),
             policies: Shelf::new(),
             rules: Shelf::new(),
@@ -761,6 +780,20 @@ impl Metrics {
             stale: families.keys_stale.series(&[name]),
             confirmed: families.keys_confirmed.series(&[name]),
         }))
+    }
+
+    /// The handles of a route's cache.
+    pub fn cache(&self, route: &str) -> CacheMetrics {
+        let families = &self.0.families;
+        CacheMetrics(
+            self.0.caches.get(&[route], || CacheSeries {
+                route: route.to_owned(),
+                families: [families.cache_requests.clone(), families.cache_fills.clone()],
+                results: CACHE_RESULTS.map(|word| families.cache_requests.series(&[route, word])),
+                fills: SlugCounters::new(&families.cache_fills, &[route]),
+            }),
+            self.clone(),
+        )
     }
 
     /// The handles of a listener. Listeners of one name share them.
@@ -1297,6 +1330,76 @@ impl IdentityMetrics {
     /// Counts a credential that was judged, by what came of it.
     pub fn judged(&self, outcome: &'static str) {
         self.0.series.outcomes.add(outcome, 1);
+    }
+}
+
+// === Cache ===
+
+/// What is counted about a route's cache.
+#[derive(Clone)]
+pub struct CacheMetrics(Arc<Held<CacheSeries>>, Metrics);
+
+/// What may come of a request.
+const CACHE_RESULTS: [&str; 5] = ["hit", "stale", "collapsed", "miss", "bypass"];
+
+struct CacheSeries {
+    route: String,
+    families: [Family<IntCounter>; 2],
+    results: [IntCounter; CACHE_RESULTS.len()],
+    fills: SlugCounters,
+}
+
+impl Series for CacheSeries {
+    fn leave(&self) {
+        self.families.iter().for_each(|family| family.remove(&[self.route.as_str()]));
+    }
+}
+
+impl fmt::Debug for CacheMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CacheMetrics").field(&self.0.series.route).finish()
+    }
+}
+
+impl CacheMetrics {
+    /// Counts a request that was answered from what is stored, and fresh.
+    pub fn hit(&self) {
+        self.0.series.results[0].inc();
+    }
+
+    /// Counts a request that was answered from what is stored, and stale.
+    pub fn stale(&self) {
+        self.0.series.results[1].inc();
+    }
+
+    /// Counts a request that got what another one fetched.
+    pub fn collapsed(&self) {
+        self.0.series.results[2].inc();
+    }
+
+    /// Counts a request for which was fetched.
+    pub fn missed(&self) {
+        self.0.series.results[3].inc();
+    }
+
+    /// Counts a request that was passed on.
+    pub fn bypassed(&self) {
+        self.0.series.results[4].inc();
+    }
+
+    /// Counts a response that was fetched, by what came of it.
+    pub fn filled(&self, outcome: &'static str) {
+        self.0.series.fills.add(outcome, 1);
+    }
+
+    /// Counts that a bound was reached.
+    pub fn limit_hit(&self, limit: &'static str) {
+        self.1.limit_hit(limit);
+    }
+
+    /// What came of requests so far.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        CACHE_RESULTS.into_iter().zip(self.0.series.results.iter().map(IntCounter::get)).collect()
     }
 }
 

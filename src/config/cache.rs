@@ -1,0 +1,43 @@
+//! `cache`: the room that all caches of routes share.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::value::ByteSize;
+
+/// What all caches of routes share. What is stored, and for whom, is said by the policy `cache` of a route.
+///
+/// ```yaml
+/// cache: {memory: 256MiB}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "CacheSection")]
+pub struct Cache {
+    /// How much may be stored. What is asked for least makes room. Default: 128 MiB, or an eighth of the memory that the
+    /// container may use, if that is less.
+    ///
+    /// The trap: another number is another store. A reload that changes it begins with an empty one.
+    pub memory: Option<ByteSize>,
+    /// How much of what is on its way from upstreams may be held at once. What does not fit goes to clients all the same, and
+    /// is not stored.
+    pub fills_max: ByteSize,
+    /// How many stale answers may be refreshed at once behind the backs of those who got them.
+    pub refreshes_max: u32,
+}
+
+impl Cache {
+    /// The room where nobody says otherwise.
+    pub const MEMORY: ByteSize = ByteSize::mib(128);
+
+    /// How much may be stored.
+    pub fn memory(&self) -> ByteSize {
+        self.memory.unwrap_or(Self::MEMORY)
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { memory: None, fills_max: ByteSize::mib(16), refreshes_max: 64 }
+    }
+}

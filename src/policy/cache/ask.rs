@@ -1,0 +1,395 @@
+//! What becomes of a request: answered from what is stored, fetched for all who wait, or passed on untouched.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
+
+use super::control::Demand;
+use super::entry::{Ask, CACHE_STATUS, Entry, Head, Shelf, Whole, tags};
+use super::fill::{Client, Filling, Rules};
+use super::flight::{Flight, Landed, Reader};
+use super::freshness::Usable;
+use super::key::{self, Target};
+use super::purge::Fate;
+use super::status::{Forward, Status, passed};
+use super::storable::Unstorable;
+use super::validate::{Conditions, FOR_UPSTREAM};
+use crate::exchange::{Exchange, Fetch, Reason, Rejection, Verdict};
+use crate::http::body::Body;
+use crate::http::path;
+
+/// How often a request waits for others before it asks for itself: each time it was another variant that came.
+const WAITS_MAX: usize = 3;
+
+/// A request that the cache may answer.
+struct Request<'e> {
+    exchange: &'e Exchange,
+    rules: &'e Arc<Rules>,
+    key: key::Bytes,
+    demand: Demand,
+    conditions: Conditions,
+    is_head: bool,
+    is_credentialed: bool,
+}
+
+/// Whose turn it is to fetch.
+enum Turn {
+    /// This request's.
+    Lead(Arc<Flight>),
+    /// Another's.
+    Wait(Reader),
+    /// Nobody's any more: it is stored.
+    Look,
+}
+
+/// Decides about a request.
+pub(super) async fn ask(rules: &Arc<Rules>, exchange: &Exchange, is_shadow: bool) -> Result<Verdict, Rejection> {
+    let (method, headers) = (exchange.request.method(), exchange.headers());
+    let is_head = *method == Method::HEAD;
+    if *method != Method::GET && !is_head {
+        return Ok(if is_shadow { Verdict::Pass } else { unsafe_method(rules, exchange) });
+    }
+    // A tunnel is no answer, a body makes another question, and some conditions are the upstream's to judge.
+    let is_other = matches!(exchange.request.body(), Body::Received(_))
+        || headers.contains_key(header::UPGRADE)
+        || headers.contains_key(header::SEC_WEBSOCKET_KEY)
+        || FOR_UPSTREAM.iter().any(|name| headers.contains_key(name));
+    let demand = if rules.honours { Demand::of(headers) } else { Demand::default() };
+    let key = if is_other || demand.no_store { Err(key::NoKey) } else { rules.plan.key(exchange) };
+    let Ok(key) = key else { return Ok(bypass(rules, Forward::Bypass, is_shadow)) };
+    let request = Request {
+        exchange,
+        rules,
+        key,
+        demand,
+        conditions: Conditions::of(headers),
+        is_head,
+        is_credentialed: rules.plan.is_credentialed(exchange),
+    };
+    if is_shadow {
+        let found = request.find(rules.store.get(&request.key).as_deref());
+        let is_fresh = |entry: &Arc<Entry>| request.usable(entry, exchange.started) == Usable::Fresh;
+        return Ok(match found.filter(is_fresh) {
+            Some(entry) => Verdict::Answer(request.answer(&entry, exchange.started, Status::Hit)),
+            None => Verdict::Pass,
+        });
+    }
+    request.decide().await
+}
+
+impl Request<'_> {
+    async fn decide(self) -> Result<Verdict, Rejection> {
+        let rules = self.rules;
+        let mut now = self.exchange.started;
+        let mut waits = 0;
+        let mut is_alone = self.is_credentialed || self.demand.no_cache || self.demand.max_age.is_some();
+        loop {
+            let shelf = rules.store.get(&self.key);
+            let entry = self.find(shelf.as_deref());
+            let usable = entry.as_ref().map(|entry| self.usable(entry, now));
+            match (&entry, usable) {
+                (Some(entry), Some(Usable::Fresh)) => {
+                    rules.metrics.hit();
+                    return Ok(Verdict::Answer(self.answer(entry, now, Status::Hit)));
+                }
+                (Some(entry), Some(Usable::Stale)) => {
+                    rules.metrics.stale();
+                    return Ok(Verdict::Answer(self.answer(entry, now, Status::StaleHit("max-stale"))));
+                }
+                (Some(entry), Some(Usable::WhileRevalidating)) => {
+                    rules.metrics.stale();
+                    let answer = self.answer(entry, now, Status::StaleHit("revalidating"));
+                    return Ok(self.refresh(entry, shelf.as_ref(), answer));
+                }
+                _ => {}
+            }
+            if self.demand.only_if_cached {
+                rules.metrics.bypassed();
+                return Err(Reason::NotCached.into());
+            }
+            let forward = match (usable, shelf.as_deref()) {
+                (Some(_), _) if self.demand != Demand::default() => Forward::Request,
+                (Some(_), _) => Forward::Stale,
+                (None, Some(shelf)) if !shelf.variants.is_empty() => Forward::VaryMiss,
+                (None, _) => Forward::UriMiss,
+            };
+            let passes = shelf.as_deref().and_then(|shelf| shelf.pass_until).is_some_and(|until| now < until);
+            // What the client has, and the part that it wants, the upstream may know how to use; the whole answer, which others
+            // could use too, would be too much to ask where it will not be stored, or for a part.
+            let is_own = self.is_head
+                || (entry.is_none()
+                    && !self.conditions.are_none()
+                    && (passes || self.is_credentialed || self.exchange.headers().contains_key(header::RANGE)));
+            if is_own {
+                return Ok(bypass(rules, forward, false));
+            }
+            is_alone |= passes;
+            if is_alone || waits >= WAITS_MAX {
+                return Ok(self.fetch(self.flight(), None, entry, forward));
+            }
+            let name = self.flight_name(shelf.as_deref());
+            let reader = match self.join_or_lead(&name, shelf.as_ref()) {
+                Turn::Lead(flight) => return Ok(self.fetch(flight, Some(name), entry, forward)),
+                Turn::Wait(reader) => reader,
+                Turn::Look => continue,
+            };
+            waits += 1;
+            match self.wait(reader).await {
+                Some((Landed::Coming(head), reader)) => {
+                    now = Instant::now();
+                    if let Some(answer) = self.share(&head, reader, now, forward) {
+                        return Ok(Verdict::Answer(answer));
+                    }
+                }
+                Some((Landed::Released(why), _)) => {
+                    now = Instant::now();
+                    is_alone = true;
+                    if why == Unstorable::Failed
+                        && let Some(entry) = &entry
+                        && entry.head.terms.covers_error(entry.head.age(now), &self.demand)
+                    {
+                        rules.metrics.stale();
+                        return Ok(Verdict::Answer(self.answer(entry, now, Status::StaleHit("error"))));
+                    }
+                }
+                // The one that fetches takes too long.
+                None => {
+                    now = Instant::now();
+                    is_alone = true;
+                }
+            }
+        }
+    }
+
+    /// What is stored for this request, and alive.
+    fn find(&self, shelf: Option<&Shelf>) -> Option<Arc<Entry>> {
+        let shelf = shelf?;
+        let entry = match shelf.vary.as_slice() {
+            [] => shelf.variants.first()?,
+            names => shelf.find(&self.rules.plan.variant(names, self.exchange.headers()))?,
+        };
+        // What others got without credentials is not for one with them, unless it says so.
+        if self.is_credentialed && !entry.head.terms.is_for_all {
+            return None;
+        }
+        (self.rules.store.fate(&self.key, entry) != Fate::Dead).then(|| entry.clone())
+    }
+
+    fn usable(&self, entry: &Entry, now: Instant) -> Usable {
+        let is_soft = self.rules.store.fate(&self.key, entry) == Fate::Stale;
+        entry.head.terms.usable(entry.head.age(now), is_soft, &self.demand)
+    }
+
+    fn answer(&self, entry: &Entry, now: Instant, status: Status) -> Response<Body> {
+        entry.head.answer(Whole::Here(entry.body.clone()), &self.wanted(now), status)
+    }
+
+    fn wanted(&self, now: Instant) -> Ask<'_> {
+        let conditions = (!self.conditions.are_none()).then_some(&self.conditions);
+        Ask { conditions, is_head: self.is_head, now }
+    }
+
+    /// A flight of this request's own, which nobody else knows.
+    fn flight(&self) -> Arc<Flight> {
+        let store = &self.rules.store;
+        Flight::new(store.purges.epoch(), store.invalid.since(&self.key))
+    }
+
+    /// The name under which others wait for the same: the key, and the variant as far as it is known.
+    fn flight_name(&self, shelf: Option<&Shelf>) -> Box<[u8]> {
+        let mut name = self.key.clone();
+        if let Some(shelf) = shelf {
+            name.extend_from_slice(&self.rules.plan.variant(&shelf.vary, self.exchange.headers()));
+        }
+        name.as_slice().into()
+    }
+
+    /// Whose turn it is, `seen` being what the store had.
+    fn join_or_lead(&self, name: &[u8], seen: Option<&Arc<Shelf>>) -> Turn {
+        let store = &self.rules.store;
+        let mut flights = self.rules.flights.lock();
+        if let Some(flight) = flights.get(name)
+            // Nobody waits for what was asked for before a purge.
+            && store.invalid.is_valid(flight.since)
+            && store.purges.epoch() == flight.epoch
+            && let Some(reader) = flight.join()
+        {
+            return Turn::Wait(reader);
+        }
+        // A flight is stored before it leaves the list: one may have landed since the store was asked.
+        if let Some(shelf) = store.get(&self.key)
+            && seen.is_none_or(|seen| !Arc::ptr_eq(seen, &shelf))
+        {
+            return Turn::Look;
+        }
+        let flight = self.flight();
+        flights.insert(name.into(), flight.clone());
+        Turn::Lead(flight)
+    }
+
+    async fn wait(&self, mut reader: Reader) -> Option<(Landed, Reader)> {
+        let mut timer = self.exchange.wheel.timer();
+        let landed = poll_fn(|cx| {
+            if let Poll::Ready(landed) = reader.poll_landed(cx) {
+                return Poll::Ready(Some(landed));
+            }
+            let expired = timer.poll_expired(cx);
+            if expired.is_pending() && !timer.is_armed() {
+                timer.arm(self.rules.wait);
+            }
+            expired.map(|()| None)
+        })
+        .await;
+        landed.map(|landed| (landed, reader))
+    }
+
+    /// What another request fetches, if it is for this one too.
+    fn share(&self, head: &Head, reader: Reader, now: Instant, forward: Forward) -> Option<Response<Body>> {
+        let is_same = *self.rules.plan.variant(&head.vary, self.exchange.headers()) == *head.variant;
+        if !is_same || (self.is_credentialed && !head.terms.is_for_all) {
+            return None;
+        }
+        self.rules.metrics.collapsed();
+        let status = Status::Stored { forward, is_revalidated: false, is_collapsed: true };
+        Some(head.answer(reader.into_body(head), &self.wanted(now), status))
+    }
+
+    /// Has it fetched, for this request and for those that will wait.
+    fn fetch(
+        &self,
+        flight: Arc<Flight>,
+        listed: Option<Box<[u8]>>,
+        stale: Option<Arc<Entry>>,
+        forward: Forward,
+    ) -> Verdict {
+        self.rules.metrics.missed();
+        let mut fill = self.fill(flight, listed, stale, forward);
+        let Some(reader) = fill.flight.join() else { return Verdict::Pass };
+        fill.client = Some(Client { reader, conditions: self.conditions.clone(), demand: self.demand });
+        Verdict::Fetch(Fetch { fill: Box::new(fill), answer: None })
+    }
+
+    /// Has it fetched behind the answer, unless somebody does so already.
+    fn refresh(&self, entry: &Arc<Entry>, shelf: Option<&Arc<Shelf>>, answer: Response<Body>) -> Verdict {
+        let rules = self.rules;
+        let name = self.flight_name(shelf.map(|shelf| &**shelf));
+        if rules.flights.lock().get(&name).is_some_and(|flight| !flight.is_over()) {
+            return Verdict::Answer(answer);
+        }
+        let Some(place) = rules.store.refresh(rules.refreshes_max) else {
+            rules.metrics.limit_hit("cache.refreshes_max");
+            return Verdict::Answer(answer);
+        };
+        match self.join_or_lead(&name, shelf) {
+            Turn::Lead(flight) => {
+                let mut fill = self.fill(flight, Some(name), Some(entry.clone()), Forward::Stale);
+                fill.refresh = Some(place);
+                Verdict::Fetch(Fetch { fill: Box::new(fill), answer: Some(answer) })
+            }
+            Turn::Wait(_) | Turn::Look => Verdict::Answer(answer),
+        }
+    }
+
+    fn fill(
+        &self,
+        flight: Arc<Flight>,
+        listed: Option<Box<[u8]>>,
+        stale: Option<Arc<Entry>>,
+        forward: Forward,
+    ) -> Filling {
+        Filling {
+            rules: self.rules.clone(),
+            key: self.key.as_slice().into(),
+            flight,
+            listed,
+            stale,
+            client: None,
+            forward,
+            is_credentialed: self.is_credentialed,
+            refresh: None,
+            asked: HeaderMap::new(),
+            is_conditional: false,
+            altered: Vec::new(),
+            is_settled: false,
+        }
+    }
+}
+
+/// Passes a request on untouched, and says so.
+fn bypass(rules: &Rules, forward: Forward, is_shadow: bool) -> Verdict {
+    if is_shadow {
+        return Verdict::Pass;
+    }
+    rules.metrics.bypassed();
+    let (value, keeps_tags) = (passed(forward, None), rules.keeps_tags);
+    Verdict::followup(move |response| {
+        tags(response.headers_mut(), keeps_tags);
+        response.headers_mut().append(&CACHE_STATUS, value);
+    })
+}
+
+/// Makes invalid what is stored of the URL of an unsafe request, if that succeeds (RFC 9111 §4.4).
+fn unsafe_method(rules: &Arc<Rules>, exchange: &Exchange) -> Verdict {
+    if exchange.request.method().is_safe() {
+        return bypass(rules, Forward::Method, false);
+    }
+    let host = key::bare_host(exchange.host()).to_ascii_lowercase();
+    let path = exchange.path().to_owned();
+    let query = key::counted_query(&rules.plan, exchange.request.uri().query());
+    let rules = rules.clone();
+    rules.metrics.bypassed();
+    Verdict::followup(move |response| {
+        let status = response.status();
+        if status.is_success() || status.is_redirection() {
+            let invalid = &rules.store.invalid;
+            invalid.invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
+            for name in [header::LOCATION, header::CONTENT_LOCATION] {
+                let Some((path, query)) =
+                    response.headers().get(name).and_then(|place| of_this_host(place, &host, &path))
+                else {
+                    continue;
+                };
+                let query = key::counted_query(&rules.plan, query.as_deref());
+                invalid.invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
+            }
+        }
+        response.headers_mut().append(&CACHE_STATUS, passed(Forward::Method, None));
+    })
+}
+
+/// Path and query of a reference, if it leads to the same host: nobody else's answers are to be made invalid.
+fn of_this_host(reference: &HeaderValue, host: &str, base: &str) -> Option<(String, Option<String>)> {
+    let text = reference.to_str().ok()?.split('#').next()?;
+    let uri: Uri = match text {
+        text if text.starts_with("//") || text.contains("://") => {
+            let text = text.strip_prefix("//").map_or_else(|| text.to_owned(), |rest| format!("http://{rest}"));
+            text.parse().ok()?
+        }
+        text if text.starts_with('/') => text.parse().ok()?,
+        text => format!("{}/{text}", base.rsplit_once('/').map_or("", |(folder, _)| folder)).parse().ok()?,
+    };
+    let is_same = uri.host().is_none_or(|named| key::bare_host(named).eq_ignore_ascii_case(host));
+    let path = path::normalise(uri.path()).ok()?.path.into_owned();
+    is_same.then(|| (path, uri.query().map(str::to_owned)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_references_to_the_same_host_make_anything_invalid() {
+        let of = |text: &'static str| of_this_host(&HeaderValue::from_static(text), "h.test", "/a/b");
+        let found = |path: &str, query: Option<&str>| Some((path.to_owned(), query.map(str::to_owned)));
+        assert_eq!(of("/c?d=1#e"), found("/c", Some("d=1")));
+        assert_eq!(of("http://H.test:81/c"), found("/c", None));
+        assert_eq!(of("//h.test/c"), found("/c", None));
+        assert_eq!(of("../c"), found("/c", None));
+        assert_eq!(of("c"), found("/a/c", None));
+        assert_eq!(of("http://other.test/c"), None);
+        assert_eq!(of("//other.test/c"), None);
+    }
+}

@@ -1,0 +1,357 @@
+//! `cache`: answers that are known already (RFC 9111).
+//!
+//! `ask.rs` decides about a request, `fill.rs` about a response. What they go by stands in files of its own, each without
+//! state and clock: `control.rs`, `freshness.rs`, `storable.rs`, `validate.rs`, `key.rs`. `store.rs` keeps entries,
+//! `purge.rs` and `invalid.rs` know which are dead, `flight.rs` lets several wait for one.
+
+mod ask;
+pub mod control;
+pub mod entry;
+pub mod fill;
+pub mod flight;
+pub mod freshness;
+pub mod invalid;
+pub mod key;
+pub mod purge;
+pub mod status;
+pub mod storable;
+pub mod store;
+pub mod validate;
+pub mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::guard::names;
+use super::{Guard, Policy, Scope, Stage, Weaker};
+use crate::config::Issue;
+use crate::config::value::{ByteSize, HumanDuration, Mode};
+use crate::exchange::{Exchange, Rejection, Verdict};
+use crate::keep::Identity;
+use fill::{Flights, Rules};
+use freshness::Ttl;
+use key::{KeyPlan, Part, QueryRule};
+use store::Store;
+use view::RouteCache;
+
+/// Answers that are known already. A shared cache by RFC 9111: what the upstream's `Cache-Control` allows is stored, and
+/// given to all who ask for the same, after they were found to be allowed to.
+///
+/// Only answers to `GET` are stored; `HEAD`, conditional requests and single ranges are answered from them. Never stored:
+/// what is `private` or `no-store`, sets a cookie, varies on anything, is a stream, or has no lifetime. What is asked for with
+/// credentials (`Authorization`, `Cookie` or the like that the upstream sees, or a caller known to `identity`) is stored only
+/// where the answer says `public`, `s-maxage` or `must-revalidate`, or the route says by `vary_by` or `shared_across_users`
+/// whom it is for.
+///
+/// Requests for one answer that is not there wait for one fetch, and get it as it comes. `Cache-Status` of each answer tells
+/// what was done (RFC 9211). `CDN-Cache-Control` takes the place of `Cache-Control` (RFC 9213). `PUT`, `POST`, `DELETE` and
+/// other unsafe methods on a route with a cache make invalid what is stored of their URL.
+///
+/// All routes share the room that the section `cache` gives.
+///
+/// ```yaml
+/// cache: {ttl: {default: 10s, 404: 5s}, stale_while_revalidate: 30s, stale_if_error: 10m}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "CachePolicy")]
+pub struct Config {
+    /// How long answers are fresh that do not say so themselves, by status: `{200: 1m, 404: 5s}`. `default` stands for 200,
+    /// 203, 204, 300, 301, 308, 404 and 410. `min` and `max` bound what answers say themselves, except that what is not fresh
+    /// at all stays so. Default: nothing, and an answer that does not say how long it is fresh is not stored.
+    pub ttl: BTreeMap<String, HumanDuration>,
+    /// Whether `ttl` counts even where the answer says something else, `no-cache` included. `no-store` and `private` count
+    /// all the same.
+    pub ttl_overrides: bool,
+    /// What else tells answers apart: `claim:NAME` (or a JSON Pointer), `header:NAME`, `cookie:NAME`. `claim:sub` is the
+    /// caller.
+    pub vary_by: Vec<String>,
+    /// Which parameters of the query tell answers apart. Default: all, in their order.
+    ///
+    /// The trap: the upstream still sees what is ignored here. If it makes use of it, one client's value is in what
+    /// others get.
+    pub query: Query,
+    /// How long a stale answer may be used while a fresh one is fetched behind it, where the answer says nothing of that.
+    pub stale_while_revalidate: HumanDuration,
+    /// How long a stale answer may be used where the upstream cannot be reached, is too slow, or answers 500, 502, 503 or
+    /// 504, where the answer says nothing of that.
+    pub stale_if_error: HumanDuration,
+    /// The longest body that is stored.
+    pub entry_max: ByteSize,
+    /// How long a request waits for what another one fetches, before it fetches itself.
+    pub coalesce_wait: HumanDuration,
+    /// How long nobody waits for others, once an answer turned out to be none to store.
+    pub hit_for_miss: HumanDuration,
+    /// What becomes of `Cache-Control` in requests. To honour it lets any client ask the upstream.
+    pub client_directives: ClientDirectives,
+    /// Whether callers get the same answer, whoever they are.
+    ///
+    /// The trap: if they do not, one caller sees what is another's. Say so only of a route whose upstream pays no heed to who
+    /// calls.
+    pub shared_across_users: bool,
+    /// Whether answers that set cookies are stored, without them. Then nobody gets the cookies.
+    pub strip_set_cookie: bool,
+    /// Whether clients see `Surrogate-Key` and `Cache-Tag`, by whose words answers can be purged.
+    pub keep_tags: bool,
+    /// Whether it is enforced. In `shadow` nothing is stored; what was stored before is looked up, and nobody gets it.
+    pub mode: Mode,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ttl: BTreeMap::new(),
+            ttl_overrides: false,
+            vary_by: Vec::new(),
+            query: Query::default(),
+            stale_while_revalidate: HumanDuration::seconds(0),
+            stale_if_error: HumanDuration::seconds(0),
+            entry_max: ByteSize::mib(1),
+            coalesce_wait: HumanDuration::seconds(5),
+            hit_for_miss: HumanDuration::seconds(60),
+            client_directives: ClientDirectives::default(),
+            shared_across_users: false,
+            strip_set_cookie: false,
+            keep_tags: false,
+            mode: Mode::default(),
+        }
+    }
+}
+
+/// Which parameters of the query tell answers apart.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "CacheQuery")]
+pub struct Query {
+    /// All but these.
+    pub ignore: Vec<String>,
+    /// None but these.
+    pub only: Vec<String>,
+    /// Whether the order of differently named parameters does not matter.
+    pub sort: bool,
+}
+
+/// What becomes of `Cache-Control` in requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientDirectives {
+    /// It counts (RFC 9111 §5.2.1).
+    #[default]
+    Honour,
+    /// It does not.
+    Ignore,
+}
+
+/// What of it protects: who gets whose answer.
+pub(super) const GUARDS: &[Guard] = &[
+    Guard::gone("every request reaches the upstream"),
+    Guard::at(
+        "shared_across_users",
+        Weaker::When(|_, new| new == "true"),
+        "callers get the same answers, whoever they are",
+    ),
+    Guard::at("vary_by", Weaker::Denies(names), "callers that differ in it get the same answers"),
+];
+
+/// The longest lifetime, and the longest that anything stale is used.
+const LIFETIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+impl Config {
+    pub(super) fn compile(&self, scope: &mut Scope<'_>) {
+        let path = scope.path();
+        let ttl = self.ttl(scope);
+        let mut parts = Vec::with_capacity(self.vary_by.len());
+        for (place, text) in self.vary_by.iter().enumerate() {
+            match Part::parse(text) {
+                Some(part) => parts.push(part),
+                None => scope.issue(
+                    Issue::new(
+                        path.key("vary_by").index(place),
+                        format!("`{text}` is nothing that tells answers apart"),
+                    )
+                    .hint("write `claim:sub`, `header:x-tenant` or `cookie:theme`"),
+                ),
+            }
+        }
+        if !self.query.ignore.is_empty() && !self.query.only.is_empty() {
+            scope.issue(
+                Issue::new(path.key("query").key("only"), "`only` beside `ignore`: one says all")
+                    .hint("keep one of them"),
+            );
+        }
+        for (key, duration) in [
+            ("stale_while_revalidate", self.stale_while_revalidate),
+            ("stale_if_error", self.stale_if_error),
+            ("hit_for_miss", self.hit_for_miss),
+            ("coalesce_wait", self.coalesce_wait),
+        ] {
+            if duration.get() > LIFETIME_MAX {
+                scope.issue(Issue::new(path.key(key), "is too long").hint("the most is 8784h, a year"));
+            }
+        }
+        let (memory, fills_max) = (scope.plan.cache.memory().get(), scope.plan.cache.fills_max.get());
+        if self.entry_max.get() > memory.min(fills_max) {
+            scope.issue(
+                Issue::new(path.key("entry_max"), "is more than there is room for")
+                    .hint("lower it, or raise `memory` or `fills_max` in the section `cache`"),
+            );
+        }
+        let exposure = scope.exposure.clone();
+        let names_claims = parts.iter().any(|part| matches!(part, Part::Subject | Part::Claim(..)));
+        if names_claims && !exposure.identifies && !self.shared_across_users {
+            scope.needs_caller("`vary_by` names claims, which are a caller's");
+        }
+        let covers_caller = covers(&parts, exposure.strips_credential, &exposure.claims);
+        let gives_lifetime = ttl.default.is_some() || !ttl.by_status.is_empty();
+        if exposure.identifies && gives_lifetime && !covers_caller && !self.shared_across_users {
+            scope.issue(
+                Issue::new(path.key("ttl"), "would give one caller's answers to another: the upstream sees who calls")
+                    .hint(
+                        "add `vary_by: [claim:sub]`; or, if all callers get the same, `shared_across_users: true`; or leave \
+                         `ttl` out, so that answers that say `public` are stored and no others",
+                    ),
+            );
+        }
+        let definition = format!("{:?}|{:?}", self.vary_by, self.query);
+        let plan = KeyPlan {
+            id: id(scope.route, &definition),
+            query: QueryRule {
+                ignore: self.query.ignore.clone(),
+                only: self.query.only.clone(),
+                sort: self.query.sort,
+            },
+            parts,
+            covers_caller,
+            is_shared: self.shared_across_users,
+            hidden: exposure.hidden,
+            written: exposure.written,
+        };
+        let identity = Identity::of("cache", scope.route)
+            .shape("key", &definition)
+            .setting("ttl", format!("{:?}", self.ttl))
+            .setting("stale_while_revalidate", format!("{:?}", self.stale_while_revalidate.get()))
+            .setting("stale_if_error", format!("{:?}", self.stale_if_error.get()));
+        let flights = scope.keeper.keep(identity, Flights::default);
+        let room = Identity::of("cache_memory", "all routes").shape("memory", memory);
+        let store = scope.keeper.keep(room, || Store::new(memory));
+        let rules = Arc::new(Rules {
+            plan,
+            ttl,
+            while_revalidate: self.stale_while_revalidate.get(),
+            if_error: self.stale_if_error.get(),
+            entry_max: self.entry_max.get(),
+            hit_for_miss: self.hit_for_miss.get(),
+            wait: self.coalesce_wait.get(),
+            strips_cookies: self.strip_set_cookie,
+            keeps_tags: self.keep_tags,
+            honours: self.client_directives == ClientDirectives::Honour,
+            fills_max,
+            refreshes_max: u64::from(scope.plan.cache.refreshes_max),
+            store,
+            flights,
+            metrics: scope.metrics.cache(scope.route),
+        });
+        scope.keeper.attach(RouteCache { route: scope.route.into(), rules: rules.clone() });
+        scope.add(Stage::Answer, self.mode, Cache { rules, is_shadow: self.mode == Mode::Shadow });
+    }
+
+    fn ttl(&self, scope: &mut Scope<'_>) -> Ttl {
+        let path = scope.path().key("ttl");
+        let mut ttl = Ttl { overrides: self.ttl_overrides, ..Ttl::default() };
+        for (key, duration) in &self.ttl {
+            let given = duration.get();
+            if given > LIFETIME_MAX {
+                scope.issue(Issue::new(path.key(key), "is too long").hint("the most is 8784h, a year"));
+            }
+            match key.as_str() {
+                "default" => ttl.default = Some(given),
+                "min" => ttl.min = Some(given),
+                "max" => ttl.max = Some(given),
+                status => match status.parse().ok().and_then(|status| http::StatusCode::from_u16(status).ok()) {
+                    Some(status) if freshness::is_understood(status) => {
+                        ttl.by_status.insert(status.as_u16(), given);
+                    }
+                    _ => scope.issue(
+                        Issue::new(path.key(key), format!("`{key}` is no status that is stored"))
+                            .hint("use statuses such as 200 and 404, or `default`, `min`, `max`"),
+                    ),
+                },
+            }
+        }
+        if let (Some(min), Some(max)) = (ttl.min, ttl.max)
+            && min > max
+        {
+            scope.issue(Issue::new(path.key("min"), "is more than `max`").hint("lower it, or raise `max`"));
+        }
+        if self.ttl_overrides && ttl.default.is_none() && ttl.by_status.is_empty() {
+            scope.issue(
+                Issue::new(scope.path().key("ttl_overrides"), "lets `ttl` count, which gives no lifetime")
+                    .hint("add `ttl: {default: 10s}`, or leave it out"),
+            );
+        }
+        ttl
+    }
+}
+
+/// Whether all that an upstream sees of a caller is in the key.
+fn covers(parts: &[Part], strips_credential: bool, claims: &[String]) -> bool {
+    let has = |claim: &String| parts.iter().any(|part| matches!(part, Part::Claim(name, _) if **name == **claim));
+    parts.contains(&Part::Subject) || (strips_credential && claims.iter().all(has))
+}
+
+/// The number of a definition of keys: the same wherever this configuration runs.
+fn id(route: &str, definition: &str) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(route.len().to_le_bytes());
+    hash.update(route);
+    hash.update(definition);
+    hash.finalize().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// Answers from what is stored, and has stored what is not.
+pub struct Cache {
+    rules: Arc<Rules>,
+    is_shadow: bool,
+}
+
+impl Policy for Cache {
+    async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
+        ask::ask(&self.rules, exchange, self.is_shadow).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_covered_by_its_name_or_by_all_that_the_upstream_sees() {
+        let parts = |texts: &[&str]| texts.iter().map(|text| Part::parse(text).unwrap()).collect::<Vec<_>>();
+        let claims = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        for (vary_by, strips, seen, expected) in [
+            (&["claim:sub"][..], false, &[][..], true),
+            (&["claim:sub"], false, &["plan"], true),
+            (&["claim:plan"], false, &["plan"], false),
+            (&["claim:plan"], true, &["plan"], true),
+            (&["claim:plan"], true, &["plan", "org"], false),
+            (&[], true, &[], true),
+            (&[], false, &[], false),
+            (&["header:x-plan"], true, &["plan"], false),
+            (&["claim:plan"], true, &["\0identity"], false),
+        ] {
+            assert_eq!(covers(&parts(vary_by), strips, &claims(seen)), expected, "{vary_by:?} {strips} {seen:?}");
+        }
+    }
+
+    #[test]
+    fn definitions_differ_by_route_and_by_what_they_say() {
+        let ids = [id("a", "b"), id("ab", ""), id("a", ""), id("b", "b")];
+        assert!(ids.iter().enumerate().all(|(place, id)| !ids[..place].contains(id)));
+        assert_eq!(id("a", "b"), ids[0]);
+    }
+}

@@ -1,0 +1,160 @@
+//! Where responses are kept: one store for all routes, weighed in bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use moka::ops::compute::Op;
+use moka::sync::Cache;
+
+use super::entry::{Entry, Shelf};
+use super::invalid::Invalid;
+use super::purge::{Fate, Purges};
+use super::storable::Unstorable;
+
+type Shelves = Cache<Vec<u8>, Arc<Shelf>, foldhash::fast::RandomState>;
+
+/// All that is stored, and what was purged of it.
+pub struct Store {
+    shelves: Shelves,
+    /// What was purged.
+    pub purges: Purges,
+    /// What unsafe requests made invalid.
+    pub invalid: Invalid,
+    /// Bytes that are on their way in.
+    filling: AtomicU64,
+    /// Refreshes that are under way.
+    refreshing: AtomicU64,
+    capacity: u64,
+}
+
+impl Store {
+    /// Room for this many bytes.
+    pub fn new(capacity: u64) -> Self {
+        let shelves = Cache::builder()
+            .max_capacity(capacity)
+            .weigher(|_, shelf: &Arc<Shelf>| shelf.weight)
+            .build_with_hasher(foldhash::fast::RandomState::default());
+        let (purges, filling, refreshing) = (Purges::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { shelves, purges, invalid: Invalid::default(), filling, refreshing, capacity }
+    }
+
+    /// All that is known under a key.
+    pub fn get(&self, key: &[u8]) -> Option<Arc<Shelf>> {
+        self.shelves.get(key)
+    }
+
+    /// What became of a response since it was asked for.
+    pub fn fate(&self, key: &[u8], entry: &Entry) -> Fate {
+        if self.invalid.is_valid(entry.head.since) { entry.fate(key, &self.purges) } else { Fate::Dead }
+    }
+
+    /// Keeps a response, unless it was purged while it came. Whether it is kept.
+    pub fn put(&self, key: &[u8], entry: Arc<Entry>) -> bool {
+        if self.fate(key, &entry) == Fate::Dead {
+            return false;
+        }
+        self.change(key, |shelf| Some(shelf.with(entry, key)));
+        true
+    }
+
+    /// Notes that the response of a key was none to store, so that nobody waits for the next one.
+    pub fn pass(&self, key: &[u8], stale: Option<&Arc<Entry>>, until: Instant, why: Unstorable) {
+        self.change(key, |shelf| Some(shelf.passing(stale, until, why, key)));
+    }
+
+    /// Lets go of a variant.
+    pub fn remove(&self, key: &[u8], entry: &Arc<Entry>) {
+        self.change(key, |shelf| {
+            let mut shelf = shelf.clone();
+            shelf.variants.retain(|other| !Arc::ptr_eq(other, entry));
+            (!shelf.variants.is_empty()).then_some(shelf)
+        });
+    }
+
+    /// Two that change one shelf do so one after the other.
+    fn change(&self, key: &[u8], change: impl FnOnce(&Shelf) -> Option<Shelf>) {
+        self.shelves.entry_by_ref(key).and_compute_with(|known| {
+            let known = known.map(moka::Entry::into_value);
+            match change(known.as_deref().unwrap_or(&Shelf::default())) {
+                Some(shelf) => Op::Put(Arc::new(shelf)),
+                None if known.is_some() => Op::Remove,
+                None => Op::Nop,
+            }
+        });
+    }
+
+    /// Room for a refresh, unless `max` are under way.
+    pub fn refresh(self: &Arc<Self>, max: u64) -> Option<Refresh> {
+        // Counted first and given back by the guard's drop: two that race for the last place cannot both have it.
+        let refresh = Refresh(self.clone());
+        (self.refreshing.fetch_add(1, Ordering::Relaxed) < max).then_some(refresh)
+    }
+
+    /// Room for what is on its way in.
+    pub fn reserve(self: &Arc<Self>, max: u64) -> Reserved {
+        Reserved { store: self.clone(), bytes: 0, max }
+    }
+
+    /// How many keys are known, bytes they take, bytes that there is room for, and bytes on their way in.
+    pub fn usage(&self) -> Usage {
+        self.shelves.run_pending_tasks();
+        Usage {
+            keys: self.shelves.entry_count(),
+            bytes: self.shelves.weighted_size(),
+            capacity: self.capacity,
+            filling: self.filling.load(Ordering::Relaxed),
+            refreshing: self.refreshing.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The shelves whose keys this accepts, at most so many.
+    pub fn list(&self, most: usize, accepts: impl Fn(&[u8]) -> bool) -> Vec<(Arc<Vec<u8>>, Arc<Shelf>)> {
+        self.shelves.iter().filter(|(key, _)| accepts(key)).take(most).collect()
+    }
+}
+
+/// What the store takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Keys.
+    pub keys: u64,
+    /// Bytes that are stored.
+    pub bytes: u64,
+    /// Bytes that there is room for.
+    pub capacity: u64,
+    /// Bytes on their way in.
+    pub filling: u64,
+    /// Refreshes under way.
+    pub refreshing: u64,
+}
+
+/// Room for a refresh, given back on drop.
+pub struct Refresh(Arc<Store>);
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        self.0.refreshing.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes on their way in, given back on drop.
+pub struct Reserved {
+    store: Arc<Store>,
+    bytes: u64,
+    max: u64,
+}
+
+impl Reserved {
+    /// Takes room for so many more bytes. Whether there is.
+    pub fn grow(&mut self, by: u64) -> bool {
+        self.bytes += by;
+        self.store.filling.fetch_add(by, Ordering::Relaxed) + by <= self.max
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.store.filling.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,211 @@
+//! What operators see of the caches, and how they purge.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::fill::Rules;
+use super::key::{Target, bare_host, counted_query, definition};
+use super::purge::{Fate, What};
+use crate::http::path;
+use crate::keep::Kept;
+
+/// A route's cache, as a snapshot's note of it.
+pub struct RouteCache {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Its rules.
+    pub rules: Arc<Rules>,
+}
+
+/// The caches of a snapshot.
+#[derive(Clone, Default)]
+pub struct Caches(Vec<(Arc<str>, Arc<Rules>)>);
+
+/// What to purge, as operators say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// URLs, each with all that is stored of it.
+    pub urls: Vec<String>,
+    /// Beginnings of paths, or of URLs.
+    pub prefixes: Vec<String>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// All.
+    pub is_all: bool,
+    /// It is not let go of, but stale.
+    pub is_soft: bool,
+}
+
+impl Caches {
+    /// Those of a snapshot.
+    pub fn of(kept: &Kept) -> Self {
+        Self(kept.attached::<RouteCache>().map(|note| (note.route.clone(), note.rules.clone())).collect())
+    }
+
+    /// Purges. How many targets were purged.
+    ///
+    /// # Errors
+    /// One of them is none; then nothing was purged.
+    pub fn purge(&self, order: &Order) -> Result<usize, String> {
+        let mut targets = Vec::new();
+        for url in &order.urls {
+            let (host, path, query) = split(url)?;
+            let host = host.ok_or_else(|| format!("`{url}` names no host: write `http://host/path`"))?;
+            // Each route has its own form of a query.
+            for (_, rules) in &self.0 {
+                let query = counted_query(&rules.plan, query.as_deref());
+                targets.push(What::Exact { host: host.clone(), path: path.clone(), query });
+            }
+        }
+        for prefix in &order.prefixes {
+            let (host, path, query) = split(prefix)?;
+            if query.is_some() {
+                return Err(format!("`{prefix}` has a query: a prefix is of the path"));
+            }
+            targets.push(What::Prefix { host, path });
+        }
+        targets.extend(order.tags.iter().cloned().map(What::Tag));
+        if order.is_all {
+            targets.push(What::All);
+        }
+        targets.dedup();
+        if let Some((_, rules)) = self.0.first() {
+            for target in &targets {
+                rules.store.purges.purge(target.clone(), order.is_soft);
+            }
+        }
+        Ok(order.urls.len() + order.prefixes.len() + order.tags.len() + usize::from(order.is_all))
+    }
+
+    /// One row for all routes together, and one for each.
+    pub fn rows(&self) -> Vec<Value> {
+        let Some((_, first)) = self.0.first() else { return Vec::new() };
+        let usage = first.store.usage();
+        let mut rows = vec![json!({
+            "route": null,
+            "keys": usage.keys,
+            "bytes": usage.bytes,
+            "bytes_max": usage.capacity,
+            "fills_bytes": usage.filling,
+            "fills_bytes_max": first.fills_max,
+            "refreshes": usage.refreshing,
+            "epoch": first.store.purges.epoch(),
+        })];
+        rows.extend(self.0.iter().map(|(route, rules)| {
+            let counts = rules.metrics.counts();
+            let asked: u64 = counts.iter().map(|(_, count)| count).sum();
+            let served: u64 = counts
+                .iter()
+                .filter(|(word, _)| matches!(*word, "hit" | "stale" | "collapsed"))
+                .map(|(_, count)| count)
+                .sum();
+            let ratio =
+                if asked == 0 { Value::Null } else { json!((served as f64 / asked as f64 * 1000.0).round() / 1000.0) };
+            let mut row = json!({"route": &**route, "hit_ratio": ratio, "flights": rules.flights.lock().len()});
+            for (word, count) in counts {
+                row[word] = json!(count);
+            }
+            row
+        }));
+        rows
+    }
+
+    /// What is stored of a URL, or why nothing is. Looks at every key, so not to be done where others wait.
+    ///
+    /// # Errors
+    /// It is no URL.
+    pub fn look_up(&self, url: &str) -> Result<Value, String> {
+        /// The most that is told of one URL.
+        const KEYS_MAX: usize = 100;
+
+        let (host, path, query) = split(url)?;
+        let Some((_, first)) = self.0.first() else { return Ok(json!({"url": url, "stored": []})) };
+        let store = &first.store;
+        let route_of = |key: &[u8]| {
+            let id = definition(key)?;
+            self.0.iter().find(|(_, rules)| rules.plan.id == id)
+        };
+        let is_it = |key: &[u8]| {
+            let Some(target) = Target::of(key) else { return false };
+            let Some((_, rules)) = route_of(key) else { return false };
+            host.as_deref().is_none_or(|host| host == target.host)
+                && target.path == path
+                && target.query == counted_query(&rules.plan, query.as_deref()).as_deref()
+        };
+        let now = std::time::Instant::now();
+        let mut stored = Vec::new();
+        for (key, shelf) in store.list(KEYS_MAX, is_it) {
+            let route = route_of(&key).map(|(route, _)| &**route);
+            for entry in &shelf.variants {
+                let head = &entry.head;
+                let fate = match store.fate(&key, entry) {
+                    Fate::Good if head.ttl(now) > 0 => "fresh",
+                    Fate::Good => "stale",
+                    Fate::Stale => "soft_purged",
+                    Fate::Dead => "purged",
+                };
+                stored.push(json!({
+                    "route": route,
+                    "status": head.status.as_u16(),
+                    "state": fate,
+                    "age": head.age(now).as_secs(),
+                    "ttl": head.ttl(now),
+                    "bytes": entry.body.len(),
+                    "vary": head.vary.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+                    "tags": head.tags,
+                    "stale_while_revalidate": head.terms.while_revalidate.as_secs(),
+                    "stale_if_error": head.terms.if_error.as_secs(),
+                }));
+            }
+            if let (Some(until), Some(why)) = (shelf.pass_until, shelf.why) {
+                let left = until.saturating_duration_since(now).as_secs();
+                stored.push(json!({"route": route, "state": "not_stored", "why": why.word(), "hit_for_miss": left}));
+            }
+        }
+        Ok(json!({"url": url, "stored": stored}))
+    }
+}
+
+/// Host (without port), path in normal form, and query.
+fn split(url: &str) -> Result<(Option<String>, String, Option<String>), String> {
+    let wrong = |why: &str| format!("`{}` {why}", url.escape_default());
+    let (host, target) = match url.split_once("://") {
+        Some((scheme, rest)) => {
+            if !matches!(scheme, "http" | "https") {
+                return Err(wrong("is neither http nor https"));
+            }
+            let at = rest.find(['/', '?']).unwrap_or(rest.len());
+            let (host, target) = rest.split_at(at);
+            if host.is_empty() {
+                return Err(wrong("names no host"));
+            }
+            (Some(bare_host(host).to_ascii_lowercase()), target)
+        }
+        None if url.starts_with('/') => (None, url),
+        None => return Err(wrong("is neither a URL nor a path")),
+    };
+    let (raw, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query.to_owned())),
+        None => (target, None),
+    };
+    let normal =
+        path::normalise(if raw.is_empty() { "/" } else { raw }).map_err(|_| wrong("has a path that is refused"))?;
+    Ok((host, normal.path.into_owned(), query))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_as_requests_are() {
+        let of =
+            |url| split(url).map(|(host, path, query)| (host.unwrap_or_default(), path, query.unwrap_or_default()));
+        let parts = |host: &str, path: &str, query: &str| Ok((host.to_owned(), path.to_owned(), query.to_owned()));
+        assert_eq!(of("http://H.test:80/a/../b?c=d"), parts("h.test", "/b", "c=d"));
+        assert_eq!(of("https://h.test"), parts("h.test", "/", ""));
+        assert_eq!(of("/a?b"), parts("", "/a", "b"));
+        assert!(of("ftp://h/").is_err() && of("a/b").is_err() && of("http:///a").is_err());
+    }
+}

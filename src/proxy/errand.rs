@@ -1,0 +1,134 @@
+//! Errands: fetching a route's answer for more than the exchange that asked for it.
+//!
+//! An errand is a task of the worker. It has an exchange of its own, so that it can go on when the client of the first one
+//! is gone; it ends at the route's timeout, when nobody wants it any more, or with the worker. There are no more of them
+//! than exchanges that wait, and the refreshes that the cache allows.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use http::Response;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use super::{Worker, pipeline};
+use crate::exchange::{Arrival, Exchange, Fetch, Fill, Followups, Reason, Rejection, Settled};
+use crate::http::body::Body;
+use crate::snapshot::Route;
+use crate::telemetry::record::AttemptRow;
+
+/// What the exchange that waits gets, and what its record is told.
+struct Fetched {
+    answer: Result<Response<Body>, Rejection>,
+    upstream: Option<Arc<str>>,
+    upstream_addr: Option<Arc<str>>,
+    upstream_duration: Option<Duration>,
+    attempts: SmallVec<[AttemptRow; 2]>,
+}
+
+/// Has an answer fetched, and gives what the exchange is answered.
+pub(super) async fn fetch(
+    route: &Arc<Route>,
+    exchange: &mut Exchange,
+    worker: &Rc<Worker>,
+    fetch: Fetch,
+) -> Result<Response<Body>, Rejection> {
+    let now = Instant::now();
+    let errand = |request, exchange: &Exchange| {
+        let mut closing = worker.log.begin_untold(now, worker.wall(now));
+        closing.on_errand(&route.name, &route.generation);
+        closing.record.request_id = exchange.closing.record.request_id.clone();
+        exchange.errand(request, closing, now)
+    };
+    if let Some(answer) = fetch.answer {
+        // Who is about to end begins nothing that nobody waits for.
+        if !worker.is_draining.get() {
+            let errand = errand(exchange.bare_request(), exchange);
+            tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), None));
+        }
+        return Ok(answer);
+    }
+    exchange.remember_form();
+    let request = std::mem::take(&mut exchange.request);
+    let errand = errand(request, exchange);
+    let (reply, answer) = oneshot::channel();
+    tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), Some(reply)));
+    // Nothing comes of an errand that panicked.
+    let Ok(fetched) = answer.await else { return Err(Reason::Internal.into()) };
+    let record = &mut exchange.closing.record;
+    (record.upstream, record.upstream_addr) = (fetched.upstream, fetched.upstream_addr);
+    (record.upstream_duration, record.attempts) = (fetched.upstream_duration, fetched.attempts);
+    fetched.answer
+}
+
+async fn run(
+    route: Arc<Route>,
+    mut exchange: Exchange,
+    mut fill: Box<dyn Fill>,
+    worker: Rc<Worker>,
+    mut reply: Option<oneshot::Sender<Fetched>>,
+) {
+    fill.ask(&mut exchange.request);
+    let mut followups = Followups::default();
+    let (timer, deadline) = (exchange.wheel.timer(), exchange.deadline);
+    let ready = pipeline::in_time(timer, deadline, pin!(pipeline::ready(&route, &mut exchange, &mut followups))).await;
+    let mut outcome = match ready {
+        Err(rejection) => Err(rejection),
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => {
+            fill.sent(exchange.headers());
+            let timer = exchange.wheel.timer();
+            let act = pin!(route.action.run(&mut exchange, &worker.pools));
+            let act = pin!(pipeline::in_time(timer, deadline, act));
+            match while_wanted(&mut *fill, &mut reply, act).await {
+                Some(outcome) => outcome,
+                None => return,
+            }
+        }
+    };
+    if let Ok(response) = &mut outcome {
+        followups.run(response);
+    }
+    let now = Instant::now();
+    let delay = now.saturating_duration_since(exchange.started);
+    let arrival = Arrival { now, time: worker.wall(now), delay, wheel: exchange.wheel.clone() };
+    let Settled { answer, rest } = fill.settle(outcome, arrival);
+    if let (Some(reply), Some(answer)) = (reply, answer) {
+        let record = &mut exchange.closing.record;
+        // Fails when the client has gone meanwhile.
+        let _ = reply.send(Fetched {
+            answer,
+            upstream: record.upstream.take(),
+            upstream_addr: record.upstream_addr.take(),
+            upstream_duration: record.upstream_duration,
+            attempts: std::mem::take(&mut record.attempts),
+        });
+    }
+    if let Some(rest) = rest {
+        rest.await;
+    }
+}
+
+/// What comes of `act`, or nothing once nobody wants it any more.
+async fn while_wanted<T>(
+    fill: &mut dyn Fill,
+    reply: &mut Option<oneshot::Sender<Fetched>>,
+    mut act: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = act.as_mut().poll(cx) {
+            return Poll::Ready(Some(outcome));
+        }
+        if let Some(open) = reply
+            && open.poll_closed(cx).is_ready()
+        {
+            *reply = None;
+            fill.left();
+        }
+        fill.poll_unwanted(cx).map(|()| None)
+    })
+    .await
+}

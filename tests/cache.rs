@@ -1,0 +1,849 @@
+//! The cache: what is stored and for whom, what is asked anew, who waits for whom, and what operators do with it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Empty;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::harness::{
+    Answer, Armiger, Backend, Config, Connection, Files, Response, SECRET_YAML, Signal, Signer, answer, claims,
+    streamed,
+};
+
+type Headers<'h> = &'h [(&'h str, &'h str)];
+
+fn request(method: &str, target: &str, headers: Headers<'_>) -> Request<Empty<Bytes>> {
+    let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).unwrap()).uri(target);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Empty::new()).expect("the test gives a valid request")
+}
+
+async fn get(armiger: &Armiger, target: &str, headers: Headers<'_>) -> Response {
+    armiger.request(request("GET", target, headers)).await
+}
+
+fn reply(status: u16, headers: Headers<'_>, body: impl Into<Bytes>) -> Answer {
+    let mut reply = answer(status, body);
+    for (name, value) in headers {
+        reply.headers_mut().append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+    }
+    reply
+}
+
+/// Answers with a body that counts the requests of each target, and these headers.
+async fn counting(headers: &'static [(&'static str, &'static str)]) -> Backend {
+    let counts = Mutex::new(HashMap::<String, usize>::new());
+    Backend::with(move |seen| {
+        let mut counts = counts.lock().unwrap();
+        let count = counts.entry(seen.target.clone()).or_default();
+        *count += 1;
+        reply(200, headers, count.to_string())
+    })
+    .await
+}
+
+async fn caching(backend: &Backend, policy: &str) -> Armiger {
+    Armiger::with(Config::to(backend).policies(&format!("cache: {policy}"))).await
+}
+
+fn status(response: &Response) -> String {
+    response.headers.get("cache-status").map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+}
+
+// === conformance ===
+
+/// One rule: an answer that is fetched by a first request, and what a second one gets.
+struct Rule {
+    rfc: &'static str,
+    first: Headers<'static>,
+    answer: (u16, Headers<'static>),
+    second: (&'static str, Headers<'static>),
+    /// Whether the second one is answered without the upstream.
+    is_stored: bool,
+    /// Its status.
+    status: u16,
+}
+
+const fn rule(rfc: &'static str, answer: Headers<'static>, is_stored: bool) -> Rule {
+    Rule { rfc, first: &[], answer: (200, answer), second: ("GET", &[]), is_stored, status: 200 }
+}
+
+const fn asked(
+    rfc: &'static str,
+    answer: Headers<'static>,
+    second: Headers<'static>,
+    is_stored: bool,
+    status: u16,
+) -> Rule {
+    Rule { rfc, first: &[], answer: (200, answer), second: ("GET", second), is_stored, status }
+}
+
+const FRESH: Headers<'static> = &[("cache-control", "max-age=60"), ("etag", "\"a\"")];
+const AUTH: Headers<'static> = &[("authorization", "Basic YTpi")];
+
+#[rustfmt::skip]
+const RULES: &[Rule] = &[
+    rule("9111 §3: explicit freshness", &[("cache-control", "max-age=60")], true),
+    rule("9111 §4.2.2: nothing is guessed", &[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")], false),
+    rule("9111 §5.3: Expires", &[("expires", "Fri, 31 Dec 2100 23:59:59 GMT")], true),
+    rule("9111 §5.3: an invalid date is in the past", &[("expires", "0")], false),
+    rule("9111 §5.2.2.1: max-age before Expires", &[("cache-control", "max-age=60"), ("expires", "0")], true),
+    rule("9111 §5.2.2.10: s-maxage before max-age", &[("cache-control", "max-age=60, s-maxage=0")], false),
+    rule("9111 §5.2.2.10", &[("cache-control", "max-age=0, s-maxage=60")], true),
+    rule("9111 §5.2.2.5", &[("cache-control", "no-store, max-age=60")], false),
+    rule("9111 §5.2.2.7", &[("cache-control", "private, max-age=60")], false),
+    rule("9111 §5.2.2.4: must be asked first", &[("cache-control", "no-cache, max-age=60"), ("etag", "\"a\"")], false),
+    rule("9111 §5.2: case does not count", &[("cache-control", "MAX-AGE=60")], true),
+    rule("9111 §4.2.1: invalid is stale", &[("cache-control", "max-age=60x")], false),
+    rule("9111 §4.2.3: Age counts", &[("cache-control", "max-age=60"), ("age", "61")], false),
+    rule("9111 §4.2.3", &[("cache-control", "max-age=600"), ("age", "5")], true),
+    rule("9111 §4.2.3: an old Date counts", &[("cache-control", "max-age=60"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")], false),
+    rule("9111 §4.1: Vary: *", &[("cache-control", "max-age=60"), ("vary", "*")], false),
+    rule("9111 §7.3: cookies", &[("cache-control", "max-age=60"), ("set-cookie", "a=1")], false),
+    rule("9213 §2.2: a targeted field", &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=60")], true),
+    rule("9213 §2.2", &[("cache-control", "max-age=60"), ("cdn-cache-control", "no-store")], false),
+    rule("9213 §2.1: an invalid one is not there", &[("cache-control", "max-age=60"), ("cdn-cache-control", "max-age=\"0\"")], true),
+    rule("html: server-sent events", &[("cache-control", "max-age=60"), ("content-type", "text/event-stream")], false),
+    asked("9111 §5.2.1.4: no-cache", FRESH, &[("cache-control", "no-cache")], false, 200),
+    asked("9111 §5.4: Pragma", FRESH, &[("pragma", "no-cache")], false, 200),
+    asked("9111 §5.2.1.5: no-store", FRESH, &[("cache-control", "no-store")], false, 200),
+    asked("9111 §5.2.1.1: max-age", FRESH, &[("cache-control", "max-age=0")], false, 200),
+    asked("9111 §5.2.1.1", FRESH, &[("cache-control", "max-age=60")], true, 200),
+    asked("9111 §5.2.1.3: min-fresh", FRESH, &[("cache-control", "min-fresh=90")], false, 200),
+    asked("9111 §5.2.1.3", FRESH, &[("cache-control", "min-fresh=10")], true, 200),
+    asked("9111 §5.2.1.2: max-stale", &[("cache-control", "max-age=10"), ("age", "20")], &[("cache-control", "max-stale=60")], true, 200),
+    asked("9111 §5.2.1.7: only-if-cached", FRESH, &[("cache-control", "only-if-cached")], true, 200),
+    asked("9111 §5.2.1.7: 504 where there is nothing", &[("cache-control", "no-store")], &[("cache-control", "only-if-cached")], true, 504),
+    asked("9110 §13.1.2: If-None-Match", FRESH, &[("if-none-match", "\"x\", W/\"a\"")], true, 304),
+    asked("9110 §13.1.2", FRESH, &[("if-none-match", "\"x\"")], true, 200),
+    asked("9110 §13.1.3: If-Modified-Since", &[("cache-control", "max-age=60"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")],
+        &[("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT")], true, 304),
+    asked("9110 §14.2: a range", FRESH, &[("range", "bytes=0-0")], true, 206),
+    asked("9110 §14.2: several are all", FRESH, &[("range", "bytes=0-0,0-0")], true, 200),
+    asked("9110 §15.5.17", FRESH, &[("range", "bytes=9-")], true, 416),
+    asked("9110 §13.1.5: If-Range", FRESH, &[("range", "bytes=0-0"), ("if-range", "\"b\"")], true, 200),
+    asked("9110 §13.1.5", FRESH, &[("range", "bytes=0-0"), ("if-range", "\"a\"")], true, 206),
+    asked("9110 §13.1.1: If-Match is the upstream's", FRESH, &[("if-match", "\"a\"")], false, 200),
+    asked("9111 §3.5: not with credentials", FRESH, AUTH, false, 200),
+    asked("9111 §3.5", FRESH, &[("cookie", "a=1")], false, 200),
+    asked("9111 §3.5: other credentials", FRESH, &[("x-api-key", "k")], false, 200),
+    asked("9111 §3.5: public", &[("cache-control", "max-age=60, public")], AUTH, true, 200),
+    Rule { first: AUTH, ..rule("9111 §3.5: fetched with credentials", &[("cache-control", "max-age=60")], false) },
+    Rule { first: AUTH, ..rule("9111 §3.5: public", &[("cache-control", "max-age=60, public")], true) },
+    Rule { first: AUTH, ..rule("9111 §3.5: s-maxage", &[("cache-control", "s-maxage=60")], true) },
+    Rule { first: AUTH, ..rule("9111 §3.5: must-revalidate", &[("cache-control", "max-age=60, must-revalidate")], true) },
+    Rule { first: &[("accept-language", "de")], ..rule("9111 §4.1", &[("cache-control", "max-age=60"), ("vary", "accept-language")], false) },
+    Rule { first: &[("accept-language", "de, en")], second: ("GET", &[("accept-language", "de,en")]),
+        ..rule("9111 §4.1: blanks do not count", &[("cache-control", "max-age=60"), ("vary", "Accept-Language")], true) },
+    Rule { first: &[("accept-encoding", "gzip, foo")], second: ("GET", &[("accept-encoding", "gzip;q=0.5")]),
+        ..rule("9111 §4.1: codings", &[("cache-control", "max-age=60"), ("vary", "accept-encoding")], true) },
+    Rule { first: &[("x-request-id", "r")], ..rule("varies on what armiger writes", &[("cache-control", "max-age=60"), ("vary", "x-request-id")], false) },
+    Rule { second: ("HEAD", &[]), ..rule("9110 §9.3.2: HEAD from GET", FRESH, true) },
+    Rule { second: ("HEAD", &[("range", "bytes=0-0")]), ..rule("9110 §14.2: HEAD has no ranges", FRESH, true) },
+    Rule { answer: (404, &[("cache-control", "max-age=60")]), status: 404, ..rule("9111 §3: 404", &[], true) },
+    Rule { answer: (500, &[("cache-control", "max-age=60")]), status: 500, ..rule("9111 §3: explicit 500", &[], true) },
+    Rule { answer: (404, &[]), status: 404, ..rule("9111 §4.2.2: 404 is not guessed", &[], false) },
+    Rule { answer: (206, &[("cache-control", "max-age=60"), ("content-range", "bytes 0-0/9")]), status: 206, ..rule("9111 §3.3", &[], false) },
+    Rule { answer: (302, &[("cache-control", "max-age=60"), ("location", "/x")]), status: 302, ..rule("9111 §3: 302", &[], true) },
+    Rule { first: &[("range", "bytes=0-0")], ..rule("9111 §3.3: a part is not asked for the whole", FRESH, false) },
+    Rule { first: &[("x-http-method-override", "DELETE")], ..rule("no key tells of it", FRESH, false) },
+];
+
+#[tokio::test]
+async fn each_rule_holds() {
+    let counts = Mutex::new(HashMap::<String, usize>::new());
+    let backend = Backend::with(move |seen| {
+        let place: usize = seen.target[1..].parse().unwrap();
+        let mut counts = counts.lock().unwrap();
+        let count = counts.entry(seen.target.clone()).or_default();
+        *count += 1;
+        let (status, headers) = RULES[place].answer;
+        reply(status, headers, count.to_string())
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    let mut wrong = Vec::new();
+    for (place, rule) in RULES.iter().enumerate() {
+        let target = format!("/{place}");
+        let first = get(&armiger, &target, rule.first).await;
+        assert_eq!(first.text(), "1", "{}", rule.rfc);
+        let (method, headers) = rule.second;
+        let second = armiger.request(request(method, &target, headers)).await;
+        let asked = backend.requests().iter().filter(|seen| seen.target == target).count();
+        let is_stored = asked == 1;
+        if (is_stored, second.status) != (rule.is_stored, rule.status) {
+            wrong.push(format!(
+                "RFC {}: {:?} then {:?}: asked {asked} times, {} with `{}`",
+                rule.rfc,
+                rule.answer,
+                rule.second,
+                second.status,
+                status(&second)
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// RFC 9111 §5.1, RFC 9211.
+#[tokio::test]
+async fn a_stored_answer_tells_its_age_and_where_it_is_from() {
+    let backend =
+        counting(&[("cache-control", "max-age=60"), ("age", "7"), ("x-a", "b"), ("x-request-id", "theirs")]).await;
+    let armiger = caching(&backend, "{}").await;
+
+    let miss = armiger.get("/a").await;
+    let hit = armiger.get("/a").await;
+    let head = armiger.request(request("HEAD", "/a", &[])).await;
+
+    assert_eq!(status(&miss), "armiger; fwd=uri-miss; stored; ttl=53");
+    hit.assert_status(200)
+        .assert_header("x-a", "b")
+        .assert_header("content-length", "1")
+        .assert_header("cache-control", "max-age=60");
+    assert!(status(&hit).starts_with("armiger; hit; ttl=5"), "{}", status(&hit));
+    assert!(["7", "8", "9"].contains(&hit.header("age")), "{}", hit.header("age"));
+    assert_ne!(hit.header("x-request-id"), "theirs");
+    assert_ne!(hit.header("x-request-id"), miss.header("x-request-id"), "each exchange has its own");
+    assert_eq!((hit.text(), head.text(), head.header("content-length")), ("1", "", "1"));
+    assert_eq!(backend.count(), 1);
+}
+
+/// RFC 9111 §4.3: validators are the cache's own, and a 304 refreshes what is stored.
+#[tokio::test]
+async fn a_stale_answer_is_asked_about_by_its_own_validators() {
+    let backend = Backend::with(|seen| match seen.headers.get("if-none-match") {
+        Some(tag) if tag == "\"a\"" => {
+            reply(304, &[("etag", "\"a\""), ("cache-control", "max-age=60"), ("x-a", "2")], "")
+        }
+        _ => reply(200, &[("etag", "\"a\""), ("cache-control", "max-age=0"), ("x-a", "1")], "body"),
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+
+    let first = get(&armiger, "/", &[("if-none-match", "\"client\"")]).await;
+    let second = get(&armiger, "/", &[("if-none-match", "\"client\"")]).await;
+    let third = get(&armiger, "/", &[("if-none-match", "\"a\"")]).await;
+
+    assert!(!backend.requests()[0].has("if-none-match"), "a client's own validator is not asked by");
+    first.assert_status(200).assert_header("x-a", "1");
+    second.assert_status(200).assert_header("x-a", "2");
+    assert_eq!(
+        (second.text(), status(&second).as_str()),
+        ("body", "armiger; fwd=stale; fwd-status=304; stored; ttl=60")
+    );
+    third.assert_status(304).assert_no_header("content-type").assert_header("etag", "\"a\"");
+    assert_eq!(backend.count(), 2);
+}
+
+/// RFC 9111 §4.4.
+#[tokio::test]
+async fn an_unsafe_request_that_succeeds_makes_its_url_invalid() {
+    let counts = AtomicUsize::new(0);
+    let backend = Backend::with(move |seen| match (seen.method.as_str(), seen.target.as_str()) {
+        ("POST", "/refused") => reply(403, &[], ""),
+        ("POST", "/list") => reply(201, &[("location", "/list/7")], ""),
+        ("POST", "/other") => reply(201, &[("location", "http://elsewhere.test/list")], ""),
+        ("POST", _) => reply(204, &[], ""),
+        _ => reply(200, &[("cache-control", "max-age=60")], counts.fetch_add(1, Ordering::Relaxed).to_string()),
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    for (posted, asked, is_gone) in [
+        ("/a", "/a", true),
+        ("/a", "/b", false),
+        ("/refused", "/refused", false),
+        ("/list", "/list/7", true),
+        ("/other", "/list", false),
+    ] {
+        let before = armiger.get(asked).await;
+        armiger.post(posted, "x").await;
+        let after = armiger.get(asked).await;
+        assert_eq!(before.text() != after.text(), is_gone, "POST {posted}, GET {asked}");
+    }
+}
+
+// === for whom ===
+
+fn signed(sub: &str, more: Value) -> String {
+    let mut all = claims(json!({"sub": sub}));
+    for (name, value) in more.as_object().unwrap() {
+        all[name] = value.clone();
+    }
+    format!("Bearer {}", Signer::secret("HS256").token(&all))
+}
+
+fn identified(backend: &Backend, cache: &str) -> Config {
+    Config::to(backend)
+        .top(&format!(
+            "identity: {{staff: {{jwt: {{issuer: \"https://id.test\", audiences: [api], keys: {{secret: {SECRET_YAML}}}}}}}}}"
+        ))
+        .policies(&format!("identity: {{providers: [staff]}}\ncache: {cache}"))
+}
+
+#[tokio::test]
+async fn what_callers_are_known_for_is_cached_only_where_somebody_says_for_whom() {
+    let backend = Backend::replies("ok").await;
+    for (cache, is_fine) in [
+        ("{ttl: {default: 10s}}", false),
+        ("{ttl: {200: 10s}}", false),
+        ("{ttl: {default: 10s}, vary_by: [\"claim:plan\"]}", false),
+        ("{ttl: {default: 10s}, vary_by: [\"claim:sub\"]}", true),
+        ("{ttl: {default: 10s}, shared_across_users: true}", true),
+        ("{}", true),
+        ("{ttl: {max: 10s}}", true),
+    ] {
+        let started = Armiger::try_with(identified(&backend, cache)).await;
+        assert_eq!(started.is_ok(), is_fine, "{cache}");
+        if let Err(report) = started {
+            assert!(report.contains("would give one caller's answers to another"), "{report}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_callers_of_one_url_get_each_their_own() {
+    let backend = Backend::with(|seen| reply(200, &[], seen.header("authorization").to_owned())).await;
+    let armiger = Armiger::with(identified(&backend, "{ttl: {default: 1m}, vary_by: [\"claim:sub\"]}")).await;
+    let (ada, bob) = (signed("ada", json!({})), signed("bob", json!({})));
+
+    for caller in [&ada, &bob, &ada, &bob] {
+        let response = get(&armiger, "/", &[("authorization", caller)]).await;
+        assert_eq!(response.text(), caller);
+    }
+    get(&armiger, "/", &[]).await.assert_problem(401, "token-missing");
+
+    assert_eq!(backend.count(), 2);
+}
+
+/// The upstream's own word, and the route's.
+#[tokio::test]
+async fn callers_share_what_is_said_to_be_for_all() {
+    for (cache, header, calls) in
+        [("{}", "max-age=60", 4), ("{}", "public, max-age=60", 1), ("{shared_across_users: true}", "max-age=60", 1)]
+    {
+        let backend = Backend::with(move |_| reply(200, &[("cache-control", header)], "x")).await;
+        let armiger = Armiger::with(identified(&backend, cache)).await;
+        for sub in ["ada", "bob", "ada", "bob"] {
+            get(&armiger, "/", &[("authorization", &signed(sub, json!({})))]).await.assert_status(200);
+        }
+        assert_eq!(backend.count(), calls, "{cache} {header}");
+    }
+}
+
+/// What the route writes into the request is not known when the next one comes.
+#[tokio::test]
+async fn an_answer_that_varies_on_what_the_route_writes_is_not_stored() {
+    let backend = Backend::with(|seen| {
+        reply(200, &[("cache-control", "max-age=60"), ("vary", "x-client, cookie")], seen.header("x-client").to_owned())
+    })
+    .await;
+    let policies = "
+        headers: {request: {set: {x-client: \"${client.address}\"}, remove: [cookie]}}
+        cache: {}
+    ";
+    let armiger = Armiger::with(Config::to(&backend).policies(policies)).await;
+    armiger.get("/").await;
+    armiger.get("/").await;
+    assert_eq!(backend.count(), 2);
+
+    let backend = Backend::with(|_| reply(200, &[("cache-control", "max-age=60"), ("vary", "cookie")], "x")).await;
+    let armiger =
+        Armiger::with(Config::to(&backend).policies("headers: {request: {remove: [cookie]}}\ncache: {}")).await;
+    get(&armiger, "/", &[("cookie", "a=1")]).await;
+    get(&armiger, "/", &[("cookie", "b=2")]).await.assert_status(200);
+    assert_eq!(backend.count(), 1, "the upstream never sees the cookie");
+}
+
+/// Random callers, `Vary`, purges and answers, against a model that knows only what nobody may ever get.
+#[tokio::test]
+async fn no_answer_ever_reaches_another_caller() {
+    let number = AtomicUsize::new(0);
+    let backend = Backend::with(move |seen| {
+        let number = number.fetch_add(1, Ordering::SeqCst);
+        let caller = seen.headers.get("x-caller").map_or("", |value| value.to_str().unwrap());
+        let flavour = seen.headers.get("x-flavour").map_or("", |value| value.to_str().unwrap());
+        let control = [
+            "max-age=60",
+            "max-age=0",
+            "private",
+            "no-store",
+            "max-age=60, must-revalidate",
+            "max-age=0, stale-while-revalidate=60",
+        ];
+        let mut seed = fastrand::Rng::with_seed(number as u64);
+        let mut headers = vec![("cache-control", control[seed.usize(..control.len())]), ("vary", "x-flavour")];
+        if seed.bool() {
+            headers.push(("etag", "\"never\""));
+        }
+        reply(200, &headers, format!("{caller}|{flavour}|{}|{number}", seen.target))
+    })
+    .await;
+    let armiger = caching(&backend, "{vary_by: [\"header:x-caller\"]}").await;
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut connection = armiger.connect().await;
+    // The least number that an answer may have after a purge of all.
+    let mut least = 0;
+    let mut latest = 0;
+    for _ in 0..600 {
+        let target = format!("/{}", random.u8(..3));
+        let (caller, flavour) = (format!("c{}", random.u8(..4)), format!("f{}", random.u8(..3)));
+        if random.u8(..40) == 0 {
+            let purged = armiger.admin().post("/cache/purge", json!({"all": true}).to_string()).await;
+            purged.assert_status(200);
+            least = latest + 1;
+        }
+        let headers = [("x-caller", caller.as_str()), ("x-flavour", flavour.as_str())];
+        let response = connection.request(request("GET", &target, &headers)).await;
+        let parts: Vec<&str> = response.text().split('|').collect();
+        assert_eq!(parts[..3], [&*caller, &*flavour, &*target], "{}", status(&response));
+        let number: usize = parts[3].parse().unwrap();
+        assert!(number >= least, "{number} is from before the purge at {least}");
+        latest = latest.max(number);
+    }
+    assert!(backend.count() < 600, "nothing was ever stored");
+}
+
+#[tokio::test]
+async fn cookies_are_stored_for_nobody() {
+    let backend = counting(&[("cache-control", "max-age=60"), ("set-cookie", "session=secret")]).await;
+    let armiger = caching(&backend, "{strip_set_cookie: true}").await;
+    for _ in 0..2 {
+        let response = armiger.get("/").await;
+        response.assert_no_header("set-cookie");
+        assert_eq!(response.text(), "1");
+    }
+}
+
+// === stale ===
+
+/// RFC 5861 §3: one refresh, behind the backs of all.
+#[tokio::test]
+async fn a_stale_answer_is_used_while_one_refresh_runs() {
+    let (go, count) = (Signal::new(), Arc::new(AtomicUsize::new(0)));
+    let released = go.clone();
+    let backend = Backend::serving(move |_| {
+        let (go, number) = (released.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if number > 0 {
+                go.wait().await;
+                return reply(200, &[("cache-control", "max-age=60")], "new");
+            }
+            reply(200, &[("cache-control", "max-age=0, stale-while-revalidate=60")], "old")
+        }
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    armiger.get("/").await;
+    armiger.until_metric("armiger_cache_fills_total{outcome=\"stored\",route=\"everything\"}", 1.0).await;
+
+    for _ in 0..20 {
+        let response = armiger.get("/").await;
+        assert_eq!(response.text(), "old");
+        assert!(status(&response).contains("detail=revalidating"), "{}", status(&response));
+    }
+    backend.arrived(2).await;
+    assert_eq!(backend.count(), 2, "one refresh for all of them");
+    go.send();
+    armiger.until_metric("armiger_cache_fills_total{outcome=\"stored\",route=\"everything\"}", 2.0).await;
+
+    assert_eq!(armiger.get("/").await.text(), "new");
+    assert_eq!(backend.count(), 2);
+}
+
+/// RFC 5861 §4, and RFC 9111 §4.2.4 for what forbids it.
+#[tokio::test]
+async fn a_stale_answer_takes_the_place_of_an_error() {
+    for (control, is_covered) in [
+        ("max-age=0, stale-if-error=60", true),
+        ("max-age=0", true),
+        ("max-age=0, must-revalidate", false),
+        ("max-age=0, proxy-revalidate", false),
+        ("s-maxage=0", false),
+        ("no-cache", false),
+    ] {
+        let is_broken = Arc::new(AtomicBool::new(false));
+        let broken = is_broken.clone();
+        let mut backend = Backend::with(move |_| match broken.load(Ordering::SeqCst) {
+            true => reply(503, &[], "broken"),
+            false => reply(200, &[("cache-control", control), ("etag", "\"a\"")], "old"),
+        })
+        .await;
+        let armiger = caching(&backend, "{stale_if_error: 10m}").await;
+        armiger.get("/").await;
+        is_broken.store(true, Ordering::SeqCst);
+
+        let response = armiger.get("/").await;
+        assert_eq!(response.status, if is_covered { 200 } else { 503 }, "{control}");
+        backend.stop();
+        let response = armiger.get("/").await;
+        if is_covered {
+            assert_eq!(response.text(), "old", "{control}");
+            assert!(
+                status(&response).contains("hit") && status(&response).contains("detail=error"),
+                "{}",
+                status(&response)
+            );
+        } else {
+            response.assert_problem(502, "upstream-connect");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_upstream_is_an_error_too() {
+    let go = Signal::new();
+    let (wait, count) = (go.clone(), Arc::new(AtomicUsize::new(0)));
+    let backend = Backend::serving(move |_| {
+        let (go, number) = (wait.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if number > 0 {
+                go.wait().await;
+            }
+            reply(200, &[("cache-control", "max-age=0, stale-if-error=60")], "old")
+        }
+    })
+    .await;
+    let config = Config::to(&backend).upstream("timeouts: {first_byte: 50ms}").policies("cache: {}");
+    let armiger = Armiger::with(config).await;
+    armiger.get("/").await;
+    let response = armiger.get("/").await;
+    assert_eq!((response.status, response.text()), (200, "old"));
+    go.send();
+}
+
+// === waiting for one another ===
+
+const CROWD: usize = 1000;
+
+/// Asks for one URL so often at once, on ten connections, which are to be kept.
+async fn crowd(armiger: &Armiger) -> (Vec<Connection>, Vec<JoinHandle<Response>>) {
+    let (mut connections, mut tasks) = (Vec::new(), Vec::new());
+    for _ in 0..10 {
+        let connection = armiger.connect_h2c().await;
+        for _ in 0..CROWD / 10 {
+            let mut hand = connection.share();
+            tasks.push(tokio::spawn(async move { hand.get("/hot").await }));
+        }
+        connections.push(connection);
+    }
+    armiger.until_metric("armiger_http_requests_in_flight{route=\"everything\"}", CROWD as f64).await;
+    (connections, tasks)
+}
+
+fn roomy(backend: &Backend) -> Config {
+    Config::to(backend)
+        .listener("limits: {streams_max: 200, in_flight_max: 4000}")
+        .upstream("pool: {connections_max: 1100}\nlimits: {in_flight_max: 4000}")
+        .policies("cache: {coalesce_wait: 1m}")
+}
+
+#[tokio::test]
+async fn a_thousand_that_ask_for_one_cold_url_ask_the_upstream_once() {
+    let (first, rest) = (Signal::new(), Signal::new());
+    let signals = (first.clone(), rest.clone());
+    let backend = Backend::serving(move |_| {
+        let (first, rest) = signals.clone();
+        async move {
+            first.wait().await;
+            let (chunks, mut answer) = streamed(200);
+            answer.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
+            tokio::task::spawn_local(async move {
+                chunks.data("one ").await;
+                rest.wait().await;
+                chunks.data("two").await;
+            });
+            answer
+        }
+    })
+    .await;
+    let armiger = Armiger::with(roomy(&backend)).await;
+    let (_connections, tasks) = crowd(&armiger).await;
+
+    first.send();
+    // Each has its head while the second part of the body has not come.
+    armiger
+        .until_metric("armiger_cache_requests_total{result=\"collapsed\",route=\"everything\"}", (CROWD - 1) as f64)
+        .await;
+    rest.send();
+    for task in tasks {
+        assert_eq!(task.await.expect("an answer").text(), "one two");
+    }
+    assert_eq!(backend.count(), 1);
+}
+
+/// Whoever waited for an answer that is none to store asks at once, and not one after the other; whoever comes later does
+/// not wait.
+#[tokio::test]
+async fn a_thousand_that_ask_for_what_is_not_stored_ask_at_the_same_time() {
+    let (first, rest) = (Signal::new(), Signal::new());
+    let signals = (first.clone(), rest.clone());
+    let count = Arc::new(AtomicUsize::new(0));
+    let backend = Backend::serving(move |_| {
+        let (first, rest) = signals.clone();
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if number == 0 {
+                first.wait().await
+            } else {
+                rest.wait().await
+            }
+            reply(200, &[("cache-control", "no-store")], "own")
+        }
+    })
+    .await;
+    let armiger = Armiger::with(roomy(&backend)).await;
+    let (_connections, tasks) = crowd(&armiger).await;
+    assert_eq!(backend.count(), 1, "all wait for the first");
+
+    first.send();
+    // All of them are there before one of them is answered.
+    backend.arrived(CROWD).await;
+    rest.send();
+    for task in tasks {
+        assert_eq!(task.await.expect("an answer").text(), "own");
+    }
+    armiger.get("/hot").await.assert_status(200);
+    assert_eq!(backend.count(), CROWD + 1);
+}
+
+/// Who waits must not suffer from who began.
+#[tokio::test]
+async fn a_fetch_goes_on_when_the_client_that_began_it_leaves() {
+    let (first, rest) = (Signal::new(), Signal::new());
+    let signals = (first.clone(), rest.clone());
+    let backend = Backend::serving(move |_| {
+        let (first, rest) = signals.clone();
+        async move {
+            first.wait().await;
+            let (chunks, mut answer) = streamed(200);
+            answer.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
+            tokio::task::spawn_local(async move {
+                chunks.data("one ").await;
+                rest.wait().await;
+                chunks.data("two").await;
+            });
+            answer
+        }
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    let gauge = "armiger_http_requests_in_flight{route=\"everything\"}";
+    let leader = armiger.raw("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    backend.arrived(1).await;
+    let follow = |armiger: &Armiger| {
+        let client = armiger.client();
+        tokio::spawn(async move { client.request(request("GET", "/", &[("host", "h")])).await })
+    };
+    let follower = follow(&armiger);
+    armiger.until_metric(gauge, 2.0).await;
+    leader.reset();
+    armiger.until_metric(gauge, 1.0).await;
+    first.send();
+    armiger.until_metric("armiger_cache_requests_total{result=\"collapsed\",route=\"everything\"}", 1.0).await;
+    rest.send();
+
+    assert_eq!(follower.await.unwrap().text(), "one two");
+    armiger.request(request("GET", "/", &[("host", "h")])).await.assert_status(200);
+    assert_eq!(backend.count(), 1);
+}
+
+/// What breaks off must not look complete, and must not be stored.
+#[tokio::test]
+async fn an_answer_that_breaks_off_breaks_off_for_all_and_is_not_stored() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let backend = Backend::serving(move |_| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        async move {
+            if number > 0 {
+                return reply(200, &[("cache-control", "max-age=60")], "whole");
+            }
+            let (chunks, mut answer) = streamed(200);
+            answer.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
+            tokio::task::spawn_local(async move {
+                chunks.data("half").await;
+                chunks.cut().await;
+            });
+            answer
+        }
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    let mut connection = armiger.connect().await;
+    assert!(connection.try_request(request("GET", "/", &[])).await.is_err(), "a cut answer never looks complete");
+    assert_eq!(armiger.get("/").await.text(), "whole");
+}
+
+/// Longer than `entry_max`, whether the answer says so or not.
+#[tokio::test]
+async fn what_is_too_long_goes_through_and_is_not_stored() {
+    let long = "x".repeat(300 << 10);
+    let body = long.clone();
+    let backend = Backend::serving(move |request| {
+        let (long, is_told) = (body.clone(), request.uri().path() == "/told");
+        async move {
+            if is_told {
+                return reply(200, &[("cache-control", "max-age=60")], long);
+            }
+            let (chunks, mut answer) = streamed(200);
+            answer.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
+            tokio::task::spawn_local(async move {
+                for part in long.as_bytes().chunks(16 << 10) {
+                    chunks.data(Bytes::copy_from_slice(part)).await;
+                }
+            });
+            answer
+        }
+    })
+    .await;
+    let armiger = caching(&backend, "{entry_max: 64KiB}").await;
+    for (round, target) in ["/told", "/told", "/untold", "/untold"].into_iter().enumerate() {
+        let response = armiger.get(target).await;
+        assert!(response.body == long, "{target}: {} bytes", response.body.len());
+        assert_eq!(backend.count(), round + 1, "{target}");
+    }
+}
+
+// === operators ===
+
+async fn purge(armiger: &Armiger, order: Value) -> Response {
+    armiger.admin().post("/cache/purge", order.to_string()).await
+}
+
+#[tokio::test]
+async fn operators_purge_by_url_prefix_and_tag() {
+    for (order, gone) in [
+        (json!({"url": "http://h.test/a/1"}), &["/a/1"][..]),
+        (json!({"url": ["http://h.test/a/1", "http://h.test/b"]}), &["/a/1", "/b"]),
+        (json!({"prefix": "/a/"}), &["/a/1", "/a/2"]),
+        (json!({"prefix": "http://h.test/a/"}), &["/a/1", "/a/2"]),
+        (json!({"prefix": "http://other.test/"}), &[]),
+        (json!({"tag": "t"}), &["/a/1", "/b"]),
+        (json!({"all": true}), &["/a/1", "/a/2", "/b"]),
+    ] {
+        let backend = Backend::with({
+            let counts = Mutex::new(HashMap::<String, usize>::new());
+            move |seen| {
+                let mut counts = counts.lock().unwrap();
+                let count = counts.entry(seen.target.clone()).or_default();
+                *count += 1;
+                let tag = if seen.target == "/a/2" { "u" } else { "s t" };
+                let headers = [("cache-control", "max-age=60"), ("surrogate-key", tag), ("vary", "x-v")];
+                reply(200, &headers, count.to_string())
+            }
+        })
+        .await;
+        let armiger = caching(&backend, "{}").await;
+        let host = ("host", "h.test");
+        for target in ["/a/1", "/a/2", "/b"] {
+            for variant in ["1", "2"] {
+                let response = get(&armiger, target, &[host, ("x-v", variant)]).await;
+                response.assert_no_header("surrogate-key");
+            }
+        }
+        purge(&armiger, order.clone()).await.assert_status(200);
+        for target in ["/a/1", "/a/2", "/b"] {
+            for variant in ["1", "2"] {
+                let response = get(&armiger, target, &[host, ("x-v", variant)]).await;
+                let is_gone = response.text().parse::<usize>().unwrap() > 2;
+                assert_eq!(is_gone, gone.contains(&target), "{order} {target} {variant}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_purge_beats_a_fetch_that_is_under_way() {
+    let go = Signal::new();
+    let (wait, count) = (go.clone(), Arc::new(AtomicUsize::new(0)));
+    let backend = Backend::serving(move |_| {
+        let (go, number) = (wait.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if number == 0 {
+                go.wait().await;
+            }
+            reply(200, &[("cache-control", "max-age=60")], number.to_string())
+        }
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    let client = armiger.client();
+    let before = tokio::spawn(async move { client.get("/").await });
+    backend.arrived(1).await;
+    purge(&armiger, json!({"all": true})).await.assert_status(200);
+
+    // Asked after the purge, it does not wait for what was asked before.
+    assert_eq!(armiger.get("/").await.text(), "1");
+    go.send();
+    assert_eq!(before.await.unwrap().text(), "0");
+    armiger.until_metric("armiger_cache_fills_total{outcome=\"purged\",route=\"everything\"}", 1.0).await;
+    assert_eq!(armiger.get("/").await.text(), "1");
+}
+
+#[tokio::test]
+async fn a_soft_purge_leaves_what_may_be_used_stale() {
+    let backend = counting(&[("cache-control", "max-age=60, stale-while-revalidate=60")]).await;
+    let armiger = caching(&backend, "{}").await;
+    armiger.get("/").await;
+    purge(&armiger, json!({"all": true, "soft": true})).await.assert_status(200);
+    assert_eq!(armiger.get("/").await.text(), "1");
+    armiger.until_metric("armiger_cache_fills_total{outcome=\"stored\",route=\"everything\"}", 2.0).await;
+    assert_eq!(armiger.get("/").await.text(), "2");
+}
+
+#[tokio::test]
+async fn operators_see_what_is_stored_and_why_something_is_not() {
+    let backend = Backend::with(|seen| match seen.target.as_str() {
+        "/a?b=1&c=2" => reply(200, &[("cache-control", "max-age=60"), ("cache-tag", "t")], "four"),
+        _ => reply(200, &[("cache-control", "no-store")], "none"),
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    for target in ["/a?b=1&c=2", "/a?b=1&c=2", "/none"] {
+        get(&armiger, target, &[("host", "h.test")]).await;
+    }
+
+    let rows = armiger.admin().get("/state/cache").await.assert_status(200).json();
+    assert_eq!(rows["rows"][0]["keys"], 2, "{rows:#}");
+    let row = &rows["rows"][1];
+    assert_eq!((&row["route"], &row["hit"], &row["miss"]), (&json!("everything"), &json!(1), &json!(2)), "{rows:#}");
+    let look =
+        async |url: &str| armiger.admin().get(&format!("/cache/lookup?url={url}")).await.assert_status(200).json();
+    let stored = look("http://h.test/a%3Fb=1%26c=2").await;
+    let row = &stored["stored"][0];
+    assert_eq!((&row["state"], &row["bytes"], &row["tags"]), (&json!("fresh"), &json!(4), &json!(["t"])), "{stored:#}");
+    let none = look("/none").await;
+    assert_eq!((&none["stored"][0]["state"], &none["stored"][0]["why"]), (&json!("not_stored"), &json!("no_store")));
+    assert_eq!(look("/other").await["stored"], json!([]));
+    for order in [json!({}), json!({"url": "/a"}), json!({"prefix": "x"}), json!({"tag": ""}), json!({"urls": "x"})] {
+        assert_eq!(purge(&armiger, order.clone()).await.status, 400, "{order}");
+    }
+}
+
+// === reload ===
+
+#[tokio::test]
+async fn what_is_stored_outlives_a_reload_unless_keys_mean_something_else() {
+    let backend = counting(&[("cache-control", "max-age=60")]).await;
+    let yaml = |policy: &str| Config::to(&backend).policies(&format!("cache: {policy}")).to_string();
+    let files = Files::of(yaml("{}"));
+    let armiger = Armiger::watching(files.config().into()).await;
+    let get = async || get(&armiger, "/a", &[("host", "h.test")]).await.text().to_owned();
+    assert_eq!(get().await, "1");
+
+    files.replace("config.yaml", yaml("{stale_if_error: 5m, ttl: {max: 1h}}"));
+    armiger.in_force(2).await;
+    assert_eq!(get().await, "1");
+    files.replace("config.yaml", yaml("{query: {sort: true}}"));
+    armiger.in_force(3).await;
+    assert_eq!(get().await, "2");
+    let told = armiger.status().await.to_string();
+    assert!(told.contains("reset"), "{told}");
+}
