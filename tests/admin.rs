@@ -9,7 +9,7 @@ use std::time::Duration;
 use armiger::app::{self, Source};
 use armiger::keep::Keeper;
 use armiger::machine::Machine;
-use armiger::server::admin::operator::{Check, Later, Operator, Outcome, Readiness, Told};
+use armiger::server::admin::operator::{BreakerOrder, Check, Later, Operator, Outcome, Readiness, Told};
 use armiger::server::admin::{AdminServers, PROBES, pages};
 use armiger::snapshot::Snapshot;
 use armiger::telemetry::metrics::Metrics;
@@ -129,6 +129,10 @@ impl Operator for Fake {
         })
     }
 
+    fn breaker(&self, order: &BreakerOrder<'_>) -> Outcome {
+        Outcome::Applied(Told::message(format!("{order:?}")))
+    }
+
     fn states(&self) -> &[(&'static str, &'static str)] {
         &[("pools", "connections to endpoints"), ("large", "much")]
     }
@@ -233,7 +237,9 @@ fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Empty<
 
 /// A path that leads to the page.
 fn path_of(path: &str) -> String {
-    path.replace("{name}", "pools").replace("/rollback", "/rollback?version=1")
+    path.replace("/breakers/{name}", "/breakers/app?set=reset")
+        .replace("{name}", "pools")
+        .replace("/rollback", "/rollback?version=1")
 }
 
 // === pages ===

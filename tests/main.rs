@@ -5,6 +5,7 @@
 mod admin;
 mod api_keys;
 mod cache;
+mod breaker;
 mod config;
 mod diff;
 mod drain;
@@ -23,6 +24,7 @@ mod process;
 mod proxy;
 mod rate_limit;
 mod reload;
+mod retry;
 mod routing;
 mod rules;
 mod tidy;

@@ -540,7 +540,8 @@ async fn an_upstream_may_be_a_unix_socket() {
 #[tokio::test]
 async fn several_endpoints_share_the_requests_in_turn() {
     let backends = [Backend::replies("a").await, Backend::replies("b").await, Backend::replies("c").await];
-    let armiger = Armiger::with(to_all(&[&backends[0], &backends[1], &backends[2]])).await;
+    let config = to_all(&[&backends[0], &backends[1], &backends[2]]).upstream("balance: round_robin");
+    let armiger = Armiger::with(config).await;
 
     let mut connection = armiger.connect().await;
     let mut answers = Vec::new();

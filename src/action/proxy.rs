@@ -97,17 +97,27 @@ impl Proxy {
                 HostRule::AsIs
             }
         };
+        let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;
-        let call = Call { host, attempts: &mut record.attempts };
+        let call = Call { host, deadline: exchange.deadline, key, attempts: &mut record.attempts };
         let sent = self.upstream.send(pools, call, request).await;
         if let Some(last) = record.attempts.last() {
             record.upstream_addr = Some(last.addr.clone());
             record.upstream_duration = Some(last.duration);
         }
+        let attempts = record.attempts.len();
         let mut response = sent.map_err(|error| {
             tracing::debug!(upstream = %self.upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
             let kind = error.kind();
-            Rejection { proxy_status: Some(kind.proxy_status()), limit: kind.limit(), ..Rejection::from(reason(kind)) }
+            let rejection = Rejection {
+                proxy_status: Some(kind.proxy_status()),
+                limit: kind.limit(),
+                ..Rejection::from(reason(kind))
+            };
+            match error.retry_after() {
+                Some(after) => rejection.header(header::RETRY_AFTER, whole_seconds(after).into()),
+                None => rejection,
+            }
         })?;
         // `Via` tells the version of this hop (RFC 9110 §7.6.3); what goes to the client has its own.
         let version = std::mem::replace(response.version_mut(), Version::HTTP_11);
@@ -115,6 +125,9 @@ impl Proxy {
         headers::strip_response(headers);
         if let Some(via) = &exchange.hop.via {
             via.append(headers, version);
+        }
+        if attempts > 1 {
+            headers.insert(&headers::name::X_ARMIGER_ATTEMPTS, attempts.into());
         }
         if exchange.caller.is_some() && !headers.contains_key(header::CONTENT_LENGTH) {
             end_with_credential(exchange, response.body_mut());
@@ -158,6 +171,11 @@ fn end_with_credential(exchange: &Exchange, body: &mut Body) {
     reply.ends_with(end);
 }
 
+/// Rounded up, for one who comes too early is refused again; and never 0, which means at once.
+fn whole_seconds(after: Duration) -> u64 {
+    (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+}
+
 /// What a client is told of an upstream's failure.
 fn reason(kind: Kind) -> Reason {
     match kind {
@@ -168,6 +186,9 @@ fn reason(kind: Kind) -> Reason {
         Kind::TlsCertificate => Reason::UpstreamCertificate,
         Kind::TlsAlert | Kind::Tls => Reason::UpstreamTls,
         Kind::InFlight | Kind::QueueFull | Kind::QueueWait => Reason::UpstreamOverloaded,
+        Kind::NoEndpoint => Reason::NoEndpoint,
+        Kind::BreakerOpen => Reason::BreakerOpen,
+        Kind::BreakerProbing => Reason::BreakerProbing,
         Kind::Reset | Kind::Incomplete => Reason::UpstreamReset,
         Kind::Timeout => Reason::UpstreamTimeout,
         Kind::HeadTooLarge | Kind::Protocol => Reason::UpstreamProtocol,

@@ -14,7 +14,7 @@ use super::reload::{self, Ask, Wake};
 use super::running::Parts;
 use crate::identity::jwks::{Jwks, Refreshed};
 use crate::policy::cache::view::Caches;
-use crate::server::admin::operator::{Check, Later, Operator, Outcome, Readiness, Told};
+use crate::server::admin::operator::{BreakerOrder, Check, Later, Operator, Outcome, Readiness, Told};
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
 use crate::upstream::background::{Awaited, Job};
@@ -25,6 +25,7 @@ const STATES: &[(&str, &str)] = &[
     ("listeners", "addresses, open connections and requests in flight"),
     ("pools", "connections to each endpoint of each upstream, over all workers"),
     ("identity", "providers: their keys, how old those are, when they are fetched again, the last error"),
+    ("upstreams", "requests in flight, and what is thought of each endpoint: breakers"),
 ];
 
 /// Answers for the program.
@@ -140,6 +141,35 @@ impl Operator for Operations {
         Box::pin(self.parts.drain.over())
     }
 
+    fn breaker(&self, order: &BreakerOrder<'_>) -> Outcome {
+        let snapshot = self.parts.live.load();
+        let Some(upstream) = snapshot.upstreams.iter().find(|upstream| &*upstream.name == order.upstream) else {
+            return Outcome::Unknown(Told::message(format!(
+                "no upstream is called `{}`",
+                order.upstream.escape_default()
+            )));
+        };
+        let now = Instant::now();
+        let label = |place: usize| &*upstream.plan.endpoints[place].label;
+        let is_meant = |place: Option<usize>| order.endpoint.is_none_or(|wanted| place.map(label) == Some(wanted));
+        let mut count = 0;
+        for (_, breaker) in upstream.standings.breakers().filter(|(place, _)| is_meant(*place)) {
+            match order.force {
+                Some((force, lasts)) => breaker.force(force, lasts, now),
+                None => breaker.reset(now),
+            }
+            count += 1;
+        }
+        if count == 0 {
+            let name = &upstream.name;
+            return Outcome::Unknown(Told::message(match order.endpoint {
+                Some(_) => format!("no endpoint of that address with a breaker of its own is in `{name}`"),
+                None => format!("the upstream `{name}` has no breaker"),
+            }));
+        }
+        Outcome::Applied(Told::message(format!("{count} of `{}`: done", upstream.name)))
+    }
+
     fn states(&self) -> &[(&'static str, &'static str)] {
         STATES
     }
@@ -149,6 +179,10 @@ impl Operator for Operations {
             match what {
                 "cache" => Some(Caches::of(&self.parts.live.load().kept).rows()),
                 "listeners" => Some(self.listeners()),
+                "upstreams" => {
+                    let now = Instant::now();
+                    Some(self.parts.live.load().upstreams.iter().map(|upstream| upstream.shown(now)).collect())
+                }
                 "pools" => Some(self.parts.workers.pools().await.iter().map(|pool| json!(pool)).collect()),
                 "identity" => {
                     let (snapshot, now) = (self.parts.live.load(), Instant::now());

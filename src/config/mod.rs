@@ -6,6 +6,8 @@
 //! The document is generic over the policy section `P`, so that a policy's configuration lives beside its code and
 //! this folder names no policy.
 
+pub mod balance;
+pub mod breaker;
 pub mod bundle;
 pub mod cache;
 pub mod files;
@@ -19,6 +21,7 @@ pub mod observe;
 pub mod operate;
 pub mod rate;
 pub mod reference;
+pub mod retry;
 pub mod route;
 pub mod tls;
 pub mod upstream;

@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::balance::{Balance, Ejection};
+use super::breaker::Breaker;
+use super::retry::Retry;
 use super::tls::UpstreamTls;
 use super::value::{ByteSize, HumanDuration};
 
@@ -39,6 +42,25 @@ pub struct Upstream {
     /// How much it is given at once.
     #[serde(default)]
     pub limits: Limits,
+    /// How its endpoints share the requests: `least_requests`, `round_robin`, `random`, or `{hash: client_address}`,
+    /// `{hash: path}`, `{hash: {header: x-user}}`.
+    #[serde(default)]
+    pub balance: Balance,
+    /// How much each endpoint bears, in their order, from 1 to 100. Default: all the same.
+    #[serde(default)]
+    pub weights: Vec<u8>,
+    /// How long an endpoint that is new or back takes until it bears its whole share. Default: no time.
+    #[serde(default)]
+    pub slow_start: Option<HumanDuration>,
+    /// Takes endpoints out for a while that fail again and again. Default: none.
+    #[serde(default)]
+    pub ejection: Option<Ejection>,
+    /// Sends requests again that failed. Default: only what a closing connection did not take.
+    #[serde(default)]
+    pub retry: Option<Retry>,
+    /// Keeps calls from it while it fails. Default: none.
+    #[serde(default)]
+    pub breaker: Option<Breaker>,
 }
 
 /// The protocol of an upstream.

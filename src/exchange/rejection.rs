@@ -195,6 +195,15 @@ reasons! {
     /// The upstream's queue is full, or the wait for a connection was too long.
     UpstreamOverloaded => SERVICE_UNAVAILABLE, UNAVAILABLE, "upstream-overloaded", "The service is overloaded",
         Some("connection_limit_reached");
+    /// Health checks find every endpoint of the upstream ill.
+    NoEndpoint => SERVICE_UNAVAILABLE, UNAVAILABLE, "no-endpoint", "The service is not available",
+        Some("destination_unavailable");
+    /// The upstream failed too often, and is left alone for a while.
+    BreakerOpen => SERVICE_UNAVAILABLE, UNAVAILABLE, "breaker-open", "The service is failing and is left alone for a while",
+        Some("destination_unavailable");
+    /// The upstream failed too often, and a few requests are finding out whether it is back.
+    BreakerProbing => SERVICE_UNAVAILABLE, UNAVAILABLE, "breaker-probing", "The service is just being tried again",
+        Some("destination_unavailable");
     /// armiger is about to end, and the upstream has ended already.
     Draining => SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", "The service is going away",
         Some("destination_unavailable");

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -291,6 +292,12 @@ impl Replay {
 pub trait Lease {
     /// The body was read to its end.
     fn give_back(self: Rc<Self>);
+
+    /// The upstream broke the body off, or sent no more of it.
+    fn broke_off(&self) {}
+
+    /// These fields came after the body.
+    fn ended(&self, _trailers: &HeaderMap) {}
 }
 
 /// A response body as the upstream sends it.
@@ -326,6 +333,12 @@ impl Reply {
         }
     }
 
+    fn break_off(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.broke_off();
+        }
+    }
+
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.end.as_mut().is_some_and(|end| end.poll_expired(cx).is_ready()) {
             (self.end, self.lease) = (None, None);
@@ -334,13 +347,13 @@ impl Reply {
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => {
                 ready!(pause_over(&mut self.idle, self.idle_max, cx));
-                self.lease = None;
+                self.break_off();
                 Poll::Ready(Some(Err(BodyError::UpstreamSlow)))
             }
             // hyper takes a stream that is reset with NO_ERROR for one that is over (RFC 9113 §8.1), also where its end
             // had not come.
             Poll::Ready(None) if self.is_http2 && !self.incoming.is_end_stream() => {
-                self.lease = None;
+                self.break_off();
                 Poll::Ready(Some(Err(BodyError::UpstreamCut)))
             }
             Poll::Ready(None) => {
@@ -349,6 +362,9 @@ impl Reply {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.disarm();
+                if let (Some(trailers), Some(lease)) = (frame.trailers_ref(), &self.lease) {
+                    lease.ended(trailers);
+                }
                 // Nobody asks for more after trailers.
                 if self.incoming.is_end_stream() || frame.is_trailers() {
                     self.finish();
@@ -357,7 +373,7 @@ impl Reply {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "upstream body broke off");
-                self.lease = None;
+                self.break_off();
                 Poll::Ready(Some(Err(BodyError::UpstreamCut)))
             }
         }

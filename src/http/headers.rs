@@ -42,6 +42,8 @@ pub mod name {
         PROXY_STATUS = "proxy-status";
         /// One key for all attempts of the same unsafe request.
         IDEMPOTENCY_KEY = "idempotency-key";
+        /// How often a request was tried, where that was more than once.
+        X_ARMIGER_ATTEMPTS = "x-armiger-attempts";
     }
 }
 

@@ -29,7 +29,7 @@ use crate::policy::scope::{Headers, Shared, Surroundings};
 use crate::policy::{Blocks, Scope};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
-use crate::upstream::{Plan, State, Upstream};
+use crate::upstream::{Plan, Standings, State, Upstream};
 
 /// How long an exchange may take where nobody says otherwise.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -345,7 +345,8 @@ fn upstreams(
     for (key, config) in &document.upstreams {
         let upstream = Plan::compile(config, path.key(key), issues).map(|plan| {
             let state = State::keep(key, config, keeper);
-            Arc::new(Upstream::new(key.as_str().into(), version, plan, state, metrics.upstream(key)))
+            let standings = Standings::keep(key, &plan, keeper, metrics);
+            Arc::new(Upstream::new(key.as_str().into(), version, plan, state, standings, metrics.upstream(key)))
         });
         compiled.insert(key.clone(), upstream);
     }

@@ -4,14 +4,14 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{request, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -20,18 +20,22 @@ use smallvec::SmallVec;
 
 use super::answer;
 use super::bench::{Checkout, Line};
+use super::breaker::{self, Outcome, Watch};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::http1;
 use super::http2;
+use super::pick::Pick;
 use super::plan::Plan;
 use super::pool::Pools;
-use super::state::Permit;
+use super::retry::{self, Course, Spent};
+use super::standing::Seat;
+use super::state::{Permit, Stay};
 use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
 use crate::http::body::{Body, Inbound, Lease, Replay, Reply};
 use crate::http::headers::name;
-use crate::telemetry::metrics::{RetryClass, UpstreamMetrics};
+use crate::telemetry::metrics::RetryClass;
 use crate::telemetry::record::AttemptRow;
 use crate::timer::Timer;
 
@@ -47,9 +51,11 @@ pub(super) enum Failure {
     Refused { error: hyper::Error },
     /// It was sent, in part or whole, and the connection ended. `began` if a byte of the answer had arrived. Its head is
     /// given back where it was kept.
-    Broken { error: hyper::Error, began: bool, head: Option<Box<Parts>> },
+    Broken { error: hyper::Error, began: bool, head: Option<Box<request::Parts>> },
     /// The upstream ended this one exchange: it saw the request and decided.
     Ended { error: hyper::Error },
+    /// It did not answer in time.
+    Late,
 }
 
 /// What hyper makes of a request.
@@ -92,10 +98,10 @@ impl Line {
         }
     }
 
-    fn occupy(&self, permit: Permit) {
+    fn occupy(&self, stay: Stay) {
         match self {
-            Self::Http1(connection) => connection.occupy(permit),
-            Self::Http2(stream) => stream.occupy(permit),
+            Self::Http1(connection) => connection.occupy(stay),
+            Self::Http2(stream) => stream.occupy(stay),
         }
     }
 
@@ -113,7 +119,7 @@ impl Upstream {
     ///
     /// A request is sent again only where that is safe: always if nothing of it was sent, or the upstream says it
     /// looked at nothing; once if it is idempotent (RFC 9110 §9.2.2), its body is still there, and a connection that
-    /// had served before ended without a byte of an answer; otherwise never.
+    /// had served before ended without a byte of an answer. Of idempotent ones, further tries are the plan's to allow.
     ///
     /// Has no deadline of its own over all tries: drop it to give up, which closes its connection and frees every
     /// permit. What is left of `request` is nobody's.
@@ -128,61 +134,121 @@ impl Upstream {
         request: &mut Request<Body>,
     ) -> Result<Response<Body>, Error> {
         let plan = &*self.plan;
-        let mut permit = Some(self.state.admit(plan.in_flight_max)?);
-        let Call { host, attempts } = call;
+        let permit = self.state.admit(plan.in_flight_max)?;
+        let Call { host, deadline, key, attempts } = call;
         let lineup = pools.lineup(self);
         let mut timer = pools.wheel().timer();
+        let mut limit = plan.retry.as_ref().and_then(|retry| retry.per_try).map(|_| pools.wheel().timer());
         prepare(request, plan.protocol);
         let mut inbound = inbound_of(request.body());
-        let mut place = self.state.turn(plan.endpoints.len());
+        let may_redo = is_idempotent(request);
+        let mut course = None;
         let (mut unreached, mut unsent) = (0, 0);
         let mut is_fresh = false;
-        let mut may_repeat = is_idempotent(request);
+        let mut may_repeat = may_redo;
+        // Where it was tried; and where it goes again, if that is settled.
+        let mut tried = Tried::new();
+        let mut at = None;
+        // In a box, for it is rare and large.
+        let mut last: Option<Box<Result<Came, Error>>> = None;
         loop {
+            let now = Instant::now();
+            if course.is_none() {
+                course = plan.retry.as_ref().map(|retry| Course::begin(retry, &self.state.budget, deadline, now));
+            }
+            let Pick { place, leave, seat } = match self.pick(at.take(), &tried, key, is_timed(request), now) {
+                Ok(pick) => pick,
+                // What came of the last try says more.
+                Err(error) => {
+                    return last.map_or(Err(error), |last| *last).map(|came| came.pass_on(permit, timer, plan));
+                }
+            };
+            if let Some(Ok(came)) = last.take().map(|last| *last) {
+                came.discard();
+            }
             let endpoint = &plan.endpoints[place];
-            let mut trial = Trial::start(endpoint, attempts, &self.metrics);
-            let Checkout { line, is_reused } = match lineup.bench(place).checkout(is_fresh, &mut timer).await {
+            let mut trial = Trial {
+                endpoint: &endpoint.label,
+                place,
+                upstream: self,
+                attempts,
+                began: now,
+                deadline,
+                leave,
+                inbound: inbound.clone(),
+                outcome: None,
+            };
+            if let (Some(limit), Some(per_try)) = (&mut limit, plan.retry.as_ref().and_then(|retry| retry.per_try)) {
+                limit.arm(per_try);
+            }
+            let checkout = {
+                let checkout = pin!(lineup.bench(place).checkout(is_fresh, &mut timer));
+                capped(limit.as_mut(), checkout).await
+            };
+            let Checkout { line, is_reused } = match checkout.unwrap_or(Err(Kind::ConnectTimeout.into())) {
                 Ok(checkout) => checkout,
                 Err(error) => {
-                    trial.ends(error.slug());
+                    trial.failed(error.kind());
+                    drop((trial, seat));
                     unreached += 1;
-                    if !error.kind().is_connect() || unreached >= plan.endpoints.len() {
+                    push(&mut tried, place);
+                    if !error.kind().is_connect() {
                         return Err(error);
                     }
-                    self.metrics.retried(RetryClass::Unsent);
-                    place = (place + 1) % plan.endpoints.len();
+                    if unreached < plan.endpoints.len() {
+                        self.metrics.retried(RetryClass::Unsent);
+                    } else {
+                        let wants = |retry: &retry::Plan| retry.wants_error(error.kind());
+                        let again = self.again(&mut course, &tried, None, wants);
+                        let Some(wait) = again else { return Err(error) };
+                        pause(&mut timer, wait).await;
+                    }
+                    last = Some(Box::new(Err(error)));
                     continue;
                 }
             };
             // Whoever may have to send it again needs a copy: hyper takes the request for good.
             let may_be_refused = plan.protocol.is_http2();
-            let copy = if may_be_refused || (is_reused && may_repeat) {
-                Copy::of(request, inbound.as_ref(), plan)
+            let may_try_again = may_redo && course.as_ref().is_some_and(Course::is_open);
+            let mut copy = if may_be_refused || may_try_again || (is_reused && may_repeat) {
+                Copy::of(request, inbound.as_ref(), plan, may_be_refused || may_try_again)
             } else {
                 None
             };
             address(request, endpoint, host, plan.protocol);
+            if !tried.is_empty() {
+                request.headers_mut().insert(&name::X_ARMIGER_ATTEMPTS, HeaderValue::from(trial.attempts.len() + 1));
+            }
             let outcome = {
                 let answer = pin!(line.send(std::mem::take(request)));
-                patiently(&mut timer, plan, &line, inbound.as_deref(), answer).await
+                patiently(&mut timer, limit.as_mut(), plan, &line, inbound.as_deref(), answer).await
             };
             let failure = match outcome {
                 Some(Ok(response)) => {
                     let (head, body) = response.into_parts();
                     if let Err(kind) = answer::check(&head, plan) {
-                        trial.ends(kind.slug());
+                        trial.failed(kind);
                         return Err(kind.into());
                     }
-                    trial.ends(OK);
+                    let watch = trial.answered(&head);
                     if let Line::Http1(connection) = &line {
                         connection.heed(head.version, &head.headers, !is_reused);
                     }
-                    if let Some(permit) = permit.take() {
-                        line.occupy(permit);
+                    let came = Came { head, body, line, watch, seat };
+                    let wants = |retry: &retry::Plan| may_try_again && retry.wants_head(&came.head);
+                    if !plan.retry.as_ref().is_some_and(wants) {
+                        return Ok(came.pass_on(permit, timer, plan));
                     }
-                    let is_http2 = matches!(line, Line::Http2(_));
-                    let body = Body::Reply(Reply::new(body, line.into_lease(), timer, plan.body_idle, is_http2));
-                    return Ok(Response::from_parts(head, body));
+                    push(&mut tried, place);
+                    let restored = copy.and_then(|copy| copy.restore(None));
+                    let asked = retry::retry_after(&came.head);
+                    let again = restored.zip(self.again(&mut course, &tried, asked, |_| true));
+                    let Some((restored, wait)) = again else { return Ok(came.pass_on(permit, timer, plan)) };
+                    last = Some(Box::new(Ok(came)));
+                    *request = restored;
+                    inbound = inbound_of(request.body());
+                    pause(&mut timer, wait).await;
+                    continue;
                 }
                 Some(Err(failure)) => failure,
                 None => {
@@ -190,97 +256,283 @@ impl Upstream {
                         // Perhaps nobody is there any more. Its other streams may still prove the contrary.
                         stream.spend();
                     }
-                    trial.ends(Kind::Timeout.slug());
-                    return Err(Kind::Timeout.into());
+                    Failure::Late
                 }
             };
-            drop(line);
+            drop((line, seat));
             if let Some(error) = inbound.as_ref().and_then(|inbound| inbound.error.get()) {
                 let kind = Kind::Client(error);
-                trial.ends(kind.slug());
+                trial.failed(kind);
                 return Err(kind.into());
             }
+            let is_close_race = |error: &Error| is_reused && may_repeat && error.kind() == Kind::Reset;
+            let mut restore = |kept| copy.take().and_then(|copy| copy.restore(kept));
             let (error, again, class) = match failure {
                 Failure::Unsent { request, error } => {
-                    (Error::because(Kind::Reset, error), Some(*request), RetryClass::Unsent)
+                    (Error::because(Kind::Reset, error), Some(*request), Some(RetryClass::Unsent))
                 }
                 Failure::Refused { error } => {
-                    let again = copy.and_then(|copy| copy.restore(None));
-                    (Error::because(Kind::Reset, error), again, RetryClass::Unsent)
+                    let restored = restore(None);
+                    (Error::because(Kind::Reset, error), restored, Some(RetryClass::Unsent))
                 }
                 Failure::Broken { error, began, head } => {
                     let error = Error::from_exchange(error, began);
-                    let is_close_race = is_reused && may_repeat && error.kind() == Kind::Reset;
+                    let is_race = is_close_race(&error);
                     may_repeat = false;
-                    (
-                        error,
-                        copy.filter(|_| is_close_race).and_then(|copy| copy.restore(head)),
-                        RetryClass::ReusedNoByte,
-                    )
+                    let restored = restore(head);
+                    (error, restored, is_race.then_some(RetryClass::ReusedNoByte))
                 }
-                Failure::Ended { error } => (Error::from_exchange(error, false), None, RetryClass::ReusedNoByte),
+                Failure::Ended { error } => (Error::from_exchange(error, false), restore(None), None),
+                Failure::Late => (Kind::Timeout.into(), restore(None), None),
             };
-            trial.ends(error.slug());
-            let Some(again) = again else { return Err(error) };
-            if let RetryClass::Unsent = class {
-                unsent += 1;
-                if unsent > UNSENT_MAX {
-                    return Err(error);
-                }
-                if !is_reused {
-                    // Not even a new connection took it: as good as not reached.
-                    place = (place + 1) % plan.endpoints.len();
-                }
+            match class {
+                // The end of an idle connection says nothing of the upstream.
+                Some(_) if again.is_some() => trial.is_race(error.kind()),
+                _ => trial.failed(error.kind()),
             }
-            self.metrics.retried(class);
-            tracing::debug!(upstream = %self.name, endpoint = %endpoint.label, %error, "request is sent again");
+            drop(trial);
+            let Some(again) = again else { return Err(error) };
             *request = again;
             inbound = inbound_of(request.body());
             is_fresh = true;
+            let mut wait = Duration::ZERO;
+            match class {
+                Some(RetryClass::Unsent) => {
+                    unsent += 1;
+                    if unsent > UNSENT_MAX {
+                        return Err(error);
+                    }
+                    if is_reused {
+                        at = Some(place);
+                    } else {
+                        // Not even a new connection took it: as good as not reached.
+                        push(&mut tried, place);
+                    }
+                    self.metrics.retried(RetryClass::Unsent);
+                }
+                Some(class) => {
+                    at = Some(place);
+                    self.metrics.retried(class);
+                }
+                None => {
+                    push(&mut tried, place);
+                    let wants = |retry: &retry::Plan| may_redo && retry.wants_error(error.kind());
+                    match self.again(&mut course, &tried, None, wants) {
+                        Some(next) => wait = next,
+                        None => return Err(error),
+                    }
+                }
+            }
+            tracing::debug!(upstream = %self.name, endpoint = %endpoint.label, %error, "request is sent again");
+            last = Some(Box::new(Err(error)));
+            pause(&mut timer, wait).await;
         }
+    }
+
+    /// How long to wait before another try by the plan for retries, if there is to be one.
+    fn again(
+        &self,
+        course: &mut Option<Course<'_>>,
+        tried: &Tried,
+        asked: Option<Duration>,
+        wants: impl FnOnce(&retry::Plan) -> bool,
+    ) -> Option<Duration> {
+        let (Some(course), Some(retry)) = (course, &self.plan.retry) else { return None };
+        if !wants(retry) {
+            return None;
+        }
+        let now = Instant::now();
+        let is_elsewhere = self.has_another(tried, now);
+        let wait = match course.next(is_elsewhere, asked, now) {
+            Ok(wait) => wait,
+            Err(Spent::Budget) => {
+                self.metrics.retry_budget_spent();
+                return None;
+            }
+            Err(Spent::Other) => return None,
+        };
+        self.metrics.retried(RetryClass::Policy);
+        Some(wait)
     }
 }
 
-/// The outcome of a try that brought an answer.
-const OK: &str = "ok";
+/// The endpoints that a request was tried at.
+pub(super) type Tried = SmallVec<[u32; 4]>;
+
+pub(super) fn push(tried: &mut Tried, place: usize) {
+    if !has(tried, place) {
+        tried.push(u32::try_from(place).unwrap_or(u32::MAX));
+    }
+}
+
+pub(super) fn has(tried: &Tried, place: usize) -> bool {
+    tried.iter().any(|known| *known as usize == place)
+}
+
+/// Waits for `wait`.
+async fn pause(timer: &mut Timer, wait: Duration) {
+    if !wait.is_zero() {
+        timer.arm(wait);
+        poll_fn(|cx| timer.poll_expired(cx)).await;
+        timer.disarm();
+    }
+}
+
+/// Waits for `future`, but no longer than `limit` is armed for.
+async fn capped<F: Future>(mut limit: Option<&mut Timer>, mut future: Pin<&mut F>) -> Option<F::Output> {
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        match &mut limit {
+            Some(limit) => limit.poll_expired(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// An answer whose head is here.
+struct Came {
+    head: response::Parts,
+    body: Incoming,
+    line: Line,
+    watch: Option<Watch>,
+    seat: Option<Seat>,
+}
+
+impl Came {
+    /// The answer as it goes on, with everything that it holds until its end.
+    fn pass_on(self, permit: Permit, timer: Timer, plan: &Plan) -> Response<Body> {
+        self.line.occupy(Stay { _permit: permit, _seat: self.seat, watch: self.watch });
+        let is_http2 = matches!(self.line, Line::Http2(_));
+        let body = Reply::new(self.body, self.line.into_lease(), timer, plan.body_idle, is_http2);
+        Response::from_parts(self.head, Body::Reply(body))
+    }
+
+    /// Nobody wants it. Its connection is saved if the rest of it is here.
+    fn discard(self) {
+        let Self { mut body, line, .. } = self;
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut left = DISCARD_MAX;
+        while !body.is_end_stream() {
+            match Pin::new(&mut body).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    if length > left {
+                        return;
+                    }
+                    left -= length;
+                }
+                Poll::Ready(None) => break,
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return,
+            }
+        }
+        drop(body);
+        line.into_lease().give_back();
+    }
+}
+
+/// What is read of an answer that nobody wants.
+const DISCARD_MAX: usize = 64 * 1024;
+
+/// The largest body that a request may have whose time counts as the upstream's.
+const TIMED_MAX: u64 = 64 * 1024;
+
+/// Whether it is the upstream that is slow if the answer is: a long upload takes as long as its client does.
+fn is_timed(request: &Request<Body>) -> bool {
+    request.body().size_hint().upper().is_some_and(|most| most <= TIMED_MAX)
+}
 
 /// One try, recorded when it ends, however it ends.
-struct Trial<'t> {
+struct Trial<'t, 'u> {
     endpoint: &'t Arc<str>,
+    place: usize,
+    upstream: &'u Upstream,
     attempts: &'t mut SmallVec<[AttemptRow; 2]>,
-    metrics: &'t UpstreamMetrics,
     began: Instant,
-    outcome: &'static str,
+    deadline: Instant,
+    leave: Option<breaker::Permit<'u>>,
+    inbound: Option<Rc<Inbound>>,
+    outcome: Option<&'static str>,
 }
 
-impl<'t> Trial<'t> {
-    fn start(
-        endpoint: &'t Endpoint,
-        attempts: &'t mut SmallVec<[AttemptRow; 2]>,
-        metrics: &'t UpstreamMetrics,
-    ) -> Self {
-        Self { endpoint: &endpoint.label, attempts, metrics, began: Instant::now(), outcome: "abandoned" }
-    }
-
-    fn ends(&mut self, outcome: &'static str) {
-        self.outcome = outcome;
-    }
-}
-
-impl Drop for Trial<'_> {
-    fn drop(&mut self) {
-        let duration = self.began.elapsed();
-        self.metrics.attempted(self.outcome);
-        if self.outcome == OK {
-            self.metrics.responded(duration);
+impl Trial<'_, '_> {
+    /// An answer began. Gives who is to hear how it goes on.
+    fn answered(mut self, head: &response::Parts) -> Option<Watch> {
+        let now = Instant::now();
+        let watch = self.leave.take().and_then(|leave| leave.answered(head, now));
+        if self.upstream.plan.ejection.is_some() {
+            match self.upstream.plan.judge.of_head(head) {
+                Outcome::Failure => self.counts_against(now),
+                Outcome::Success | Outcome::Answered => self.upstream.standings.succeeded(self.place),
+                Outcome::Excluded => {}
+            }
         }
-        self.attempts.push(AttemptRow { addr: self.endpoint.clone(), outcome: self.outcome, duration });
+        self.upstream.metrics.responded(now.saturating_duration_since(self.began));
+        self.end("ok", now);
+        watch
+    }
+
+    /// There was no answer.
+    fn failed(&mut self, kind: Kind) {
+        let now = Instant::now();
+        if let Some(leave) = self.leave.take() {
+            leave.failed(kind, now);
+        }
+        if self.upstream.plan.judge.of_error(kind) == Outcome::Failure {
+            self.counts_against(now);
+        }
+        self.end(kind.slug(), now);
+    }
+
+    /// The connection had ended before it was used: that says nothing of the upstream.
+    fn is_race(&mut self, kind: Kind) {
+        drop(self.leave.take());
+        self.end(kind.slug(), Instant::now());
+    }
+
+    fn counts_against(&self, now: Instant) {
+        let Upstream { name, plan, standings, .. } = self.upstream;
+        if let Some(ejection) = &plan.ejection
+            && standings.failed(self.place, ejection, now)
+        {
+            tracing::warn!(upstream = %name, endpoint = %self.endpoint, "endpoint ejected");
+        }
+    }
+
+    fn end(&mut self, outcome: &'static str, now: Instant) {
+        let duration = now.saturating_duration_since(self.began);
+        self.outcome = Some(outcome);
+        self.upstream.metrics.attempted(outcome);
+        self.attempts.push(AttemptRow { addr: self.endpoint.clone(), outcome, duration });
     }
 }
 
-/// Waits for `answer`, but no longer than `first_byte` after the upstream got the request's last byte.
+impl Drop for Trial<'_, '_> {
+    fn drop(&mut self) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        // Whoever gives up early says nothing of the upstream; but if the time was over, it is the upstream that used it
+        // up, unless it waited for the client itself.
+        let is_clients = self.inbound.as_ref().is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
+        if now >= self.deadline && !is_clients {
+            if let Some(leave) = self.leave.take() {
+                leave.failed(Kind::Timeout, now);
+            }
+            self.counts_against(now);
+        }
+        self.end("abandoned", now);
+    }
+}
+
+/// Waits for `answer`, but no longer than `first_byte` after the upstream got the request's last byte, or than `limit` is
+/// armed for.
 async fn patiently<F: Future>(
     timer: &mut Timer,
+    mut limit: Option<&mut Timer>,
     plan: &Plan,
     line: &Line,
     inbound: Option<&Inbound>,
@@ -292,6 +544,9 @@ async fn patiently<F: Future>(
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
+        }
+        if limit.as_mut().is_some_and(|limit| limit.poll_expired(cx).is_ready()) {
+            return Poll::Ready(None);
         }
         // One timer per request: what moved since is asked only when it expires.
         loop {
@@ -329,8 +584,8 @@ impl Line {
 
 /// What is needed to send a request again.
 struct Copy {
-    /// On HTTP/1.1 the connection keeps it.
-    head: Option<Box<Parts>>,
+    /// Where only the end of a reused HTTP/1.1 connection is feared, that connection keeps it.
+    head: Option<Box<request::Parts>>,
     body: CopiedBody,
 }
 
@@ -340,8 +595,8 @@ enum CopiedBody {
 }
 
 impl Copy {
-    /// None if the body cannot be had twice.
-    fn of(request: &mut Request<Body>, inbound: Option<&Rc<Inbound>>, plan: &Plan) -> Option<Self> {
+    /// None if the body cannot be had twice. Without a head, that which the connection keeps has to do.
+    fn of(request: &mut Request<Body>, inbound: Option<&Rc<Inbound>>, plan: &Plan, with_head: bool) -> Option<Self> {
         let max = plan.replay_max;
         let body = match (request.body_mut(), inbound) {
             (Body::Empty, _) => CopiedBody::Here(Bytes::new()),
@@ -354,7 +609,7 @@ impl Copy {
             }
             _ => return None,
         };
-        let head = plan.protocol.is_http2().then(|| {
+        let head = with_head.then(|| {
             let mut head = Request::new(());
             *head.method_mut() = request.method().clone();
             *head.uri_mut() = request.uri().clone();
@@ -365,7 +620,7 @@ impl Copy {
     }
 
     /// The request with the head that was copied, or with the one that was `kept`.
-    fn restore(self, kept: Option<Box<Parts>>) -> Option<Request<Body>> {
+    fn restore(self, kept: Option<Box<request::Parts>>) -> Option<Request<Body>> {
         let head = self.head.or(kept)?;
         let body = match self.body {
             CopiedBody::Here(bytes) => Body::full(bytes),

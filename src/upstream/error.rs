@@ -1,8 +1,10 @@
 //! Why an upstream gave no answer: whose fault it is, whether another try is safe, and what it is called.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 use std::{fmt, io};
 
+use super::breaker::Refusal;
 use crate::http::body::{self, BodyError};
 
 /// What went wrong.
@@ -32,6 +34,12 @@ pub enum Kind {
     QueueFull,
     /// No connection came free within `pool.queue_wait`.
     QueueWait,
+    /// Health checks find every endpoint ill.
+    NoEndpoint,
+    /// The breaker is open.
+    BreakerOpen,
+    /// The breaker is half-open, and all its probes are out.
+    BreakerProbing,
     /// The upstream broke off after the request had been sent, before the first byte of an answer.
     Reset,
     /// The upstream broke off within the head of its answer.
@@ -63,13 +71,19 @@ impl Kind {
         match self {
             Self::Client(_) => Fault::Client,
             Self::InFlight | Self::QueueFull | Self::QueueWait | Self::Exhausted => Fault::Armiger,
+            Self::NoEndpoint | Self::BreakerOpen | Self::BreakerProbing => Fault::Armiger,
             _ => Fault::Upstream,
         }
     }
 
     /// Whether the upstream certainly saw nothing of the request, so that any request may be sent again.
     pub fn is_retryable(self) -> bool {
-        self.is_connect() || matches!(self, Self::InFlight | Self::QueueFull | Self::QueueWait)
+        self.is_connect() || self.is_shielded() || matches!(self, Self::InFlight | Self::QueueFull | Self::QueueWait)
+    }
+
+    /// Whether it was refused since the upstream is not well.
+    pub fn is_shielded(self) -> bool {
+        matches!(self, Self::NoEndpoint | Self::BreakerOpen | Self::BreakerProbing)
     }
 
     /// Whether no connection came about.
@@ -93,6 +107,9 @@ impl Kind {
             Self::TlsCertificate => "upstream-certificate",
             Self::TlsAlert | Self::Tls => "upstream-tls",
             Self::InFlight | Self::QueueFull | Self::QueueWait => "upstream-overloaded",
+            Self::NoEndpoint => "no-endpoint",
+            Self::BreakerOpen => "breaker-open",
+            Self::BreakerProbing => "breaker-probing",
             Self::Reset | Self::Incomplete => "upstream-reset",
             Self::Timeout => "upstream-timeout",
             Self::HeadTooLarge | Self::Protocol => "upstream-protocol",
@@ -126,6 +143,7 @@ impl Kind {
             Self::TlsAlert => "tls_alert_received",
             Self::Tls => "tls_protocol_error",
             Self::InFlight | Self::QueueFull | Self::QueueWait => "connection_limit_reached",
+            Self::NoEndpoint | Self::BreakerOpen | Self::BreakerProbing => "destination_unavailable",
             Self::Reset => "connection_terminated",
             Self::Incomplete => "http_response_incomplete",
             Self::Timeout => "http_response_timeout",
@@ -149,6 +167,9 @@ impl Kind {
             Self::InFlight => "too many requests are in flight",
             Self::QueueFull => "too many requests wait for a connection",
             Self::QueueWait => "no connection came free in time",
+            Self::NoEndpoint => "no endpoint is well",
+            Self::BreakerOpen => "the breaker is open",
+            Self::BreakerProbing => "the breaker is half-open, and its probes are out",
             Self::Reset => "the upstream broke off before it answered",
             Self::Incomplete => "the upstream broke off within the head of its answer",
             Self::Timeout => "the answer did not begin in time",
@@ -163,18 +184,19 @@ impl Kind {
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
+    retry_after: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error whose kind says all.
     pub(super) fn new(kind: Kind) -> Self {
-        Self { kind, source: None }
+        Self { kind, retry_after: None, source: None }
     }
 
     /// An error with the cause for the log.
     pub(super) fn because(kind: Kind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind, source: Some(source.into()) }
+        Self { kind, retry_after: None, source: Some(source.into()) }
     }
 
     /// What went wrong in a TLS handshake.
@@ -207,6 +229,11 @@ impl Error {
     /// What went wrong.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// When another request may be worth its while, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Who caused it.
@@ -249,6 +276,16 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::Open(_) => Kind::BreakerOpen,
+            Refusal::Probing => Kind::BreakerProbing,
+        };
+        Self { kind, retry_after: Some(refusal.retry_after()), source: None }
     }
 }
 

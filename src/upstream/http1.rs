@@ -19,7 +19,7 @@ use super::bench::{Bench, Room};
 use super::client::{Failure, Sent};
 use super::link::{Link, Wire};
 use super::pool::HeadBounds;
-use super::state::Permit;
+use super::state::Stay;
 use crate::http::body::{Body, Lease};
 use crate::http::headers::name;
 use crate::telemetry::metrics::InFlight;
@@ -44,7 +44,7 @@ pub(super) struct Connection {
     task: AbortHandle,
     bench: Rc<Bench>,
     room: Cell<Option<Room>>,
-    permit: Cell<Option<Permit>>,
+    stay: Cell<Option<Stay>>,
     /// Counts it as active or as idle.
     counted: Cell<InFlight>,
     age: Age,
@@ -84,7 +84,7 @@ impl Connection {
             counted: Cell::new(bench.metrics().active()),
             bench,
             room: Cell::new(Some(room)),
-            permit: Cell::default(),
+            stay: Cell::default(),
             is_spent: Cell::new(false),
         }))
     }
@@ -128,9 +128,9 @@ impl Connection {
         }
     }
 
-    /// Holds `permit` until the exchange is over.
-    pub(super) fn occupy(&self, permit: Permit) {
-        self.permit.set(Some(permit));
+    /// Holds `stay` until the exchange is over.
+    pub(super) fn occupy(&self, stay: Stay) {
+        self.stay.set(Some(stay));
     }
 
     /// Counts it as active.
@@ -184,8 +184,35 @@ impl Connection {
 
 impl Lease for Connection {
     fn give_back(self: Rc<Self>) {
-        drop(self.permit.take());
+        drop(self.stay.take());
         self.put_back();
+    }
+
+    fn broke_off(&self) {
+        broke_off(&self.stay);
+    }
+
+    fn ended(&self, trailers: &HeaderMap) {
+        ended(&self.stay, trailers);
+    }
+}
+
+/// The answer of the exchange that `stay` is of broke off.
+pub(super) fn broke_off(stay: &Cell<Option<Stay>>) {
+    if let Some(stay) = stay.take()
+        && let Some(watch) = &stay.watch
+    {
+        watch.broke_off();
+    }
+}
+
+/// The answer of the exchange that `stay` is of ended with these fields.
+pub(super) fn ended(stay: &Cell<Option<Stay>>, trailers: &HeaderMap) {
+    if let Some(held) = stay.take() {
+        if let Some(watch) = &held.watch {
+            watch.ended(trailers);
+        }
+        stay.set(Some(held));
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use http::Request;
+use http::{HeaderMap, Request};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
@@ -15,9 +15,9 @@ use tokio::task::AbortHandle;
 
 use super::bench::{Bench, Room};
 use super::client::{Failure, Sent};
-use super::http1::{Age, TaskCount};
+use super::http1::{Age, TaskCount, broke_off, ended};
 use super::link::Wire;
-use super::state::Permit;
+use super::state::Stay;
 use crate::http::body::{Body, Lease, cause};
 use crate::telemetry::metrics::InFlight;
 
@@ -78,7 +78,7 @@ impl Connection {
         if self.streams.replace(self.streams.get() + 1) == 0 {
             self.counted.set(self.bench.metrics().active());
         }
-        Rc::new(Stream { connection: self.clone(), permit: Cell::default() })
+        Rc::new(Stream { connection: self.clone(), stay: Cell::default() })
     }
 
     /// Whether the peer takes another stream.
@@ -109,7 +109,7 @@ impl Drop for Connection {
 /// One exchange on a [`Connection`]. Dropping it ends the stream; the connection stays.
 pub(super) struct Stream {
     connection: Rc<Connection>,
-    permit: Cell<Option<Permit>>,
+    stay: Cell<Option<Stay>>,
 }
 
 impl Stream {
@@ -155,14 +155,22 @@ impl Stream {
         self.connection.is_spent.set(true);
     }
 
-    /// Holds `permit` until the exchange is over.
-    pub(super) fn occupy(&self, permit: Permit) {
-        self.permit.set(Some(permit));
+    /// Holds `stay` until the exchange is over.
+    pub(super) fn occupy(&self, stay: Stay) {
+        self.stay.set(Some(stay));
     }
 }
 
 impl Lease for Stream {
     fn give_back(self: Rc<Self>) {}
+
+    fn broke_off(&self) {
+        broke_off(&self.stay);
+    }
+
+    fn ended(&self, trailers: &HeaderMap) {
+        ended(&self.stay, trailers);
+    }
 }
 
 impl Drop for Stream {

@@ -9,7 +9,9 @@
 
 mod answer;
 pub mod background;
+mod balance;
 mod bench;
+pub mod breaker;
 pub mod client;
 mod connect;
 pub mod endpoint;
@@ -18,20 +20,28 @@ mod head;
 mod http1;
 mod http2;
 mod link;
+mod pick;
 pub mod plan;
 pub mod pool;
+mod retry;
+pub mod standing;
 mod state;
 #[cfg(test)]
 mod tests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use endpoint::{Address, Endpoint};
 pub use error::{Error, Fault, Kind};
 pub use plan::Plan;
 pub use pool::{PoolState, Pools};
+pub use standing::Standings;
 pub use state::State;
 
+use http::Request;
+use serde_json::{Value, json};
 use smallvec::SmallVec;
 
 use crate::telemetry::metrics::UpstreamMetrics;
@@ -47,13 +57,40 @@ pub struct Upstream {
     pub plan: Arc<Plan>,
     /// What it shares with the upstream of that name in the snapshots before and after.
     pub state: Arc<State>,
+    /// What it shares with them of its endpoints.
+    pub standings: Standings,
     metrics: UpstreamMetrics,
 }
 
 impl Upstream {
     /// An upstream of the snapshot of this version that runs on `plan`.
-    pub fn new(name: Arc<str>, version: u64, plan: Plan, state: Arc<State>, metrics: UpstreamMetrics) -> Self {
-        Self { name, version, plan: Arc::new(plan), state, metrics }
+    pub fn new(
+        name: Arc<str>,
+        version: u64,
+        plan: Plan,
+        state: Arc<State>,
+        standings: Standings,
+        metrics: UpstreamMetrics,
+    ) -> Self {
+        Self { name, version, plan: Arc::new(plan), state, standings, metrics }
+    }
+
+    /// What makes a request like others, where requests that are alike go to one endpoint.
+    pub fn key<B>(&self, request: &Request<B>, client: IpAddr) -> Option<u64> {
+        self.plan.balance.key(request, client)
+    }
+
+    /// What operators see of it.
+    pub fn shown(&self, now: Instant) -> Value {
+        let endpoints = self.plan.endpoints.iter().zip(&self.standings.endpoints);
+        let endpoints = endpoints.map(|(endpoint, standing)| standing.shown(&endpoint.label, now));
+        json!({
+            "upstream": &*self.name,
+            "in_flight": self.in_flight(),
+            "in_flight_max": self.plan.in_flight_max,
+            "breaker": self.standings.breaker.as_ref().map(|breaker| breaker.shown(now)),
+            "endpoints": endpoints.collect::<Vec<_>>(),
+        })
     }
 
     /// Requests in flight, over all workers: from [`Upstream::send`] to the end of the answer's body.
@@ -66,6 +103,10 @@ impl Upstream {
 pub struct Call<'c> {
     /// The host it asks for.
     pub host: HostRule,
+    /// When the caller gives up.
+    pub deadline: Instant,
+    /// What makes it like others, where that decides which endpoint it goes to; see [`Upstream::key`].
+    pub key: Option<u64>,
     /// Gets a row for each try when it ends, also when [`Upstream::send`] is dropped. The outcome is `ok`, an error's
     /// slug, or `abandoned`.
     pub attempts: &'c mut SmallVec<[AttemptRow; 2]>,

@@ -1,8 +1,16 @@
 //! An upstream's configuration, checked and resolved.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::balance;
+use super::breaker;
 use super::endpoint::Endpoint;
+use super::retry;
+use super::standing::Ejection;
+use crate::config::balance::{self as balance_config, Balance, HashKey};
+use crate::config::breaker::{Breaker, Failure};
+use crate::config::retry::Retry;
 use crate::config::upstream::{self, Protocol};
 use crate::config::value::HumanDuration;
 use crate::config::{Issue, Issues, KeyPath};
@@ -46,6 +54,18 @@ pub struct Plan {
     pub replay_max: usize,
     /// It is not to see credentials.
     pub third_party: bool,
+    /// What its breakers go by, if it has any.
+    pub breaker: Option<breaker::Plan>,
+    /// What counts as failure.
+    pub judge: Arc<breaker::Judge>,
+    /// How its endpoints share requests.
+    pub balance: balance::Plan,
+    /// How long an endpoint takes to bear its whole share.
+    pub slow_start: Option<Duration>,
+    /// When endpoints are taken out.
+    pub ejection: Option<Ejection>,
+    /// Which tries are followed by another.
+    pub retry: Option<retry::Plan>,
 }
 
 impl Plan {
@@ -56,6 +76,7 @@ impl Plan {
         check.protocol(config, &endpoints, &path);
         check.secure(config, &mut endpoints, &path);
         let (timeouts, pool, limits) = (path.key("timeouts"), path.key("pool"), path.key("limits"));
+        let breaker = config.breaker.as_ref().map(|config| check.breaker(config, &path.key("breaker")));
         let plan = Self {
             endpoints: endpoints.into(),
             protocol: config.protocol,
@@ -73,6 +94,14 @@ impl Plan {
             header_bytes_max: check.header_bytes(config.limits.header_bytes_max.get(), limits.key("header_bytes_max")),
             replay_max: usize::try_from(config.limits.replay_max.get()).unwrap_or(usize::MAX),
             third_party: config.third_party,
+            judge: breaker
+                .as_ref()
+                .map_or_else(|| Arc::new(breaker::Judge::of(&Failure::default())), |breaker| breaker.judge.clone()),
+            breaker,
+            balance: check.balance(config, &path),
+            slow_start: config.slow_start.map(|time| check.duration(time, path.key("slow_start"))),
+            ejection: config.ejection.as_ref().map(|config| check.ejection(config, &path.key("ejection"))),
+            retry: config.retry.as_ref().map(|config| check.retry(config, &path.key("retry"))),
         };
         check.is_good.then_some(plan)
     }
@@ -168,6 +197,142 @@ impl Check<'_> {
         count as usize
     }
 
+    fn share(&mut self, share: f64, path: KeyPath) -> f64 {
+        if !(0.0..=1.0).contains(&share) {
+            self.refuse(Issue::new(path, format!("{share} is no share")).hint("choose from 0.0 to 1.0"));
+        }
+        share
+    }
+
+    fn balance(&mut self, config: &upstream::Upstream, path: &KeyPath) -> balance::Plan {
+        let (weights, count) = (&config.weights, config.endpoints.len());
+        let at = path.key("weights");
+        if !weights.is_empty() && weights.len() != count {
+            let message = format!("has {} weights for {count} endpoints", weights.len());
+            self.refuse(
+                Issue::new(at.clone(), message)
+                    .related(path.key("endpoints"), "the endpoints")
+                    .hint("give one weight for each endpoint, in their order"),
+            );
+        }
+        for (place, weight) in weights.iter().enumerate() {
+            if !(1..=100).contains(weight) {
+                self.refuse(
+                    Issue::new(at.index(place), format!("{weight} is out of range"))
+                        .hint("choose from 1 to 100; an endpoint that is to get nothing is left out"),
+                );
+            }
+        }
+        if let Balance::Hash(HashKey::Header(name)) = &config.balance
+            && http::HeaderName::from_bytes(name.as_bytes()).is_err()
+        {
+            let at = path.key("balance").key("hash").key("header");
+            self.refuse(Issue::new(at, format!("`{name}` is no header name")).hint("write a name such as `x-user`"));
+        }
+        let weight = |place: usize| u32::from(weights.get(place).copied().unwrap_or(1).max(1));
+        balance::Plan::of(&config.balance, (0..count).map(weight).collect())
+    }
+
+    fn ejection(&mut self, config: &balance_config::Ejection, path: &KeyPath) -> Ejection {
+        self.count(config.consecutive, path.key("consecutive"));
+        let base = self.duration(config.base, path.key("base"));
+        let max = config.max.get();
+        if max < base {
+            let issue = Issue::new(path.key("max"), format!("is less than `base`, {}", config.base));
+            self.refuse(issue.related(path.key("base"), "the first time").hint("choose no less than `base`"));
+        }
+        let share_max = self.share(config.share_max, path.key("share_max"));
+        Ejection { consecutive: config.consecutive, base, max, share_max }
+    }
+
+    fn retry(&mut self, config: &Retry, path: &KeyPath) -> retry::Plan {
+        if !(2..=10).contains(&config.attempts) {
+            let issue = Issue::new(path.key("attempts"), format!("{} is out of range", config.attempts));
+            self.refuse(issue.hint("choose from 2 to 10, the first try included; or leave `retry` out"));
+        }
+        if config.when.is_empty() {
+            let issue = Issue::new(path.key("when"), "names nothing to try again for");
+            self.refuse(issue.hint("list conditions such as `connect`, `reset` and `503`; or leave `retry` out"));
+        }
+        if let Some(per_try) = config.per_try {
+            self.duration(per_try, path.key("per_try"));
+        }
+        let backoff = path.key("backoff");
+        let base = self.duration(config.backoff.base, backoff.key("base"));
+        if config.backoff.max.get() < base {
+            let issue = Issue::new(backoff.key("max"), format!("is less than `base`, {}", config.backoff.base));
+            self.refuse(issue.related(backoff.key("base"), "the first bound").hint("choose no less than `base`"));
+        }
+        self.share(config.budget.ratio, path.key("budget").key("ratio"));
+        retry::Plan::of(config)
+    }
+
+    fn breaker(&mut self, config: &Breaker, path: &KeyPath) -> breaker::Plan {
+        let (trip, window, open_for) = (path.key("trip"), path.key("window"), path.key("open_for"));
+        let failure = path.key("failure");
+        if config.trip.consecutive.is_none() && config.trip.ratio.is_none() {
+            self.refuse(
+                Issue::new(trip.clone(), "says nothing that opens the breaker")
+                    .hint("give `consecutive`, `ratio` or both"),
+            );
+        }
+        if let Some(most) = config.trip.consecutive {
+            self.count(most, trip.key("consecutive"));
+        }
+        if let Some(ratio) = config.trip.ratio {
+            self.share(ratio, trip.key("ratio"));
+            if ratio == 0.0 {
+                let issue = Issue::new(trip.key("ratio"), "`0` would open it on healthy upstreams");
+                self.refuse(issue.hint("choose more than 0, such as `0.5`"));
+            }
+        }
+        let buckets = config.window.buckets;
+        if !(1..=60).contains(&buckets) {
+            self.refuse(
+                Issue::new(window.key("buckets"), format!("{buckets} is out of range")).hint("choose from 1 to 60"),
+            );
+        }
+        let length = self.duration(config.window.length, window.key("length"));
+        let base = self.duration(config.open_for.base, open_for.key("base"));
+        let max = config.open_for.max.get();
+        if max < base {
+            let issue = Issue::new(open_for.key("max"), format!("is less than `base`, {}", config.open_for.base));
+            self.refuse(issue.related(open_for.key("base"), "the first time").hint("choose no less than `base`"));
+        }
+        let multiplier = config.open_for.multiplier;
+        if !(1.0..=10.0).contains(&multiplier) {
+            let issue = Issue::new(open_for.key("multiplier"), format!("{multiplier} is out of range"));
+            self.refuse(issue.hint("choose from 1.0 to 10.0"));
+        }
+        let slow_call = config.failure.slow_call.map(|slow| {
+            let at = failure.key("slow_call");
+            if slow.get() >= length {
+                let issue = Issue::new(at.clone(), "is no shorter than the window, so it would be forgotten first");
+                self.refuse(issue.related(window.key("length"), "the window").hint("choose less than `window.length`"));
+            }
+            self.duration(slow, at)
+        });
+        let rules = breaker::Rules {
+            ratio: config.trip.ratio,
+            min_requests: config.trip.min_requests,
+            consecutive: config.trip.consecutive,
+            window: length,
+            buckets: usize::from(buckets),
+            open_for: base,
+            open_for_max: max,
+            multiplier,
+            jitter: self.share(config.open_for.jitter, open_for.key("jitter")),
+            probes: u32::try_from(self.count(config.half_open.max_requests, path.key("half_open").key("max_requests")))
+                .unwrap_or(u32::MAX),
+            slow_call,
+        };
+        breaker::Plan {
+            scope: config.scope,
+            rules: Arc::new(rules),
+            judge: Arc::new(breaker::Judge::of(&config.failure)),
+        }
+    }
+
     fn header_bytes(&mut self, bytes: u64, path: KeyPath) -> usize {
         // hyper takes the bound of HTTP/2 as 32 bits.
         if !(HEADER_BYTES_MIN..=u64::from(u32::MAX)).contains(&bytes) {
@@ -193,6 +358,12 @@ mod tests {
             timeouts: Timeouts::default(),
             pool: Pool::default(),
             limits: Limits::default(),
+            breaker: None,
+            balance: Balance::default(),
+            weights: Vec::new(),
+            slow_start: None,
+            ejection: None,
+            retry: None,
         }
     }
 
@@ -243,6 +414,40 @@ mod tests {
         let (plan, issues) = compile(&config(&[]));
         assert!(plan.is_none());
         assert_eq!(issues, 1);
+    }
+
+    #[test]
+    fn every_mistake_of_retries_and_balance_is_reported() {
+        let of = |value: serde_json::Value| {
+            let mut whole = serde_json::to_value(config(&["http://a", "http://b"])).unwrap();
+            whole.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+            compile(&serde_json::from_value(whole).unwrap()).1
+        };
+        assert_eq!(of(serde_json::json!({"weights": [1, 0, 101], "balance": {"hash": {"header": "x y"}}})), 4);
+        assert_eq!(of(serde_json::json!({"ejection": {"consecutive": 0, "max": "1s", "share_max": 1.5}})), 3);
+        let retry = serde_json::json!({
+            "attempts": 1, "when": [], "per_try": "0s", "backoff": {"base": "2s", "max": "1s"}, "budget": {"ratio": 2.0},
+        });
+        assert_eq!(of(serde_json::json!({"retry": retry, "slow_start": "0s"})), 6);
+    }
+
+    #[test]
+    fn every_mistake_of_a_breaker_is_reported() {
+        let mut wrong = config(&["http://app"]);
+        wrong.breaker = Some(
+            serde_json::from_value(serde_json::json!({
+                "trip": {"min_requests": 5},
+                "window": {"length": "1s", "buckets": 0},
+                "open_for": {"base": "10s", "max": "1s", "multiplier": 0.5, "jitter": 2.0},
+                "half_open": {"max_requests": 0},
+                "failure": {"slow_call": "1s"},
+            }))
+            .unwrap(),
+        );
+        assert_eq!(compile(&wrong).1, 7);
+        wrong.breaker =
+            Some(serde_json::from_value(serde_json::json!({"trip": {"consecutive": 0, "ratio": 0.0}})).unwrap());
+        assert_eq!(compile(&wrong).1, 2);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::{spawn_local, yield_now};
 
 use super::*;
+use crate::config::balance::Balance;
 use crate::config::upstream::{self as config, Protocol};
 use crate::config::value::{ByteSize, HumanDuration};
 use crate::config::{Issues, KeyPath};
@@ -145,6 +146,12 @@ fn settings(endpoints: &[&str]) -> config::Upstream {
         timeouts: config::Timeouts::default(),
         pool: config::Pool::default(),
         limits: config::Limits::default(),
+        balance: Balance::RoundRobin,
+        weights: Vec::new(),
+        slow_start: None,
+        ejection: None,
+        retry: None,
+        breaker: None,
     }
 }
 
@@ -179,7 +186,9 @@ impl Stage {
     fn compile(settings: &config::Upstream, version: u64, metrics: &Metrics, kept: &Kept) -> (Kept, Arc<Upstream>) {
         let mut keeper = Keeper::after(kept);
         let state = State::keep("app", settings, &mut keeper);
-        let upstream = Upstream::new("app".into(), version, plan(settings), state, metrics.upstream("app"));
+        let plan = plan(settings);
+        let standings = Standings::keep("app", &plan, &mut keeper, metrics);
+        let upstream = Upstream::new("app".into(), version, plan, state, standings, metrics.upstream("app"));
         (keeper.finish().0, Arc::new(upstream))
     }
 
@@ -219,7 +228,8 @@ impl Stage {
         attempts: &mut SmallVec<[AttemptRow; 2]>,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        self.upstream().send(&self.pools, Call { host, attempts }, &mut request).await
+        let call = Call { host, deadline: Instant::now() + Duration::from_secs(30), key: None, attempts };
+        self.upstream().send(&self.pools, call, &mut request).await
     }
 
     /// Sends, and reads the whole answer.
@@ -1526,7 +1536,12 @@ fn wait_later(stage: &Rc<Stage>) -> tokio::task::JoinHandle<Result<(StatusCode, 
 /// What an exchange of a snapshot that was replaced gets.
 async fn ask_as(stage: &Stage, upstream: &Upstream) -> Bytes {
     let mut rows = SmallVec::new();
-    let call = Call { host: HostRule::AsIs, attempts: &mut rows };
+    let call = Call {
+        host: HostRule::AsIs,
+        deadline: Instant::now() + Duration::from_secs(30),
+        key: None,
+        attempts: &mut rows,
+    };
     let response = upstream.send(&stage.pools, call, &mut get("/")).await.unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
 }
@@ -1912,7 +1927,9 @@ fn slots_of_pools_shrink_with_the_upstreams() {
                 .map(|name| {
                     let settings = settings(&[&url]);
                     let state = State::keep(name, &settings, &mut keeper);
-                    Arc::new(Upstream::new(name.into(), version, plan(&settings), state, stage.metrics.upstream(name)))
+                    let standings = Standings::default();
+                    let metrics = stage.metrics.upstream(name);
+                    Arc::new(Upstream::new(name.into(), version, plan(&settings), state, standings, metrics))
                 })
                 .collect();
             kept = keeper.finish().0;

@@ -8,10 +8,12 @@ use serde_json::json;
 
 use super::answer::{Answer, Refusal, json, text};
 use super::guard::Who;
-use super::operator::{Outcome, Told};
+use super::operator::{BreakerOrder, Outcome, Told};
 use super::page::{Call, Page, bad};
 use super::read::drained_within;
+use crate::config::value::HumanDuration;
 use crate::policy::cache::view::{Caches, Order};
+use crate::upstream::breaker::Force;
 
 /// What operators do.
 pub static CHANGE: &[Page] = &[
@@ -40,6 +42,14 @@ pub static CHANGE: &[Page] = &[
         run: |call| {
             Box::pin(async move { Ok(outcome(call, call.operator.refresh_keys(call.query.get("provider")).await)) })
         },
+    },
+    Page {
+        method: Method::POST,
+        path: "/breakers/{name}",
+        what: "override an upstream's breakers: ?set=force-open|force-closed|reset, &for=5m, &endpoint=",
+        who: Who::Operator,
+        keys: Some(&["set", "for", "endpoint"]),
+        run: |call| Box::pin(async move { breaker(call) }),
     },
     Page {
         method: Method::POST,
@@ -118,6 +128,26 @@ fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
     let purged = Caches::of(&call.operator.live().kept).purge(&order).map_err(bad)?;
     tracing::info!(purged, soft = order.is_soft, all = order.is_all, "cache purged");
     Ok(json(StatusCode::OK, &json!({"purged": purged, "soft": order.is_soft})))
+}
+
+/// How long a breaker is held unless the caller says so, and at most.
+const FORCE: Duration = Duration::from_secs(300);
+const FORCE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+fn breaker(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let lasts = match call.query.get("for").map(HumanDuration::parse) {
+        None => FORCE,
+        Some(Ok(lasts)) if !lasts.get().is_zero() && lasts.get() <= FORCE_MAX => lasts.get(),
+        Some(_) => return Err(bad("`for` is a duration such as `5m`, at most 24h")),
+    };
+    let force = match call.query.get("set") {
+        Some("force-open") => Some((Force::Open, lasts)),
+        Some("force-closed") => Some((Force::Closed, lasts)),
+        Some("reset") => None,
+        _ => return Err(bad("say what: ?set=force-open, ?set=force-closed or ?set=reset")),
+    };
+    let order = BreakerOrder { upstream: call.name, endpoint: call.query.get("endpoint"), force };
+    Ok(outcome(call, call.operator.breaker(&order)))
 }
 
 async fn rollback(call: &Call<'_>) -> Result<Answer, Refusal> {

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::snapshot::Snapshot;
+use crate::upstream::breaker::Force;
 
 /// An answer that takes its time.
 pub type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -47,12 +49,26 @@ pub trait Operator: Send + Sync {
     /// Ready once armiger drains and nothing is in flight any more. Never ready while it does not drain.
     fn drained(&self) -> Later<'_, ()>;
 
+    /// Overrides the breakers of an upstream, or of one of its endpoints, or lets them start afresh.
+    fn breaker(&self, order: &BreakerOrder<'_>) -> Outcome;
+
     /// The live state that can be shown: names for `/state/NAME`, each with a line that says what it is.
     fn states(&self) -> &[(&'static str, &'static str)];
 
     /// The rows of a state, without secrets, in an order that stays the same while they do. `None`: there is no state of
     /// this name.
     fn state<'a>(&'a self, what: &'a str) -> Later<'a, Option<Vec<Value>>>;
+}
+
+/// What an operator wants of breakers.
+#[derive(Clone, Copy, Debug)]
+pub struct BreakerOrder<'a> {
+    /// Whose.
+    pub upstream: &'a str,
+    /// Of this endpoint only.
+    pub endpoint: Option<&'a str>,
+    /// To be held like this for so long; `None`: to start afresh.
+    pub force: Option<(Force, Duration)>,
 }
 
 /// Whether requests are welcome.

@@ -246,9 +246,16 @@ struct Families {
     upstream_opened: Family<IntCounter>,
     upstream_reused: Family<IntCounter>,
     upstream_retries: Family<IntCounter>,
+    upstream_retry_budget: Family<IntCounter>,
+    endpoint_ejections: Family<IntCounter>,
+    endpoint_healthy: Family<IntGauge>,
     upstream_queue_length: Family<IntGauge>,
     upstream_queue_wait: Family<Histogram>,
     upstream_queue_timeouts: Family<IntCounter>,
+    breaker_state: Family<IntGauge>,
+    breaker_changes: Family<IntCounter>,
+    breaker_refusals: Family<IntCounter>,
+    breaker_ratio: Family<Gauge>,
     credentials: Family<IntCounter>,
     fetches: Family<IntCounter>,
     keys: Family<IntGauge>,
@@ -366,7 +373,28 @@ impl Families {
                 &["upstream", "class"],
                 "attempts",
                 "Attempts repeated, in attempts: `unsent` never left armiger, `reused_no_byte` died unanswered on a \
-                 reused connection.",
+                 reused connection, `policy` is the upstream's `retry`.",
+            ),
+            upstream_retry_budget: Family::register(
+                catalogue,
+                "armiger_upstream_retry_budget_spent_total",
+                &["upstream"],
+                "attempts",
+                "Attempts that were not repeated since the budget for retries was spent, in attempts.",
+            ),
+            endpoint_ejections: Family::register(
+                catalogue,
+                "armiger_endpoint_ejections_total",
+                &["upstream", "endpoint"],
+                "ejections",
+                "Times that an endpoint was taken out after failures in a row, in ejections.",
+            ),
+            endpoint_healthy: Family::register(
+                catalogue,
+                "armiger_endpoint_healthy",
+                &["upstream", "endpoint"],
+                "",
+                "What health checks find of an endpoint: 1 well, 0 ill; 1 where none is made.",
             ),
             upstream_queue_length: Family::register(
                 catalogue,
@@ -388,6 +416,34 @@ impl Families {
                 &["upstream"],
                 "requests",
                 "Exchanges that waited for a connection of the upstream in vain, in requests.",
+            ),
+            breaker_state: Family::register(
+                catalogue,
+                "armiger_breaker_state",
+                &["upstream", "endpoint"],
+                "",
+                "What a breaker is: 0 closed, 1 half-open, 2 open; `endpoint` is empty for one of a whole upstream.",
+            ),
+            breaker_changes: Family::register(
+                catalogue,
+                "armiger_breaker_transitions_total",
+                &["upstream", "endpoint", "from", "to", "cause"],
+                "transitions",
+                "Changes of a breaker's state, in transitions, by what it was, what it became, and why.",
+            ),
+            breaker_refusals: Family::register(
+                catalogue,
+                "armiger_breaker_refusals_total",
+                &["upstream", "endpoint", "reason"],
+                "attempts",
+                "Attempts that a breaker let not out, in attempts: `open`, or `probing` while all its probes were out.",
+            ),
+            breaker_ratio: Family::register(
+                catalogue,
+                "armiger_breaker_failure_ratio",
+                &["upstream", "endpoint"],
+                "",
+                "The share of failures among the calls in a breaker's window, from 0 to 1.",
             ),
             credentials: Family::register(
                 catalogue,
@@ -553,6 +609,8 @@ struct MetricsInner {
     families: Families,
     routes: Shelf<RouteSeries>,
     upstreams: Shelf<UpstreamSeries>,
+    endpoints: Shelf<EndpointSeries>,
+    breakers: Shelf<BreakerSeries>,
     providers: Shelf<IdentitySeries>,
     key_sources: Shelf<KeysSeries>,
     caches: Shelf<CacheSeries>,
@@ -618,6 +676,8 @@ impl Metrics {
             families: Families::register(&mut catalogue),
             routes: Shelf::new(),
             upstreams: Shelf::new(),
+            endpoints: Shelf::new(),
+            breakers: Shelf::new(),
             providers: Shelf::new(),
             key_sources: Shelf::new(),
             caches: Shelf::new(),
@@ -740,6 +800,7 @@ impl Metrics {
                 families.upstream_opened.clone(),
                 families.upstream_reused.clone(),
                 families.upstream_retries.clone(),
+                families.upstream_retry_budget.clone(),
                 families.upstream_queue_timeouts.clone(),
             ],
             gauges: vec![families.upstream_connections.clone(), families.upstream_queue_length.clone()],
@@ -751,9 +812,43 @@ impl Metrics {
             opened: families.upstream_opened.series(&[name]),
             reused: families.upstream_reused.series(&[name]),
             retries: SlugCounters::new(&families.upstream_retries, &[name]),
+            retry_budget: families.upstream_retry_budget.series(&[name]),
             queued: families.upstream_queue_length.series(&[name]),
             queue_wait: families.upstream_queue_wait.series(&[name]),
             queue_timeouts: families.upstream_queue_timeouts.series(&[name]),
+        }))
+    }
+
+    /// The handles of an endpoint.
+    pub fn endpoint(&self, upstream: &str, endpoint: &str) -> EndpointMetrics {
+        let families = &self.0.families;
+        let names = [upstream, endpoint];
+        EndpointMetrics(self.0.endpoints.get(&names, || {
+            let healthy = families.endpoint_healthy.series(&names);
+            healthy.set(1);
+            EndpointSeries {
+                names: names.map(str::to_owned),
+                ejections_family: families.endpoint_ejections.clone(),
+                healthy_family: families.endpoint_healthy.clone(),
+                ejections: families.endpoint_ejections.series(&names),
+                healthy,
+            }
+        }))
+    }
+
+    /// The handles of a breaker, of an endpoint or, where that is empty, of a whole upstream.
+    pub fn breaker(&self, upstream: &str, endpoint: &str) -> BreakerMetrics {
+        let families = &self.0.families;
+        let names = [upstream, endpoint];
+        BreakerMetrics(self.0.breakers.get(&names, || BreakerSeries {
+            names: names.map(str::to_owned),
+            changes: families.breaker_changes.clone(),
+            counters: vec![families.breaker_changes.clone(), families.breaker_refusals.clone()],
+            states: families.breaker_state.clone(),
+            ratios: families.breaker_ratio.clone(),
+            state: families.breaker_state.series(&names),
+            refusals: SlugCounters::new(&families.breaker_refusals, &names),
+            ratio: families.breaker_ratio.series(&names),
         }))
     }
 
@@ -1159,6 +1254,7 @@ struct UpstreamSeries {
     opened: IntCounter,
     reused: IntCounter,
     retries: SlugCounters,
+    retry_budget: IntCounter,
     queued: IntGauge,
     queue_wait: Histogram,
     queue_timeouts: IntCounter,
@@ -1186,6 +1282,8 @@ pub enum RetryClass {
     Unsent,
     /// A reused connection died before a byte of the response came.
     ReusedNoByte,
+    /// The upstream's `retry` says so.
+    Policy,
 }
 
 impl RetryClass {
@@ -1194,6 +1292,7 @@ impl RetryClass {
         match self {
             Self::Unsent => "unsent",
             Self::ReusedNoByte => "reused_no_byte",
+            Self::Policy => "policy",
         }
     }
 }
@@ -1234,6 +1333,11 @@ impl UpstreamMetrics {
         self.0.series.retries.add(class.as_str(), 1);
     }
 
+    /// Counts an attempt that is not repeated since the budget is spent.
+    pub fn retry_budget_spent(&self) {
+        self.0.series.retry_budget.inc();
+    }
+
     /// Counts an exchange as waiting for a connection until the guard is dropped.
     pub fn queued(&self) -> InFlight {
         InFlight::new(&self.0.series.queued)
@@ -1247,6 +1351,102 @@ impl UpstreamMetrics {
     /// Counts an exchange that waited for a connection in vain.
     pub fn queue_timed_out(&self) {
         self.0.series.queue_timeouts.inc();
+    }
+}
+
+// === Endpoints ===
+
+/// What is counted about an endpoint.
+#[derive(Clone)]
+pub struct EndpointMetrics(Arc<Held<EndpointSeries>>);
+
+struct EndpointSeries {
+    names: [String; 2],
+    ejections_family: Family<IntCounter>,
+    healthy_family: Family<IntGauge>,
+    ejections: IntCounter,
+    healthy: IntGauge,
+}
+
+impl Series for EndpointSeries {
+    fn leave(&self) {
+        let names = [self.names[0].as_str(), self.names[1].as_str()];
+        self.ejections_family.remove(&names);
+        self.healthy_family.remove(&names);
+    }
+}
+
+impl fmt::Debug for EndpointMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EndpointMetrics").field(&self.0.series.names).finish()
+    }
+}
+
+impl EndpointMetrics {
+    /// Counts that it was taken out.
+    pub fn ejected(&self) {
+        self.0.series.ejections.inc();
+    }
+
+    /// Shows whether health checks find it well.
+    pub fn health(&self, is_well: bool) {
+        self.0.series.healthy.set(i64::from(is_well));
+    }
+}
+
+// === Breakers ===
+
+/// What is counted about a breaker.
+#[derive(Clone)]
+pub struct BreakerMetrics(Arc<Held<BreakerSeries>>);
+
+struct BreakerSeries {
+    names: [String; 2],
+    changes: Family<IntCounter>,
+    counters: Vec<Family<IntCounter>>,
+    states: Family<IntGauge>,
+    ratios: Family<Gauge>,
+    state: IntGauge,
+    refusals: SlugCounters,
+    ratio: Gauge,
+}
+
+impl Series for BreakerSeries {
+    fn leave(&self) {
+        let names = [self.names[0].as_str(), self.names[1].as_str()];
+        self.counters.iter().for_each(|family| family.remove(&names));
+        self.states.remove(&names);
+        self.ratios.remove(&names);
+    }
+}
+
+impl fmt::Debug for BreakerMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BreakerMetrics").field(&self.0.series.names).finish()
+    }
+}
+
+impl BreakerMetrics {
+    /// Shows a state by its number.
+    pub fn state(&self, number: i64) {
+        self.0.series.state.set(number);
+    }
+
+    /// Counts a change of state.
+    pub fn changed(&self, from: &'static str, to: &'static str, cause: &'static str) {
+        let series = &self.0.series;
+        let [upstream, endpoint] = &series.names;
+        series.changes.series(&[upstream, endpoint, from, to, cause]).inc();
+    }
+
+    /// Counts an attempt that was not let out.
+    pub fn refused(&self, reason: &'static str) {
+        self.0.series.refusals.add(reason, 1);
+    }
+
+    /// Shows the share of failures.
+    pub fn ratio(&self, ratio: f64) {
+        self.0.series.ratio.set(ratio);
     }
 }
 

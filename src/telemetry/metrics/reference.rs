@@ -8,9 +8,16 @@ use super::{DURATION_BUCKETS, Entry, METHODS, STATUS_CLASSES};
 
 /// What the values of a label are; empty where [`page`] makes the text of the words that are counted.
 const LABELS: &[(&str, &str)] = &[
+    (
+        "cause",
+        "why a breaker's state changed: `consecutive`, `ratio`, `probe_failed`, `expired`, `healthy`, `recovered` or \
+         `operator`",
+    ),
     ("certificate", "the first name that a certificate holds, or its place among those of its listener"),
-    ("class", "why an attempt was repeated: `unsent` or `reused_no_byte`"),
+    ("class", "why an attempt was repeated: `unsent`, `reused_no_byte` or `policy`"),
     ("decision", "`allow`, `deny`, or `fault` where the rule could not be told"),
+    ("endpoint", "the endpoint's address; empty where the whole upstream is meant"),
+    ("from", "the state that a breaker left: `closed`, `half_open` or `open`"),
     ("hash", "the hash of the configuration's content, as `GET /config/status` and the messages have it"),
     (
         "limit",
@@ -42,6 +49,7 @@ const LABELS: &[(&str, &str)] = &[
     ("rule", "the rule's name, or its place in the list: `rule-1`"),
     ("state", "`active` or `idle`"),
     ("status_class", ""),
+    ("to", "the state that a breaker entered: `closed`, `half_open` or `open`"),
     ("upstream", "the upstream's name"),
     (
         "verdict",

@@ -1,0 +1,239 @@
+//! The breaker of an upstream or of an endpoint: one for all workers, kept over reloads.
+//!
+//! [`machine`] decides; this is the lock around it, and what the world learns of its decisions. The lock is held for
+//! counting only.
+
+mod judge;
+mod machine;
+mod overdue;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use http::response::Parts;
+use serde_json::{Value, json};
+
+pub use judge::Judge;
+pub use machine::{Cause, Change, Force, Outcome, Refusal, Rules, State};
+use machine::{Machine, Ticket};
+
+use super::error::Kind;
+use crate::config::breaker::Scope;
+use crate::telemetry::metrics::BreakerMetrics;
+
+/// What the breakers of an upstream go by.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What has one of its own.
+    pub scope: Scope,
+    /// When they open, and for how long.
+    pub rules: Arc<Rules>,
+    /// What counts as failure.
+    pub judge: Arc<Judge>,
+}
+
+/// A breaker.
+pub struct Breaker {
+    upstream: Arc<str>,
+    /// The endpoint that it is of, unless it is of the whole upstream.
+    endpoint: Option<Arc<str>>,
+    machine: Mutex<Machine>,
+    refused: AtomicU64,
+    metrics: BreakerMetrics,
+}
+
+impl Breaker {
+    /// A closed one.
+    pub fn new(
+        upstream: &str,
+        endpoint: Option<&Arc<str>>,
+        rules: &Rules,
+        metrics: BreakerMetrics,
+        now: Instant,
+    ) -> Self {
+        let machine = Machine::new(rules, now, fastrand::u64(..));
+        metrics.state(machine.state().number());
+        Self {
+            upstream: upstream.into(),
+            endpoint: endpoint.cloned(),
+            machine: Mutex::new(machine),
+            refused: AtomicU64::new(0),
+            metrics,
+        }
+    }
+
+    /// Leave for one call, to be settled with its outcome. Dropped before, the call says nothing. One that is not
+    /// `is_timed` is never slow.
+    ///
+    /// # Errors
+    /// It is open, or half-open with all its probes out.
+    pub fn admit<'b>(self: &'b Arc<Self>, plan: &'b Plan, is_timed: bool, now: Instant) -> Result<Permit<'b>, Refusal> {
+        let (admitted, change) = self.lock().admit(&plan.rules, is_timed, now);
+        self.tell(change);
+        match admitted {
+            Ok(ticket) => Ok(Permit { breaker: self, plan, ticket: Some(ticket) }),
+            Err(refusal) => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.metrics.refused(refusal.as_str());
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The answer of a call that had counted as a success broke off.
+    pub(super) fn broke_off(&self, rules: &Rules, ticket: &Ticket, now: Instant) {
+        let change = self.lock().broke_off(rules, ticket, now);
+        self.tell(change);
+    }
+
+    /// A health check succeeded.
+    pub fn hurry(&self, rules: &Rules, now: Instant) {
+        let change = self.lock().hurry(rules, now);
+        self.tell(change);
+    }
+
+    /// An operator overrides it for a while.
+    pub fn force(&self, force: Force, lasts: Duration, now: Instant) {
+        self.lock().override_until(force, now + lasts);
+        let word = match force {
+            Force::Open => "open",
+            Force::Closed => "closed",
+        };
+        tracing::warn!(upstream = %self.upstream, endpoint = self.endpoint.as_deref(), force = word, ?lasts, "breaker forced");
+    }
+
+    /// An operator lets it start afresh.
+    pub fn reset(&self, now: Instant) {
+        let change = self.lock().reset(now);
+        tracing::warn!(upstream = %self.upstream, endpoint = self.endpoint.as_deref(), "breaker reset");
+        self.tell(change);
+    }
+
+    /// What operators see of it.
+    pub fn shown(&self, now: Instant) -> Value {
+        let sight = self.lock().sight(now);
+        let forced = sight.forced.map(|(force, left)| {
+            let word = if force == Force::Open { "open" } else { "closed" };
+            json!({"state": word, "seconds_left": left.as_secs_f64()})
+        });
+        json!({
+            "state": sight.state.as_str(),
+            "for_seconds": sight.since.as_secs_f64(),
+            "retry_after_seconds": sight.retry_after.map(|left| left.as_secs_f64()),
+            "requests": sight.tally.calls(),
+            "failures": sight.tally.failures,
+            "failure_ratio": sight.tally.ratio(),
+            "failures_in_row": sight.failures_in_row,
+            "probing": sight.probing,
+            "refused": self.refused.load(Ordering::Relaxed),
+            "forced": forced,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Machine> {
+        // Nothing in there panics half-way.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        self.metrics.state(change.to.number());
+        self.metrics.changed(change.from.as_str(), change.to.as_str(), change.cause.as_str());
+        let (upstream, endpoint) = (&*self.upstream, self.endpoint.as_deref());
+        let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause.as_str());
+        let (requests, failures) = (change.tally.calls(), change.tally.failures);
+        match change.to {
+            State::Open => {
+                let open_for = change.open_for;
+                tracing::warn!(upstream, endpoint, from, cause, requests, failures, ?open_for, "breaker opened");
+            }
+            State::HalfOpen | State::Closed => {
+                tracing::warn!(upstream, endpoint, from, to, cause, requests, failures, "breaker changed");
+            }
+        }
+    }
+}
+
+/// Leave for one call. Its drop frees its place: a call that was given up says nothing of the upstream.
+pub struct Permit<'b> {
+    breaker: &'b Arc<Breaker>,
+    plan: &'b Plan,
+    ticket: Option<Ticket>,
+}
+
+impl Permit<'_> {
+    /// An answer began. Gives who is to hear how it goes on, unless it has failed already.
+    pub(super) fn answered(self, head: &Parts, now: Instant) -> Option<Watch> {
+        let outcome = self.plan.judge.of_head(head);
+        let Plan { rules, judge, .. } = self.plan;
+        let breaker = self.breaker;
+        let ticket = self.settle(outcome, now)?;
+        (outcome == Outcome::Success).then(|| Watch {
+            breaker: breaker.clone(),
+            rules: rules.clone(),
+            judge: judge.clone(),
+            ticket,
+        })
+    }
+
+    /// There was no answer.
+    pub(super) fn failed(self, kind: Kind, now: Instant) {
+        let outcome = self.plan.judge.of_error(kind);
+        self.settle(outcome, now);
+    }
+
+    /// The call ended.
+    pub(super) fn settle(mut self, outcome: Outcome, now: Instant) -> Option<Ticket> {
+        let mut ticket = self.ticket.take()?;
+        self.breaker.settle(&self.plan.rules, &mut ticket, outcome, now);
+        Some(ticket)
+    }
+}
+
+impl Breaker {
+    fn settle(&self, rules: &Rules, ticket: &mut Ticket, outcome: Outcome, now: Instant) {
+        let (change, ratio) = {
+            let mut machine = self.lock();
+            (machine.settle(rules, ticket, outcome, now), machine.tally().ratio())
+        };
+        self.metrics.ratio(ratio);
+        self.tell(change);
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if let Some(mut ticket) = self.ticket.take() {
+            self.breaker.settle(&self.plan.rules, &mut ticket, Outcome::Excluded, Instant::now());
+        }
+    }
+}
+
+/// The breaker of an exchange whose answer is still being read.
+pub(super) struct Watch {
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) rules: Arc<Rules>,
+    pub(super) judge: Arc<Judge>,
+    pub(super) ticket: Ticket,
+}
+
+impl Watch {
+    /// The answer broke off, and it is the upstream's doing.
+    pub(super) fn broke_off(&self) {
+        if self.judge.counts_cuts() {
+            self.breaker.broke_off(&self.rules, &self.ticket, Instant::now());
+        }
+    }
+
+    /// The answer ended with these fields.
+    pub(super) fn ended(&self, trailers: &HeaderMap) {
+        if self.judge.fails(trailers) {
+            self.breaker.broke_off(&self.rules, &self.ticket, Instant::now());
+        }
+    }
+}

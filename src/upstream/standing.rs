@@ -1,0 +1,333 @@
+//! What all workers share of an upstream's endpoints: who is in flight there, and whether calls may go there.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::breaker::{Breaker, Rules};
+use super::plan::Plan;
+use crate::config::breaker::Scope;
+use crate::keep::{Identity, Keeper};
+use crate::telemetry::metrics::{EndpointMetrics, Metrics};
+
+/// The least share of its weight that an endpoint gets while it starts slowly.
+const SHARE_MIN: f64 = 0.1;
+
+/// What is known of an upstream's endpoints, and the breaker of all of them together.
+#[derive(Default)]
+pub struct Standings {
+    /// Of the upstream as a whole.
+    pub breaker: Option<Arc<Breaker>>,
+    /// Of each endpoint, in the order of the plan.
+    pub endpoints: Box<[Standing]>,
+    /// Ejections happen one after the other, or two at once could take out more than may be.
+    ejecting: Arc<Mutex<()>>,
+}
+
+/// What is known of an endpoint.
+pub struct Standing {
+    /// Its own breaker.
+    pub breaker: Option<Arc<Breaker>>,
+    /// What outlives configurations of it.
+    pub live: Arc<Live>,
+    /// Tells it from others, for consistent hashing: the same in each armiger.
+    pub(super) label: u64,
+    metrics: EndpointMetrics,
+}
+
+/// What outlives configurations of an endpoint.
+pub struct Live {
+    origin: Instant,
+    in_flight: AtomicUsize,
+    failures_in_row: AtomicU32,
+    /// Until when it is out, and since when it is not, in milliseconds since `origin`.
+    ejected_until: AtomicU64,
+    fit_since: AtomicU64,
+    ejections: AtomicU32,
+    /// Health checks say so.
+    is_ill: AtomicBool,
+}
+
+/// When endpoints are ejected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ejection {
+    /// After so many failures in a row.
+    pub consecutive: u32,
+    /// For how long at first, and at most.
+    pub base: Duration,
+    /// The most that this grows to.
+    pub max: Duration,
+    /// The share of endpoints that may be out.
+    pub share_max: f64,
+}
+
+impl Live {
+    fn new(now: Instant) -> Self {
+        Self {
+            origin: now,
+            in_flight: AtomicUsize::new(0),
+            failures_in_row: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            fit_since: AtomicU64::new(0),
+            ejections: AtomicU32::new(0),
+            is_ill: AtomicBool::new(false),
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.origin).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Requests in flight there, over all workers.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is out.
+    pub fn is_ejected(&self, now: Instant) -> bool {
+        let until = self.ejected_until.load(Ordering::Relaxed);
+        until > 0 && until > self.millis(now)
+    }
+
+    /// Whether health checks find it ill.
+    pub fn is_ill(&self) -> bool {
+        self.is_ill.load(Ordering::Relaxed)
+    }
+
+    /// Health checks say how it is.
+    pub fn is_found(&self, is_well: bool, now: Instant) {
+        if self.is_ill.swap(!is_well, Ordering::Relaxed) && is_well {
+            self.fit_since.store(self.millis(now), Ordering::Relaxed);
+            // It may have been out for what is over now.
+            self.ejected_until.store(0, Ordering::Relaxed);
+            self.failures_in_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The share of its weight that it gets while it starts slowly.
+    pub(super) fn share(&self, slow_start: Option<Duration>, now: Instant) -> f64 {
+        let Some(slow_start) = slow_start else { return 1.0 };
+        let since = self.fit_since.load(Ordering::Relaxed).max(self.ejected_until.load(Ordering::Relaxed));
+        let passed = Duration::from_millis(self.millis(now).saturating_sub(since));
+        (passed.as_secs_f64() / slow_start.as_secs_f64()).clamp(SHARE_MIN, 1.0)
+    }
+}
+
+/// A place among the requests in flight at an endpoint, given back on drop.
+pub(super) struct Seat(Arc<Live>);
+
+impl Seat {
+    pub(super) fn take(live: &Arc<Live>) -> Self {
+        live.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(live.clone())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Standings {
+    /// What was known before of the upstream of this name, as far as `plan` goes on with it.
+    pub fn keep(name: &str, plan: &Plan, keeper: &mut Keeper<'_>, metrics: &Metrics) -> Self {
+        let now = Instant::now();
+        let rules =
+            |scope| plan.breaker.as_ref().filter(|breaker| breaker.scope == scope).map(|breaker| &breaker.rules);
+        let breaker = rules(Scope::Upstream).map(|rules| {
+            keeper.keep(identity(name.to_owned(), rules), || {
+                Breaker::new(name, None, rules, metrics.breaker(name, ""), now)
+            })
+        });
+        let standing = |endpoint: &super::Endpoint| {
+            let label = &endpoint.label;
+            let breaker = rules(Scope::Endpoint).map(|rules| {
+                keeper.keep(identity(format!("{name} {label}"), rules), || {
+                    Breaker::new(name, Some(label), rules, metrics.breaker(name, label), now)
+                })
+            });
+            let live = Identity::of("endpoint", format!("{name} {label}")).untold();
+            let mut hasher = DefaultHasher::new();
+            label.hash(&mut hasher);
+            Standing {
+                breaker,
+                live: keeper.keep(live, || Live::new(now)),
+                label: hasher.finish(),
+                metrics: metrics.endpoint(name, label),
+            }
+        };
+        let endpoints = plan.endpoints.iter().map(standing).collect();
+        let ejecting = keeper.keep(Identity::of("ejecting", name).untold(), Mutex::default);
+        Self { breaker, endpoints, ejecting }
+    }
+
+    /// Every breaker, with the endpoint that it is of.
+    pub fn breakers(&self) -> impl Iterator<Item = (Option<usize>, &Arc<Breaker>)> {
+        let own = self.breaker.iter().map(|breaker| (None, breaker));
+        own.chain(
+            self.endpoints
+                .iter()
+                .enumerate()
+                .filter_map(|(place, standing)| Some((Some(place), standing.breaker.as_ref()?))),
+        )
+    }
+
+    /// A call to the endpoint at `place` ended well.
+    pub(super) fn succeeded(&self, place: usize) {
+        let row = &self.endpoints[place].live.failures_in_row;
+        if row.load(Ordering::Relaxed) > 0 {
+            row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A call to the endpoint at `place` failed. Says whether that took it out.
+    pub(super) fn failed(&self, place: usize, ejection: &Ejection, now: Instant) -> bool {
+        let live = &self.endpoints[place].live;
+        if live.failures_in_row.fetch_add(1, Ordering::Relaxed) + 1 < ejection.consecutive {
+            return false;
+        }
+        // Nothing in here panics half-way, and it is short.
+        let _one = self.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
+        let out = self.endpoints.iter().filter(|standing| standing.live.is_ejected(now)).count();
+        let count = self.endpoints.len();
+        let most = ((count as f64 * ejection.share_max) as usize).min(count.saturating_sub(1));
+        if live.is_ejected(now) || out >= most {
+            return false;
+        }
+        let last = live.ejected_until.load(Ordering::Relaxed);
+        let is_long_ago = last + u64::try_from(ejection.max.as_millis()).unwrap_or(u64::MAX) < live.millis(now);
+        let times = if is_long_ago { 1 } else { live.ejections.load(Ordering::Relaxed).saturating_add(1) };
+        let lasts = ejection.base.saturating_mul(times).min(ejection.max);
+        live.ejections.store(times, Ordering::Relaxed);
+        live.failures_in_row.store(0, Ordering::Relaxed);
+        live.ejected_until.store(live.millis(now + lasts).max(1), Ordering::Relaxed);
+        self.endpoints[place].metrics.ejected();
+        true
+    }
+}
+
+impl Standing {
+    /// What operators see of it.
+    pub(super) fn shown(&self, label: &str, now: Instant) -> Value {
+        let live = &self.live;
+        let left = live.ejected_until.load(Ordering::Relaxed).saturating_sub(live.millis(now));
+        json!({
+            "endpoint": label,
+            "in_flight": live.in_flight(),
+            "is_ill": live.is_ill(),
+            "failures_in_row": live.failures_in_row.load(Ordering::Relaxed),
+            "ejected_for_seconds": (left > 0).then_some(left as f64 / 1000.0),
+            "breaker": self.breaker.as_ref().map(|breaker| breaker.shown(now)),
+        })
+    }
+}
+
+/// Thresholds may change freely: what a breaker has seen stays true.
+fn identity(name: String, rules: &Rules) -> Identity {
+    let told = |number: Option<String>| number.unwrap_or_else(|| "none".into());
+    Identity::of("breaker", name)
+        .setting("trip.consecutive", told(rules.consecutive.map(|most| most.to_string())))
+        .setting("trip.ratio", told(rules.ratio.map(|most| most.to_string())))
+        .setting("trip.min_requests", rules.min_requests)
+        .setting("window.length", format_args!("{:?}", rules.window))
+        .setting("window.buckets", rules.buckets)
+        .setting("open_for.base", format_args!("{:?}", rules.open_for))
+        .setting("open_for.max", format_args!("{:?}", rules.open_for_max))
+        .setting("half_open.max_requests", rules.probes)
+        .setting("failure.slow_call", told(rules.slow_call.map(|slow| format!("{slow:?}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standings(count: usize, now: Instant) -> Standings {
+        let metrics = Metrics::new();
+        let endpoints = (0..count).map(|place| Standing {
+            breaker: None,
+            live: Arc::new(Live::new(now)),
+            label: place as u64,
+            metrics: metrics.endpoint("app", &place.to_string()),
+        });
+        Standings { breaker: None, endpoints: endpoints.collect(), ejecting: Arc::default() }
+    }
+
+    const EJECTION: Ejection =
+        Ejection { consecutive: 2, base: Duration::from_secs(10), max: Duration::from_secs(25), share_max: 1.0 };
+
+    fn fail(standings: &Standings, place: usize, now: Instant) -> bool {
+        (0..2).map(|_| standings.failed(place, &EJECTION, now)).any(|is_out| is_out)
+    }
+
+    #[test]
+    fn the_last_endpoint_is_never_taken_out_nor_more_than_the_share() {
+        let now = Instant::now();
+        for count in 1..6 {
+            let all = standings(count, now);
+            let out = (0..count).filter(|place| fail(&all, *place, now)).count();
+            assert_eq!(out, count - 1, "of {count}");
+        }
+        for (share_max, most) in [(0.0, 0), (0.19, 0), (0.2, 1), (0.5, 2), (0.6, 3)] {
+            let all = standings(5, now);
+            let ejection = Ejection { share_max, consecutive: 1, ..EJECTION };
+            let out = (0..5).filter(|place| all.failed(*place, &ejection, now)).count();
+            assert_eq!(out, most, "{share_max} of 5");
+        }
+    }
+
+    #[test]
+    fn two_that_fail_at_once_do_not_slip_past_the_bound() {
+        let now = Instant::now();
+        for _ in 0..50 {
+            let all = standings(8, now);
+            let ejection = Ejection { share_max: 0.5, consecutive: 1, ..EJECTION };
+            let out = AtomicUsize::new(0);
+            std::thread::scope(|scope| {
+                for place in 0..8 {
+                    let (all, out, ejection) = (&all, &out, &ejection);
+                    scope.spawn(move || {
+                        out.fetch_add(usize::from(all.failed(place, ejection, now)), Ordering::Relaxed);
+                    });
+                }
+            });
+            assert_eq!(out.load(Ordering::Relaxed), 4);
+        }
+    }
+
+    #[test]
+    fn each_time_is_longer_and_a_success_between_failures_saves_it() {
+        let start = Instant::now() + Duration::from_secs(100);
+        let all = standings(3, start - Duration::from_secs(100));
+        assert!(!all.failed(0, &EJECTION, start));
+        all.succeeded(0);
+        assert!(!all.failed(0, &EJECTION, start));
+        let mut now = start;
+        for lasts in [10, 20, 25] {
+            assert!(fail(&all, 0, now));
+            let live = &all.endpoints[0].live;
+            assert!(live.is_ejected(now + Duration::from_millis(lasts * 1000 - 1)), "{lasts}");
+            now += Duration::from_secs(lasts);
+            assert!(!live.is_ejected(now), "{lasts}");
+        }
+        now += Duration::from_secs(26);
+        assert!(fail(&all, 0, now));
+        assert!(!all.endpoints[0].live.is_ejected(now + Duration::from_secs(10)), "the past is forgotten");
+    }
+
+    #[test]
+    fn an_endpoint_that_is_back_starts_slowly() {
+        let start = Instant::now();
+        let live = Live::new(start);
+        let (slow, at) = (Some(Duration::from_secs(10)), |seconds| start + Duration::from_secs(seconds));
+        assert_eq!(live.share(None, start), 1.0);
+        assert_eq!((live.share(slow, start), live.share(slow, at(5)), live.share(slow, at(10))), (0.1, 0.5, 1.0));
+        live.is_found(false, at(20));
+        live.is_found(true, at(30));
+        live.is_found(true, at(32));
+        assert_eq!((live.share(slow, at(35)), live.share(slow, at(60))), (0.5, 1.0));
+    }
+}
