@@ -31,3 +31,4 @@ mod tidy;
 mod tls;
 mod token;
 mod upstream_faults;
+mod websocket;

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Response, Uri, Version, header};
+use http::{HeaderValue, Response, StatusCode, Uri, Version, header};
 
 use super::redirect::template;
 use crate::config::{Issue, Issues, KeyPath, route};
 use crate::exchange::template::{Params, Template};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
+use crate::http::websocket::Wish;
 use crate::http::{headers, path};
 use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
 
@@ -22,6 +23,7 @@ pub struct Proxy {
     upstream: Arc<Upstream>,
     rewrite: Option<Template>,
     host: Host,
+    websocket: bool,
 }
 
 enum Host {
@@ -75,7 +77,7 @@ impl Proxy {
                 }
             },
         };
-        (issues.len() == before).then_some(Self { upstream, rewrite, host })
+        (issues.len() == before).then_some(Self { upstream, rewrite, host, websocket: config.websocket })
     }
 
     pub(super) fn is_third_party(&self) -> bool {
@@ -97,6 +99,13 @@ impl Proxy {
                 HostRule::AsIs
             }
         };
+        if let Some(wish) = exchange.websocket.take().filter(|_| self.websocket) {
+            if self.upstream.plan.protocol.is_http2() {
+                return Err(Rejection::from(Reason::NotImplemented).detail("The service does not speak WebSocket."));
+            }
+            Wish::name_upgrade(request.headers_mut());
+            request.extensions_mut().insert(*wish);
+        }
         let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;
         let call = Call { host, deadline: exchange.deadline, key, attempts: &mut record.attempts };
@@ -129,7 +138,10 @@ impl Proxy {
         if attempts > 1 {
             headers.insert(&headers::name::X_ARMIGER_ATTEMPTS, attempts.into());
         }
-        if exchange.caller.is_some() && !headers.contains_key(header::CONTENT_LENGTH) {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            Wish::name_upgrade(response.headers_mut());
+            end_with_credential(exchange, response.body_mut());
+        } else if exchange.caller.is_some() && !response.headers().contains_key(header::CONTENT_LENGTH) {
             end_with_credential(exchange, response.body_mut());
         }
         Ok(response)
@@ -163,12 +175,16 @@ impl Proxy {
 /// An answer without an end of its own goes on no longer than what the caller has proven.
 fn end_with_credential(exchange: &Exchange, body: &mut Body) {
     let Some(caller) = exchange.caller.as_ref().filter(|caller| caller.ends_streams) else { return };
-    let (Some(until), Body::Reply(reply)) = (caller.identity.expires, body) else { return };
+    let Some(until) = caller.identity.expires else { return };
     let until = UNIX_EPOCH + Duration::from_secs(until.try_into().unwrap_or(0));
     let left = until.duration_since(exchange.closing.record.time).unwrap_or_default().min(STREAM_MAX);
     let mut end = exchange.wheel.timer();
     end.arm_at(exchange.started + left);
-    reply.ends_with(end);
+    match body {
+        Body::Reply(reply) => reply.ends_with(end),
+        Body::Tunnel(tunnel) => tunnel.end = Some(end),
+        Body::Empty | Body::Full(_) | Body::Received(_) => {}
+    }
 }
 
 /// Rounded up, for one who comes too early is refused again; and never 0, which means at once.

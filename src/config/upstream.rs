@@ -97,6 +97,8 @@ pub struct Timeouts {
     /// The longest pause within an answer's body. Later cuts the answer visibly: the client never takes it for
     /// complete.
     pub body_idle: HumanDuration,
+    /// How long a WebSocket may be silent both ways. Longer cuts it.
+    pub tunnel_idle: HumanDuration,
     /// How long an unused connection is kept.
     ///
     /// The trap: it must be shorter than the back end's own keep-alive, or armiger sends requests into connections
@@ -111,6 +113,7 @@ impl Default for Timeouts {
             tls: HumanDuration::seconds(2),
             first_byte: HumanDuration::seconds(15),
             body_idle: HumanDuration::seconds(30),
+            tunnel_idle: HumanDuration::seconds(3600),
             idle: HumanDuration::seconds(4),
         }
     }

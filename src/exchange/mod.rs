@@ -23,6 +23,7 @@ pub use verdict::{Amendment, Followup, Followups, Verdict};
 use crate::http::body::{Body, Inbound};
 use crate::http::forwarded;
 use crate::http::problem::{self, Problem};
+use crate::http::websocket::Wish;
 use crate::limits::fields::VIOLATED;
 use crate::telemetry::finish::Closing;
 use crate::telemetry::trace::{RequestId, TraceContext};
@@ -80,6 +81,8 @@ pub struct Exchange {
     pub caller: Option<Caller>,
     /// What limits granted so far.
     pub allowance: Allowance,
+    /// The wish to speak WebSocket, if the request has it.
+    pub websocket: Option<Box<Wish>>,
     /// The form of a refusal, once it is known: at the latest when the request itself is given away.
     pub form: Option<problem::Form>,
     /// What will be logged and counted when the last byte is out, or the client gone.

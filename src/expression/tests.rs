@@ -60,6 +60,7 @@ fn exchange(request: http::request::Builder, claims: Option<Value>) -> Exchange 
         hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
         caller,
         allowance: Default::default(),
+        websocket: None,
         form: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::framing::Violation;
 use super::reserved::Reserved;
@@ -33,12 +34,32 @@ pub enum Body {
     Reply(Reply),
     /// A response body from elsewhere, such as one that several exchanges read.
     Other(Box<dyn Source>),
+    /// No body: the connection leaves HTTP with this answer.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Where a response body comes from that is none of the usual kinds.
 pub trait Source: http_body::Body<Data = Bytes, Error = BodyError> + Unpin {}
 
 impl<B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin> Source for B {}
+
+/// The far side of a tunnel: what an upstream's connection became by a 101.
+pub struct Tunnel {
+    /// The connection.
+    pub io: Box<dyn Duplex>,
+    /// What came of it behind the 101.
+    pub ahead: Bytes,
+    /// How long it may be silent both ways.
+    pub idle: Duration,
+    /// When it ends at the latest, if it does; armed.
+    pub end: Option<Timer>,
+    /// Holds what the exchange holds of its upstream.
+    pub lease: Rc<dyn Lease>,
+}
+
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +105,7 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         match this {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *this = Self::Empty;
@@ -98,7 +119,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Tunnel(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Received(received) => received.is_end_stream(),
             Self::Reply(reply) => reply.incoming.is_end_stream(),
@@ -108,7 +129,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Received(received) => received.size_hint(),
             Self::Reply(reply) => reply.incoming.size_hint(),

@@ -7,3 +7,4 @@ pub mod headers;
 pub mod path;
 pub mod problem;
 pub mod reserved;
+pub mod websocket;

@@ -16,6 +16,7 @@ use crate::http::forwarded;
 use crate::http::headers::{self, Seen, name};
 use crate::http::path::{self, Held};
 use crate::http::problem::Form;
+use crate::http::websocket::Wish;
 use crate::snapshot::ListenerPlan;
 use crate::telemetry::finish::Occupancy;
 use crate::telemetry::trace::{RequestId, TraceContext};
@@ -70,6 +71,7 @@ pub(super) fn take_in(
         hop: inlet.hop.clone(),
         caller: None,
         allowance: Default::default(),
+        websocket: None,
         form: None,
         closing: worker.begin(now, inlet),
     };
@@ -100,6 +102,7 @@ fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held
     {
         return Err(Reason::LoopDetected.into());
     }
+    exchange.websocket = Wish::of(&exchange.request, inspected.upgrade.as_ref()).map(Box::new);
     headers::strip_request(exchange.request.headers_mut(), &inspected);
     if !exchange.closing.occupy(&inlet.in_flight, limits.in_flight_max) {
         return Err(Reason::Overloaded.into());

@@ -40,11 +40,12 @@ use super::gate::{Gate, GateState, GateTimeouts, LINGER_BYTES_MAX, LINGER_TIME};
 use super::handshake::{self, Agreed};
 use super::listener::{Accepted, Listening};
 use super::rt::{Lent, LocalExecutor, Rewound, Unread};
+use super::tunnel::{self, End};
 use super::wire::Wire;
 use super::worker::Shared;
 use crate::config::listener::Listener;
 use crate::exchange::Hop;
-use crate::http::body::{Body, BodyError};
+use crate::http::body::{Body, BodyError, Tunnel};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
 use crate::proxy::{self, Inlet};
@@ -307,13 +308,20 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         state.clone(),
     );
     let is_http10 = Cell::new(false);
+    let tunnels = Rc::new(Cell::new(None));
     let service = service_fn(|request: Request<Incoming>| {
         is_http10.set(request.version() == Version::HTTP_10);
         let inlet = door.inlet();
-        let (shared, state, door) = (shared.clone(), state.clone(), door.clone());
+        let (shared, state, door, tunnels) = (shared.clone(), state.clone(), door.clone(), tunnels.clone());
         async move {
             // Called in here: handed in, the future of the whole exchange would have its place twice.
             let mut response = proxy::handle(shared.worker.clone(), inlet, request).await;
+            if response.body().is_tunnel() {
+                state.become_tunnel();
+                let (head, mut finish) = response.into_parts();
+                tunnels.set(finish.take_tunnel().map(|tunnel| (tunnel, finish)));
+                return Ok(Response::from_parts(head, Watched { body: None, state }));
+            }
             // The plan may have changed since the request came.
             door.look();
             let is_last = state.requests() >= door.requests_max()
@@ -324,7 +332,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 state.say_close();
             }
-            Ok::<_, Infallible>(response.map(|body| Watched { body, state }))
+            Ok::<_, Infallible>(response.map(|body| Watched { body: Some(body), state }))
         }
     });
     let mut builder = http1::Builder::new();
@@ -390,6 +398,13 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
     if let Err(error) = &ended {
         tracing::debug!(peer = %door.peer, %error, "connection broke");
     }
+    if let Some((tunnel, mut finish)) = tunnels.take() {
+        if ended.is_ok() {
+            let (mut client, held) = connection.into_parts().io.into_parts();
+            pass_through(shared, &mut client, held, tunnel, &mut finish).await;
+        }
+        return;
+    }
     if let Some(limit) = state.violation().and_then(limit_of) {
         shared.metrics.limit_hit(limit);
     }
@@ -403,6 +418,20 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says that it
         // was cut (RFC 9112 §8).
         reset_on_close(connection.into_parts().io.get_ref().socket());
+    }
+}
+
+/// What follows a 101, until its end.
+async fn pass_through(shared: &Shared, client: &mut Wire, held: Vec<u8>, tunnel: Tunnel, finish: &mut Finish) {
+    match Box::pin(tunnel::carry(shared, client, held, tunnel, finish)).await {
+        End::Over => {
+            finish.ended(None);
+            part(shared, client).await;
+        }
+        End::Cut(by) => {
+            finish.ended(Some(by));
+            reset_on_close(client.socket());
+        }
     }
 }
 
@@ -550,7 +579,8 @@ fn rendered(response: Response<Body>) -> Vec<u8> {
 
 /// A response body that tells the gate when the next request may come in.
 struct Watched {
-    body: Finish,
+    /// None if a tunnel begins with the answer: its exchange is not over.
+    body: Option<Finish>,
     state: Rc<GateState>,
 }
 
@@ -559,21 +589,23 @@ impl http_body::Body for Watched {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Finish::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.state.exchange_finished();
+        if self.body.is_some() {
+            self.state.exchange_finished();
+        }
     }
 }
 

@@ -7,5 +7,6 @@ pub mod gate;
 mod handshake;
 pub mod listener;
 mod rt;
+mod tunnel;
 mod wire;
 pub mod worker;

@@ -18,7 +18,7 @@ use super::access_log::LogBuffer;
 use super::metrics::{self, Metrics, RouteMetrics};
 use super::record::{CutBy, Record};
 use super::trace::RequestId;
-use crate::http::body::{Body, BodyError, Inbound};
+use crate::http::body::{Body, BodyError, Inbound, Tunnel};
 
 /// The route label of exchanges that found no route. No route can be called so.
 pub const NO_ROUTE: &str = "(none)";
@@ -297,6 +297,32 @@ impl Finish {
         closing.record.complete = is_bodiless;
         let is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
         Self { body, is_silent, closing }
+    }
+}
+
+impl Finish {
+    /// The tunnel that begins with this answer, if one does. The exchange goes on until its end.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        let Body::Tunnel(tunnel) = std::mem::take(&mut self.body) else { return None };
+        self.closing.record.complete = false;
+        Some(*tunnel)
+    }
+
+    /// Whether a tunnel begins with this answer.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.body, Body::Tunnel(_))
+    }
+
+    /// What a tunnel carried.
+    pub fn carried(&mut self, from_client: u64, to_client: u64) {
+        self.closing.record.bytes_in = from_client;
+        self.closing.record.bytes_out = to_client;
+    }
+
+    /// The exchange has come to a good end, or was cut.
+    pub fn ended(&mut self, cut_by: Option<CutBy>) {
+        self.closing.record.complete = cut_by.is_none();
+        self.closing.record.cut_by = cut_by;
     }
 }
 

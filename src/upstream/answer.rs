@@ -5,11 +5,13 @@ use http::response::Parts;
 
 use super::error::Kind;
 use super::plan::Plan;
+use crate::http::websocket::Wish;
 
-/// Checks what hyper lets pass. The error says what is wrong.
-pub(super) fn check(head: &Parts, plan: &Plan) -> Result<(), Kind> {
-    // 101 is for upgrades, and no request asks for one. RFC 9110 §15: the first digit is 1 to 5.
-    if !(200..=599).contains(&head.status.as_u16()) {
+/// Checks what hyper lets pass. `wish` is the upgrade that was asked for. The error says what is wrong.
+pub(super) fn check(head: &Parts, plan: &Plan, wish: Option<&Wish>) -> Result<(), Kind> {
+    // RFC 9110 §15: the first digit is 1 to 5. A 101 is for who asked for it, and answers that wish.
+    let is_granted = || head.status == 101 && wish.is_some_and(|wish| wish.is_granted(&head.headers));
+    if !(200..=599).contains(&head.status.as_u16()) && !is_granted() {
         return Err(Kind::Protocol);
     }
     if head.headers.len() > plan.headers_max {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http::{request, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -33,8 +33,9 @@ use super::standing::Seat;
 use super::state::{Permit, Stay};
 use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
-use crate::http::body::{Body, Inbound, Lease, Replay, Reply};
+use crate::http::body::{Body, Inbound, Lease, Replay, Reply, Tunnel};
 use crate::http::headers::name;
+use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
 use crate::telemetry::record::AttemptRow;
 use crate::timer::Timer;
@@ -140,6 +141,7 @@ impl Upstream {
         let mut timer = pools.wheel().timer();
         let mut limit = plan.retry.as_ref().and_then(|retry| retry.per_try).map(|_| pools.wheel().timer());
         prepare(request, plan.protocol);
+        let wish = request.extensions_mut().remove::<Wish>();
         let mut inbound = inbound_of(request.body());
         let may_redo = is_idempotent(request);
         let mut course = None;
@@ -226,13 +228,22 @@ impl Upstream {
             let failure = match outcome {
                 Some(Ok(response)) => {
                     let (head, body) = response.into_parts();
-                    if let Err(kind) = answer::check(&head, plan) {
+                    if let Err(kind) = answer::check(&head, plan, wish.as_ref()) {
                         trial.failed(kind);
                         return Err(kind.into());
                     }
                     let watch = trial.answered(&head);
                     if let Line::Http1(connection) = &line {
                         connection.heed(head.version, &head.headers, !is_reused);
+                    }
+                    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                        let Line::Http1(connection) = line else { return Err(Kind::Protocol.into()) };
+                        // How a tunnel ends says nothing of the upstream.
+                        connection.occupy(Stay { _permit: permit, _seat: seat, watch: None });
+                        let (io, ahead) = connection.upgraded().await.ok_or(Kind::Reset)?;
+                        let (io, idle) = (Box::new(io), plan.tunnel_idle);
+                        let body = Body::Tunnel(Box::new(Tunnel { io, ahead, idle, end: None, lease: connection }));
+                        return Ok(Response::from_parts(head, body));
                     }
                     let came = Came { head, body, line, watch, seat };
                     let wants = |retry: &retry::Plan| may_try_again && retry.wants_head(&came.head);

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, Request};
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::bench::{Bench, Room};
@@ -54,6 +56,14 @@ pub(super) struct Connection {
     /// What hyper was told, for good.
     heads: HeadBounds,
     is_spent: Cell<bool>,
+    /// What hyper left behind when it ended.
+    left: Cell<Option<Left>>,
+    has_left: Notify,
+}
+
+/// A connection that hyper has left: by a 101 for something else, or because it is over.
+struct Left {
+    io: Option<(Wire, Bytes)>,
 }
 
 impl Connection {
@@ -86,6 +96,8 @@ impl Connection {
             room: Cell::new(Some(room)),
             stay: Cell::default(),
             is_spent: Cell::new(false),
+            left: Cell::default(),
+            has_left: Notify::new(),
         }))
     }
 
@@ -125,6 +137,17 @@ impl Connection {
             && let Some(announced) = headers.get(&name::KEEP_ALIVE).and_then(|value| announced_idle(value.as_bytes()))
         {
             self.announced.set(Some(announced));
+        }
+    }
+
+    /// What the connection became by a 101, with what came behind it. None if it broke.
+    pub(super) async fn upgraded(&self) -> Option<(Wire, Bytes)> {
+        self.is_spent.set(true);
+        loop {
+            if let Some(left) = self.left.take() {
+                return left.io;
+            }
+            self.has_left.notified().await;
         }
     }
 
@@ -275,12 +298,20 @@ async fn run(
         is_at_rest.store(rests, Ordering::Relaxed);
         polled
     });
-    if let Err(error) = ended.await {
+    let ended = ended.await;
+    if let Err(error) = &ended {
         tracing::debug!(%error, "upstream connection failed");
     }
     drop(count);
-    if let Some(connection) = handle.upgrade() {
-        connection.bench.forget_idle(&connection);
+    link.read_by_anyone();
+    if let Some(handle) = handle.upgrade() {
+        handle.bench.forget_idle(&handle);
+        let io = ended.is_ok().then(|| {
+            let parts = connection.into_parts();
+            (parts.io.into_inner(), parts.read_buf)
+        });
+        handle.left.set(Some(Left { io }));
+        handle.has_left.notify_one();
     }
 }
 

@@ -64,6 +64,11 @@ impl Link {
         self.reader.replace(Some(reader.clone()));
     }
 
+    /// Wakes whoever reads, from now on.
+    pub(super) fn read_by_anyone(&self) {
+        self.reader.replace(None);
+    }
+
     /// A request is about to be written: keeps its head.
     pub(super) fn expect_head(&self) {
         self.is_head_due.set(true);

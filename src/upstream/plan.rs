@@ -34,6 +34,8 @@ pub struct Plan {
     pub first_byte: Duration,
     /// The longest pause within an answer's body.
     pub body_idle: Duration,
+    /// How long a tunnel may be silent.
+    pub tunnel_idle: Duration,
     /// How long an unused connection is kept.
     pub idle: Duration,
     /// Connections per endpoint, over all workers.
@@ -84,6 +86,7 @@ impl Plan {
             tls: check.duration(config.timeouts.tls, timeouts.key("tls")),
             first_byte: check.duration(config.timeouts.first_byte, timeouts.key("first_byte")),
             body_idle: check.duration(config.timeouts.body_idle, timeouts.key("body_idle")),
+            tunnel_idle: check.duration(config.timeouts.tunnel_idle, timeouts.key("tunnel_idle")),
             idle: check.duration(config.timeouts.idle, timeouts.key("idle")),
             connections_max: check.count(config.pool.connections_max, pool.key("connections_max")),
             queue_max: config.pool.queue_max as usize,

@@ -95,6 +95,7 @@ fn identity(name: &str, config: &upstream::Upstream) -> Identity {
         .setting("timeouts.tls", timeouts.tls)
         .setting("timeouts.first_byte", timeouts.first_byte)
         .setting("timeouts.body_idle", timeouts.body_idle)
+        .setting("timeouts.tunnel_idle", timeouts.tunnel_idle)
         .setting("timeouts.idle", timeouts.idle)
         .setting("pool.connections_max", pool.connections_max)
         .setting("pool.queue_max", pool.queue_max)

@@ -178,10 +178,15 @@ pub struct Front {
 impl Front {
     /// Takes TLS off what goes to `backend`.
     pub async fn of(backend: &Backend, config: ServerConfig) -> Self {
+        Self::to(backend.address(), config).await
+    }
+
+    /// Takes TLS off what goes to the address `behind`.
+    pub async fn to(behind: SocketAddr, config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, changed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
-        let (acceptor, behind) = (TlsAcceptor::from(Arc::new(config)), backend.address());
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let (noted, notify) = (seen.clone(), changed.clone());
         let task = tokio::spawn(async move {
             loop {

@@ -1,0 +1,242 @@
+//! A tunnel: what follows a 101. Bytes both ways, each as fast as its reader takes it, until both sides have ended, nothing
+//! moves for too long, or armiger ends.
+//!
+//! Nothing is held of a tunnel that rests: bytes are read only where they can go out, and what the reader does not take at
+//! once is kept until it does.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::drain::Phase;
+use super::worker::Shared;
+use crate::http::body::Tunnel;
+use crate::http::websocket::{FrameFollower, Goodbye};
+use crate::telemetry::finish::Finish;
+use crate::telemetry::record::CutBy;
+
+/// What is read at once.
+const CHUNK: usize = 16 * 1024;
+
+/// How many chunks one side may have in a row before others get their turn.
+const TURN: usize = 16;
+
+/// Over how long the goodbyes of all tunnels are spread when armiger ends, so that clients do not come back all at once.
+const GOODBYES: Duration = Duration::from_secs(1);
+
+/// How long both sides have to answer a goodbye.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How long one side may go on, silent, after the other has ended.
+const HALF_CLOSED: Duration = Duration::from_secs(30);
+
+/// How a tunnel came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Both sides ended it, or took a goodbye.
+    Over,
+    /// It was cut.
+    Cut(CutBy),
+}
+
+/// Carries bytes between `client`, of which `held` has been read already, and the back end.
+pub(super) async fn carry<C>(
+    shared: &Shared,
+    client: &mut C,
+    held: Vec<u8>,
+    mut tunnel: Tunnel,
+    finish: &mut Finish,
+) -> End
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    let wheel = &shared.worker.wheel;
+    let mut up = Flow { waiting: held, ..Flow::default() };
+    let mut down = Flow { waiting: tunnel.ahead.to_vec(), ..Flow::default() };
+    up.frames.follow(&up.waiting);
+    down.frames.follow(&down.waiting);
+    (up.passed, down.passed) = (up.waiting.len() as u64, down.waiting.len() as u64);
+    let mut timer = wheel.timer();
+    let mut moved_at = wheel.now();
+    let mut closing = pin!(async {
+        shared.reached(Phase::Closing).await;
+        let mut timer = wheel.timer();
+        timer.arm(GOODBYES.mul_f64(fastrand::f64()));
+        timer.expired().await;
+    });
+    let mut forced = pin!(shared.reached(Phase::Forced));
+    let mut goodbye: Option<Goodbye> = None;
+    let mut last = wheel.timer();
+    let mut is_half = false;
+    let end = poll_fn(|cx| {
+        if forced.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Cut(CutBy::Deadline));
+        }
+        if goodbye.is_none() {
+            let is_proven = tunnel.end.as_mut().is_none_or(|end| end.poll_expired(cx).is_pending());
+            goodbye = match (is_proven, closing.as_mut().poll(cx)) {
+                (false, _) => Some(Goodbye::PolicyViolation),
+                (true, Poll::Ready(())) => Some(Goodbye::GoingAway),
+                (true, Poll::Pending) => None,
+            };
+            if let Some(goodbye) = goodbye {
+                up.ends_with(goodbye.to_server());
+                down.ends_with(goodbye.to_client());
+                last.arm(LAST_WORDS);
+            }
+        }
+        let before = (up.passed, down.passed);
+        let upward = up.poll(cx, client, &mut tunnel.io);
+        let downward = down.poll(cx, &mut tunnel.io, client);
+        match (upward, downward) {
+            // Whoever fails to read or to write is the one that broke off.
+            (Poll::Ready(Err(broken)), _) => return Poll::Ready(broken.end(CutBy::Client, CutBy::Upstream)),
+            (_, Poll::Ready(Err(broken))) => return Poll::Ready(broken.end(CutBy::Upstream, CutBy::Client)),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Over),
+            _ => {}
+        }
+        if goodbye.is_some() {
+            // Nobody is cut off within a message, unless it takes longer than that.
+            return last.poll_expired(cx).map(|()| End::Over);
+        }
+        if before != (up.passed, down.passed) {
+            moved_at = wheel.now();
+        }
+        if !is_half && (up.is_shut || down.is_shut) {
+            is_half = true;
+            timer.disarm();
+        }
+        let idle = if up.is_shut || down.is_shut { tunnel.idle.min(HALF_CLOSED) } else { tunnel.idle };
+        loop {
+            if !timer.is_armed() {
+                timer.arm_at(moved_at + idle);
+            }
+            ready!(timer.poll_expired(cx));
+            if wheel.now() >= moved_at + idle {
+                return Poll::Ready(End::Cut(CutBy::Deadline));
+            }
+        }
+    })
+    .await;
+    finish.carried(up.passed, down.passed);
+    end
+}
+
+/// A side of a tunnel failed.
+struct Broken {
+    error: io::Error,
+    is_reader: bool,
+}
+
+impl Broken {
+    fn end(&self, from: CutBy, to: CutBy) -> End {
+        tracing::debug!(error = %self.error, "tunnel broke");
+        End::Cut(if self.is_reader { from } else { to })
+    }
+}
+
+/// One direction of a tunnel.
+#[derive(Default)]
+struct Flow {
+    /// Read, and not yet taken by the other side.
+    waiting: Vec<u8>,
+    written: usize,
+    frames: FrameFollower,
+    /// The last word, to be said between two frames.
+    goodbye: Option<Vec<u8>>,
+    has_parted: bool,
+    is_unflushed: bool,
+    is_over: bool,
+    is_shut: bool,
+    passed: u64,
+}
+
+impl Flow {
+    fn ends_with(&mut self, goodbye: Vec<u8>) {
+        self.goodbye = Some(goodbye);
+    }
+
+    /// Moves what can be moved. Ready when this direction has come to its end.
+    fn poll<F, T>(&mut self, cx: &mut Context<'_>, from: &mut F, to: &mut T) -> Poll<Result<(), Broken>>
+    where
+        F: AsyncRead + Unpin + ?Sized,
+        T: AsyncWrite + Unpin + ?Sized,
+    {
+        let reader = |error| Broken { error, is_reader: true };
+        let writer = |error| Broken { error, is_reader: false };
+        for _ in 0..TURN {
+            while self.written < self.waiting.len() {
+                let length =
+                    ready!(Pin::new(&mut *to).poll_write(cx, &self.waiting[self.written..])).map_err(writer)?;
+                if length == 0 {
+                    return Poll::Ready(Err(writer(io::ErrorKind::WriteZero.into())));
+                }
+                self.written += length;
+                self.is_unflushed = true;
+            }
+            (self.waiting, self.written) = (Vec::new(), 0);
+            if self.frames.is_between()
+                && !self.is_over
+                && let Some(goodbye) = self.goodbye.take()
+            {
+                (self.waiting, self.has_parted) = (goodbye, true);
+                continue;
+            }
+            if self.is_over {
+                if !self.is_shut {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(writer)?;
+                    self.is_shut = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let mut bytes = [MaybeUninit::uninit(); CHUNK];
+            let mut read = ReadBuf::uninit(&mut bytes);
+            match Pin::new(&mut *from).poll_read(cx, &mut read) {
+                Poll::Pending => {
+                    if self.is_unflushed {
+                        ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(writer)?;
+                        self.is_unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(reader(error))),
+                Poll::Ready(Ok(())) => {}
+            }
+            let mut bytes = read.filled();
+            if bytes.is_empty() {
+                self.is_over = true;
+                continue;
+            }
+            if self.has_parted {
+                // After a close frame nothing counts any more (RFC 6455 §5.5.1), but the end does.
+                continue;
+            }
+            if self.goodbye.is_some() {
+                let rest = self.frames.to_end(bytes);
+                bytes = &bytes[..rest];
+            } else {
+                self.frames.follow(bytes);
+            }
+            self.passed += bytes.len() as u64;
+            while !bytes.is_empty() {
+                match Pin::new(&mut *to).poll_write(cx, bytes) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(writer(io::ErrorKind::WriteZero.into()))),
+                    Poll::Ready(Ok(length)) => (bytes, self.is_unflushed) = (&bytes[length..], true),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(writer(error))),
+                    Poll::Pending => {
+                        self.waiting = bytes.to_vec();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        // Others first; there may be more.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

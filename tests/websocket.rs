@@ -1,0 +1,322 @@
+//! WebSocket end to end: who may, what a valid answer is, and a tunnel that loses nothing.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use http::Request;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
+
+use super::harness::{Armiger, Authority, Backend, Config, Files, Front, SECRET_YAML, Script, within};
+
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+const GRANTED: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
+/// A back end that sends every message back, and says goodbye when it is asked to.
+async fn echo() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let Ok(mut socket) = accept_async(stream).await else { return };
+                while let Some(Ok(message)) = socket.next().await {
+                    if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    url
+}
+
+async fn dial(armiger: &Armiger) -> WebSocketStream<TcpStream> {
+    let stream = TcpStream::connect(armiger.address()).await.unwrap();
+    let url = format!("ws://{}/chat", armiger.address());
+    within("the handshake", client_async(url, stream)).await.expect("the upgrade is granted").0
+}
+
+async fn next<S>(socket: &mut WebSocketStream<S>) -> Message
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    within("a message", socket.next()).await.expect("the conversation goes on").expect("a message")
+}
+
+#[tokio::test]
+async fn messages_pass_both_ways_and_the_exchange_lasts_until_the_close() {
+    let armiger = Armiger::with(Config::to_url(&echo().await)).await;
+    let mut socket = dial(&armiger).await;
+    for round in 0..200 {
+        socket.send(Message::text(format!("message {round}"))).await.unwrap();
+        assert_eq!(next(&mut socket).await, Message::text(format!("message {round}")));
+    }
+    let large = Message::binary(vec![7; 3_000_000]);
+    let (mut sink, mut stream) = socket.split();
+    let (sent, got) = tokio::join!(sink.send(large.clone()), stream.next());
+    sent.unwrap();
+    assert_eq!(got.unwrap().unwrap(), large);
+    assert_eq!(armiger.metric(r#"armiger_http_requests_in_flight{route="everything"}"#).await, 1.0);
+
+    let mut socket = sink.reunite(stream).unwrap();
+    socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "bye".into() })).await.unwrap();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    let line = armiger.logged(|line| line["status"] == 101).await;
+    assert_eq!(line["complete"], json!(true), "{line}");
+    assert!(
+        line["bytes_in"].as_u64().unwrap() > 3_000_000 && line["bytes_out"].as_u64().unwrap() > 3_000_000,
+        "{line}"
+    );
+    assert_eq!(armiger.metric(r#"armiger_http_requests_in_flight{route="everything"}"#).await, 0.0);
+}
+
+#[tokio::test]
+async fn bytes_right_behind_the_handshake_are_not_lost_on_either_side() {
+    let answer = [GRANTED.as_bytes(), b"\x82\x05early"].concat();
+    let backend = Backend::raw(Script::new().request().write(answer).hang()).await;
+    let armiger = Armiger::with(Config::to(&backend)).await;
+    let mut client = TcpStream::connect(armiger.address()).await.unwrap();
+    client.write_all(&[HANDSHAKE.as_bytes(), b"\x82\x80\0\0\0\0"].concat()).await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"early") {
+        assert!(within("the frame", client.read_buf(&mut got)).await.unwrap() > 0, "{}", got.escape_ascii());
+    }
+    let text = String::from_utf8_lossy(&got).to_lowercase();
+    assert!(text.starts_with("http/1.1 101 ") && text.contains("upgrade: websocket"), "{text}");
+    assert!(!text.contains("content-length") && !text.contains("transfer-encoding"), "{text}");
+    let seen = backend.arrived(1).await;
+    assert_eq!((seen[0].header("upgrade"), seen[0].header("connection")), ("websocket", "upgrade"));
+    assert_eq!(seen[0].header("sec-websocket-key"), "dGhlIHNhbXBsZSBub25jZQ==");
+}
+
+#[tokio::test]
+async fn what_is_no_websocket_handshake_loses_its_upgrade() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend)).await;
+    let without = |line: &str| HANDSHAKE.replace(line, "");
+    for handshake in [
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+            .to_owned(),
+        HANDSHAKE.replace("websocket", "websocket, h2c"),
+        HANDSHAKE.replace("GET", "POST").replace("Host: a", "Host: a\r\nContent-Length: 0"),
+        without("Sec-WebSocket-Version: 13\r\n"),
+        without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+        HANDSHAKE.replace("keep-alive, Upgrade", "keep-alive"),
+    ] {
+        armiger.raw(handshake).await.answer().await.assert_status(200);
+    }
+    let forbidden = Armiger::with(
+        Config::to(&backend)
+            .routes("- {name: x, match: {path: \"/{rest...}\"}, proxy: {upstream: app, websocket: false}}"),
+    )
+    .await;
+    forbidden.raw(HANDSHAKE).await.answer().await.assert_status(200);
+    for seen in backend.requests() {
+        assert!(!seen.has("upgrade") && !seen.has("http2-settings"), "{}", seen.head_text());
+    }
+    assert_eq!(backend.count(), 7);
+}
+
+#[tokio::test]
+async fn only_a_whole_101_is_a_tunnel_and_any_other_answer_passes_as_it_is() {
+    for bad in [
+        GRANTED.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "AAAALMBiTxaQ9kYGzzhZRbK+xOo="),
+        GRANTED.replace("Upgrade: websocket", "Upgrade: h2c"),
+        GRANTED.replace("Connection: Upgrade\r\n", ""),
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n".to_owned(),
+    ] {
+        let backend = Backend::raw(Script::new().request().write(bad).hang()).await;
+        let armiger = Armiger::with(Config::to(&backend)).await;
+        armiger.raw(HANDSHAKE).await.answer().await.assert_problem(502, "upstream-protocol");
+    }
+    let refuses = "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno";
+    let backend = Backend::raw(Script::new().request().write(refuses).again()).await;
+    let armiger = Armiger::with(Config::to(&backend)).await;
+    let mut conversation = armiger.raw(HANDSHAKE).await;
+    for _ in 0..2 {
+        let answer = conversation.answer().await;
+        assert_eq!((answer.status, answer.text()), (403, "no"));
+        conversation.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    }
+}
+
+#[tokio::test]
+async fn policies_are_asked_of_the_handshake() {
+    let backend = Backend::raw(Script::new().request().write(GRANTED).hang()).await;
+    let staff =
+        format!("identity: {{staff: {{jwt: {{issuer: a, any_audience: true, keys: {{secret: {SECRET_YAML}}}}}}}}}");
+    let config = Config::to(&backend).top(&staff).policies("identity: {providers: [staff]}");
+    let armiger = Armiger::with(config).await;
+    armiger.raw(HANDSHAKE).await.answer().await.assert_problem(401, "token-missing");
+    assert_eq!(backend.connections(), 0);
+}
+
+#[tokio::test]
+async fn an_upstream_that_speaks_http2_is_not_asked() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend).upstream("protocol: h2c")).await;
+    armiger.raw(HANDSHAKE).await.answer().await.assert_problem(501, "not-implemented");
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_is_cut_and_one_that_moves_is_not() {
+    let armiger = Armiger::with(Config::to_url(&echo().await).upstream("timeouts: {tunnel_idle: 300ms}")).await;
+    let mut socket = dial(&armiger).await;
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    for _ in 0..12 {
+        pace.tick().await;
+        socket.send(Message::text("still here")).await.unwrap();
+        next(&mut socket).await;
+    }
+    while let Some(Ok(_)) = within("the cut", socket.next()).await {}
+    let line = armiger.logged(|line| line["status"] == 101).await;
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line}");
+}
+
+#[tokio::test]
+async fn either_side_may_end_first_and_still_hear_the_other() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let backend = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        stream.write_all(GRANTED.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.unwrap();
+        stream.write_all(b"last words").await.unwrap();
+        rest
+    });
+    let armiger = Armiger::with(Config::to_url(&url)).await;
+    let mut client = TcpStream::connect(armiger.address()).await.unwrap();
+    client.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n\r\n") {
+        within("the 101", client.read_buf(&mut got)).await.unwrap();
+    }
+    client.write_all(b"hello").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut words = Vec::new();
+    within("the end", client.read_to_end(&mut words)).await.unwrap();
+    assert_eq!(words, b"last words");
+    assert_eq!(within("the back end", backend).await.unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_up_the_back_end_and_not_memory() {
+    const FLOOD: usize = 64 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, mut written) = tokio::sync::watch::channel(0);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        stream.write_all(GRANTED.as_bytes()).await.unwrap();
+        let chunk = vec![0; 64 << 10];
+        while *sender.borrow() < FLOOD && stream.write_all(&chunk).await.is_ok() {
+            sender.send_modify(|written| *written += chunk.len());
+        }
+    });
+    let armiger = Armiger::with(Config::to_url(&url)).await;
+    let mut client = TcpStream::connect(armiger.address()).await.unwrap();
+    client.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+    // It comes to rest when the kernel's buffers on both sides are full.
+    while tokio::time::timeout(Duration::from_millis(500), written.changed()).await.is_ok() {}
+    assert!(*written.borrow() < FLOOD / 2, "{} bytes were taken", *written.borrow());
+    let mut got = 0;
+    let mut chunk = vec![0; 256 << 10];
+    while got < FLOOD {
+        got += within("the rest", client.read(&mut chunk)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_drain_says_goodbye_to_both_sides_and_cuts_nobody() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let backend = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        socket.send(Message::text("welcome")).await.unwrap();
+        let mut last = None;
+        while let Some(Ok(message)) = socket.next().await {
+            last = Some(message);
+        }
+        last
+    });
+    let config = Config::to_url(&url).top("drain: {delay: 10ms, timeout: 10s}");
+    let armiger = Armiger::with(config).await;
+    let mut socket = dial(&armiger).await;
+    assert_eq!(next(&mut socket).await, Message::text("welcome"));
+    let stopping = tokio::spawn(armiger.stop());
+    let Message::Close(Some(frame)) = next(&mut socket).await else { panic!("no goodbye") };
+    assert_eq!(frame.code, CloseCode::Away);
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    let Some(Message::Close(Some(frame))) = within("the back end", backend).await.unwrap() else {
+        panic!("no goodbye")
+    };
+    assert_eq!(frame.code, CloseCode::Away);
+    assert_eq!(within("the end", stopping).await.unwrap().cut, 0);
+}
+
+#[tokio::test]
+async fn a_reload_leaves_it_alone_and_tls_on_both_sides_makes_no_difference() {
+    let authority = Authority::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut socket = accept_async(stream).await.unwrap();
+                while let Some(Ok(message)) = socket.next().await {
+                    if message.is_text() {
+                        socket.send(message).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let front = Front::to(plain, authority.issue(&["127.0.0.1"]).server(&[], None)).await;
+    let pair = authority.issue(&["a.test"]);
+    let config = Config::to_url(&front.url())
+        .upstream("tls: {ca: \"${file:ca.pem}\"}")
+        .listener("tls: {certificates: [{certificate: \"${file:a.crt}\", key: \"${file:a.key}\"}]}");
+    let files = Files::of(&config);
+    for (name, text) in [("ca.pem", &authority.pem()), ("a.crt", &pair.certificate), ("a.key", &pair.key)] {
+        files.write(name, text);
+    }
+    let armiger = Armiger::watching(files.config().into()).await;
+    let stream = authority.dialler("a.test", &["http/1.1"], None).dial(armiger.address()).await.unwrap();
+    let (mut socket, _) = within("the handshake", client_async("wss://a.test/chat", stream)).await.unwrap();
+    for version in 1..4 {
+        socket.send(Message::text(version.to_string())).await.unwrap();
+        assert_eq!(next(&mut socket).await, Message::text(version.to_string()));
+        files.replace("config.yaml", config.clone().upstream(&format!("limits: {{in_flight_max: {version}}}")));
+        armiger.in_force(version + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_is_a_request_like_any_other_to_a_client_that_asks_for_none() {
+    let backend = Backend::raw(Script::new().request().write(GRANTED).hang()).await;
+    let armiger = Armiger::with(Config::to(&backend)).await;
+    let request = Request::get("/").body(http_body_util::Full::default()).unwrap();
+    armiger.request(request).await.assert_problem(502, "upstream-protocol");
+}
