@@ -6,6 +6,7 @@ mod admin;
 mod api_keys;
 mod cache;
 mod breaker;
+mod compress;
 mod config;
 mod diff;
 mod drain;

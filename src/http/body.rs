@@ -14,6 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::encoded::Encoded;
 use super::framing::Violation;
 use super::reserved::Reserved;
 use crate::timer::Timer;
@@ -34,6 +35,8 @@ pub enum Body {
     Reply(Reply),
     /// A response body from elsewhere, such as one that several exchanges read.
     Other(Box<dyn Source>),
+    /// A response body in a content coding.
+    Encoded(Box<Encoded>),
     /// No body: the connection leaves HTTP with this answer.
     Tunnel(Box<Tunnel>),
 }
@@ -114,6 +117,7 @@ impl http_body::Body for Body {
             Self::Received(received) => received.poll_frame(cx),
             Self::Reply(reply) => reply.poll_frame(cx),
             Self::Other(source) => Pin::new(source).poll_frame(cx),
+            Self::Encoded(encoded) => encoded.poll_frame(cx),
         }
     }
 
@@ -124,6 +128,7 @@ impl http_body::Body for Body {
             Self::Received(received) => received.is_end_stream(),
             Self::Reply(reply) => reply.incoming.is_end_stream(),
             Self::Other(source) => source.is_end_stream(),
+            Self::Encoded(encoded) => encoded.is_end_stream(),
         }
     }
 
@@ -134,6 +139,7 @@ impl http_body::Body for Body {
             Self::Received(received) => received.size_hint(),
             Self::Reply(reply) => reply.incoming.size_hint(),
             Self::Other(source) => source.size_hint(),
+            Self::Encoded(encoded) => encoded.size_hint(),
         }
     }
 }

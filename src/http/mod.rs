@@ -1,6 +1,7 @@
 //! HTTP without opinions: bodies, headers, paths, framing, refusals. No configuration, no state.
 
 pub mod body;
+pub mod encoded;
 pub mod forwarded;
 pub mod framing;
 pub mod headers;

@@ -3,6 +3,7 @@
 mod body_limit;
 pub mod cache;
 pub mod chain;
+mod compress;
 mod cors;
 pub mod exposure;
 pub mod guard;
@@ -36,6 +37,7 @@ table::policies! {
     // YAML key   type
     body_limit => BodyLimit,
     cache      => Cache,
+    compress   => Compress,
     cors       => Cors,
     headers    => Headers,
     identity   => IdentityPolicy,
