@@ -157,7 +157,8 @@ async fn no_more_than_allowed_are_compressed_at_once_and_shadow_compresses_none(
     let armiger = Armiger::with(Config::to(&backend).policies("compress: {at_once_max: 1}")).await;
     let open = async |armiger: &Armiger| {
         let mut connection = armiger.connect().await;
-        let request = Request::get("/").header("accept-encoding", "gzip").body(Full::<bytes::Bytes>::default()).unwrap();
+        let request =
+            Request::get("/").header("accept-encoding", "gzip").body(Full::<bytes::Bytes>::default()).unwrap();
         let answer = connection.open(request).await.unwrap();
         (answer.headers().contains_key("content-encoding"), answer, connection)
     };
@@ -165,6 +166,10 @@ async fn no_more_than_allowed_are_compressed_at_once_and_shadow_compresses_none(
     let second = open(&armiger).await;
     assert!(first.0 && !second.0);
     drop(receiver);
-    let shadow = Armiger::with(Config::to(&Backend::with(|_| with(answer(200, text()), &[("content-type", "text/plain")])).await).policies("compress: {mode: shadow}")).await;
+    let shadow = Armiger::with(
+        Config::to(&Backend::with(|_| with(answer(200, text()), &[("content-type", "text/plain")])).await)
+            .policies("compress: {mode: shadow}"),
+    )
+    .await;
     ask(&shadow, "gzip").await.assert_no_header("content-encoding").assert_no_header("vary");
 }

@@ -11,6 +11,7 @@ mod config;
 mod diff;
 mod drain;
 mod example;
+mod grpc;
 mod harness;
 mod hostile;
 mod include;

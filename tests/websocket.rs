@@ -71,6 +71,7 @@ async fn messages_pass_both_ways_and_the_exchange_lasts_until_the_close() {
     let mut socket = sink.reunite(stream).unwrap();
     socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "bye".into() })).await.unwrap();
     while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    drop(socket);
     let line = armiger.logged(|line| line["status"] == 101).await;
     assert_eq!(line["complete"], json!(true), "{line}");
     assert!(

@@ -1,7 +1,7 @@
 //! `proxy`: one upstream asked, its answer streamed back.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, StatusCode, Uri, Version, header};
@@ -12,7 +12,7 @@ use crate::exchange::template::{Params, Template};
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::http::websocket::Wish;
-use crate::http::{headers, path};
+use crate::http::{grpc, headers, path};
 use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
 
 /// The longest that an answer may go on whose caller has proven something. Keeps points in time within their range.
@@ -105,6 +105,11 @@ impl Proxy {
             }
             Wish::name_upgrade(request.headers_mut());
             request.extensions_mut().insert(*wish);
+        }
+        if request.version() == Version::HTTP_2 && request.headers().contains_key(&grpc::GRPC_TIMEOUT) {
+            // What is left of it, and not what there was.
+            let left = exchange.deadline.saturating_duration_since(Instant::now());
+            request.headers_mut().insert(&grpc::GRPC_TIMEOUT, grpc::timeout_value(left));
         }
         let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;

@@ -4,6 +4,7 @@ pub mod body;
 pub mod encoded;
 pub mod forwarded;
 pub mod framing;
+pub mod grpc;
 pub mod headers;
 pub mod path;
 pub mod problem;

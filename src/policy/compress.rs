@@ -185,11 +185,14 @@ impl Rules {
     /// Whether an answer may be compressed at all.
     fn fits(&self, response: &Response<Body>) -> bool {
         let (status, headers) = (response.status(), response.headers());
-        let is_other = matches!(status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
-            || status.is_informational();
+        let is_other =
+            matches!(status, StatusCode::NO_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+                || status.is_informational();
         let is_coded = headers.get_all(CONTENT_ENCODING).iter().any(|coding| coding != "identity");
         let forbids = headers.get_all(CACHE_CONTROL).iter().any(|line| {
-            line.as_bytes().split(|byte| *byte == b',').any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
+            line.as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
         });
         let told = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let length = response.body().size_hint().exact().filter(|length| *length > 0).or(told);

@@ -8,14 +8,15 @@ pub mod worker;
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 use crate::exchange::{self, Exchange, Reason, Rejection};
 use crate::http::body::Body;
 use crate::http::framing::Violation;
+use crate::http::grpc;
 use crate::http::headers::name;
 use crate::http::problem::Form;
 use crate::snapshot::Route;
@@ -39,7 +40,7 @@ pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incom
     });
     let response = match found {
         Ok(Some(route)) => {
-            exchange.deadline = now + route.timeout;
+            exchange.deadline = now + patience(&exchange, route.timeout);
             exchange.closing.routed(&route.name, &route.metrics, &route.generation);
             pipeline::run(&route, &mut exchange, &worker).await
         }
@@ -51,6 +52,13 @@ pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incom
     let (head, body) = response.into_parts();
     let body = Finish::new(closing, body, &head, inbound);
     Response::from_parts(head, body)
+}
+
+/// How long the answer may take: the route's time, and no longer than the caller of a gRPC call waits.
+fn patience(exchange: &Exchange, most: Duration) -> Duration {
+    let is_call = exchange.request.version() == Version::HTTP_2 && grpc::is_grpc(exchange.headers());
+    let waits = is_call.then(|| grpc::timeout(exchange.headers())).flatten();
+    waits.map_or(most, |waits| waits.min(most))
 }
 
 /// Refuses a request whose head was never understood, so that there is no exchange; it is logged and counted all the

@@ -19,9 +19,13 @@ use super::metrics::{self, Metrics, RouteMetrics};
 use super::record::{CutBy, Record};
 use super::trace::RequestId;
 use crate::http::body::{Body, BodyError, Inbound, Tunnel};
+use crate::http::grpc;
 
 /// The route label of exchanges that found no route. No route can be called so.
 pub const NO_ROUTE: &str = "(none)";
+
+/// The status of a call that ended without one.
+const UNKNOWN_CALL: &str = "none";
 
 /// How many records a worker keeps for reuse.
 const SPARE_MAX: usize = 256;
@@ -142,7 +146,7 @@ impl Logger {
             facts.route = self.unrouted.clone();
             (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
             facts.generation = None;
-            (facts.is_failure, facts.is_untold) = (false, false);
+            (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
             spare.push(facts);
         }
     }
@@ -171,6 +175,8 @@ pub struct Facts {
     is_failure: bool,
     /// An errand's: neither logged nor counted.
     is_untold: bool,
+    /// What came of a gRPC call, as far as that is known. `None`: it is none.
+    call: Option<&'static str>,
 }
 
 impl Facts {
@@ -186,6 +192,7 @@ impl Facts {
             occupied: None,
             is_failure: false,
             is_untold: false,
+            call: None,
         })
     }
 }
@@ -253,7 +260,7 @@ impl Drop for Closing {
         if facts.is_untold {
             return self.logger.keep(facts);
         }
-        let Facts { record, started, status, inbound, route, is_failure, .. } = &mut *facts;
+        let Facts { record, started, status, inbound, route, is_failure, call, .. } = &mut *facts;
         record.duration = started.elapsed();
         if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
@@ -268,6 +275,10 @@ impl Drop for Closing {
             if status.is_none() {
                 record.reason = Some(if self.logger.is_cutting.get() { "draining" } else { "client-closed" });
             }
+        }
+        if let Some(status) = call {
+            route.called(status);
+            *is_failure |= grpc::is_failure(status);
         }
         route.finished(&record.method, *status, record.duration, record.bytes_in, record.bytes_out);
         let is_failure = *is_failure || record.status >= 500 || !record.complete;
@@ -295,6 +306,9 @@ impl Finish {
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
         closing.record.complete = is_bodiless;
+        if closing.record.version == Version::HTTP_2 && grpc::is_grpc(&head.headers) {
+            closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
+        }
         let is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
         Self { body, is_silent, closing }
     }
@@ -343,6 +357,11 @@ impl http_body::Body for Finish {
                 }
                 // hyper does not ask for more after trailers.
                 record.complete = this.body.is_end_stream() || frame.is_trailers();
+                if let Some(trailers) = frame.trailers_ref()
+                    && this.closing.call.is_some()
+                {
+                    this.closing.call = Some(grpc::status(trailers).unwrap_or(UNKNOWN_CALL));
+                }
             }
             Poll::Ready(Some(Err(error))) => {
                 record.cut_by = Some(match error {

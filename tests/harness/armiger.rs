@@ -71,6 +71,12 @@ impl Config {
         self
     }
 
+    /// One more upstream, by its URL.
+    pub fn and_url(mut self, name: &str, url: &str) -> Self {
+        self.upstreams += &format!("{name}:\n  endpoints: [\"{url}\"]\n");
+        self
+    }
+
     /// Policies of the route `everything`: `body_limit: {max: 1KiB}`.
     pub fn policies(mut self, yaml: &str) -> Self {
         self.policies += &dedent(yaml);

@@ -41,6 +41,7 @@ pub use backend::{Answer, Backend, Chunks, Script, Seen, Signal, answer, streame
 pub use client::{Broken, Client, Connection, Incoming, RawConversation, Response};
 pub use files::Files;
 pub use issuer::Issuer;
+pub use io::SpawnLocal;
 pub use load::{Load, Outcome};
 pub use message::{HeadSplitter, Reader};
 pub use pki::{Authority, Dialler, Front, Handshake, Pair, roots};

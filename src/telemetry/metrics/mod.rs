@@ -237,6 +237,7 @@ struct Families {
     requests_in_flight: Family<IntGauge>,
     request_bytes: Family<IntCounter>,
     response_bytes: Family<IntCounter>,
+    grpc_calls: Family<IntCounter>,
     rejections: Family<IntCounter>,
     verdicts: Family<IntCounter>,
     rules: Family<IntCounter>,
@@ -309,6 +310,13 @@ impl Families {
                 &["route"],
                 "bytes",
                 "Response body sent to clients, in bytes, heads and framing left out.",
+            ),
+            grpc_calls: Family::register(
+                catalogue,
+                "armiger_grpc_calls_total",
+                &["route", "status"],
+                "calls",
+                "gRPC calls that ended, in calls, by the name of their status; `none` if they ended without one.",
             ),
             rejections: Family::register(
                 catalogue,
@@ -766,6 +774,7 @@ impl Metrics {
             request_bytes: families.request_bytes.series(&[name]),
             response_bytes: families.response_bytes.series(&[name]),
             rejections: SlugCounters::new(&families.rejections, &[name]),
+            calls: SlugCounters::new(&families.grpc_calls, &[name]),
         }))
     }
 
@@ -1044,6 +1053,7 @@ struct RouteSeries {
     request_bytes: IntCounter,
     response_bytes: IntCounter,
     rejections: SlugCounters,
+    calls: SlugCounters,
 }
 
 impl Series for RouteSeries {
@@ -1055,6 +1065,7 @@ impl Series for RouteSeries {
         self.request_bytes_family.remove(&name);
         self.response_bytes_family.remove(&name);
         self.rejections.family.remove(&name);
+        self.calls.family.remove(&name);
     }
 }
 
@@ -1097,6 +1108,11 @@ impl RouteMetrics {
     /// Counts a refusal, by the slug of its reason.
     pub fn rejected(&self, reason: &'static str) {
         self.0.series.rejections.add(reason, 1);
+    }
+
+    /// Counts a gRPC call that ended, by the name of its status.
+    pub fn called(&self, status: &'static str) {
+        self.0.series.calls.add(status, 1);
     }
 }
 

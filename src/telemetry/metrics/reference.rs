@@ -48,6 +48,7 @@ const LABELS: &[(&str, &str)] = &[
     ("route", "the route's name; `(none)` for exchanges that found none"),
     ("rule", "the rule's name, or its place in the list: `rule-1`"),
     ("state", "`active` or `idle`"),
+    ("status", "the name of the call's status, such as `UNAVAILABLE`; `none` if it ended without one"),
     ("status_class", ""),
     ("to", "the state that a breaker entered: `closed`, `half_open` or `open`"),
     ("upstream", "the upstream's name"),
