@@ -90,6 +90,7 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
         caller: None,
         allowance: Default::default(),
+        websocket: None,
         form: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }

@@ -12,6 +12,8 @@ fn text() -> String {
     "all work and no play makes jack a dull boy\n".repeat(1000)
 }
 
+type Headers = Vec<(&'static str, &'static str)>;
+
 fn with(mut answer: Answer, headers: &[(&'static str, &str)]) -> Answer {
     for (name, value) in headers {
         answer.headers_mut().append(*name, value.parse().unwrap());
@@ -76,7 +78,7 @@ async fn an_answer_goes_out_in_the_coding_that_the_client_likes_best() {
 
 #[tokio::test]
 async fn what_must_not_be_compressed_is_not() {
-    let cases: Vec<(u16, usize, Vec<(&'static str, &'static str)>)> = vec![
+    let cases: Vec<(u16, usize, Headers)> = vec![
         (200, 43_000, vec![("content-type", "image/png")]),
         (200, 43_000, vec![]),
         (200, 43_000, vec![("content-type", "text/event-stream")]),

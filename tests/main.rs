@@ -14,6 +14,7 @@ mod example;
 mod grpc;
 mod harness;
 mod hostile;
+mod http2_attacks;
 mod include;
 mod introspection;
 mod jwks;

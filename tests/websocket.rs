@@ -321,3 +321,102 @@ async fn a_handshake_is_a_request_like_any_other_to_a_client_that_asks_for_none(
     let request = Request::get("/").body(http_body_util::Full::default()).unwrap();
     armiger.request(request).await.assert_problem(502, "upstream-protocol");
 }
+
+// === over HTTP/2 ===
+
+/// A frame of text as clients send it, with a mask of zeros.
+fn text(words: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | words.len() as u8, 0, 0, 0, 0][..], words.as_bytes()].concat()
+}
+
+async fn extended(armiger: &Armiger) -> h2::client::SendRequest<bytes::Bytes> {
+    let stream = TcpStream::connect(armiger.address()).await.unwrap();
+    let (client, connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
+    tokio::spawn(async move { connection.await.ok() });
+    let mut client = within("the connection", client.ready()).await.unwrap();
+    // Settings come with the first answer at the latest.
+    let (answer, _) = client.send_request(Request::get("http://a/").body(()).unwrap(), true).unwrap();
+    within("an answer", answer).await.unwrap();
+    client
+}
+
+fn connect() -> Request<()> {
+    let mut request = Request::builder().method("CONNECT").uri("http://a/chat").header("sec-websocket-version", "13");
+    request.extensions_mut().unwrap().insert(h2::ext::Protocol::from_static("websocket"));
+    request.body(()).unwrap()
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_is_bridged_to_an_upgrade() {
+    let armiger = Armiger::with(Config::to_url(&echo().await).listener("http2_websocket: true")).await;
+    let mut client = extended(&armiger).await;
+    assert!(client.is_extended_connect_protocol_enabled());
+    let mut conversations = Vec::new();
+    for _ in 0..3 {
+        let (answer, sender) = client.send_request(connect(), false).unwrap();
+        let answer = within("the answer", answer).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        for name in ["upgrade", "connection", "sec-websocket-accept"] {
+            assert!(!answer.headers().contains_key(name), "{name}");
+        }
+        conversations.push((answer.into_body(), sender));
+    }
+    for round in 0..5 {
+        for (place, (body, sender)) in conversations.iter_mut().enumerate() {
+            let words = format!("{place} says {round}");
+            sender.send_data(text(&words).into(), false).unwrap();
+            let mut got = Vec::new();
+            while got.len() < words.len() + 2 {
+                let data = within("an echo", body.data()).await.unwrap().unwrap();
+                body.flow_control().release_capacity(data.len()).unwrap();
+                got.extend_from_slice(&data);
+            }
+            assert_eq!(&got[2..], words.as_bytes());
+        }
+    }
+    let (mut body, mut sender) = conversations.remove(0);
+    sender.send_data(vec![0x88, 0x80, 0, 0, 0, 0].into(), true).unwrap();
+    while within("the end", body.data()).await.is_some() {}
+    armiger.logged(|line| line["status"] == 101 && line["complete"] == true).await;
+}
+
+#[tokio::test]
+async fn it_is_offered_only_where_it_is_configured_and_granted_only_by_the_back_end() {
+    let armiger = Armiger::with(Config::to_url(&echo().await)).await;
+    assert!(!extended(&armiger).await.is_extended_connect_protocol_enabled());
+
+    let bad = GRANTED.replace("s3pP", "AAAA");
+    let backend = Backend::raw_each(move |number| {
+        let script = Script::new().request();
+        match number {
+            0 => script.write("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+            1 => script.write("HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"),
+            _ => script.write(&bad).hang(),
+        }
+    })
+    .await;
+    let armiger = Armiger::with(Config::to(&backend).listener("http2_websocket: true")).await;
+    let mut client = extended(&armiger).await;
+    for status in [403, 502] {
+        let (answer, _sender) = client.send_request(connect(), false).unwrap();
+        assert_eq!(within("the answer", answer).await.unwrap().status(), status);
+    }
+    let (answer, _sender) =
+        client.send_request(Request::builder().method("CONNECT").uri("a:443").body(()).unwrap(), false).unwrap();
+    assert_eq!(within("the answer", answer).await.unwrap().status(), 405, "a CONNECT of the old kind is none");
+}
+
+#[tokio::test]
+async fn a_drain_says_goodbye_on_streams_too() {
+    let config =
+        Config::to_url(&echo().await).listener("http2_websocket: true").top("drain: {delay: 10ms, timeout: 10s}");
+    let armiger = Armiger::with(config).await;
+    let mut client = extended(&armiger).await;
+    let (answer, mut sender) = client.send_request(connect(), false).unwrap();
+    let mut body = within("the answer", answer).await.unwrap().into_body();
+    let stopping = tokio::spawn(armiger.stop());
+    let frame = within("the goodbye", body.data()).await.unwrap().unwrap();
+    assert_eq!(frame[..], [0x88, 2, 3, 0xe9]);
+    sender.send_data(bytes::Bytes::new(), true).unwrap();
+    assert_eq!(within("the end", stopping).await.unwrap().cut, 0);
+}

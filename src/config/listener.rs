@@ -39,6 +39,10 @@ pub struct Listener {
     /// Which header of a trusted proxy names the client.
     #[serde(default)]
     pub client_address: ClientAddress,
+    /// Whether HTTP/2 clients may speak WebSocket on a stream (RFC 8441). It reaches back ends as an upgrade of HTTP/1.1,
+    /// as it does from HTTP/1.1 clients; see `proxy.websocket`.
+    #[serde(default)]
+    pub http2_websocket: bool,
     /// What a client may ask for before it is refused.
     #[serde(default)]
     pub limits: Limits,

@@ -53,7 +53,7 @@ pub struct Encoded {
 }
 
 enum Encoder {
-    Brotli(BrotliEncoder<Source>),
+    Brotli(Box<BrotliEncoder<Source>>),
     Zstd(ZstdEncoder<Source>),
     Gzip(GzipEncoder<Source>),
 }
@@ -65,7 +65,7 @@ impl Encoded {
         let encoder = match coding {
             Coding::Brotli => {
                 let params = EncoderParams::default().quality(Level::Precise(4)).window_size(WINDOW.into());
-                Encoder::Brotli(BrotliEncoder::with_params(source, params))
+                Encoder::Brotli(Box::new(BrotliEncoder::with_params(source, params)))
             }
             Coding::Zstd => {
                 let window = CParameter::window_log(WINDOW.into());

@@ -28,6 +28,20 @@ impl Wish {
         is_key.then(|| Self::with_key(key.as_bytes()))
     }
 
+    /// Whether a request of HTTP/2 wishes to speak WebSocket on its stream (RFC 8441 §4).
+    pub fn is_extended_connect<B>(request: &Request<B>) -> bool {
+        let protocol = request.extensions().get::<hyper::ext::Protocol>();
+        *request.method() == Method::CONNECT && protocol.is_some_and(|protocol| protocol.as_str() == "websocket")
+    }
+
+    /// Makes of the 101 that grants it the answer of HTTP/2 (RFC 8441 §5).
+    pub fn grant_stream<B>(response: &mut http::Response<B>) {
+        *response.status_mut() = http::StatusCode::OK;
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
+            response.headers_mut().remove(name);
+        }
+    }
+
     /// A wish with a key of armiger's own, which is written to `headers`.
     pub fn own(headers: &mut HeaderMap) -> Self {
         let nonce: [u8; 16] = fastrand::u128(..).to_be_bytes();

@@ -104,6 +104,11 @@ fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held
     }
     exchange.websocket = Wish::of(&exchange.request, inspected.upgrade.as_ref()).map(Box::new);
     headers::strip_request(exchange.request.headers_mut(), &inspected);
+    if Wish::is_extended_connect(&exchange.request) {
+        // The same wish in HTTP/2's words (RFC 8441 §5): from here on it is what it is of HTTP/1.1.
+        *exchange.request.method_mut() = Method::GET;
+        exchange.websocket = Some(Box::new(Wish::own(exchange.request.headers_mut())));
+    }
     if !exchange.closing.occupy(&inlet.in_flight, limits.in_flight_max) {
         return Err(Reason::Overloaded.into());
     }

@@ -29,11 +29,13 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::futures::Notified;
+use tokio::task::JoinSet;
 
 use super::drain::Phase;
 use super::gate::{Gate, GateState, GateTimeouts, LINGER_BYTES_MAX, LINGER_TIME};
@@ -45,9 +47,10 @@ use super::wire::Wire;
 use super::worker::Shared;
 use crate::config::listener::Listener;
 use crate::exchange::Hop;
-use crate::http::body::{Body, BodyError, Tunnel};
+use crate::http::body::{Body, BodyError, Tunnel, cause};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
+use crate::http::websocket::Wish;
 use crate::proxy::{self, Inlet};
 use crate::snapshot::ListenerPlan;
 use crate::telemetry::finish::Finish;
@@ -177,6 +180,7 @@ fn fixed(config: &Listener) -> impl PartialEq + use<> {
     (
         (limits.headers_max, limits.header_bytes_max.get(), limits.target_bytes_max.get(), limits.streams_max),
         (timeouts.request_headers.get(), timeouts.body_idle.get(), timeouts.keep_alive.get()),
+        config.http2_websocket,
         // A renewed certificate is for new connections; whom we believe counts for all.
         config.tls.as_ref().map(|tls| (tls.min_version, tls.client_auth.clone())),
     )
@@ -617,16 +621,31 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
     let body_idle = timeouts.body_idle.get();
     let streams = Rc::new(Streams::default());
     let executor = LocalExecutor { next: Rc::default() };
+    // They end with the connection at the latest.
+    let tunnels = Rc::new(RefCell::new(JoinSet::new()));
     let service = service_fn({
         let (shared, door, streams, next) = (shared.clone(), door.clone(), streams.clone(), executor.next.clone());
-        move |request: Request<Incoming>| {
+        let tunnels = tunnels.clone();
+        move |mut request: Request<Incoming>| {
             let (worker, inlet) = (shared.worker.clone(), door.inlet());
             let stream = Stream::open(&streams);
+            let (shared, tunnels) = (shared.clone(), tunnels.clone());
             let unread = Unread::new(&shared.worker.wheel, body_idle, &shared.metrics);
             next.set(Some(unread.clone()));
             async move {
-                let response = proxy::handle(worker, inlet, request).await;
-                Ok::<_, Infallible>(response.map(|body| Counted { body, unread, _stream: stream }))
+                let upgrade = Wish::is_extended_connect(&request).then(|| hyper::upgrade::on(&mut request));
+                let mut response = proxy::handle(worker, inlet, request).await;
+                if let Some(upgrade) = upgrade.filter(|_| response.body().is_tunnel()) {
+                    Wish::grant_stream(&mut response);
+                    let (head, mut finish) = response.into_parts();
+                    if let Some(tunnel) = finish.take_tunnel() {
+                        let mut tunnels = tunnels.borrow_mut();
+                        while tunnels.try_join_next().is_some() {}
+                        tunnels.spawn_local(stream_through(shared, upgrade, tunnel, finish, stream));
+                    }
+                    return Ok(Response::from_parts(head, Counted { body: None, unread, _stream: None }));
+                }
+                Ok::<_, Infallible>(response.map(|body| Counted { body: Some(body), unread, _stream: Some(stream) }))
             }
         }
     });
@@ -641,6 +660,9 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         .max_send_buf_size(SEND_BUFFER_MAX)
         .keep_alive_interval(body_idle)
         .keep_alive_timeout(PING_WAIT);
+    if plan.config.http2_websocket {
+        builder.enable_connect_protocol();
+    }
     let ended = {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(Lent(stream.clone())), service));
         let mut moved_on = pin!(shared.moved_on());
@@ -683,12 +705,36 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
     match ended {
         // Streams end, and are counted, with hyper.
         None => reset_on_close(stream.borrow().get_ref().socket()),
-        Some(Err(error)) => tracing::debug!(peer = %door.peer, %error, "connection broke"),
+        Some(Err(error)) => {
+            tracing::debug!(peer = %door.peer, %error, "connection broke");
+            let is_flood =
+                |error: &h2::Error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+            if cause::<h2::Error>(&error).is_some_and(is_flood) {
+                shared.metrics.limit_hit("http2_flood");
+            }
+        }
         // Streams that crossed with GOAWAY are lawfully ignored, but unread they would make of the close a reset.
         Some(Ok(())) => {
             let Ok(stream) = Rc::try_unwrap(stream) else { return };
             part(shared, &mut stream.into_inner().into_inner()).await;
         }
+    }
+}
+
+/// What follows on a stream that became a tunnel, until its end.
+async fn stream_through(shared: Rc<Shared>, upgrade: OnUpgrade, tunnel: Tunnel, mut finish: Finish, _stream: Stream) {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => return tracing::debug!(%error, "stream was gone before it became a tunnel"),
+    };
+    let mut client = TokioIo::new(upgraded);
+    match tunnel::carry(&shared, &mut client, Vec::new(), tunnel, &mut finish).await {
+        End::Over => {
+            finish.ended(None);
+            // A client that is gone needs no end.
+            let _ = client.shutdown().await;
+        }
+        End::Cut(by) => finish.ended(Some(by)),
     }
 }
 
@@ -739,9 +785,10 @@ impl Drop for Stream {
 
 /// A response body that counts as an open stream, whose client must read.
 struct Counted {
-    body: Finish,
+    /// None if the stream becomes a tunnel: its exchange is not over.
+    body: Option<Finish>,
     unread: Rc<Unread>,
-    _stream: Stream,
+    _stream: Option<Stream>,
 }
 
 impl http_body::Body for Counted {
@@ -750,7 +797,8 @@ impl http_body::Body for Counted {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.unread.end();
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let polled = Pin::new(body).poll_frame(cx);
         if matches!(polled, Poll::Ready(Some(Ok(_)))) {
             self.unread.begin();
         }
@@ -758,10 +806,11 @@ impl http_body::Body for Counted {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        // An answer that ended here would end the tunnel with it.
+        self.body.as_ref().is_some_and(Finish::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Finish::size_hint)
     }
 }

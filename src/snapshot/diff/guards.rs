@@ -21,6 +21,7 @@ const LISTENER: &[Guard] = &[
     Guard::at("limits.in_flight_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.streams_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.handshakes_max", Weaker::Higher, "a higher bound"),
+    Guard::at("http2_websocket", Weaker::When(|_, new| new == "true"), "streams may become tunnels"),
     Guard::at("tls", Weaker::Gone, "what clients send can be read on the way"),
     Guard::at("tls.client_auth", Weaker::Gone, "clients are not asked for certificates"),
     Guard::at("tls.client_auth.crl", Weaker::Gone, "certificates that were taken back are believed"),
