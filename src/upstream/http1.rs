@@ -258,7 +258,7 @@ fn builder(heads: HeadBounds) -> http1::Builder {
 /// Wakes hyper's end of a connection, but not while that rests.
 ///
 /// hyper wakes it once more when the last piece of an answer was read, though it has done with the exchange by then: to
-/// look and find nothing cost 1,700 instructions per request. At rest there are two things that it waits for, and neither
+/// look and find nothing cost some 700 instructions per request. At rest there are two things that it waits for, and neither
 /// comes by this bell: the next request, before which the rest is ended, and the socket, which has a [reader] of its own.
 ///
 /// [reader]: Link::read_by
