@@ -7,6 +7,7 @@ mod api_keys;
 mod cache;
 mod breaker;
 mod compress;
+mod aggregate;
 mod config;
 mod diff;
 mod drain;

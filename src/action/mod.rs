@@ -1,5 +1,7 @@
 //! What a route does once nobody objects.
 
+mod aggregate;
+mod json;
 mod proxy;
 mod redirect;
 mod respond;
@@ -9,6 +11,7 @@ use http::Response;
 use crate::exchange::{Exchange, Rejection};
 use crate::http::body::Body;
 use crate::upstream::Pools;
+pub use aggregate::{Aggregate, Surroundings};
 pub use proxy::Proxy;
 pub use redirect::Redirect;
 pub use respond::Respond;
@@ -17,6 +20,8 @@ pub use respond::Respond;
 pub enum Action {
     /// Send the request to an upstream and its answer back.
     Proxy(Proxy),
+    /// Ask several upstreams and answer with one document.
+    Aggregate(Aggregate),
     /// Answer with fixed content.
     Respond(Respond),
     /// Send the client elsewhere.
@@ -26,7 +31,7 @@ pub enum Action {
 impl Action {
     /// Whether the request leaves armiger, and so needs the headers of a forwarded request.
     pub fn forwards(&self) -> bool {
-        matches!(self, Self::Proxy(_))
+        matches!(self, Self::Proxy(_) | Self::Aggregate(_))
     }
 
     /// Whether the request goes to somebody else's service, which is not to see credentials.
@@ -41,6 +46,8 @@ impl Action {
     pub async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
         match self {
             Self::Proxy(proxy) => proxy.run(exchange, pools).await,
+            // In a box: it is large, and few exchanges are one.
+            Self::Aggregate(aggregate) => Box::pin(aggregate.run(exchange, pools)).await,
             Self::Respond(respond) => Ok(respond.run()),
             Self::Redirect(redirect) => redirect.run(exchange),
         }

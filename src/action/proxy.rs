@@ -198,7 +198,7 @@ fn whole_seconds(after: Duration) -> u64 {
 }
 
 /// What a client is told of an upstream's failure.
-fn reason(kind: Kind) -> Reason {
+pub(super) fn reason(kind: Kind) -> Reason {
     match kind {
         Kind::Refused | Kind::Unreachable | Kind::Exhausted => Reason::UpstreamConnect,
         Kind::ConnectTimeout => Reason::UpstreamConnectTimeout,

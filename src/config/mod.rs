@@ -6,6 +6,7 @@
 //! The document is generic over the policy section `P`, so that a policy's configuration lives beside its code and
 //! this folder names no policy.
 
+pub mod aggregate;
 pub mod balance;
 pub mod breaker;
 pub mod bundle;
@@ -19,6 +20,7 @@ pub mod listener;
 pub mod load;
 pub mod observe;
 pub mod operate;
+pub mod ordered;
 pub mod rate;
 pub mod reference;
 pub mod retry;

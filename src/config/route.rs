@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::aggregate::Aggregate;
 use super::value::HumanDuration;
 
 /// What every route starts from.
@@ -18,7 +19,7 @@ pub struct Defaults<P> {
     pub policies: P,
 }
 
-/// A match, its policies and one action: `proxy`, `respond` or `redirect`.
+/// A match, its policies and one action: `proxy`, `aggregate`, `respond` or `redirect`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, bound = "P: Default + Serialize + serde::de::DeserializeOwned")]
 #[schemars(bound = "P: Default + Serialize + JsonSchema")]
@@ -38,6 +39,9 @@ pub struct Route<P> {
     /// Send the request to an upstream.
     #[serde(default)]
     pub proxy: Option<Proxy>,
+    /// Ask several upstreams at once and answer with one JSON document.
+    #[serde(default)]
+    pub aggregate: Option<Aggregate>,
     /// Answer with fixed content.
     #[serde(default)]
     pub respond: Option<Respond>,

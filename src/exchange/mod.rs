@@ -167,7 +167,7 @@ impl Exchange {
     /// The answer that a rejection makes: problem+json, plain text, or gRPC trailers-only.
     pub fn refuse(&mut self, mut rejection: Rejection) -> Response<Body> {
         let form = self.form.unwrap_or_else(|| problem::Form::of(self.headers()));
-        self.closing.rejected(rejection.reason.slug(), rejection.reason.status());
+        self.closing.rejected(rejection.reason.slug(), rejection.status.unwrap_or(rejection.reason.status()));
         if let Some(limit) = rejection.limit.or(rejection.reason.limit()) {
             self.closing.limit_hit(limit);
         }
@@ -186,7 +186,7 @@ pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> R
     let names: Vec<&str> = exceeded.iter().flat_map(|it| &it.names).map(|told| &*told.name).collect();
     let mut response = problem::render(
         &Problem {
-            status: facts.status,
+            status: rejection.status.unwrap_or(facts.status),
             grpc: facts.grpc,
             slug: facts.slug,
             title: facts.title,

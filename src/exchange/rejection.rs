@@ -16,6 +16,8 @@ pub struct Rejection {
     pub detail: Option<Cow<'static, str>>,
     /// What operators are told beyond the reason: a stable word such as `jwt_expired`, or a rule's name. Clients never see it.
     pub cause: Option<Cow<'static, str>>,
+    /// Another status than the row's: the one that an upstream answered with.
+    pub status: Option<StatusCode>,
     /// A better word for `Proxy-Status` than the row's.
     pub proxy_status: Option<&'static str>,
     /// The bound that was hit, if the row cannot tell; see [`Reason::limit`].
@@ -51,7 +53,16 @@ impl Rejection {
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None, cause: None, proxy_status: None, limit: None, exceeded: None, headers: Vec::new() }
+        Self {
+            reason,
+            detail: None,
+            cause: None,
+            status: None,
+            proxy_status: None,
+            limit: None,
+            exceeded: None,
+            headers: Vec::new(),
+        }
     }
 }
 
@@ -110,6 +121,8 @@ reasons! {
     BadFraming => BAD_REQUEST, INTERNAL, "bad-framing", "The request is malformed", Some("http_request_error");
     /// A header that may stand once stands twice, or has a value that cannot be.
     BadHeader => BAD_REQUEST, INTERNAL, "bad-header", "A request header is malformed", Some("http_request_error");
+    /// The body is not what the route takes.
+    BadBody => BAD_REQUEST, INVALID_ARGUMENT, "bad-body", "The request body is malformed", Some("http_request_error");
     /// No `Host`, several, or one that is no host name.
     BadHost => BAD_REQUEST, INTERNAL, "bad-host", "The request names no valid host", Some("http_request_error");
     /// A path that servers read differently from one another, or that leads above the root.
@@ -204,6 +217,17 @@ reasons! {
     /// The upstream failed too often, and a few requests are finding out whether it is back.
     BreakerProbing => SERVICE_UNAVAILABLE, UNAVAILABLE, "breaker-probing", "The service is just being tried again",
         Some("destination_unavailable");
+    /// A part without which there is no answer failed.
+    PartFailed => BAD_GATEWAY, UNAVAILABLE, "part-failed", "A part of the answer failed", Some("http_protocol_error");
+    /// Two parts say different things under one key.
+    MergeConflict => BAD_GATEWAY, INTERNAL, "merge-conflict", "Parts of the answer contradict each other",
+        Some("proxy_internal_error");
+    /// The parts together are longer than `aggregate.body_max` allows.
+    AggregateTooLarge => BAD_GATEWAY, INTERNAL, "aggregate-too-large", "The answer is too large",
+        Some("http_response_body_size");
+    /// A part without which there is no answer was not there in time.
+    PartTimeout => GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "part-timeout", "A part of the answer was not there in time",
+        Some("http_response_timeout");
     /// armiger is about to end, and the upstream has ended already.
     Draining => SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", "The service is going away",
         Some("destination_unavailable");

@@ -32,6 +32,8 @@ pub mod name {
         X_FORWARDED_PORT = "x-forwarded-port";
         /// The id that ties the log lines of one request together.
         X_REQUEST_ID = "x-request-id";
+        /// What an aggregated answer lacks, if it does.
+        X_ARMIGER_COMPLETED = "x-armiger-completed";
         /// W3C Trace Context §3.2.
         TRACEPARENT = "traceparent";
         /// W3C Trace Context §3.3.

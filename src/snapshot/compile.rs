@@ -12,7 +12,7 @@ use http::{HeaderName, Method};
 use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, ListenerState, Route, Snapshot};
-use crate::action::{Action, Proxy, Redirect, Respond};
+use crate::action::{Action, Aggregate, Proxy, Redirect, Respond, Surroundings};
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
@@ -26,7 +26,7 @@ use crate::http::reserved::Reserved;
 use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
 use crate::policy::scope::{Headers, Shared, Surroundings};
-use crate::policy::{Blocks, Scope};
+use crate::policy::{Blocks, Scope, Stage};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
 use crate::upstream::{Plan, Standings, State, Upstream};
@@ -386,11 +386,20 @@ fn routes(
         let (chain, said) = scope.finish();
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
-        let action = action(config, source, upstreams, &params, &path, issues);
         let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
         let timeout_at =
             if config.timeout.is_some() { path.key("timeout") } else { KeyPath::root().key("defaults").key("timeout") };
         positive(timeout, &timeout_at, issues);
+        let around = Surroundings {
+            route: &config.name,
+            params: &params,
+            methods: &config.matches.methods,
+            timeout,
+            knows_caller: chain.enforces_at(Stage::Authenticate),
+            upstream: &|name, at, issues| upstream(name, at, source, upstreams, issues),
+            metrics,
+        };
+        let action = action(config, source, &around, &path, issues);
         let (Some(matcher), Some(action)) = (matcher, action) else { continue };
         let route = Route {
             name: config.name.as_str().into(),
@@ -447,16 +456,19 @@ fn allowed(list: &[PathAllow]) -> Held {
     list.iter().map(one).collect()
 }
 
+/// The keys of a route that say what it does.
+const ACTIONS: [&str; 4] = ["proxy", "aggregate", "respond", "redirect"];
+
 fn action(
     config: &route::Route<Blocks>,
     source: &Source,
-    upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
-    params: &Params,
+    around: &Surroundings<'_>,
     path: &KeyPath,
     issues: &mut Issues,
 ) -> Option<Action> {
     let given: Vec<&str> = [
         ("proxy", config.proxy.is_some()),
+        ("aggregate", config.aggregate.is_some()),
         ("respond", config.respond.is_some()),
         ("redirect", config.redirect.is_some()),
     ]
@@ -465,12 +477,12 @@ fn action(
     .collect();
     match given.as_slice() {
         [] => {
-            if ["proxy", "respond", "redirect"].iter().any(|key| source.is_lost(&path.key(*key))) {
+            if ACTIONS.iter().any(|key| source.is_lost(&path.key(*key))) {
                 return None;
             }
             issues.push(
                 Issue::new(path.clone(), "says nothing about what to do")
-                    .hint("add one action: `proxy`, `respond` or `redirect`"),
+                    .hint("add one action: `proxy`, `aggregate`, `respond` or `redirect`"),
             );
             return None;
         }
@@ -488,25 +500,38 @@ fn action(
     }
     if let Some(proxy) = &config.proxy {
         let path = path.key("proxy");
-        let Some(upstream) = upstreams.get(&proxy.upstream) else {
-            if source.is_lost(&KeyPath::root().key("upstreams").key(&proxy.upstream)) {
-                return None;
-            }
-            let known = upstreams.keys().map(String::as_str);
-            let mut issue = unknown_name(path.key("upstream"), "upstream", &proxy.upstream, known);
-            if !upstreams.is_empty() {
-                issue = issue.related(KeyPath::root().key("upstreams"), "upstreams stand here");
-            }
-            issues.push(issue);
-            return None;
-        };
-        return Proxy::compile(proxy, upstream.clone()?, params, &path, issues).map(Action::Proxy);
+        let upstream = (around.upstream)(&proxy.upstream, path.key("upstream"), issues)?;
+        return Proxy::compile(proxy, upstream, around.params, &path, issues).map(Action::Proxy);
+    }
+    if let Some(aggregate) = &config.aggregate {
+        return Aggregate::compile(aggregate, around, &path.key("aggregate"), issues).map(Action::Aggregate);
     }
     if let Some(respond) = &config.respond {
         return Respond::compile(respond, &path.key("respond"), issues).map(Action::Respond);
     }
     let redirect = config.redirect.as_ref()?;
-    Redirect::compile(redirect, params, &path.key("redirect"), issues).map(Action::Redirect)
+    Redirect::compile(redirect, around.params, &path.key("redirect"), issues).map(Action::Redirect)
+}
+
+/// The upstream of this name. None, and an issue at that place, if there is none; none alone if it is not in order.
+fn upstream(
+    name: &str,
+    at: KeyPath,
+    source: &Source,
+    upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
+    issues: &mut Issues,
+) -> Option<Arc<Upstream>> {
+    if let Some(upstream) = upstreams.get(name) {
+        return upstream.clone();
+    }
+    if !source.is_lost(&KeyPath::root().key("upstreams").key(name)) {
+        let mut issue = unknown_name(at, "upstream", name, upstreams.keys().map(String::as_str));
+        if !upstreams.is_empty() {
+            issue = issue.related(KeyPath::root().key("upstreams"), "upstreams stand here");
+        }
+        issues.push(issue);
+    }
+    None
 }
 
 // === matches ===

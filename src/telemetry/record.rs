@@ -109,6 +109,21 @@ pub struct AttemptRow {
     pub duration: Duration,
 }
 
+/// One part of an aggregated answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartRow {
+    /// Its name.
+    pub part: Arc<str>,
+    /// The name of the upstream asked.
+    pub upstream: Arc<str>,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// `ok`, or the slug of what went wrong.
+    pub outcome: &'static str,
+    /// From its begin to its end.
+    pub duration: Duration,
+}
+
 /// Who cut an answer short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CutBy {
@@ -174,6 +189,8 @@ pub struct Record {
     pub verdicts: SmallVec<[VerdictRow; 4]>,
     /// The attempts to get the answer, in the order they were made.
     pub attempts: SmallVec<[AttemptRow; 2]>,
+    /// The parts of an aggregated answer, in the order they ended.
+    pub parts: Vec<PartRow>,
     /// Host, path, query and header values, one after the other.
     text: Vec<u8>,
     host: Range<usize>,
@@ -207,6 +224,7 @@ impl Default for Record {
             cut_by: None,
             verdicts: SmallVec::new(),
             attempts: SmallVec::new(),
+            parts: Vec::new(),
             text: Vec::new(),
             host: 0..0,
             path: 0..0,
@@ -248,6 +266,7 @@ impl Record {
             cut_by,
             verdicts,
             attempts,
+            parts,
             text,
             host,
             path,
@@ -271,6 +290,7 @@ impl Record {
         *cut_by = None;
         verdicts.clear();
         attempts.clear();
+        parts.clear();
         text.clear();
         // After a request with a large head; a spare record is not to hold its bytes.
         text.shrink_to(TEXT_KEPT);

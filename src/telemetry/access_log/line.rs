@@ -11,7 +11,7 @@ use http::{HeaderName, Version, header};
 use super::redact::{Shown, write_query};
 use super::settings::Settings;
 use crate::config::observe::{LogField, LogFormat};
-use crate::telemetry::record::{AttemptRow, ROWS_MAX, Record, VerdictRow};
+use crate::telemetry::record::{AttemptRow, PartRow, ROWS_MAX, Record, VerdictRow};
 use crate::telemetry::trace::write_hex;
 
 /// Writes the record's line, its end included; nothing if the log is off.
@@ -138,6 +138,7 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
         LogField::Upstream => json_name(out, key!("upstream"), record.upstream.as_deref()),
         LogField::UpstreamAddr => json_name(out, key!("upstream_addr"), record.upstream_addr.as_deref()),
         LogField::Attempts => json_list(out, "attempts", &record.attempts, json_attempt),
+        LogField::Parts => json_list(out, "parts", &record.parts, json_part),
         LogField::Verdicts => json_list(out, "verdicts", &record.verdicts, json_verdict),
         LogField::Reason => json_name(out, key!("reason"), record.reason),
         LogField::Duration => {
@@ -227,6 +228,20 @@ fn json_attempt(out: &mut Vec<u8>, row: &AttemptRow) {
     out.extend_from_slice(b"\"addr\":\"");
     write_escaped(out, row.addr.as_bytes());
     out.push(b'"');
+    json_text(out, key!("outcome"), row.outcome.as_bytes());
+    out.extend_from_slice(b",\"ms\":");
+    write_millis(out, row.duration);
+}
+
+fn json_part(out: &mut Vec<u8>, row: &PartRow) {
+    out.extend_from_slice(b"\"part\":\"");
+    write_escaped(out, row.part.as_bytes());
+    out.push(b'"');
+    json_text(out, key!("upstream"), row.upstream.as_bytes());
+    if let Some(status) = row.status {
+        out.extend_from_slice(b",\"status\":");
+        write_integer(out, status.into());
+    }
     json_text(out, key!("outcome"), row.outcome.as_bytes());
     out.extend_from_slice(b",\"ms\":");
     write_millis(out, row.duration);
@@ -605,6 +620,15 @@ mod tests {
         };
         record.attempts.push(attempt("reset", 1_005));
         record.attempts.push(attempt("ok", 70));
+        for (part, status) in [("user", Some(200)), ("ads", None)] {
+            record.parts.push(PartRow {
+                part: part.into(),
+                upstream: "app".into(),
+                status,
+                outcome: if status.is_some() { "ok" } else { "part-timeout" },
+                duration: Duration::from_micros(1_500),
+            });
+        }
         record.verdicts.push(VerdictRow {
             policy: "cors",
             stage: "admit",
@@ -646,6 +670,10 @@ mod tests {
                 "attempts": [
                     {"addr": "127.0.0.1:3000", "outcome": "reset", "ms": 1.005},
                     {"addr": "127.0.0.1:3000", "outcome": "ok", "ms": 0.07},
+                ],
+                "parts": [
+                    {"part": "user", "upstream": "app", "status": 200, "outcome": "ok", "ms": 1.5},
+                    {"part": "ads", "upstream": "app", "outcome": "part-timeout", "ms": 1.5},
                 ],
                 "verdicts": [
                     {"policy": "cors", "stage": "admit", "verdict": "pass", "mode": "enforce"},

@@ -257,6 +257,8 @@ struct Families {
     breaker_changes: Family<IntCounter>,
     breaker_refusals: Family<IntCounter>,
     breaker_ratio: Family<Gauge>,
+    parts: Family<IntCounter>,
+    part_duration: Family<Histogram>,
     credentials: Family<IntCounter>,
     fetches: Family<IntCounter>,
     keys: Family<IntGauge>,
@@ -339,6 +341,20 @@ impl Families {
                 "requests",
                 "Requests that a rule of the policy `rules` decided, in requests: `allow`, `deny`, or `fault` where it \
                  could not be told.",
+            ),
+            parts: Family::register(
+                catalogue,
+                "armiger_aggregate_parts_total",
+                &["route", "part", "outcome"],
+                "parts",
+                "Parts of aggregated answers, in parts, by what came of them; one with a fallback may count twice.",
+            ),
+            part_duration: Family::register(
+                catalogue,
+                "armiger_aggregate_part_duration_seconds",
+                &["route", "part"],
+                "seconds",
+                "Time from the begin of a part of an aggregated answer to its end, in seconds.",
             ),
             upstream_requests: Family::register(
                 catalogue,
@@ -626,6 +642,7 @@ struct MetricsInner {
     policies: Shelf<PolicySeries>,
     rules: Shelf<RuleSeries>,
     rate_limits: Shelf<LimitSeries>,
+    parts: Shelf<PartSeries>,
     limits: SlugCounters,
     reloads: SlugCounters,
     access_log_dropped: IntCounter,
@@ -693,6 +710,7 @@ impl Metrics {
             policies: Shelf::new(),
             rules: Shelf::new(),
             rate_limits: Shelf::new(),
+            parts: Shelf::new(),
             limits: SlugCounters::new(&limits, &[]),
             reloads: SlugCounters::new(&reloads, &[]),
             access_log_dropped: single(
@@ -796,6 +814,19 @@ impl Metrics {
             key: key.map(str::to_owned),
             family: self.0.families.rules.clone(),
             decisions: [const { OnceLock::new() }; RuleWord::ALL.len()],
+        }))
+    }
+
+    /// The handles of a part of a route's answer.
+    pub fn part(&self, route: &str, part: &str) -> PartMetrics {
+        let families = &self.0.families;
+        let key = [route, part];
+        PartMetrics(self.0.parts.get(&key, || PartSeries {
+            key: key.map(str::to_owned),
+            outcomes_family: families.parts.clone(),
+            duration_family: families.part_duration.clone(),
+            outcomes: SlugCounters::new(&families.parts, &key),
+            duration: families.part_duration.series(&key),
         }))
     }
 
@@ -1249,6 +1280,43 @@ impl PolicyMetrics {
                 series.family.series(&[route, policy, mode, word.as_str(series.mode)])
             })
             .inc();
+    }
+}
+
+// === Part ===
+
+/// What is counted about a part of a route's answer.
+#[derive(Clone)]
+pub struct PartMetrics(Arc<Held<PartSeries>>);
+
+struct PartSeries {
+    /// Route and part.
+    key: [String; 2],
+    outcomes_family: Family<IntCounter>,
+    duration_family: Family<Histogram>,
+    outcomes: SlugCounters,
+    duration: Histogram,
+}
+
+impl Series for PartSeries {
+    fn leave(&self) {
+        let key = [self.key[0].as_str(), self.key[1].as_str()];
+        self.outcomes_family.remove(&key);
+        self.duration_family.remove(&key);
+    }
+}
+
+impl fmt::Debug for PartMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PartMetrics").field(&self.0.series.key).finish()
+    }
+}
+
+impl PartMetrics {
+    /// Counts a part that is over, by what came of it.
+    pub fn ended(&self, outcome: &'static str, duration: Duration) {
+        self.0.series.outcomes.add(outcome, 1);
+        self.0.series.duration.observe(duration.as_secs_f64());
     }
 }
 

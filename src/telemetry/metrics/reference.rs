@@ -39,6 +39,7 @@ const LABELS: &[(&str, &str)] = &[
                  that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`; of \
          a limit `granted`, `denied`, `skipped` (the request has no key), `banned`, `key_missing` or `too_costly`",
     ),
+    ("part", "the name of a part of an `aggregate`"),
     ("policy", "the policy's name"),
     ("provider", "the name of a provider of the section `identity`"),
     ("reason", "why armiger refused: the word that ends the `type` of the problem document, and stands in the log"),

@@ -1,0 +1,95 @@
+//! `aggregate`: several upstreams asked at once, one JSON document answered. Start at `run.rs`.
+//!
+//! | File | What |
+//! |---|---|
+//! | `compile.rs` | from the configuration: the graph of parts, and everything that can be wrong with it |
+//! | `run.rs` | all parts of one exchange, each as soon as those that it names are over, under one deadline |
+//! | `part.rs` | one part: its requests, its fallback, what of its answer is taken |
+//! | `fill.rs` | values in paths, queries, headers and bodies |
+//! | `call.rs` | one request to an upstream |
+//! | `shape.rs`, `merge.rs` | JSON, cut and joined |
+//! | `answer.rs` | the head of the answer |
+
+mod answer;
+mod call;
+mod compile;
+mod fill;
+pub mod merge;
+mod part;
+mod run;
+mod shape;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method, StatusCode};
+
+pub use compile::Surroundings;
+
+use super::json::Json;
+use crate::config::aggregate::{MergeMode, OnConflict};
+use crate::telemetry::metrics::PartMetrics;
+use crate::upstream::Upstream;
+
+/// Asks several upstreams and answers with one document.
+pub struct Aggregate {
+    parts: Vec<Part>,
+    /// Since the exchange began.
+    deadline: Duration,
+    mode: MergeMode,
+    on_conflict: OnConflict,
+    concurrency: usize,
+    /// The key of the list of failures, in quotes.
+    errors_key: Option<Vec<u8>>,
+    body_max: usize,
+    request_body_max: usize,
+    reads_request_body: bool,
+    /// Headers of the request that values are taken from.
+    varies_by: Vec<HeaderName>,
+    /// The document depends on who asks.
+    is_private: bool,
+    /// A part changes something.
+    is_unsafe: bool,
+}
+
+/// A part, ready to be asked.
+struct Part {
+    name: Arc<str>,
+    /// Its key in the document, in quotes.
+    key: Option<Vec<u8>>,
+    upstream: Arc<Upstream>,
+    method: Method,
+    target: fill::Filling,
+    headers: Vec<(HeaderName, fill::Filling)>,
+    forward: Vec<HeaderName>,
+    body: Option<fill::BodyFilling>,
+    /// The parts that it waits for, by their places.
+    parents: Vec<usize>,
+    /// Another part takes a value from its body.
+    is_named: bool,
+    required: bool,
+    pass_status: Vec<StatusCode>,
+    accept: Vec<StatusCode>,
+    timeout: Option<Duration>,
+    body_max: usize,
+    foreach: Option<Foreach>,
+    fallback: Fallback,
+    null_on_error: bool,
+    shape: shape::Shape,
+    hidden: bool,
+    expose: Vec<HeaderName>,
+    metrics: PartMetrics,
+}
+
+struct Foreach {
+    list: fill::Source,
+    items_max: usize,
+    concurrency: usize,
+}
+
+#[derive(Default)]
+struct Fallback {
+    upstream: Option<Arc<Upstream>>,
+    fixed: Option<Json>,
+    counts_as_complete: bool,
+}

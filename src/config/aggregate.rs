@@ -1,0 +1,217 @@
+//! `aggregate`: several upstreams asked at once, one JSON document answered.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ordered::Ordered;
+use super::value::{ByteSize, HumanDuration};
+
+/// Ask several upstreams at once and answer with one JSON document made of theirs.
+///
+/// The document depends on the order of `parts` and on what they say, never on who answers first. Numbers, texts and the
+/// order of keys pass byte for byte.
+///
+/// ```yaml
+/// aggregate:
+///   deadline: 800ms
+///   parts:
+///     user:   {upstream: users, path: "/users/{path.id}", required: true, pass_status: [404]}
+///     orders: {upstream: orders, path: "/orders?user={parts.user.body.id}", fallback: {static: {items: []}}}
+///     ads:    {upstream: app, path: /ads, timeout: 80ms}
+/// ```
+///
+/// `{…}` puts a value into a path, a query, a header or a body, escaped for its place: `{path.NAME}`, `{query.NAME}`,
+/// `{headers.NAME}`, `{claims.NAME}`, `{request.id}`, `{request.method}`, `{request.host}`, `{request.path}`,
+/// `{request.body.PATH}`, `{client.address}`, `{route.name}`, and of another part `{parts.NAME.body.PATH}`,
+/// `{parts.NAME.status}`, `{parts.NAME.headers.NAME}`. A part waits for the parts that it names, and for no other. Where the
+/// value is missing the part is not asked, unless there is a default: `{query.page:-1}`. `{{` and `}}` stand for braces.
+///
+/// The answer says in `X-Armiger-Completed` whether anything is missing, and then what: `false; missing="ads"`. Such an
+/// answer is `no-store`.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Aggregate {
+    /// When the answer goes out with what is there. No more than the route's `timeout`. Default: nine tenths of that, so that
+    /// an answer with what is there can still go out.
+    #[serde(default)]
+    pub deadline: Option<HumanDuration>,
+    /// What to ask, by name. The order is that of the document.
+    pub parts: Ordered<Part>,
+    /// How the parts become one document.
+    #[serde(default)]
+    pub merge: Merge,
+    /// How many requests may be under way at once, over all parts of one answer. Default `16`.
+    #[serde(default = "sixteen")]
+    pub concurrency: u16,
+    /// Headers of the client that each part gets. Default: `accept-language`. Trace, request id, `Via` and `X-Forwarded-*`
+    /// go along always; `authorization` and `cookie` only if they stand here.
+    #[serde(default)]
+    pub forward: Option<Vec<String>>,
+    /// A key of the document under which failures are listed, each with its part and reason, if there are any. Default: none.
+    #[serde(default)]
+    pub errors_as: Option<String>,
+    /// The longest answer. Longer is a 502 (`aggregate-too-large`).
+    #[serde(default = "ten_mib")]
+    pub body_max: ByteSize,
+    /// The longest request body that `{request.body…}` is looked up in. Longer is a 413.
+    #[serde(default = "one_mib")]
+    pub request_body_max: ByteSize,
+}
+
+/// How parts become one document.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Merge {
+    /// The form of the document.
+    pub mode: MergeMode,
+    /// What happens when two parts say different things under one key. In `flat` and `deep` only.
+    pub on_conflict: OnConflict,
+}
+
+/// The form of a merged document.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MergeMode {
+    /// An object with a key for each part.
+    #[default]
+    Group,
+    /// An object with the keys of all parts side by side. A part that is no object fails.
+    Flat,
+    /// The same, and objects under one key are merged in turn.
+    Deep,
+    /// A list of the parts; those that are lists are joined.
+    Concat,
+}
+
+/// What happens when two parts say different things under one key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// There is no answer: a 502 (`merge-conflict`).
+    #[default]
+    Error,
+    /// What the part said that stands first in the file.
+    First,
+    /// What the part said that stands last.
+    Last,
+}
+
+/// A part of an aggregate: a request, what of its answer is taken, and what happens without.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The name of an upstream.
+    pub upstream: String,
+    /// Method. One that changes something may only stand on a route whose methods all do, and two such parts need an order:
+    /// see `after`.
+    #[serde(default = "get")]
+    pub method: String,
+    /// Path and query, with values in `{…}`. A value in the path is one segment of it: a slash, `..` or nothing cannot be
+    /// placed, and the part fails.
+    pub path: String,
+    /// Headers, with values in `{…}`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Headers of the client that this part gets, in place of the aggregate's `forward`.
+    #[serde(default)]
+    pub forward: Option<Vec<String>>,
+    /// The JSON body to send. A text in it that is one `{…}` becomes the value itself, number or object; others are filled in.
+    #[serde(default)]
+    pub body: Option<Value>,
+    /// Parts that must be over before this one begins, beside those it names.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// Without it there is no answer: the others are given up, and the client gets a 502 or 504 that names the part.
+    #[serde(default)]
+    pub required: bool,
+    /// Statuses of a required part that the client gets as they are, such as 404.
+    #[serde(default)]
+    pub pass_status: Vec<u16>,
+    /// Statuses that count as an answer. Default: 200 to 299. One without a body is `null`.
+    #[serde(default)]
+    pub accept: Vec<u16>,
+    /// How long this part may take, its fallback upstream not counted. Default: until the aggregate's deadline.
+    #[serde(default)]
+    pub timeout: Option<HumanDuration>,
+    /// The longest answer of this part.
+    #[serde(default = "one_mib")]
+    pub body_max: ByteSize,
+    /// A list, such as `parts.orders.body.items` or `request.body.ids`. The part is asked once for each of its entries, `{item}`
+    /// or `{item.PATH}`, and becomes the list of the answers, in that order.
+    #[serde(default)]
+    pub foreach: Option<String>,
+    /// How many entries `foreach` may have. More, and the part fails.
+    #[serde(default = "fifty")]
+    pub items_max: u16,
+    /// How many entries are asked for at once.
+    #[serde(default = "four")]
+    pub items_concurrency: u16,
+    /// What to do instead where the part fails.
+    #[serde(default)]
+    pub fallback: Option<Fallback>,
+    /// `null` stands where the part would, or one entry of its `foreach`, when it is missing. Default: it is left out.
+    #[serde(default)]
+    pub null_on_error: bool,
+    /// Take only what stands here in the answer: `data`, `data.items` or `/data/items`. Where nothing does the part fails.
+    #[serde(default)]
+    pub unwrap: Option<String>,
+    /// Keep only what stands at these places: `id`, `owner.name`, `items.*.id` for each entry of a list, or as JSON Pointer
+    /// `/owner/name`. A dot within a key is written `\.`.
+    #[serde(default)]
+    pub pick: Vec<String>,
+    /// Leave out what stands at these places.
+    #[serde(default)]
+    pub omit: Vec<String>,
+    /// New names of keys, by their places: `{"items.*.sku": article}`. Places are those before.
+    #[serde(default)]
+    pub rename: BTreeMap<String, String>,
+    /// Another key than the part's name, in `group`. In the other modes: wrap the part in an object with this one key.
+    #[serde(default, rename = "as")]
+    pub wrap_as: Option<String>,
+    /// Ask it for the sake of other parts only, and leave it out of the document.
+    #[serde(default)]
+    pub hidden: bool,
+    /// Headers of the part's answer that the client gets, if there is one. `set-cookie` only if it stands here.
+    #[serde(default)]
+    pub expose: Vec<String>,
+}
+
+/// What stands in for a part that failed, in this order.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fallback {
+    /// Another upstream that is asked the same. For methods that change nothing.
+    pub upstream: Option<String>,
+    /// A fixed value, taken as it is: `unwrap`, `pick`, `omit` and `rename` do nothing to it.
+    #[serde(rename = "static")]
+    pub fixed: Option<Value>,
+    /// The fixed value is as good as an answer: nothing is missing. The answer is `no-store` all the same.
+    pub counts_as_complete: bool,
+}
+
+fn get() -> String {
+    "GET".into()
+}
+
+fn four() -> u16 {
+    4
+}
+
+fn sixteen() -> u16 {
+    16
+}
+
+fn fifty() -> u16 {
+    50
+}
+
+fn one_mib() -> ByteSize {
+    ByteSize::mib(1)
+}
+
+fn ten_mib() -> ByteSize {
+    ByteSize::mib(10)
+}
