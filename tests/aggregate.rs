@@ -676,6 +676,32 @@ async fn an_answer_that_breaks_off_is_none() {
     assert_eq!(lacks(&response, "a"), "{}");
 }
 
+// === conditions ===
+
+#[tokio::test]
+async fn a_part_is_asked_only_where_its_condition_holds() {
+    let backend = fixed(&[("/user", r#"{"plan":"paid","n":3}"#), ("/ads", "1"), ("/more", "2"), ("/other", "3")]).await;
+    let parts = "
+        parts:
+          ads: {upstream: app, path: /ads, when: \"parts.user.body.plan != 'paid'\", null_on_error: true}
+          more: {upstream: app, path: /more, when: \"parts['user'].status == 200 && parts.user.body.n > 2 && path.id == '1'\"}
+          user: {upstream: app, path: /user, hidden: true}
+    ";
+    let armiger = Armiger::with(page(&backend, parts)).await;
+
+    assert_eq!(complete(&armiger.get("/page/1").await), r#"{"more":2}"#);
+    assert_eq!(complete(&armiger.get("/page/2").await), "{}", "what is not wanted is not missing");
+    assert_eq!(backend.count(), 3);
+    assert_eq!(
+        armiger.metric("armiger_aggregate_parts_total{outcome=\"not-asked\",part=\"ads\",route=\"page\"}").await,
+        2.0
+    );
+
+    let unclear = "parts: {user: {upstream: app, path: /user, hidden: true}, other: {upstream: app, path: /other, when: \"parts.user.body.none == 1\"}}";
+    let armiger = Armiger::with(page(&backend, unclear)).await;
+    assert_eq!(lacks(&armiger.get("/page/1").await, "other"), "{}");
+}
+
 // === what is wrong with a configuration ===
 
 #[track_caller]
@@ -723,6 +749,11 @@ async fn what_can_be_known_to_be_wrong_is_told_before_it_runs() {
     wrong(&part("unwrap: \"a.*\""), &["more than one place"]).await;
     wrong(&part("pick: [\"a..b\"]"), &["nothing between two dots"]).await;
     wrong(&part("foreach: path.id"), &["is no list"]).await;
+    wrong(&part("when: \"parts.b.status == 1\""), &["there is no part `b`"]).await;
+    wrong(&part("when: \"parts.a.status == 1\""), &["`a` waits for itself"]).await;
+    wrong(&part("when: \"size(parts) == 1\""), &["names no part after `parts`"]).await;
+    wrong(&part("when: \"'x' in roles\""), &["this route knows nobody"]).await;
+    wrong(&part("when: \"1 +\""), &["when"]).await;
     wrong(&part("items_max: 0"), &["0 is out of bounds"]).await;
     wrong(
         "parts: {a: {upstream: app, path: /a, as: b}, b: {upstream: app, path: /b}}",

@@ -195,3 +195,32 @@ fn the_reference_is_the_one_that_the_program_prints() {
         "docs/configuration.md is not current: `cargo run -- schema --format markdown > docs/configuration.md` mends it"
     );
 }
+
+#[tokio::test]
+async fn the_dashboard_is_honest_about_a_slow_and_a_failing_part() {
+    let example = Example::start().await;
+
+    let page = example.armiger.get("/dashboard/7").await;
+
+    page.assert_status(200)
+        .assert_header("x-armiger-completed", "false; missing=\"ads, news\"")
+        .assert_header("cache-control", "no-store");
+    let document = page.json();
+    assert_eq!(document["user"], serde_json::json!({"id": "7", "name": "Radia Perlman"}));
+    assert_eq!(document["orders"], serde_json::json!({"total": 1, "items": [{"what": "spanning tree, potted"}]}));
+    assert_eq!((&document["ads"], document.get("news")), (&serde_json::json!([]), None));
+    assert_eq!(document["errors"][1]["reason"], "part-timeout");
+    let none = example.armiger.get("/dashboard/none").await;
+    assert!(none.assert_problem(404, "part-failed").text().contains("`user`"));
+}
+
+#[tokio::test]
+async fn a_batch_is_many_requests_in_one() {
+    let example = Example::start().await;
+
+    let batch = example.armiger.post("/batch", r#"[{"path":"/users/7"},{"id":2,"path":"/nowhere"}]"#).await;
+
+    let answers = batch.assert_status(200).json();
+    assert_eq!((&answers[0]["status"], &answers[0]["body"]["name"]), (&200.into(), &"Radia Perlman".into()));
+    assert_eq!((&answers[1]["id"], &answers[1]["status"]), (&2.into(), &404.into()));
+}

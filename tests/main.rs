@@ -8,6 +8,7 @@ mod cache;
 mod breaker;
 mod compress;
 mod aggregate;
+mod batch;
 mod config;
 mod diff;
 mod drain;

@@ -1,17 +1,20 @@
 //! What a route does once nobody objects.
 
-mod aggregate;
-mod json;
+pub mod aggregate;
+pub mod batch;
+pub mod json;
 mod proxy;
 mod redirect;
 mod respond;
 
 use http::Response;
 
-use crate::exchange::{Exchange, Rejection};
+use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::Body;
 use crate::upstream::Pools;
 pub use aggregate::{Aggregate, Surroundings};
+pub use batch::Batch;
+pub use json::Json;
 pub use proxy::Proxy;
 pub use redirect::Redirect;
 pub use respond::Respond;
@@ -22,6 +25,8 @@ pub enum Action {
     Proxy(Proxy),
     /// Ask several upstreams and answer with one document.
     Aggregate(Aggregate),
+    /// Answer many requests in one, each by its own route.
+    Batch(Batch),
     /// Answer with fixed content.
     Respond(Respond),
     /// Send the client elsewhere.
@@ -38,7 +43,8 @@ impl Action {
     pub fn is_third_party(&self) -> bool {
         match self {
             Self::Proxy(proxy) => proxy.is_third_party(),
-            Self::Respond(_) | Self::Redirect(_) => false,
+            // A part gets a credential only where the file says so by name.
+            Self::Aggregate(_) | Self::Batch(_) | Self::Respond(_) | Self::Redirect(_) => false,
         }
     }
 
@@ -48,6 +54,8 @@ impl Action {
             Self::Proxy(proxy) => proxy.run(exchange, pools).await,
             // In a box: it is large, and few exchanges are one.
             Self::Aggregate(aggregate) => Box::pin(aggregate.run(exchange, pools)).await,
+            // The walk sees to batches itself: each of their requests is one.
+            Self::Batch(_) => Err(Reason::Internal.into()),
             Self::Respond(respond) => Ok(respond.run()),
             Self::Redirect(redirect) => redirect.run(exchange),
         }

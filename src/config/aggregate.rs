@@ -124,6 +124,11 @@ pub struct Part {
     /// Parts that must be over before this one begins, beside those it names.
     #[serde(default)]
     pub after: Vec<String>,
+    /// A condition, in CEL (docs/expressions.md): the part is asked only where it holds, and is nothing that is missing where it
+    /// does not. Beside what rules may name there is `parts.NAME.status` and `parts.NAME.body`: the part waits for those. One
+    /// that cannot be told, because it reads what is not there, fails the part: ask before by `has(claims.plan)`.
+    #[serde(default)]
+    pub when: Option<String>,
     /// Without it there is no answer: the others are given up, and the client gets a 502 or 504 that names the part.
     #[serde(default)]
     pub required: bool,

@@ -9,6 +9,7 @@
 pub mod aggregate;
 pub mod balance;
 pub mod breaker;
+pub mod batch;
 pub mod bundle;
 pub mod cache;
 pub mod files;

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::aggregate::Aggregate;
+use super::batch::Batch;
 use super::value::HumanDuration;
 
 /// What every route starts from.
@@ -19,7 +20,7 @@ pub struct Defaults<P> {
     pub policies: P,
 }
 
-/// A match, its policies and one action: `proxy`, `aggregate`, `respond` or `redirect`.
+/// A match, its policies and one action: `proxy`, `aggregate`, `batch`, `respond` or `redirect`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, bound = "P: Default + Serialize + serde::de::DeserializeOwned")]
 #[schemars(bound = "P: Default + Serialize + JsonSchema")]
@@ -42,6 +43,9 @@ pub struct Route<P> {
     /// Ask several upstreams at once and answer with one JSON document.
     #[serde(default)]
     pub aggregate: Option<Aggregate>,
+    /// Answer a list of requests in one.
+    #[serde(default)]
+    pub batch: Option<Batch>,
     /// Answer with fixed content.
     #[serde(default)]
     pub respond: Option<Respond>,

@@ -117,6 +117,14 @@ const TOUR: &[(&str, &str)] = &[
         "`rules`: the order is among the token's; /account/orders/1002 is not",
     ),
     ("armiger token mint --demo --ttl 1m --claim exp=1 | armiger token inspect --demo", "what is wrong with a token"),
+    (
+        "curl -i http://ADDRESS/dashboard/7",
+        "three services in one answer, asked at once; one fails, one is too slow, and the answer says so",
+    ),
+    (
+        "curl -d '[{\"path\":\"/users/7\"},{\"path\":\"/nowhere\"}]' http://ADDRESS/batch",
+        "two requests in one, each by its own route and policies",
+    ),
     ("curl -i http://ADDRESS/nowhere", "a refusal: problem+json with a stable reason"),
     (
         "curl -i 'http://ADDRESS/app/slow?ms=6000'",

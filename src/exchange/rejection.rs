@@ -228,6 +228,9 @@ reasons! {
     /// A part without which there is no answer was not there in time.
     PartTimeout => GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "part-timeout", "A part of the answer was not there in time",
         Some("http_response_timeout");
+    /// An answer within a batch is longer than allowed, or does not fit any more.
+    AnswerTooLarge => BAD_GATEWAY, INTERNAL, "answer-too-large", "The answer is too large",
+        Some("http_response_body_size");
     /// armiger is about to end, and the upstream has ended already.
     Draining => SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", "The service is going away",
         Some("destination_unavailable");

@@ -45,7 +45,12 @@ pub struct BodyLimit {
 
 impl Policy for BodyLimit {
     async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
-        let Body::Received(received) = exchange.request.body() else { return Ok(Verdict::Pass) };
+        let received = match exchange.request.body() {
+            Body::Received(received) => received,
+            // One of a batch's requests: its body is here.
+            Body::Full(bytes) if bytes.len() as u64 > self.max => return Err(Reason::BodyTooLarge.into()),
+            _ => return Ok(Verdict::Pass),
+        };
         match received.announced() {
             Some(length) if length > self.max => Err(Reason::BodyTooLarge.into()),
             Some(_) => Ok(Verdict::Pass),

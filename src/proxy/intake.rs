@@ -35,31 +35,34 @@ pub struct Inlet {
     pub is_trusted: bool,
 }
 
-/// Takes a request in. There is always an exchange, for refusals are logged and counted like anything else; the second
+/// A request's body, bounded.
+pub(super) fn body(worker: &Worker, inlet: &Inlet, version: Version, incoming: Incoming) -> Body {
+    if incoming.is_end_stream() {
+        return Body::Empty;
+    }
+    let mut received = Received::new(incoming, inlet.plan.config.limits.body_max.get());
+    if version == Version::HTTP_2 {
+        // On HTTP/1.1 the gate below hyper watches for pauses.
+        received.watch(worker.wheel.timer(), inlet.plan.config.timeouts.body_idle.get());
+    }
+    Body::Received(received)
+}
+
+/// Takes a request in, under the id `within` if it is part of another. There is always an exchange, for refusals are logged and counted like anything else; the second
 /// value tells whether it may go on, and what its path holds that a route must allow.
 pub(super) fn take_in(
     worker: &Worker,
     inlet: &Inlet,
-    request: Request<Incoming>,
+    request: Request<Body>,
+    within: Option<RequestId>,
     now: Instant,
 ) -> (Exchange, Result<Held, Rejection>) {
-    let (head, incoming) = request.into_parts();
-    let body = if incoming.is_end_stream() {
-        Body::Empty
-    } else {
-        let mut received = Received::new(incoming, inlet.plan.config.limits.body_max.get());
-        if head.version == Version::HTTP_2 {
-            // On HTTP/1.1 the gate below hyper watches for pauses.
-            received.watch(worker.wheel.timer(), inlet.plan.config.timeouts.body_idle.get());
-        }
-        Body::Received(received)
-    };
-    let inbound = match &body {
+    let inbound = match request.body() {
         Body::Received(received) => Some(received.inbound().clone()),
         _ => None,
     };
     let mut exchange = Exchange {
-        request: Request::from_parts(head, body),
+        request,
         client: Client { peer: inlet.peer, address: inlet.peer.ip().to_canonical(), is_trusted: inlet.is_trusted },
         normal_path: None,
         params: Default::default(),
@@ -75,14 +78,22 @@ pub(super) fn take_in(
         form: None,
         closing: worker.begin(now, inlet),
     };
-    let held = check(worker, inlet, &mut exchange);
+    let held = check(worker, inlet, within, &mut exchange);
     (exchange, held)
 }
 
-fn check(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange) -> Result<Held, Rejection> {
+fn check(
+    worker: &Worker,
+    inlet: &Inlet,
+    within: Option<RequestId>,
+    exchange: &mut Exchange,
+) -> Result<Held, Rejection> {
     let limits = &inlet.plan.config.limits;
     let inspected = headers::inspect_request(exchange.request.headers());
     identify(worker, inlet, exchange, inspected.as_ref().ok().map(|found| found.seen));
+    if within.is_some() {
+        exchange.closing.record.request_id = within;
+    }
     let inspected = inspected
         .map_err(|fault| Rejection::from(Reason::BadHeader).detail(format!("The request is refused: {fault}.")))?;
     // The gate counted on HTTP/1.1; on HTTP/2 only the bytes of all headers together are counted below us.

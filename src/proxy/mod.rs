@@ -1,5 +1,6 @@
 //! The walk of a request: intake, route, pipeline, finish. Short on purpose: read it to know armiger.
 
+mod batch;
 mod errand;
 mod intake;
 mod pipeline;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
+use crate::action::Action;
 use crate::exchange::{self, Exchange, Reason, Rejection};
 use crate::http::body::Body;
 use crate::http::framing::Violation;
@@ -27,22 +29,42 @@ use crate::telemetry::trace::RequestId;
 pub use intake::Inlet;
 pub use worker::Worker;
 
-/// Answers one request.
-pub async fn handle(worker: Rc<Worker>, inlet: Rc<Inlet>, request: Request<Incoming>) -> Response<Finish> {
+/// Answers one request of a connection.
+pub fn handle(
+    worker: Rc<Worker>,
+    inlet: Rc<Inlet>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Finish>> {
+    let (head, incoming) = request.into_parts();
+    let body = intake::body(&worker, &inlet, head.version, incoming);
+    answer(worker, inlet, Request::from_parts(head, body), None)
+}
+
+/// Answers one request: a connection's or, under the id that it has there, a batch's.
+async fn answer(
+    worker: Rc<Worker>,
+    inlet: Rc<Inlet>,
+    request: Request<Body>,
+    within: Option<RequestId>,
+) -> Response<Finish> {
     let now = Instant::now();
-    let (mut exchange, taken) = intake::take_in(&worker, &inlet, request, now);
+    let is_within = within.is_some();
+    let (mut exchange, taken) = intake::take_in(&worker, &inlet, request, within, now);
     let found = taken.and_then(|held| {
         if exchange.path() == "*" {
             return Ok(None);
         }
         let route = find(&worker, &mut exchange)?;
+        if is_within && matches!(route.action, Action::Batch(_)) {
+            return Err(Rejection::from(Reason::BadBody).detail("A batch has no batch within it."));
+        }
         if held.minus(route.path_allow).is_empty() { Ok(Some(route)) } else { Err(Reason::BadPath.into()) }
     });
     let response = match found {
         Ok(Some(route)) => {
             exchange.deadline = now + patience(&exchange, route.timeout);
             exchange.closing.routed(&route.name, &route.metrics, &route.generation);
-            pipeline::run(&route, &mut exchange, &worker).await
+            pipeline::run(&route, &mut exchange, &worker, &inlet).await
         }
         // `OPTIONS *` asks about armiger itself (RFC 9110 §9.3.7).
         Ok(None) => labelled(no_content(), &exchange),

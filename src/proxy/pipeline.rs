@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use http::{Response, header};
 
-use super::{Worker, errand};
+use super::{Inlet, Worker, batch, errand};
+use crate::action::Action;
 use crate::exchange::{Exchange, Followups, Reason, Rejection};
 use crate::http::body::Body;
 use crate::http::forwarded;
@@ -21,10 +22,15 @@ use crate::timer::Timer;
 /// Runs one exchange on its route.
 ///
 /// Follow-ups run on every response, refusals included: a browser must see CORS headers on a 401.
-pub(super) async fn run(route: &Arc<Route>, exchange: &mut Exchange, worker: &Rc<Worker>) -> Response<Body> {
+pub(super) async fn run(
+    route: &Arc<Route>,
+    exchange: &mut Exchange,
+    worker: &Rc<Worker>,
+    inlet: &Rc<Inlet>,
+) -> Response<Body> {
     let mut followups = Followups::default();
     let (timer, deadline) = (exchange.wheel.timer(), exchange.deadline);
-    let outcome = in_time(timer, deadline, pin!(walk(route, exchange, worker, &mut followups))).await;
+    let outcome = in_time(timer, deadline, pin!(walk(route, exchange, worker, inlet, &mut followups))).await;
     let response = match outcome {
         Ok(response) => response,
         // All containers of a pod are told to stop at the same time, and the back end may be the first to go: that is no
@@ -65,16 +71,22 @@ async fn walk(
     route: &Arc<Route>,
     exchange: &mut Exchange,
     worker: &Rc<Worker>,
+    inlet: &Rc<Inlet>,
     followups: &mut Followups,
 ) -> Result<Response<Body>, Rejection> {
+    // What the requests of a batch inherit is what came, not what the batch's own policies make of it.
+    let received = matches!(route.action, Action::Batch(_)).then(|| Box::new(exchange.headers().clone()));
     match route.chain.admit(exchange, followups).await? {
         Asked::Passed => {}
         Asked::Answered(answer) => return Ok(answer),
         Asked::Fetched(fetch) => return errand::fetch(route, exchange, worker, fetch).await,
     }
-    match ready(route, exchange, followups).await? {
-        Some(answer) => Ok(answer),
-        None => route.action.run(exchange, &worker.pools).await,
+    if let Some(answer) = ready(route, exchange, followups).await? {
+        return Ok(answer);
+    }
+    match (&route.action, received) {
+        (Action::Batch(batch), Some(received)) => Box::pin(batch::run(batch, exchange, &received, worker, inlet)).await,
+        (action, _) => action.run(exchange, &worker.pools).await,
     }
 }
 

@@ -12,7 +12,7 @@ use http::{HeaderName, Method};
 use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, ListenerState, Route, Snapshot};
-use crate::action::{Action, Aggregate, Proxy, Redirect, Respond, Surroundings};
+use crate::action::{Action, Aggregate, Batch, Proxy, Redirect, Respond, Surroundings};
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
@@ -457,7 +457,7 @@ fn allowed(list: &[PathAllow]) -> Held {
 }
 
 /// The keys of a route that say what it does.
-const ACTIONS: [&str; 4] = ["proxy", "aggregate", "respond", "redirect"];
+const ACTIONS: [&str; 5] = ["proxy", "aggregate", "batch", "respond", "redirect"];
 
 fn action(
     config: &route::Route<Blocks>,
@@ -469,6 +469,7 @@ fn action(
     let given: Vec<&str> = [
         ("proxy", config.proxy.is_some()),
         ("aggregate", config.aggregate.is_some()),
+        ("batch", config.batch.is_some()),
         ("respond", config.respond.is_some()),
         ("redirect", config.redirect.is_some()),
     ]
@@ -482,7 +483,7 @@ fn action(
             }
             issues.push(
                 Issue::new(path.clone(), "says nothing about what to do")
-                    .hint("add one action: `proxy`, `aggregate`, `respond` or `redirect`"),
+                    .hint("add one action: `proxy`, `aggregate`, `batch`, `respond` or `redirect`"),
             );
             return None;
         }
@@ -505,6 +506,9 @@ fn action(
     }
     if let Some(aggregate) = &config.aggregate {
         return Aggregate::compile(aggregate, around, &path.key("aggregate"), issues).map(Action::Aggregate);
+    }
+    if let Some(batch) = &config.batch {
+        return Batch::compile(batch, around, &path.key("batch"), issues).map(Action::Batch);
     }
     if let Some(respond) = &config.respond {
         return Respond::compile(respond, &path.key("respond"), issues).map(Action::Respond);

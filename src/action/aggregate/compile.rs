@@ -11,13 +11,14 @@ use serde_json::Value;
 use super::fill::{BodyFilling, Filling, Mistake, Names, Source};
 use super::merge;
 use super::shape::{Path, Shape};
-use super::{Aggregate, Fallback, Foreach, Part};
+use super::{Aggregate, Fallback, Foreach, Part, When};
 use crate::action::json::{Json, write_text};
 use crate::config::aggregate as config;
 use crate::config::aggregate::MergeMode;
 use crate::config::load::unknown_name;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
+use crate::expression::{self, Condition};
 use crate::http::headers::name;
 use crate::http::path;
 use crate::telemetry::metrics::Metrics;
@@ -326,6 +327,32 @@ fn orderly(parts: &[Part], path: &KeyPath, issues: &mut Issues) {
     }
 }
 
+/// The parts that an expression names: `parts.user`, `parts['user']`. None where `parts` stands alone. What stands within a text
+/// counts too, and does no harm but a wait.
+fn named_parts(text: &str) -> Vec<Option<&str>> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut found = Vec::new();
+    for (at, word) in text.match_indices("parts") {
+        let (before, rest) = (&text[..at], &text[at + word.len()..]);
+        if before.ends_with(|c: char| is_word(c) || c == '.') || rest.starts_with(is_word) {
+            continue;
+        }
+        let rest = rest.trim_start();
+        let name = if let Some(rest) = rest.strip_prefix('.') {
+            let rest = rest.trim_start();
+            Some(&rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())])
+        } else {
+            let quoted = rest.strip_prefix('[').map(str::trim_start);
+            quoted.and_then(|rest| {
+                let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+                rest[1..].split(quote).next()
+            })
+        };
+        found.push(name.filter(|name| !name.is_empty()));
+    }
+    found
+}
+
 /// A part while it is compiled.
 struct Draft<'d, 'i> {
     mode: MergeMode,
@@ -357,6 +384,7 @@ impl Draft<'_, '_> {
         };
         let body = config.body.as_ref().and_then(|body| self.body(body, method.as_ref()));
         let foreach = self.foreach(config);
+        let when = self.when(config);
         let fallback = self.fallback(config, method.as_ref());
         let shape = self.shape(config);
         let expose = headers(&config.expose, &self.path.key("expose"), self.issues);
@@ -418,6 +446,7 @@ impl Draft<'_, '_> {
             body,
             parents,
             is_named: false,
+            when,
             required: config.required,
             pass_status,
             accept,
@@ -568,6 +597,42 @@ impl Draft<'_, '_> {
         };
         self.sources.push(list.clone());
         Some(Foreach { list, items_max: config.items_max.into(), concurrency: config.items_concurrency.into() })
+    }
+
+    fn when(&mut self, config: &config::Part) -> Option<When> {
+        let text = config.when.as_ref()?;
+        let at = self.path.key("when");
+        let names = expression::Names { params: self.around.params, extra: &["parts"] };
+        let holds = match Condition::compile(text, names) {
+            Ok(holds) => holds,
+            Err(mistake) => {
+                self.issues.push(mistake.issue(at, text));
+                return None;
+            }
+        };
+        if holds.reads().caller && !self.around.knows_caller {
+            self.issue(
+                &at,
+                "asks who calls, and this route knows nobody",
+                "add the policy `identity` here or under `defaults`, enforced",
+            );
+        }
+        let mut parts = Vec::new();
+        for name in named_parts(text) {
+            match name.and_then(|name| self.names.parts.iter().position(|(known, _)| *known == name)) {
+                Some(part) => parts.push(part),
+                None => {
+                    let known = self.names.parts.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
+                    let what =
+                        name.map_or("names no part after `parts`".into(), |name| format!("there is no part `{name}`"));
+                    self.issue(&at, what, format!("write `parts.NAME.body`; there are {known}"));
+                }
+            }
+        }
+        parts.sort_unstable();
+        parts.dedup();
+        self.sources.extend(parts.iter().map(|part| Source::PartBody(*part, Path::whole())));
+        Some(When { holds, parts })
     }
 
     fn fallback(&mut self, config: &config::Part, method: Option<&Method>) -> Option<Fallback> {

@@ -28,6 +28,7 @@ pub use compile::Surroundings;
 
 use super::json::Json;
 use crate::config::aggregate::{MergeMode, OnConflict};
+use crate::expression::Condition;
 use crate::telemetry::metrics::PartMetrics;
 use crate::upstream::Upstream;
 
@@ -67,6 +68,7 @@ struct Part {
     parents: Vec<usize>,
     /// Another part takes a value from its body.
     is_named: bool,
+    when: Option<When>,
     required: bool,
     pass_status: Vec<StatusCode>,
     accept: Vec<StatusCode>,
@@ -79,6 +81,12 @@ struct Part {
     hidden: bool,
     expose: Vec<HeaderName>,
     metrics: PartMetrics,
+}
+
+/// A condition, and the parts that it reads.
+struct When {
+    holds: Condition,
+    parts: Vec<usize>,
 }
 
 struct Foreach {

@@ -23,6 +23,8 @@ use crate::upstream::{Kind, Upstream};
 pub(super) enum Outcome {
     /// It answered.
     Said(Box<Said>),
+    /// Its condition does not hold.
+    NotAsked,
     /// It failed, and its fixed value stands in.
     Fixed(Failure),
     /// It failed, and nothing stands in.
@@ -65,6 +67,8 @@ impl Failure {
 pub(super) mod word {
     pub(in super::super) const OK: &str = "ok";
     pub(in super::super) const ABANDONED: &str = "abandoned";
+    pub(super) const NOT_ASKED: &str = "not-asked";
+    pub(super) const CONDITION: &str = "part-condition";
     pub(in super::super) const DEADLINE: &str = "deadline-exceeded";
     pub(super) const TIMEOUT: &str = "part-timeout";
     pub(super) const STATUS: &str = "part-status";
@@ -114,6 +118,12 @@ struct Row<'r, 'e> {
     outcome: Option<&'static str>,
 }
 
+impl<'r, 'e> Row<'r, 'e> {
+    fn begin(run: &'r Run<'e>, part: &'r Part, upstream: &'r Upstream) -> Self {
+        Self { run, part, upstream, began: Instant::now(), status: None, outcome: None }
+    }
+}
+
 impl Drop for Row<'_, '_> {
     fn drop(&mut self) {
         let outcome = self.outcome.unwrap_or(self.run.ending.get());
@@ -151,9 +161,20 @@ impl Drop for Tries<'_, '_> {
 
 /// Asks a part, and if need be what stands in for it.
 pub(super) async fn ask(run: &Run<'_>, part: &Part) -> Outcome {
-    let failure = match attempt(run, part, &part.upstream).await {
-        Ok(said) => return Outcome::Said(Box::new(said)),
-        Err(failure) => failure,
+    let failure = match run.wants(part) {
+        Ok(false) => {
+            Row::begin(run, part, &part.upstream).outcome = Some(word::NOT_ASKED);
+            return Outcome::NotAsked;
+        }
+        Ok(true) => match attempt(run, part, &part.upstream).await {
+            Ok(said) => return Outcome::Said(Box::new(said)),
+            Err(failure) => failure,
+        },
+        Err(_) => {
+            let failure = Failure::of(word::CONDITION);
+            Row::begin(run, part, &part.upstream).outcome = Some(failure.outcome);
+            return if part.fallback.fixed.is_some() { Outcome::Fixed(failure) } else { Outcome::Missing(failure) };
+        }
     };
     // A status that the client is to see is no failure to be covered.
     let is_passed = failure.status.is_some_and(|status| part.pass_status.contains(&status));
@@ -171,7 +192,7 @@ pub(super) async fn ask(run: &Run<'_>, part: &Part) -> Outcome {
 }
 
 async fn attempt(run: &Run<'_>, part: &Part, upstream: &Upstream) -> Result<Said, Failure> {
-    let mut row = Row { run, part, upstream, began: Instant::now(), status: None, outcome: None };
+    let mut row = Row::begin(run, part, upstream);
     let outcome = in_time(run, part, async {
         match &part.foreach {
             None => single(run, part, upstream, None).await,

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::Poll;
 
 use http::{HeaderValue, Response, header};
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::Aggregate;
@@ -19,6 +20,7 @@ use super::part::{self, Failure, Outcome, word};
 use crate::action::json::{self, Json};
 use crate::action::proxy::reason;
 use crate::exchange::{Exchange, Reason, Rejection};
+use crate::expression::Fault;
 use crate::http::body::Body;
 use crate::http::headers::name;
 use crate::http::problem::Form;
@@ -52,8 +54,23 @@ impl Run<'_> {
                 let fixed = self.aggregate.parts[place].fallback.fixed.as_ref()?;
                 Some(fill::Said { body: fixed.view(), status: None, headers: None })
             }
-            Outcome::Missing(_) => None,
+            Outcome::Missing(_) | Outcome::NotAsked => None,
         }
+    }
+
+    /// Whether a part's condition holds.
+    pub(super) fn wants(&self, part: &super::Part) -> Result<bool, Fault> {
+        let Some(when) = &part.when else { return Ok(true) };
+        let mut parts = serde_json::Map::new();
+        for place in &when.parts {
+            if let Some(said) = self.said(*place) {
+                // It was checked when it came.
+                let body: Value = serde_json::from_slice(said.body.bytes()).unwrap_or_default();
+                let status = said.status.map(|status| status.as_u16());
+                parts.insert(self.aggregate.parts[*place].name.to_string(), json!({"status": status, "body": body}));
+            }
+        }
+        when.holds.holds_with(&self.exchange.borrow(), &[&Value::Object(parts)])
     }
 
     fn is_over(&self, place: usize) -> bool {
@@ -204,6 +221,7 @@ impl Aggregate {
                     let is_lacking = !part.fallback.counts_as_complete;
                     (part.fallback.fixed.as_ref(), is_lacking.then_some(*failure))
                 }
+                Outcome::NotAsked => continue,
                 Outcome::Missing(failure) => (part.null_on_error.then_some(&null), Some(*failure)),
             };
             if let Some(value) = value

@@ -52,6 +52,11 @@ impl Path {
         }
     }
 
+    /// The whole document.
+    pub(super) fn whole() -> Self {
+        Self(Vec::new())
+    }
+
     /// Whether it goes through each entry of a list.
     pub(super) fn is_many(&self) -> bool {
         self.0.contains(&Step::Each)
