@@ -15,7 +15,7 @@ use armiger::snapshot::Snapshot;
 use armiger::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use http::Request;
-use http_body_util::Empty;
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -229,10 +229,12 @@ impl Admin {
 const PLAIN: &str = "admin: {address: 127.0.0.1:0}";
 const BOTH: &str = "admin: {address: 127.0.0.1:0}\nprobes: {address: 127.0.0.1:0}";
 
-fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Empty<Bytes>> {
+fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
     let request = Request::builder().method(method).uri(path);
     let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-    request.body(Empty::new()).unwrap()
+    // What to purge stands in the body.
+    let body = if path == "/cache/purge" { "{\"all\": true}" } else { "" };
+    request.body(Full::from(body)).unwrap()
 }
 
 /// A path that leads to the page.

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails best where it stands")]
 
 mod admin;
-mod api_keys;
-mod cache;
-mod breaker;
-mod compress;
 mod aggregate;
+mod api_keys;
 mod batch;
+mod breaker;
+mod cache;
+mod compress;
 mod config;
 mod diff;
 mod drain;

@@ -121,7 +121,7 @@ async fn a_refusal_is_logged_with_its_reason_and_the_verdicts() {
 #[tokio::test]
 async fn each_attempt_is_told() {
     let (mut gone, there) = (Backend::replies("gone").await, Backend::replies("there").await);
-    let config = Config::to_url(&format!("{}\", \"{}", gone.url(), there.url()));
+    let config = Config::to_url(&format!("{}\", \"{}", gone.url(), there.url())).upstream("balance: round_robin");
     let armiger = Armiger::with(config).await;
     gone.stop();
 

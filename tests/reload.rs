@@ -366,7 +366,10 @@ async fn a_signal_and_the_command_ask_for_a_look_too() {
 #[tokio::test]
 async fn the_level_of_messages_changes_live_unless_the_command_line_says_it() {
     for (flags, is_live) in [(&[][..], true), (&["--log-level", "info"][..], false)] {
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Bound and not listening: nobody answers there, and nobody else gets the port.
+        let held = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        held.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let nobody = held.local_addr().unwrap().as_socket().unwrap();
         let proxying = || at_once(Config::to_url(&format!("http://{nobody}")));
         let files = Files::of(proxying());
         let config = files.config();

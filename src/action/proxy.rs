@@ -188,7 +188,7 @@ fn end_with_credential(exchange: &Exchange, body: &mut Body) {
     match body {
         Body::Reply(reply) => reply.ends_with(end),
         Body::Tunnel(tunnel) => tunnel.end = Some(end),
-        Body::Empty | Body::Full(_) | Body::Received(_) | Body::Encoded(_) => {}
+        Body::Empty | Body::Full(_) | Body::Received(_) | Body::Other(_) | Body::Encoded(_) => {}
     }
 }
 

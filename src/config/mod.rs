@@ -8,8 +8,8 @@
 
 pub mod aggregate;
 pub mod balance;
-pub mod breaker;
 pub mod batch;
+pub mod breaker;
 pub mod bundle;
 pub mod cache;
 pub mod files;

@@ -142,6 +142,8 @@ impl Exchange {
             trace: self.trace,
             hop: self.hop.clone(),
             caller: self.caller.clone(),
+            allowance: Allowance::default(),
+            websocket: None,
             form: None,
             closing,
         }

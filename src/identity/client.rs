@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, USER_AGENT};
@@ -20,7 +20,7 @@ use crate::config::{Issues, KeyPath, upstream as upstream_config};
 use crate::http::body::Body;
 use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::timer::Wheel;
-use crate::upstream::{self, Call, HostRule, Plan, Pools, State, Upstream};
+use crate::upstream::{self, Call, HostRule, Plan, Pools, Standings, State, Upstream};
 
 /// How armiger calls itself.
 const AGENT: &str = concat!("armiger/", env!("CARGO_PKG_VERSION"));
@@ -153,7 +153,14 @@ impl Client {
         Self {
             // State and pools of its own: no upstream of the configuration shares them.
             pools: Pools::new(wheel.clone(), 1),
-            upstream: Upstream::new("identity".into(), 0, target.plan.clone(), State::apart(), metrics),
+            upstream: Upstream::new(
+                "identity".into(),
+                0,
+                target.plan.clone(),
+                State::apart(),
+                Standings::apart(&target.plan),
+                metrics,
+            ),
             path: target.path.clone(),
             timeout,
             bytes_max,
@@ -177,7 +184,8 @@ impl Client {
         let is_conditional = request.headers().contains_key(http::header::IF_NONE_MATCH)
             || request.headers().contains_key(http::header::IF_MODIFIED_SINCE);
         let mut attempts = SmallVec::new();
-        let call = Call { host: HostRule::Endpoint, attempts: &mut attempts };
+        let deadline = Instant::now() + self.timeout;
+        let call = Call { host: HostRule::Endpoint, deadline, key: None, attempts: &mut attempts };
         let response = self.upstream.send(&self.pools, call, &mut request).await.map_err(unreachable)?;
         let (head, mut body) = response.into_parts();
         match head.status {

@@ -12,7 +12,7 @@ use http::{HeaderName, Method};
 use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, ListenerState, Route, Snapshot};
-use crate::action::{Action, Aggregate, Batch, Proxy, Redirect, Respond, Surroundings};
+use crate::action::{self, Action, Aggregate, Batch, Proxy, Redirect, Respond};
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
@@ -390,7 +390,7 @@ fn routes(
         let timeout_at =
             if config.timeout.is_some() { path.key("timeout") } else { KeyPath::root().key("defaults").key("timeout") };
         positive(timeout, &timeout_at, issues);
-        let around = Surroundings {
+        let around = action::Surroundings {
             route: &config.name,
             params: &params,
             methods: &config.matches.methods,
@@ -462,7 +462,7 @@ const ACTIONS: [&str; 5] = ["proxy", "aggregate", "batch", "respond", "redirect"
 fn action(
     config: &route::Route<Blocks>,
     source: &Source,
-    around: &Surroundings<'_>,
+    around: &action::Surroundings<'_>,
     path: &KeyPath,
     issues: &mut Issues,
 ) -> Option<Action> {

@@ -165,6 +165,11 @@ impl Standings {
         Self { breaker, endpoints, ejecting }
     }
 
+    /// Of something that is no upstream of the configuration: nothing is known before, and nothing is counted.
+    pub fn apart(plan: &Plan) -> Self {
+        Self::keep("", plan, &mut Keeper::fresh(), &Metrics::new())
+    }
+
     /// Every breaker, with the endpoint that it is of.
     pub fn breakers(&self) -> impl Iterator<Item = (Option<usize>, &Arc<Breaker>)> {
         let own = self.breaker.iter().map(|breaker| (None, breaker));
@@ -260,7 +265,7 @@ mod tests {
         Ejection { consecutive: 2, base: Duration::from_secs(10), max: Duration::from_secs(25), share_max: 1.0 };
 
     fn fail(standings: &Standings, place: usize, now: Instant) -> bool {
-        (0..2).map(|_| standings.failed(place, &EJECTION, now)).any(|is_out| is_out)
+        (0..2).any(|_| standings.failed(place, &EJECTION, now))
     }
 
     #[test]

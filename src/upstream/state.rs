@@ -40,7 +40,12 @@ impl State {
     /// The state of something that is no upstream of the configuration, for [`Pools`](super::Pools) of its own.
     pub fn apart() -> Arc<Self> {
         let slots: Arc<Slots> = Arc::default();
-        Arc::new(Self { slot: slots.take(), next: AtomicUsize::new(0), in_flight: AtomicUsize::new(0) })
+        Arc::new(Self {
+            slot: slots.take(),
+            next: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            budget: Budget::default(),
+        })
     }
 
     /// Its place in every worker's [`Pools`](super::Pools): a small number that no other living state has.
@@ -227,7 +232,7 @@ mod tests {
                 None => keys.push(key.clone()),
             }
         }
-        assert_eq!(keys.len(), 17);
+        assert_eq!(keys.len(), 18);
         for key in keys {
             let mut changed = whole.clone();
             let value = changed.pointer_mut(&format!("/{}", key.replace('.', "/"))).unwrap();

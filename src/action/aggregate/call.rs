@@ -2,6 +2,8 @@
 //! upstream's.
 
 use std::io::Cursor;
+use std::net::IpAddr;
+use std::time::Instant;
 
 use async_compression::tokio::bufread;
 use bytes::{Bytes, BytesMut};
@@ -48,13 +50,15 @@ pub(super) enum Failed {
 pub(super) async fn send(
     upstream: &Upstream,
     pools: &Pools,
+    (client, deadline): (IpAddr, Instant),
     attempts: &mut SmallVec<[AttemptRow; 2]>,
     mut request: Request<Body>,
     max: usize,
     wanted: impl FnOnce(StatusCode) -> bool,
 ) -> Result<Reply, Failed> {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let call = Call { host: HostRule::Endpoint, attempts };
+    let key = upstream.key(&request, client);
+    let call = Call { host: HostRule::Endpoint, deadline, key, attempts };
     let response = upstream.send(pools, call, &mut request).await.map_err(|error| {
         tracing::debug!(upstream = %upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
         Failed::Upstream(error.kind())

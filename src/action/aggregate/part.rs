@@ -233,8 +233,10 @@ async fn single(run: &Run<'_>, part: &Part, upstream: &Upstream, item: Option<Vi
     // Never closed: it lives as long as the run.
     let _turn = run.turns.acquire().await.map_err(|_| Failure::of(word::ABANDONED))?;
     let mut tries = Tries { run, rows: SmallVec::new() };
-    let reply =
-        call::send(upstream, run.pools, &mut tries.rows, request, part.body_max, |status| part.accepts(status)).await?;
+    let until = part.timeout.map_or(run.until, |timeout| run.until.min(Instant::now() + timeout));
+    let (whose, tries_of) = ((run.client, until), &mut tries.rows);
+    let reply = call::send(upstream, run.pools, whose, tries_of, request, part.body_max, |status| part.accepts(status));
+    let reply = reply.await?;
     drop(tries);
     let status = reply.status;
     let fails = |outcome| Failure { status: Some(status), ..Failure::of(outcome) };

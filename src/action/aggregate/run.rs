@@ -4,8 +4,10 @@
 //! their connections and their permits; nothing of an aggregate outlives it.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Instant;
 
 use http::{HeaderValue, Response, header};
 use serde_json::{Value, json};
@@ -34,6 +36,10 @@ pub(super) struct Run<'e> {
     pub(super) aggregate: &'e Aggregate,
     pub(super) pools: &'e Pools,
     pub(super) wheel: Wheel,
+    /// Who sent the request.
+    pub(super) client: IpAddr,
+    /// When the answer must be there.
+    pub(super) until: Instant,
     /// Borrowed for as long as a request is made, or a line of the log written, and never while anybody waits.
     pub(super) exchange: RefCell<&'e mut Exchange>,
     pub(super) request_body: Option<Json>,
@@ -98,6 +104,8 @@ impl Aggregate {
             aggregate: self,
             pools,
             wheel,
+            client: exchange.client.address,
+            until,
             exchange: RefCell::new(exchange),
             request_body,
             turns: Semaphore::new(self.concurrency),
