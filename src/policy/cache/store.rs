@@ -158,3 +158,76 @@ impl Drop for Reserved {
         self.store.filling.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
+    use super::super::entry::{Head, VARIANTS_MAX, compact};
+    use super::super::freshness::Terms;
+    use super::super::invalid::Since;
+    use super::*;
+
+    fn entry(variant: &[u8], length: usize, epoch: u64) -> Arc<Entry> {
+        let head = Head {
+            status: StatusCode::OK,
+            headers: compact(&HeaderMap::new()),
+            length: Some(length),
+            vary: vec![http::header::ACCEPT_LANGUAGE],
+            variant: variant.into(),
+            terms: Terms { lifetime: Duration::from_secs(60), ..Terms::default() },
+            initial_age: Duration::ZERO,
+            received: Instant::now(),
+            received_at: SystemTime::UNIX_EPOCH,
+            epoch,
+            since: Since::default(),
+            tags: Box::default(),
+        };
+        Arc::new(Entry::new(Arc::new(head), Bytes::from(vec![0; length])))
+    }
+
+    #[test]
+    fn what_is_stored_is_bounded_however_many_keys_there_are() {
+        let store = Store::new(1 << 20);
+        for number in 0..20_000_u32 {
+            assert!(store.put(&number.to_le_bytes(), entry(b"", 1024, 0)));
+        }
+        let usage = store.usage();
+        assert!(usage.bytes <= 1 << 20 && usage.keys > 100, "{usage:?}");
+    }
+
+    #[test]
+    fn variants_of_a_key_are_few_and_the_oldest_go() {
+        let store = Store::new(1 << 20);
+        for number in 0..=VARIANTS_MAX {
+            store.put(b"key", entry(&number.to_le_bytes(), 1, 0));
+        }
+        let shelf = store.get(b"key").unwrap();
+        assert_eq!(shelf.variants.len(), VARIANTS_MAX);
+        assert!(shelf.find(&0_usize.to_le_bytes()).is_none() && shelf.find(&VARIANTS_MAX.to_le_bytes()).is_some());
+    }
+
+    #[test]
+    fn nothing_that_was_purged_while_it_came_is_kept() {
+        let store = Store::new(1 << 20);
+        let late = entry(b"", 1, store.purges.epoch());
+        store.purges.purge(super::super::purge::What::All, false);
+        assert!(!store.put(b"key", late) && store.get(b"key").is_none());
+    }
+
+    #[test]
+    fn fills_and_refreshes_have_places_that_are_given_back() {
+        let store = Arc::new(Store::new(1 << 20));
+        let (mut one, mut other) = (store.reserve(10), store.reserve(10));
+        assert!(one.grow(6) && !other.grow(6));
+        drop((one, other));
+        assert!(store.reserve(10).grow(10));
+        let first = store.refresh(1);
+        assert!(first.is_some() && store.refresh(1).is_none());
+        drop(first);
+        assert!(store.refresh(1).is_some());
+    }
+}
