@@ -15,6 +15,7 @@ mod drain;
 mod example;
 mod grpc;
 mod harness;
+mod health;
 mod hostile;
 mod http2_attacks;
 mod include;

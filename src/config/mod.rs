@@ -13,6 +13,7 @@ pub mod breaker;
 pub mod bundle;
 pub mod cache;
 pub mod files;
+pub mod health;
 pub mod identity;
 pub mod include;
 pub mod issue;

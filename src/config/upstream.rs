@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::balance::{Balance, Ejection};
 use super::breaker::Breaker;
+use super::health::Health;
 use super::retry::Retry;
 use super::tls::UpstreamTls;
 use super::value::{ByteSize, HumanDuration};
@@ -58,6 +59,9 @@ pub struct Upstream {
     /// Sends requests again that failed. Default: only what a closing connection did not take.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// Asks its endpoints whether they are well. Default: nobody asks.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Keeps calls from it while it fails. Default: none.
     #[serde(default)]
     pub breaker: Option<Breaker>,

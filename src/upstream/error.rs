@@ -194,6 +194,11 @@ impl Error {
         Self { kind, retry_after: None, source: None }
     }
 
+    /// An error that may be over after a while.
+    pub(super) fn until(kind: Kind, retry_after: Option<Duration>) -> Self {
+        Self { kind, retry_after, source: None }
+    }
+
     /// An error with the cause for the log.
     pub(super) fn because(kind: Kind, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self { kind, retry_after: None, source: Some(source.into()) }

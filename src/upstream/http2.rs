@@ -187,7 +187,7 @@ impl Drop for Stream {
 
 /// Spawns hyper's tasks on the worker that the connection belongs to.
 #[derive(Clone)]
-struct LocalExec;
+pub(super) struct LocalExec;
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
     fn execute(&self, future: F) {

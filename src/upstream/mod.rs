@@ -17,6 +17,7 @@ mod connect;
 pub mod endpoint;
 pub mod error;
 mod head;
+pub mod health;
 mod http1;
 mod http2;
 mod link;

@@ -32,7 +32,8 @@ impl Upstream {
             _ => None,
         };
         let endpoints = &standings.endpoints;
-        if plan.endpoints.len() == 1 {
+        let is_ill = endpoints.first().is_some_and(|only| only.live.is_ill());
+        if plan.endpoints.len() == 1 && !is_ill {
             let leave = match (own, self.admit_at(0, is_timed, now)) {
                 (Some(own), _) => Some(own),
                 (None, admitted) => admitted?,
@@ -47,7 +48,7 @@ impl Upstream {
             else {
                 return Err(match soonest {
                     Some(refusal) => refusal.into(),
-                    None => Kind::NoEndpoint.into(),
+                    None => Error::until(Kind::NoEndpoint, plan.health.as_ref().map(|health| health.interval_ill)),
                 });
             };
             if own.is_some() {

@@ -6,10 +6,12 @@ use std::time::Duration;
 use super::balance;
 use super::breaker;
 use super::endpoint::Endpoint;
+use super::health;
 use super::retry;
 use super::standing::Ejection;
 use crate::config::balance::{self as balance_config, Balance, HashKey};
 use crate::config::breaker::{Breaker, Failure};
+use crate::config::health::{By, Health};
 use crate::config::retry::Retry;
 use crate::config::upstream::{self, Protocol};
 use crate::config::value::HumanDuration;
@@ -68,6 +70,8 @@ pub struct Plan {
     pub ejection: Option<Ejection>,
     /// Which tries are followed by another.
     pub retry: Option<retry::Plan>,
+    /// How its endpoints are asked whether they are well.
+    pub health: Option<health::Plan>,
 }
 
 impl Plan {
@@ -105,6 +109,7 @@ impl Plan {
             slow_start: config.slow_start.map(|time| check.duration(time, path.key("slow_start"))),
             ejection: config.ejection.as_ref().map(|config| check.ejection(config, &path.key("ejection"))),
             retry: config.retry.as_ref().map(|config| check.retry(config, &path.key("retry"))),
+            health: config.health.as_ref().map(|health| check.health(health, config.protocol, &path.key("health"))),
         };
         check.is_good.then_some(plan)
     }
@@ -270,6 +275,39 @@ impl Check<'_> {
         retry::Plan::of(config)
     }
 
+    fn health(&mut self, config: &Health, protocol: Protocol, path: &KeyPath) -> health::Plan {
+        for (key, time) in
+            [("interval", config.interval), ("interval_ill", config.interval_ill), ("timeout", config.timeout)]
+        {
+            self.duration(time, path.key(key));
+        }
+        self.count(config.rise, path.key("rise"));
+        self.count(config.fall, path.key("fall"));
+        if !config.path.starts_with('/') || config.path.parse::<http::uri::PathAndQuery>().is_err() {
+            let issue = Issue::new(path.key("path"), format!("`{}` is no path", config.path));
+            self.refuse(issue.hint("write a path such as `/healthz`"));
+        }
+        if let Some(host) = &config.host
+            && (host.parse::<http::uri::Authority>().is_err() || host.contains('@'))
+        {
+            let issue = Issue::new(path.key("host"), format!("`{host}` is no host name"));
+            self.refuse(issue.hint("write a name such as `app.internal`"));
+        }
+        if config.status.is_empty() {
+            let issue = Issue::new(path.key("status"), "names no status, so nobody could be well");
+            self.refuse(issue.hint("leave it out for 200-299"));
+        }
+        if config.by == By::Grpc && !protocol.is_http2() {
+            let issue = Issue::new(path.key("by"), "`grpc` needs HTTP/2");
+            self.refuse(issue.hint("write `protocol: h2c` or `protocol: h2` for the upstream"));
+        }
+        if config.service.len() > 127 {
+            let issue = Issue::new(path.key("service"), "is longer than 127 bytes");
+            self.refuse(issue.hint("write the service's name, such as `shop.Orders`"));
+        }
+        health::Plan::of(config)
+    }
+
     fn breaker(&mut self, config: &Breaker, path: &KeyPath) -> breaker::Plan {
         let (trip, window, open_for) = (path.key("trip"), path.key("window"), path.key("open_for"));
         let failure = path.key("failure");
@@ -367,6 +405,7 @@ mod tests {
             slow_start: None,
             ejection: None,
             retry: None,
+            health: None,
         }
     }
 

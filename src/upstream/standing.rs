@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::background;
 use super::breaker::{Breaker, Rules};
+use super::health::{Health, Round};
 use super::plan::Plan;
 use crate::config::breaker::Scope;
+use crate::config::health::Start;
 use crate::keep::{Identity, Keeper};
 use crate::telemetry::metrics::{EndpointMetrics, Metrics};
 
@@ -35,7 +38,7 @@ pub struct Standing {
     pub live: Arc<Live>,
     /// Tells it from others, for consistent hashing: the same in each armiger.
     pub(super) label: u64,
-    metrics: EndpointMetrics,
+    pub(super) metrics: EndpointMetrics,
 }
 
 /// What outlives configurations of an endpoint.
@@ -49,6 +52,8 @@ pub struct Live {
     ejections: AtomicU32,
     /// Health checks say so.
     is_ill: AtomicBool,
+    /// Health checks said anything.
+    is_known: AtomicBool,
 }
 
 /// When endpoints are ejected.
@@ -65,7 +70,7 @@ pub struct Ejection {
 }
 
 impl Live {
-    fn new(now: Instant) -> Self {
+    fn new(is_ill: bool, now: Instant) -> Self {
         Self {
             origin: now,
             in_flight: AtomicUsize::new(0),
@@ -73,7 +78,8 @@ impl Live {
             ejected_until: AtomicU64::new(0),
             fit_since: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
-            is_ill: AtomicBool::new(false),
+            is_ill: AtomicBool::new(is_ill),
+            is_known: AtomicBool::new(false),
         }
     }
 
@@ -97,8 +103,19 @@ impl Live {
         self.is_ill.load(Ordering::Relaxed)
     }
 
+    /// Whether health checks found it well.
+    pub fn is_known_well(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed) && !self.is_ill()
+    }
+
+    /// Nobody asks for its health any more: it gets requests like others.
+    fn is_unasked(&self) {
+        self.is_ill.store(false, Ordering::Relaxed);
+    }
+
     /// Health checks say how it is.
     pub fn is_found(&self, is_well: bool, now: Instant) {
+        self.is_known.store(true, Ordering::Relaxed);
         if self.is_ill.swap(!is_well, Ordering::Relaxed) && is_well {
             self.fit_since.store(self.millis(now), Ordering::Relaxed);
             // It may have been out for what is over now.
@@ -143,6 +160,7 @@ impl Standings {
                 Breaker::new(name, None, rules, metrics.breaker(name, ""), now)
             })
         });
+        let starts_ill = plan.health.as_ref().is_some_and(|health| health.start == Start::Ill);
         let standing = |endpoint: &super::Endpoint| {
             let label = &endpoint.label;
             let breaker = rules(Scope::Endpoint).map(|rules| {
@@ -155,14 +173,22 @@ impl Standings {
             label.hash(&mut hasher);
             Standing {
                 breaker,
-                live: keeper.keep(live, || Live::new(now)),
+                live: keeper.keep(live, || Live::new(starts_ill, now)),
                 label: hasher.finish(),
                 metrics: metrics.endpoint(name, label),
             }
         };
-        let endpoints = plan.endpoints.iter().map(standing).collect();
+        let endpoints: Box<[_]> = plan.endpoints.iter().map(standing).collect();
+        let all = Self { breaker, endpoints, ejecting: Arc::default() };
+        match Round::of(plan, &all) {
+            Some(round) => {
+                let health = keeper.keep(Identity::of("health", name), || Health::new(name));
+                background::employ(keeper, &health, round);
+            }
+            None => all.endpoints.iter().for_each(|standing| standing.live.is_unasked()),
+        }
         let ejecting = keeper.keep(Identity::of("ejecting", name).untold(), Mutex::default);
-        Self { breaker, endpoints, ejecting }
+        Self { ejecting, ..all }
     }
 
     /// Of something that is no upstream of the configuration: nothing is known before, and nothing is counted.
@@ -254,7 +280,7 @@ mod tests {
         let metrics = Metrics::new();
         let endpoints = (0..count).map(|place| Standing {
             breaker: None,
-            live: Arc::new(Live::new(now)),
+            live: Arc::new(Live::new(false, now)),
             label: place as u64,
             metrics: metrics.endpoint("app", &place.to_string()),
         });
@@ -326,7 +352,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_is_back_starts_slowly() {
         let start = Instant::now();
-        let live = Live::new(start);
+        let live = Live::new(false, start);
         let (slow, at) = (Some(Duration::from_secs(10)), |seconds| start + Duration::from_secs(seconds));
         assert_eq!(live.share(None, start), 1.0);
         assert_eq!((live.share(slow, start), live.share(slow, at(5)), live.share(slow, at(10))), (0.1, 0.5, 1.0));

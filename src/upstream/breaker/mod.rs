@@ -97,6 +97,11 @@ impl Breaker {
         self.tell(change);
     }
 
+    /// Whether calls pass as if nothing were wrong.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().state() == State::Closed
+    }
+
     /// An operator overrides it for a while.
     pub fn force(&self, force: Force, lasts: Duration, now: Instant) {
         self.lock().override_until(force, now + lasts);
