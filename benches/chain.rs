@@ -87,7 +87,7 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         inbound: None,
         wheel: Wheel::new(),
         trace: None,
-        hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
+        hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None, certificate: None }),
         caller: None,
         allowance: Default::default(),
         websocket: None,

@@ -352,6 +352,84 @@ async fn handshakes_end_in_time_and_are_bounded() {
 }
 
 #[tokio::test]
+async fn clients_prove_who_they_are_by_certificates() {
+    let (authority, clients, stranger) = (Authority::new(), Authority::new(), Authority::new());
+    let backend = Backend::replies("ok").await;
+    for mode in ["required", "optional"] {
+        let config = Config::to(&backend)
+            .top(
+                r#"
+                identity:
+                  mesh:
+                    mtls:
+                      names: ["spiffe://test/ns/shop/*"]
+                      roles: {"spiffe://test/ns/shop/cart": [reader]}
+                "#,
+            )
+            .policies("identity: {providers: [mesh]}\nroles: {any: [reader]}");
+        let auth = format!(", client_auth: {{ca: \"${{file:clients.pem}}\", mode: {mode}}}");
+        let files = serving_with(config, &[&authority.issue(&["a.test"])], &auth);
+        files.write("clients.pem", clients.pem());
+        let armiger = Armiger::watching(files.config().into()).await;
+        let ask = async |pair: Option<&Pair>, alpn: &str| {
+            let dialler = authority.dialler("a.test", &[alpn], pair);
+            let mut connection = dialler.connect(armiger.address()).await;
+            let request = http::Request::get("/").body(http_body_util::Full::<bytes::Bytes>::default()).unwrap();
+            connection.try_request(request).await
+        };
+        let cart = clients.issue(&["spiffe://test/ns/shop/cart"]);
+        for alpn in ["h2", "http/1.1"] {
+            ask(Some(&cart), alpn).await.unwrap().assert_status(200);
+        }
+        let other = clients.issue(&["spiffe://test/ns/shop/other"]);
+        ask(Some(&other), "h2").await.unwrap().assert_problem(403, "forbidden");
+        let outside = clients.issue(&["spiffe://test/ns/outside"]);
+        ask(Some(&outside), "h2").await.unwrap().assert_problem(401, "token-invalid");
+        let nobody = ask(None, "http/1.1").await;
+        match mode {
+            "required" => assert!(nobody.is_err()),
+            _ => drop(nobody.unwrap().assert_problem(401, "token-missing")),
+        }
+        // TLS 1.3 tells a client only after its handshake that it is not let in.
+        let dialler =
+            authority.dialler("a.test", &["http/1.1"], Some(&stranger.issue(&["spiffe://test/ns/shop/cart"])));
+        if let Ok(mut stream) = dialler.dial(armiger.address()).await {
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            let mut answer = Vec::new();
+            let _ = within("the end", stream.read_to_end(&mut answer)).await;
+            assert!(answer.is_empty(), "{}", answer.escape_ascii());
+        }
+    }
+    assert_eq!(backend.count(), 4);
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_taken_back_is_not_let_in() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let (good, bad) = (
+        authority.issue_with(&["good.test"], |params| params.serial_number = Some(7u64.into())),
+        authority.issue_with(&["bad.test"], |params| params.serial_number = Some(8u64.into())),
+    );
+    let auth = ", client_auth: {ca: \"${file:ca.pem}\", crl: \"${file:crl.pem}\"}";
+    let files = serving_with(Config::to(&backend), &[&authority.issue(&["a.test"])], auth);
+    files.write("ca.pem", authority.pem());
+    files.write("crl.pem", authority.revoking(&[99]));
+    let armiger = Armiger::watching(files.config().into()).await;
+    let passes = async |pair: &Pair| {
+        let dialler = authority.dialler("a.test", &["http/1.1"], Some(pair));
+        let Ok(mut stream) = dialler.dial(armiger.address()).await else { return false };
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = within("the end", stream.read_to_end(&mut answer)).await;
+        answer.starts_with(b"HTTP/1.1 200")
+    };
+    assert!(passes(&good).await && passes(&bad).await);
+    files.replace("crl.pem", authority.revoking(&[8]));
+    armiger.in_force(2).await;
+    assert!(passes(&good).await && !passes(&bad).await);
+}
+
+#[tokio::test]
 async fn connections_by_tls_drain_without_a_lost_request() {
     let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
     let config = Config::to(&backend).top("drain: {delay: 50ms, timeout: 5s}");

@@ -36,6 +36,8 @@ pub struct Provider {
     pub introspection: Option<Introspection>,
     /// It gave out keys, which are listed here.
     pub api_keys: Option<ApiKeys>,
+    /// It stands behind the certificates of clients (mutual TLS, `listeners.tls.client_auth`).
+    pub mtls: Option<Mtls>,
 }
 
 /// Keys that callers send as they are. Here stand their hashes alone, so that whoever reads the configuration cannot call.
@@ -87,6 +89,26 @@ pub struct ApiKey {
     /// More that is said of the caller, for rules and headers.
     #[serde(default)]
     pub claims: BTreeMap<String, String>,
+}
+
+/// Certificates of clients, which the listener has verified. A request that carries a token is judged by that, any other
+/// by the certificate of its connection. What the certificate says are claims: `sub`, `uris`, `hosts`, `fingerprint`.
+///
+/// ```yaml
+/// identity:
+///   mesh:
+///     mtls:
+///       names: [spiffe://example.org/ns/shop/*]
+///       roles: {spiffe://example.org/ns/shop/cart: [orders.read]}
+/// ```
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mtls {
+    /// Names of which the certificate must hold one: URIs, such as SPIFFE names, or hosts; `*` at the end stands for any
+    /// rest. The first that it holds is who calls (`sub`). Default: any.
+    pub names: Vec<String>,
+    /// Roles of callers, by their name.
+    pub roles: BTreeMap<String, Vec<String>>,
 }
 
 /// Signed tokens. One is accepted if its signature is by a key of `keys` and all that is said here holds of it.

@@ -47,6 +47,8 @@ pub enum Place {
     Header(HeaderName),
     /// The cookie of this name.
     Cookie(Arc<str>),
+    /// None: the client's certificate, by which the connection was opened.
+    Connection,
     /// The query parameter of this name. It is always taken out before the request goes on.
     Query(Arc<str>),
 }
@@ -98,7 +100,7 @@ impl Exchange {
                 headers.remove(name);
             }
             Place::Cookie(name) => remove_cookie(headers, name),
-            Place::Query(_) => {}
+            Place::Query(_) | Place::Connection => {}
         }
     }
 }

@@ -7,8 +7,10 @@ pub mod rejection;
 pub mod template;
 pub mod verdict;
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
@@ -28,6 +30,7 @@ use crate::limits::fields::VIOLATED;
 use crate::telemetry::finish::Closing;
 use crate::telemetry::trace::{RequestId, TraceContext};
 use crate::timer::Wheel;
+use crate::tls::peer::Peer;
 
 /// How much of a route's timeout an errand may take, in hundredths: the rest is for answering without it.
 const ERRAND_SHARE: u32 = 95;
@@ -50,6 +53,42 @@ pub struct Hop {
     pub forwarded: forwarded::Hop,
     /// Our name in `Via`; none to write no `Via`.
     pub via: Option<forwarded::Via>,
+    /// The certificate that the client showed, if it was believed.
+    pub certificate: Option<Rc<Certificate>>,
+}
+
+/// A client's certificate, and who it was found to stand for.
+#[derive(Debug)]
+pub struct Certificate {
+    /// What it says.
+    pub peer: Peer,
+    found: RefCell<Option<(Arc<str>, Arc<Identity>)>>,
+}
+
+impl Certificate {
+    /// A certificate that nobody has asked about.
+    pub fn new(peer: Peer) -> Self {
+        Self { peer, found: RefCell::default() }
+    }
+
+    /// Who it stands for by the word of `provider`, which is asked once.
+    ///
+    /// # Errors
+    /// What the provider says.
+    pub fn stands_for<E>(
+        &self,
+        provider: &Arc<str>,
+        ask: impl FnOnce(&Peer) -> Result<Identity, E>,
+    ) -> Result<Arc<Identity>, E> {
+        if let Some((known, identity)) = &*self.found.borrow()
+            && Arc::ptr_eq(known, provider)
+        {
+            return Ok(identity.clone());
+        }
+        let identity = Arc::new(ask(&self.peer)?);
+        self.found.replace(Some((provider.clone(), identity.clone())));
+        Ok(identity)
+    }
 }
 
 /// Where the route's path parameters stand in the path.

@@ -57,7 +57,7 @@ fn exchange(request: http::request::Builder, claims: Option<Value>) -> Exchange 
         inbound: None,
         wheel: Wheel::new(),
         trace: None,
-        hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
+        hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None, certificate: None }),
         caller,
         allowance: Default::default(),
         websocket: None,

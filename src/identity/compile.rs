@@ -13,6 +13,7 @@ use super::introspection::{self, Introspection};
 use super::jwk;
 use super::jwks::{self, Jwks, Place};
 use super::key::{Key, KeySet, Unfit, stamp};
+use super::mtls::MtlsProvider;
 use super::provider::{JwtProvider, Keys, OpaqueProvider, Provider};
 use super::verify::{Rules, short_type};
 use crate::config::identity::{self as config, Algorithm};
@@ -58,22 +59,27 @@ pub fn compile(
         let path = path.key(name);
         let before = issues.len();
         let mut compiler = Compiler { name, metrics, keeper, issues };
-        let compiled = match (&provider.jwt, &provider.introspection, &provider.api_keys) {
-            (None, None, Some(keys)) => {
+        let ways = (&provider.jwt, &provider.introspection, &provider.api_keys, &provider.mtls);
+        let compiled = match ways {
+            (None, None, Some(keys), None) => {
                 compiler.api_keys(keys, &path.key("api_keys")).map(|provider| Arc::new(Provider::ApiKeys(provider)))
             }
-            (Some(jwt), None, None) => {
+            (Some(jwt), None, None, None) => {
                 compiler.jwt(jwt, &path.key("jwt")).map(|jwt| Arc::new(Provider::Jwt(Box::new(jwt))))
             }
-            (None, Some(asked), None) => compiler
+            (None, Some(asked), None, None) => compiler
                 .introspection(asked, &path.key("introspection"))
                 .map(|provider| Arc::new(Provider::Opaque(provider))),
-            (None, None, None) => {
-                compiler.refuse(path, "does not say how it vouches", "give it `jwt`, `introspection` or `api_keys`");
+            (None, None, None, Some(mtls)) => {
+                MtlsProvider::compile(name, mtls, metrics.identity(name), &path.key("mtls"), compiler.issues)
+                    .map(|provider| Arc::new(Provider::Mtls(provider)))
+            }
+            (None, None, None, None) => {
+                compiler.refuse(path, "does not say how it vouches", "give it `jwt`, `introspection`, `api_keys` or `mtls`");
                 None
             }
             _ => {
-                compiler.refuse(path, "vouches in two ways", "keep one; give the other a provider of its own");
+                compiler.refuse(path, "vouches in several ways", "keep one; give the other a provider of its own");
                 None
             }
         };

@@ -4,7 +4,7 @@
 //! of it, `cache.rs` remembers what was found good, and `provider.rs` puts them together. None of them reads a clock.
 //!
 //! What an issuer must be asked for is fetched in the background: its keys (`jwks.rs`, by the schedule in `pace.rs`) and
-//! its word about opaque tokens (`introspection.rs`), both by `client.rs`.
+//! its word about opaque tokens (`introspection.rs`), both by `client.rs`. `mtls.rs` reads certificates of clients.
 
 pub mod api_key;
 pub mod cache;
@@ -16,6 +16,7 @@ mod jwk;
 pub mod jwks;
 pub mod key;
 pub mod mint;
+pub mod mtls;
 mod pace;
 pub mod provider;
 mod recent;

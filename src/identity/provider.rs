@@ -12,9 +12,10 @@ use super::cache::{self, Known};
 use super::introspection::Introspection;
 use super::jwks::Jwks;
 use super::key::KeySet;
+use super::mtls::MtlsProvider;
 use super::token::{Token, looks_signed};
 use super::verify::{Rules, issuer};
-use crate::exchange::{Identity, Reason, Rejection};
+use crate::exchange::{Certificate, Identity, Reason, Rejection};
 use crate::telemetry::metrics::IdentityMetrics;
 
 /// Who may vouch for a caller.
@@ -25,6 +26,8 @@ pub enum Provider {
     Opaque(OpaqueProvider),
     /// Those who may call by an API key.
     ApiKeys(ApiKeyProvider),
+    /// Authorities behind the certificates of clients.
+    Mtls(MtlsProvider),
 }
 
 impl Provider {
@@ -35,7 +38,7 @@ impl Provider {
                 Keys::Fetched { jwks, .. } => Some(jwks),
                 Keys::Given(_) => None,
             },
-            Self::Opaque(_) | Self::ApiKeys(_) => None,
+            Self::Opaque(_) | Self::ApiKeys(_) | Self::Mtls(_) => None,
         }
     }
 
@@ -50,6 +53,7 @@ impl Provider {
             Self::ApiKeys(provider) => {
                 json!({"provider": &*provider.name, "kind": "api_keys", "keys": provider.callers.len()})
             }
+            Self::Mtls(provider) => json!({"provider": &*provider.name, "kind": "mtls"}),
         }
     }
 
@@ -58,6 +62,7 @@ impl Provider {
         match self {
             Self::Jwt(_) | Self::Opaque(_) => true,
             Self::ApiKeys(provider) => provider.bearer,
+            Self::Mtls(_) => false,
         }
     }
 
@@ -65,7 +70,7 @@ impl Provider {
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::ApiKeys(provider) => provider.header.as_ref(),
-            Self::Jwt(_) | Self::Opaque(_) => None,
+            Self::Jwt(_) | Self::Opaque(_) | Self::Mtls(_) => None,
         }
     }
 }
@@ -192,7 +197,7 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
     }
     for provider in providers.iter().filter_map(|provider| match &**provider {
         Provider::Opaque(provider) => Some(provider),
-        Provider::Jwt(_) | Provider::ApiKeys(_) => None,
+        Provider::Jwt(_) | Provider::ApiKeys(_) | Provider::Mtls(_) => None,
     }) {
         let outcome = provider.ask(text, digest, now).await;
         provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
@@ -227,8 +232,30 @@ pub fn key(providers: &[Arc<Provider>], header: &HeaderName, text: &str, now: No
 fn api_keys(providers: &[Arc<Provider>]) -> impl Iterator<Item = &ApiKeyProvider> {
     providers.iter().filter_map(|provider| match &**provider {
         Provider::ApiKeys(provider) => Some(provider),
-        Provider::Jwt(_) | Provider::Opaque(_) => None,
+        Provider::Jwt(_) | Provider::Opaque(_) | Provider::Mtls(_) => None,
     })
+}
+
+/// Finds out whose certificate it is: the first of `providers` that takes it decides. `None`: none of them has to do with
+/// certificates.
+///
+/// # Errors
+/// None of them takes it.
+pub fn certificate(providers: &[Arc<Provider>], shown: &Certificate) -> Option<Result<Arc<Identity>, Refusal>> {
+    let mut last = None;
+    for provider in providers {
+        let Provider::Mtls(provider) = &**provider else { continue };
+        let outcome = shown.stands_for(&provider.name, |peer| {
+            let outcome = provider.identify(peer);
+            provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
+            outcome
+        });
+        if outcome.is_ok() {
+            return Some(outcome);
+        }
+        last = Some(outcome);
+    }
+    last
 }
 
 /// The provider that knows the issuer of a signed token.
@@ -241,7 +268,7 @@ fn signed<'p, 't>(
         .iter()
         .filter_map(|provider| match &**provider {
             Provider::Jwt(provider) => Some(provider),
-            Provider::Opaque(_) | Provider::ApiKeys(_) => None,
+            Provider::Opaque(_) | Provider::ApiKeys(_) | Provider::Mtls(_) => None,
         })
         .peekable();
     if !looks_signed(text) || signers.peek().is_none() {
@@ -265,6 +292,8 @@ impl Provider {
                     0
                 }
             }
+            // Never sees one.
+            Self::Mtls(_) => 0,
         }
     }
 
@@ -276,7 +305,7 @@ impl Provider {
                 provider.metrics.known();
                 Some(identity)
             }
-            Self::ApiKeys(_) => None,
+            Self::ApiKeys(_) | Self::Mtls(_) => None,
         }
     }
 }

@@ -198,6 +198,13 @@ pub struct IdentityPolicy {
 impl Policy for IdentityPolicy {
     async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
         let Some((credential, place)) = self.find(exchange)? else {
+            // The connection may say it.
+            let shown = exchange.hop.certificate.as_ref();
+            if let Some(outcome) = shown.and_then(|shown| provider::certificate(&self.providers, shown)) {
+                let (identity, place) = (outcome.map_err(refused)?, Place::Connection);
+                let ends_streams = self.ends_streams;
+                return Ok(Verdict::Identify(Caller { identity, place, strips: self.strips, ends_streams }));
+            }
             return if self.is_required { Err(challenged(Reason::TokenMissing)) } else { Ok(Verdict::Pass) };
         };
         let since = exchange.closing.record.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -46,7 +46,7 @@ use super::tunnel::{self, End};
 use super::wire::Wire;
 use super::worker::Shared;
 use crate::config::listener::Listener;
-use crate::exchange::Hop;
+use crate::exchange::{Certificate, Hop};
 use crate::http::body::{Body, BodyError, Tunnel, cause};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
@@ -103,7 +103,8 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
             (stream, Some(agreed))
         }
     };
-    let door = Rc::new(Door::new(listening, peer, agreed.is_some()));
+    let certificate = agreed.as_ref().and_then(|agreed| agreed.certificate.clone());
+    let door = Rc::new(Door::new(listening, peer, agreed.is_some(), certificate));
     match open(shared, &mut stream, &plan, agreed).await {
         Some((Protocol::Http1, prefix)) => serve_http1(shared, stream, prefix, door).await,
         Some((Protocol::Http2, prefix)) => serve_http2(shared, stream, prefix, door).await,
@@ -117,19 +118,20 @@ struct Door {
     listening: Arc<Listening>,
     peer: SocketAddr,
     scheme: Scheme,
+    certificate: Option<Rc<Certificate>>,
     version: Cell<u64>,
     inlet: RefCell<Rc<Inlet>>,
     is_outdated: Cell<bool>,
 }
 
 impl Door {
-    fn new(listening: Arc<Listening>, peer: SocketAddr, is_tls: bool) -> Self {
+    fn new(listening: Arc<Listening>, peer: SocketAddr, is_tls: bool, certificate: Option<Rc<Certificate>>) -> Self {
         let scheme = if is_tls { Scheme::Https } else { Scheme::Http };
         // The number before the plan: a change in between is then seen twice, and not never.
         let version = listening.news(0).unwrap_or(0);
-        let inlet = RefCell::new(Rc::new(inlet(&listening, peer, scheme)));
+        let inlet = RefCell::new(Rc::new(inlet(&listening, peer, scheme, certificate.clone())));
         let is_outdated = Cell::new(listening.is_removed());
-        Self { listening, peer, scheme, version: Cell::new(version), inlet, is_outdated }
+        Self { listening, peer, scheme, certificate, version: Cell::new(version), inlet, is_outdated }
     }
 
     /// What holds for a request that comes now.
@@ -142,7 +144,7 @@ impl Door {
     fn look(&self) {
         let Some(version) = self.listening.news(self.version.get()) else { return };
         self.version.set(version);
-        let inlet = Rc::new(inlet(&self.listening, self.peer, self.scheme));
+        let inlet = Rc::new(inlet(&self.listening, self.peer, self.scheme, self.certificate.clone()));
         let old = self.inlet.replace(inlet.clone());
         let is_other = fixed(&old.plan.config) != fixed(&inlet.plan.config);
         self.is_outdated.set(self.is_outdated.get() || is_other || self.listening.is_removed());
@@ -160,13 +162,14 @@ impl Door {
     }
 }
 
-fn inlet(listening: &Listening, peer: SocketAddr, scheme: Scheme) -> Inlet {
+fn inlet(listening: &Listening, peer: SocketAddr, scheme: Scheme, certificate: Option<Rc<Certificate>>) -> Inlet {
     let plan = listening.plan();
     Inlet {
         in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
             forwarded: forwarded::Hop::new(peer.ip(), scheme, listening.address.port()),
             via: plan.via.clone(),
+            certificate,
         }),
         peer,
         is_trusted: plan.trust.trusts(peer.ip()),
@@ -263,9 +266,9 @@ async fn open(
                 return None;
             }
         }
-        match agreed {
-            Some(Agreed { is_http2: true }) => return Some((Protocol::Http2, prefix)),
-            Some(Agreed { is_http2: false }) => return Some((Protocol::Http1, prefix)),
+        match &agreed {
+            Some(Agreed { is_http2: true, .. }) => return Some((Protocol::Http2, prefix)),
+            Some(Agreed { is_http2: false, .. }) => return Some((Protocol::Http1, prefix)),
             None => {}
         }
         if prefix.starts_with(PREFACE) {

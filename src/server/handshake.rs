@@ -1,5 +1,6 @@
 //! The TLS handshake with a client: in time, not too many at once, and what it came to.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustls::{HandshakeKind, ServerConfig};
@@ -11,12 +12,16 @@ use super::drain::Phase;
 use super::listener::Listening;
 use super::wire::Wire;
 use super::worker::Shared;
+use crate::exchange::Certificate;
 use crate::snapshot::ListenerPlan;
+use crate::tls::peer::Peer;
 
 /// What the client and armiger agreed on.
 pub(super) struct Agreed {
     /// To speak HTTP/2.
     pub(super) is_http2: bool,
+    /// What the client's certificate says, if it showed one.
+    pub(super) certificate: Option<Rc<Certificate>>,
 }
 
 /// Speaks TLS with a client, or closes its connection.
@@ -67,7 +72,9 @@ pub(super) async fn shake(
                 let session = stream.get_ref().1;
                 let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
                 metrics.shaken(if is_resumed { "resumed" } else { "full" });
-                let agreed = Agreed { is_http2: session.alpn_protocol() == Some(b"h2") };
+                let shown = session.peer_certificates().and_then(<[_]>::first);
+                let certificate = shown.map(|shown| Rc::new(Certificate::new(Peer::of(shown))));
+                let agreed = Agreed { is_http2: session.alpn_protocol() == Some(b"h2"), certificate };
                 Some((Wire::Tls(Box::new(stream)), agreed))
             })
             .await,

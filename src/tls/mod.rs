@@ -4,6 +4,7 @@
 
 pub mod client;
 mod expiry;
+pub mod peer;
 pub mod pem;
 pub mod server;
 
