@@ -9,7 +9,9 @@ use std::time::Duration;
 use armiger::app::{self, Source};
 use armiger::keep::Keeper;
 use armiger::machine::Machine;
-use armiger::server::admin::operator::{BreakerOrder, Check, Later, Operator, Outcome, Readiness, Told};
+use armiger::server::admin::operator::{
+    BreakerOrder, Check, Later, LimitsAsk, NoLimit, Operator, Outcome, Readiness, Told,
+};
 use armiger::server::admin::{AdminServers, PROBES, pages};
 use armiger::snapshot::Snapshot;
 use armiger::telemetry::metrics::Metrics;
@@ -133,6 +135,10 @@ impl Operator for Fake {
         Outcome::Applied(Told::message(format!("{order:?}")))
     }
 
+    fn limits<'a>(&'a self, ask: LimitsAsk) -> Later<'a, Result<Value, NoLimit>> {
+        Box::pin(async move { Ok(json!({"limits": [], "asked": format!("{ask:?}")})) })
+    }
+
     fn states(&self) -> &[(&'static str, &'static str)] {
         &[("pools", "connections to endpoints"), ("large", "much")]
     }
@@ -242,6 +248,7 @@ fn path_of(path: &str) -> String {
     path.replace("/breakers/{name}", "/breakers/app?set=reset")
         .replace("{name}", "pools")
         .replace("/rollback", "/rollback?version=1")
+        .replace("/limits/reset", "/limits/reset?name=few&key=a")
 }
 
 // === pages ===

@@ -18,6 +18,7 @@ mod harness;
 mod health;
 mod hostile;
 mod http2_attacks;
+mod in_flight;
 mod include;
 mod introspection;
 mod jwks;
@@ -29,6 +30,8 @@ mod policies;
 mod process;
 mod proxy;
 mod rate_limit;
+#[cfg(feature = "redis")]
+mod rate_limit_shared;
 mod reload;
 mod retry;
 mod routing;

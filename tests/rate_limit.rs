@@ -461,3 +461,90 @@ async fn mistakes_are_told_at_once_and_with_a_remedy() {
     assert!(told("{name: a, rate: 100}").await.contains("`100/s`, `100/m` or `100/h`"));
     assert!(told("{name: a, rate: 1/h}, {name: a, rate: 1/s}").await.contains("another limit is called `a`"));
 }
+
+// === costs ===
+
+#[tokio::test]
+async fn what_a_request_costs_may_be_told_by_an_expression() {
+    let backend = Backend::replies("ok").await;
+    let limits = "{name: work, rate: 1/h, burst: 10, cost: \"int(query.n)\"}";
+    let armiger = Armiger::with(limited(&backend, limits)).await;
+    armiger.get("/?n=4").await.assert_status(200).assert_header("ratelimit", "\"work\";r=6;t=14400");
+    let refused = armiger.get("/?n=7").await;
+    assert_limited(&refused, &["work"]);
+    refused.assert_header("retry-after", "3600");
+    armiger.get("/?n=6").await.assert_status(200);
+    // More than there ever is: to come back later would not help.
+    let never = armiger.get("/?n=11").await;
+    never.assert_problem(413, "cost-too-high").assert_no_header("retry-after");
+    assert_eq!(never.json()["violated-policies"], json!(["work"]));
+    // Nothing is 0, less than nothing is no gift, and what cannot be told is 1.
+    armiger.get("/?n=-5").await.assert_status(200).assert_header("ratelimit", "\"work\";r=0;t=36000");
+    assert_limited(&armiger.get("/?n=many").await, &["work"]);
+    assert_limited(&armiger.get("/").await, &["work"]);
+}
+
+#[tokio::test]
+async fn a_cost_that_depends_on_the_caller_is_asked_after_the_caller() {
+    let backend = Backend::replies("ok").await;
+    let limits = "{name: work, rate: 1/h, burst: 10, cost: \"claims.plan == 'free' ? 5 : 1\"}";
+    let armiger = Armiger::with(known(&backend, limits)).await;
+    by_token(&armiger, &token_of("a", "free"))
+        .await
+        .assert_status(200)
+        .assert_header("ratelimit", "\"work\";r=5;t=18000");
+    by_token(&armiger, &token_of("b", "gold")).await.assert_header("ratelimit", "\"work\";r=4;t=21600");
+    let told = Armiger::try_with(limited(&backend, limits)).await.err().unwrap();
+    assert!(told.contains("what it costs depends on the caller"), "{told}");
+    let told = Armiger::try_with(limited(&backend, "{name: a, rate: 1/h, cost: \"nonsense(\"}")).await.err().unwrap();
+    assert!(told.contains("cost"), "{told}");
+}
+
+// === what operators see ===
+
+#[tokio::test]
+async fn operators_look_up_keys_list_the_hottest_and_reset_one() {
+    let backend = Backend::replies("ok").await;
+    let limits = "{name: few, rate: 1/h, burst: 2, ban: {after: 2, within: 1h, for: 1h}}, \
+                  {name: pair, rate: 1/h, burst: 9, by: [client_ip, \"header:x-key\"]}";
+    let armiger = Armiger::with(limited(&backend, limits)).await;
+    for address in ["192.0.2.1", "192.0.2.2", "192.0.2.2", "192.0.2.2", "192.0.2.2", "192.0.2.2"] {
+        from(&armiger, address).await;
+    }
+    let look = async |query: &str| armiger.admin().get(&format!("/state/limits{query}")).await.json()["limits"].clone();
+
+    let all = look("").await;
+    assert_eq!(
+        (&all[0]["name"], &all[0]["buckets"][0]["keys"], &all[1]["name"]),
+        (&json!("few"), &json!(2), &json!("pair"))
+    );
+
+    let few = look("?name=few&most=1").await;
+    let hottest = &few[0]["hottest"];
+    assert_eq!(hottest.as_array().map(Vec::len), Some(1), "{few:#}");
+    assert_eq!((&hottest[0]["key"], &hottest[0]["tokens"]), (&json!("client_ip=192.0.2.2"), &json!(0)), "{few:#}");
+    assert_eq!(few[0]["banned"][0]["key"], "client_ip=192.0.2.2");
+
+    let one = look("?name=few&key=192.0.2.1").await;
+    assert_eq!((&one[0]["buckets"][0]["tokens"], &one[0]["buckets"][0]["burst"]), (&json!(1), &json!(2)), "{one:#}");
+    let two = look("?name=few&key=192.0.2.2").await;
+    assert!(two[0]["buckets"][0]["banned_for_seconds"].as_f64().is_some_and(|seconds| seconds > 3000.0), "{two:#}");
+
+    from(&armiger, "192.0.2.2").await.assert_status(429);
+    let reset = http::Request::post("/state/limits/reset?name=few&key=192.0.2.2").body(Empty::<Bytes>::new()).unwrap();
+    let told = armiger.admin().request(reset).await;
+    let told = told.assert_status(200).json();
+    assert_eq!(told["limits"][0]["buckets"][0]["ban_lifted"], true, "{told:#}");
+    from(&armiger, "192.0.2.2").await.assert_status(200);
+
+    let refused = async |query: &str, status: u16, hint: &str| {
+        let response = armiger.admin().get(&format!("/state/limits{query}")).await;
+        assert!(response.assert_status(status).text().contains(hint), "{query}: {}", response.text());
+    };
+    refused("?name=none", 404, "there is few, pair").await;
+    refused("?name=few&key=here", 400, "no address").await;
+    refused("?name=pair&key=192.0.2.1", 400, "client_ip, header:x-key").await;
+    refused("?key=192.0.2.1", 400, "say of which limit").await;
+    let pair = look("?name=pair&key=%5B%22192.0.2.1%22,%22k%22%5D").await;
+    assert!(pair[0]["buckets"][0]["key"].as_str().is_some_and(|key| key.contains("sha256:")), "{pair:#}");
+}

@@ -14,7 +14,10 @@ use super::reload::{self, Ask, Wake};
 use super::running::Parts;
 use crate::identity::jwks::{Jwks, Refreshed};
 use crate::policy::cache::view::Caches;
-use crate::server::admin::operator::{BreakerOrder, Check, Later, Operator, Outcome, Readiness, Told};
+use crate::policy::rate_limit::Shown;
+use crate::server::admin::operator::{
+    BreakerOrder, Check, Later, LimitsAsk, NoLimit, Operator, Outcome, Readiness, Told,
+};
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
 use crate::upstream::background::{Awaited, Job};
@@ -22,6 +25,7 @@ use crate::upstream::background::{Awaited, Job};
 /// The states that there are to see, each with what it is.
 const STATES: &[(&str, &str)] = &[
     ("cache", "what is stored, over all routes and by route"),
+    ("limits", "buckets of each limit, the hottest keys, who is banned"),
     ("listeners", "addresses, open connections and requests in flight"),
     ("pools", "connections to each endpoint of each upstream, over all workers"),
     ("identity", "providers: their keys, how old those are, when they are fetched again, the last error"),
@@ -170,6 +174,15 @@ impl Operator for Operations {
         Outcome::Applied(Told::message(format!("{count} of `{}`: done", upstream.name)))
     }
 
+    fn limits<'a>(&'a self, ask: LimitsAsk) -> Later<'a, Result<Value, NoLimit>> {
+        let snapshot = self.parts.live.load();
+        Box::pin(async move {
+            // Looking at every key of a limit takes its time, and `/livez` is answered on this thread.
+            let looked = tokio::task::spawn_blocking(move || limits(&snapshot, &ask)).await;
+            looked.unwrap_or_else(|_| Err(NoLimit::Unknown(Vec::new())))
+        })
+    }
+
     fn states(&self) -> &[(&'static str, &'static str)] {
         STATES
     }
@@ -277,6 +290,27 @@ impl Operations {
         };
         addresses.iter().map(shown).collect()
     }
+}
+
+fn limits(snapshot: &Snapshot, ask: &LimitsAsk) -> Result<Value, NoLimit> {
+    let all = || snapshot.kept.attached::<Shown>();
+    let now = Instant::now();
+    // In shadow and in force two limits may have one name.
+    let named = |name: &str| {
+        let found: Vec<&Shown> = all().filter(|shown| shown.name() == name).collect();
+        if found.is_empty() {
+            Err(NoLimit::Unknown(all().map(|shown| shown.name().to_owned()).collect()))
+        } else {
+            Ok(found)
+        }
+    };
+    let rows: Result<Vec<Value>, String> = match ask {
+        LimitsAsk::All => Ok(all().map(Shown::summary).collect()),
+        LimitsAsk::One(name, most) => Ok(named(name)?.into_iter().map(|shown| shown.detail(now, *most)).collect()),
+        LimitsAsk::Key(name, parts) => named(name)?.into_iter().map(|shown| shown.look(parts, now)).collect(),
+        LimitsAsk::Reset(name, parts) => named(name)?.into_iter().map(|shown| shown.reset(parts)).collect(),
+    };
+    rows.map(|rows| json!({ "limits": rows })).map_err(NoLimit::BadKey)
 }
 
 fn word(phase: Phase) -> &'static str {

@@ -1,22 +1,54 @@
 //! What a request drew from limits: to tell the client of it, and to give it back if another limit refuses.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::HeaderMap;
 use smallvec::SmallVec;
 
+use crate::limits::bucket::Rate;
 use crate::limits::fields::{self, Reading};
 use crate::limits::store::{Place, Store};
+use crate::timer::Wheel;
 
 /// Tokens that were drawn from a bucket.
 pub struct Draw {
-    /// From where.
-    pub store: Arc<Store>,
-    /// Which bucket.
-    pub place: Place,
+    /// From which.
+    pub from: From,
     /// How many.
     pub cost: u64,
+    /// How long they take to fill again, in microseconds.
+    pub micros: u64,
+}
+
+/// A bucket that was drawn from.
+pub enum From {
+    /// One of this process.
+    Here(Arc<Store>, Place),
+    /// One that others share.
+    Elsewhere(Arc<dyn Lender>, Loan),
+}
+
+/// A store that is not in this process.
+pub trait Lender: Send + Sync {
+    /// Gives back what was drawn. A failure is no reason to fail a request.
+    fn give_back<'a>(
+        &'a self,
+        loans: &'a [(&'a Loan, u64)],
+        wheel: &'a Wheel,
+    ) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+}
+
+/// What a [`Lender`] must know to take something back.
+#[derive(Clone, Debug)]
+pub struct Loan {
+    /// The bucket's key.
+    pub key: Arc<str>,
+    /// The rate that it was counted in.
+    pub rate: Rate,
+    /// When it would have been full without the draw, in microseconds by the lender's clock.
+    pub from: u64,
 }
 
 /// What the limits of one stage granted together.
@@ -47,12 +79,18 @@ impl Allowance {
     }
 
     /// Gives back what was drawn: a limit refuses, and a refused request draws from none.
-    pub fn give_back(&mut self, now: Instant) {
+    pub async fn give_back(&mut self, now: Instant, wheel: &Wheel) {
         let Some(grant) = &mut self.0 else { return };
+        give_back(&grant.draws, now, wheel).await;
         for (draw, reading) in grant.draws.drain(..).zip(&mut grant.readings) {
-            draw.store.give_back(draw.place, draw.cost, now);
             reading.remaining += draw.cost;
+            reading.reset = reading.reset.saturating_sub(draw.micros / 1_000_000);
         }
+    }
+
+    /// Whether anything was drawn.
+    pub fn has_drawn(&self) -> bool {
+        self.0.as_ref().is_some_and(|grant| !grant.draws.is_empty())
     }
 
     /// Tells the client.
@@ -60,6 +98,25 @@ impl Allowance {
         if let Some(grant) = &mut self.0 {
             fields::write(&mut grant.readings, headers);
         }
+    }
+}
+
+/// Gives back what was drawn.
+pub async fn give_back(draws: &[Draw], now: Instant, wheel: &Wheel) {
+    let mut loans: SmallVec<[(&Loan, u64); 2]> = SmallVec::new();
+    let mut lender = None;
+    for draw in draws {
+        match &draw.from {
+            From::Here(store, place) => store.give_back(*place, draw.cost, now),
+            // There is one such store.
+            From::Elsewhere(from, loan) => {
+                lender = Some(from);
+                loans.push((loan, draw.cost));
+            }
+        }
+    }
+    if let Some(lender) = lender {
+        lender.give_back(&loans, wheel).await;
     }
 }
 

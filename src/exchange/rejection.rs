@@ -151,6 +151,15 @@ reasons! {
     /// The request costs more than its limit ever grants at once.
     CostTooHigh => PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED, "cost-too-high", "The request costs more than is ever granted",
         Some("http_request_denied");
+    /// The caller has as many requests under way as it may.
+    TooManyInFlight => TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, "too-many-in-flight", "Too many requests at once",
+        Some("http_request_denied");
+    /// As many requests are under way on the route as may be.
+    RouteBusy => SERVICE_UNAVAILABLE, UNAVAILABLE, "route-busy", "Too many requests at once",
+        Some("connection_limit_reached");
+    /// What a limit counts with does not answer.
+    LimitUnavailable => SERVICE_UNAVAILABLE, UNAVAILABLE, "limit-unavailable", "Whether this is too much cannot be told now",
+        Some("destination_unavailable");
     /// The request lacks what its limit counts by.
     LimitKeyMissing => FORBIDDEN, PERMISSION_DENIED, "limit-key-missing", "The request does not say whom it counts for",
         Some("http_request_denied");

@@ -1,5 +1,7 @@
 //! A policy's word on a request.
 
+use std::any::Any;
+
 use http::Response;
 use smallvec::SmallVec;
 
@@ -20,6 +22,8 @@ pub enum Verdict {
     Identify(Caller),
     /// No objection, and this was drawn from limits.
     Grant(Box<Grant>),
+    /// No objection, and this is held until the exchange is over.
+    Hold(Box<dyn Any>),
     /// The answer is known; nothing further is asked.
     Answer(Response<Body>),
     /// The answer is to be fetched for more than this exchange, or has been and is to be fetched anew.

@@ -75,7 +75,11 @@ pub fn compile(
                     .map(|provider| Arc::new(Provider::Mtls(provider)))
             }
             (None, None, None, None) => {
-                compiler.refuse(path, "does not say how it vouches", "give it `jwt`, `introspection`, `api_keys` or `mtls`");
+                compiler.refuse(
+                    path,
+                    "does not say how it vouches",
+                    "give it `jwt`, `introspection`, `api_keys` or `mtls`",
+                );
                 None
             }
             _ => {

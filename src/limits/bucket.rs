@@ -59,6 +59,17 @@ impl Rate {
         Self::new(rate.count(), rate.period(), burst)
     }
 
+    /// A share of it, in thousandths: at least one token.
+    pub fn share(self, thousandths: u64) -> Self {
+        let (count, period) = (self.per_micro.saturating_mul(thousandths), self.per_token.saturating_mul(1000));
+        let divisor = gcd(count, period).max(1);
+        let burst = (self.burst.saturating_mul(thousandths) / 1000).max(1);
+        let shared = Self { per_micro: (count / divisor).max(1), per_token: period / divisor, burst };
+        // Finer units that cannot be counted: then the whole, which is stricter than nothing.
+        let fits = shared.per_token.checked_mul(burst).is_some_and(|capacity| capacity <= CAPACITY_MAX);
+        if fits { shared } else { self }
+    }
+
     /// Tokens of a full bucket.
     pub fn burst(self) -> u64 {
         self.burst
@@ -195,6 +206,15 @@ mod tests {
         assert!(Rate::of(HumanRate::parse("1/h").unwrap(), 1 << 40).is_none());
         assert!(Rate::new(0, Duration::from_secs(1), 1).is_none());
         assert!(Rate::new(1, Duration::from_secs(1), 0).is_none());
+    }
+
+    #[test]
+    fn a_share_is_of_rate_and_burst() {
+        let quarter = rate("100/s", 100).share(250);
+        assert_eq!((quarter.burst(), quarter.window()), (25, 1));
+        assert_eq!(rate("1/h", 1).share(250).burst(), 1, "never nothing");
+        assert_eq!(rate("1/h", 1).share(250).window(), 4 * 3600);
+        assert_eq!(rate("7/s", 3).share(1000), rate("7/s", 3));
     }
 
     #[test]

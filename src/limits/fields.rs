@@ -41,7 +41,13 @@ impl Told {
     pub fn new(name: &str, burst: u64, window: u64, settings: &RateLimits) -> Self {
         let policy = format!("\"{name}\";q={burst};w={window}");
         let alone = HeaderValue::try_from(&policy).unwrap_or(HeaderValue::from_static(""));
-        Self { name: name.into(), burst, policy: policy.into(), alone, settings: settings.clone() }
+        Self {
+            name: name.into(),
+            burst,
+            policy: policy.into(),
+            alone,
+            settings: RateLimits { redis: None, ..settings.clone() },
+        }
     }
 }
 
@@ -63,7 +69,7 @@ pub fn write(readings: &mut [Reading], headers: &mut HeaderMap) {
     // The tightest comes first.
     readings.sort_by_key(|reading| (!reading.is_denied, reading.remaining));
     let Some(tightest) = readings.first() else { return };
-    let RateLimits { headers: fields, upstream_headers: theirs } = tightest.told.settings;
+    let RateLimits { headers: fields, upstream_headers: theirs, .. } = tightest.told.settings;
     let goes_out = match theirs {
         Theirs::Keep => has_theirs(headers),
         Theirs::Smaller => theirs_remaining(headers).is_some_and(|remaining| remaining < tightest.remaining),
@@ -167,7 +173,7 @@ mod tests {
 
     #[test]
     fn an_upstreams_own_fields_are_kept_replaced_or_dropped() {
-        let with = |headers, upstream_headers| RateLimits { headers, upstream_headers };
+        let with = |headers, upstream_headers| RateLimits { headers, upstream_headers, redis: None };
         let more: &[_] = &[("ratelimit", "\"a\";r=8;t=5"), ("ratelimit-policy", "\"a\";q=9;w=9")];
         let less: &[_] = &[("ratelimit", "\"b\";r=90;t=5, \"a\"; r=6;t=5")];
         let legacy: &[_] = &[("x-ratelimit-remaining", "6")];

@@ -7,6 +7,7 @@
 pub mod ban;
 pub mod bucket;
 pub mod fields;
+pub mod flight;
 pub mod key;
 pub mod names;
 pub mod store;

@@ -29,7 +29,7 @@ pub struct Link {
 #[derive(Default)]
 pub struct Chain {
     links: Vec<Link>,
-    /// Where [`Stage::Prepare`] begins.
+    /// Where [`Stage::Occupy`] begins: from there on only those are asked that an action is to serve.
     prepare: usize,
 }
 
@@ -38,7 +38,7 @@ impl Chain {
     pub fn new(mut links: Vec<Link>) -> Self {
         links.retain(|link| link.mode != Mode::Off);
         links.sort_by_key(|link| link.stage);
-        let prepare = links.partition_point(|link| link.stage < Stage::Prepare);
+        let prepare = links.partition_point(|link| link.stage < Stage::Occupy);
         Self { links, prepare }
     }
 
@@ -80,12 +80,19 @@ async fn ask(links: &[Link], exchange: &mut Exchange, followups: &mut Followups)
         let verdict = link.policy.on_request(exchange).await;
         link.record(exchange, &verdict);
         if link.mode == Mode::Shadow {
+            // What it holds is its own, and it could not count without.
+            if let Ok(Verdict::Hold(held)) = verdict {
+                exchange.closing.hold(held);
+            }
             continue;
         }
         if let Err(rejection) = &verdict
             && rejection.exceeded.is_some()
+            && exchange.allowance.has_drawn()
         {
-            exchange.allowance.give_back(Instant::now());
+            let wheel = exchange.wheel.clone();
+            // Rare, and a future that every request would carry about.
+            Box::pin(exchange.allowance.give_back(Instant::now(), &wheel)).await;
         }
         match verdict? {
             Verdict::Pass => {}
@@ -97,6 +104,7 @@ async fn ask(links: &[Link], exchange: &mut Exchange, followups: &mut Followups)
                     followups.push(followup);
                 }
             }
+            Verdict::Hold(held) => exchange.closing.hold(held),
             Verdict::Grant(grant) => exchange.allowance.add(grant),
             Verdict::Identify(caller) => exchange.identify(caller),
             Verdict::Answer(response) => return Ok(Asked::Answered(response)),
@@ -113,7 +121,7 @@ impl Link {
         let (word, reason) = match verdict {
             Ok(Verdict::Pass) => (VerdictWord::Pass, None),
             Ok(Verdict::Amend(_)) => (VerdictWord::Amend, None),
-            Ok(Verdict::Grant(_)) => (VerdictWord::Pass, None),
+            Ok(Verdict::Grant(_) | Verdict::Hold(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Identify(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Answer(_) | Verdict::Fetch(Fetch { answer: Some(_), .. })) => (VerdictWord::Answer, None),
             Ok(Verdict::Fetch(_)) => (VerdictWord::Amend, None),

@@ -155,11 +155,11 @@ impl Key {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn feed_texts(&self, texts: &[String], route: &str, sink: &mut impl Sink) -> Result<(), String> {
+    pub fn feed_texts(&self, texts: &[String], sink: &mut impl Sink) -> Result<(), String> {
         let mut texts = texts.iter();
         for part in &self.parts {
-            if matches!(part, Part::Route | Part::Constant) {
-                part.feed_text(route, self.ipv6_prefix, sink)?;
+            if matches!(part, Part::Constant) {
+                part.feed_text("", self.ipv6_prefix, sink)?;
                 continue;
             }
             let text = texts.next().ok_or_else(|| format!("the key has more parts: {}", self.parts_named()))?;

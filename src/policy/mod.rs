@@ -9,9 +9,10 @@ pub mod exposure;
 pub mod guard;
 mod headers;
 mod identity;
+mod in_flight;
 mod ip_filter;
 pub mod key;
-mod rate_limit;
+pub mod rate_limit;
 mod roles;
 mod rules;
 pub mod scope;
@@ -41,6 +42,7 @@ table::policies! {
     cors       => Cors,
     headers    => Headers,
     identity   => IdentityPolicy,
+    in_flight  => InFlight,
     ip_filter  => IpFilter,
     rate_limit => RateLimit,
     roles      => Roles,

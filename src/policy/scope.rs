@@ -8,6 +8,7 @@ use http::HeaderName;
 
 use super::chain::Link;
 use super::exposure::Exposure;
+use super::rate_limit::Remote;
 use super::{AnyPolicy, Chain, Stage};
 use crate::config::cache::Cache;
 use crate::config::limits::RateLimits;
@@ -55,10 +56,12 @@ pub struct Surroundings<'a> {
     pub version: u64,
     /// Who may vouch for callers, by name.
     pub providers: &'a Providers,
-    /// What limits are told, and where they may be kept.
+    /// What limits have in common.
     pub rate_limits: &'a RateLimits,
     /// The room that caches share.
     pub cache: &'a Cache,
+    /// Who keeps the buckets that others share.
+    pub remote: Option<Arc<dyn Remote>>,
     /// Where things are counted.
     pub metrics: &'a Metrics,
 }

@@ -20,6 +20,8 @@ pub enum Stage {
     Limit,
     /// Is the answer known already? After all that may refuse, so that a stored answer is for none who may not have it.
     Answer,
+    /// Is there a place for one more? Asked late: whoever is refused anyhow takes none.
+    Occupy,
     /// What must the upstream see? Asked last, so that no rejected request pays for it.
     Prepare,
 }
@@ -35,6 +37,7 @@ impl Stage {
             Self::Authorize => "authorize",
             Self::Limit => "limit",
             Self::Answer => "answer",
+            Self::Occupy => "occupy",
             Self::Prepare => "prepare",
         }
     }

@@ -26,7 +26,7 @@ use crate::http::reserved::Reserved;
 use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
 use crate::policy::scope::{Headers, Shared, Surroundings};
-use crate::policy::{Blocks, Scope, Stage};
+use crate::policy::{Blocks, Scope, Stage, rate_limit};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
 use crate::upstream::{Plan, Standings, State, Upstream};
@@ -52,10 +52,12 @@ pub fn compile(
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
     let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
+    let remote = rate_limit::remote(&document.rate_limits, &root.key("rate_limits"), metrics, keeper, issues);
     let plan = Surroundings {
         version,
         providers: &providers,
         rate_limits: &document.rate_limits,
+        remote,
         cache: &document.cache,
         metrics,
     };

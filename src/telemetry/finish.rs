@@ -1,5 +1,6 @@
 //! The end of an exchange: exactly one line and one count each, when the last byte is out or the client is gone.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
@@ -146,6 +147,7 @@ impl Logger {
             facts.route = self.unrouted.clone();
             (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
             facts.generation = None;
+            facts.held.clear();
             (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
             spare.push(facts);
         }
@@ -171,6 +173,8 @@ pub struct Facts {
     /// The snapshot that it is on, as one in use.
     generation: Option<Arc<metrics::InFlight>>,
     occupied: Option<Occupied>,
+    /// What policies hold until its end.
+    held: Vec<Box<dyn Any>>,
     /// Remarkable whatever its status: gRPC tells of failures under 200.
     is_failure: bool,
     /// An errand's: neither logged nor counted.
@@ -190,6 +194,7 @@ impl Facts {
             in_flight: None,
             generation: None,
             occupied: None,
+            held: Vec::new(),
             is_failure: false,
             is_untold: false,
             call: None,
@@ -242,6 +247,11 @@ impl Closing {
     pub fn occupy(&mut self, places: &Arc<Occupancy>, max: u32) -> bool {
         self.occupied = places.take(max);
         self.occupied.is_some()
+    }
+
+    /// Holds something until the end of the exchange.
+    pub fn hold(&mut self, held: Box<dyn Any>) {
+        self.held.push(held);
     }
 
     /// The head of the answer goes out with this status and these headers.

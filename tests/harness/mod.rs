@@ -26,6 +26,8 @@ mod live;
 mod load;
 mod message;
 mod pki;
+#[cfg(feature = "redis")]
+mod redis;
 mod selftest;
 mod token;
 
@@ -45,6 +47,8 @@ pub use issuer::Issuer;
 pub use load::{Load, Outcome};
 pub use message::{HeadSplitter, Reader};
 pub use pki::{Authority, Dialler, Front, Handshake, Pair, roots};
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 pub use token::{SECRET, SECRET_YAML, Signer, claims, now};
 
 /// How long anything in a test may take.

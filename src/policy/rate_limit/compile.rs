@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::key::Key;
-use super::config::{Config, Counts, Limit};
+use super::config::{Config, Cost, Counts, Limit, Where};
 use super::counted::{Bucket, Counted, Special};
-use super::{Entry, RateLimit, Scope, Stage};
+use super::remote::Elsewhere;
+use super::shown::Shown;
+use super::{Entry, RateLimit, Scope, Stage, Taken};
 use crate::config::rate::HumanRate;
 use crate::config::value::Mode;
 use crate::config::{Issue, KeyPath};
 use crate::exchange::identity::ClaimPath;
+use crate::expression::{Names, Number};
 use crate::keep::Identity;
 use crate::limits::ban::Penalty;
 use crate::limits::bucket::Rate;
@@ -20,6 +23,9 @@ use crate::telemetry::record::Enforcement;
 
 /// Limits that a request may be asked for: more of them is a mistake, and each takes its time.
 const LIMITS_MAX: usize = 16;
+
+/// Units that Redis counts without rounding: its scripts have numbers of 53 bits.
+const REDIS_CAPACITY_MAX: u64 = 1 << 52;
 
 /// The least and the most of `keys_max`.
 const KEYS: std::ops::RangeInclusive<u32> = 1..=50_000_000;
@@ -65,7 +71,9 @@ impl Config {
         // What is enforced comes first: what it refuses is not counted in shadow.
         groups.sort_by_key(|(_, mode, _)| *mode == Mode::Shadow);
         for (stage, mode, entries) in groups {
-            scope.add(stage, mode, RateLimit { entries: entries.into() });
+            let goes_out =
+                entries.iter().any(|entry| entry.counted.all().any(|(_, bucket)| bucket.elsewhere.is_some()));
+            scope.add(stage, mode, RateLimit { entries: entries.into(), goes_out });
         }
     }
 }
@@ -83,14 +91,35 @@ impl Limit {
         if overrides.is_some() {
             scope.needs_caller("overrides go by a caller's claim");
         }
-        let is_good = self.check(path, scope);
+        let is_good = self.check(usual, path, scope);
         let (key, usual) = (key?, usual?);
         if !is_good || special.len() != overrides.map_or(0, |overrides| overrides.rates.len()) {
             return None;
         }
-        let stage = if key.needs_caller() || overrides.is_some() { Stage::Limit } else { Stage::Admit };
-        let counted = self.counted(usual, special, path, scope)?;
-        Some((stage, Entry { counted, key, cost: self.cost }))
+        let cost = self.taken(path, scope)?;
+        let reads_caller = matches!(&cost, Taken::Told(number) if number.reads().caller);
+        if reads_caller {
+            scope.needs_caller("what it costs depends on the caller");
+        }
+        let is_late = key.needs_caller() || overrides.is_some() || reads_caller;
+        let stage = if is_late { Stage::Limit } else { Stage::Admit };
+        let key = Arc::new(key);
+        let counted = self.counted(usual, special, &key, path, scope)?;
+        Some((stage, Entry { counted, key, cost }))
+    }
+
+    /// What a request takes.
+    fn taken(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Option<Taken> {
+        match &self.cost {
+            Cost::Tokens(tokens) => Some(Taken::Always(*tokens)),
+            Cost::Expression(text) => match Number::compile(text, Names::of(scope.params)) {
+                Ok(number) => Some(Taken::Told(number)),
+                Err(mistake) => {
+                    scope.issue(mistake.issue(path.key("cost"), text));
+                    None
+                }
+            },
+        }
     }
 
     /// A rate that can be counted.
@@ -103,13 +132,12 @@ impl Limit {
             scope.issue(Issue::new(at, "is 0, so no request could pass").hint("the least is 1"));
             return None;
         }
-        if self.cost > tokens {
+        if let Cost::Tokens(cost) = self.cost
+            && cost > tokens
+        {
             scope.issue(
-                Issue::new(
-                    path.key("cost"),
-                    format!("{} is more than the bucket ever holds, which is {tokens}", self.cost),
-                )
-                .hint("raise `burst`, or lower `cost`"),
+                Issue::new(path.key("cost"), format!("{cost} is more than the bucket ever holds, which is {tokens}"))
+                    .hint("raise `burst`, or lower `cost`"),
             );
             return None;
         }
@@ -123,7 +151,8 @@ impl Limit {
         counted
     }
 
-    fn check(&self, path: &KeyPath, scope: &mut Scope<'_>) -> bool {
+    fn check(&self, usual: Option<Rate>, path: &KeyPath, scope: &mut Scope<'_>) -> bool {
+        let has_redis = scope.plan.rate_limits.redis.is_some();
         let mut is_good = true;
         let mut wrong = |issue| {
             scope.issue(issue);
@@ -146,6 +175,24 @@ impl Limit {
                     .hint("write `rates: {gold: {rate: 5000/m}}`, or leave `overrides` out"),
             );
         }
+        if self.store == Where::Redis && !has_redis {
+            wrong(
+                Issue::new(path.key("store"), "there is no Redis to keep it in")
+                    .hint("add `rate_limits: {redis: {url: \"redis://HOST:6379\"}}`, or write `store: local`"),
+            );
+        }
+        if self.store == Where::Redis && usual.is_some_and(|rate| rate.capacity() > REDIS_CAPACITY_MAX) {
+            wrong(
+                Issue::new(path.key("burst"), "a bucket of this size is too large for Redis to count")
+                    .hint("lower `burst`, or give a rate in a shorter time: `10/s` instead of `36000/h`"),
+            );
+        }
+        if !(0.001..=1.0).contains(&self.local_share) {
+            wrong(
+                Issue::new(path.key("local_share"), format!("{} is no share", self.local_share))
+                    .hint("choose from 0.001 to 1.0"),
+            );
+        }
         if let Some(ban) = &self.ban {
             let at = path.key("ban");
             if ban.after == 0 {
@@ -165,6 +212,7 @@ impl Limit {
         &self,
         usual: Rate,
         special: Vec<(&str, Rate)>,
+        key: &Arc<Key>,
         path: &KeyPath,
         scope: &mut Scope<'_>,
     ) -> Option<Arc<Counted>> {
@@ -174,10 +222,14 @@ impl Limit {
         };
         let kind = if self.mode == Mode::Shadow { "limit in shadow" } else { "limit" };
         // Tokens that a request takes may differ from route to route.
-        let alike = Self { cost: 1, ..self.clone() };
+        let alike = Self { cost: Cost::default(), ..self.clone() };
         let settings = serde_json::to_string(&alike).unwrap_or_default();
-        let shared = scope.share(kind, &name, settings, path, |scope| self.made(&name, usual, special, scope));
-        shared
+        let mut is_new = false;
+        let shared = scope.share(kind, &name, settings, path, |scope| {
+            is_new = true;
+            self.made(&name, usual, special, scope)
+        });
+        let counted = shared
             .map_err(|first| {
                 scope.issue(
                     Issue::new(path.clone(), format!("the limit `{name}` says something else here"))
@@ -185,7 +237,12 @@ impl Limit {
                         .hint("say the same, give it another name, or write `scope: route` to count each route for itself"),
                 );
             })
-            .ok()
+            .ok()?;
+        if is_new {
+            let mode = if self.mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce };
+            scope.keeper.attach(Shown { counted: counted.clone(), key: key.clone(), settings: self.clone(), mode });
+        }
+        Some(counted)
     }
 
     fn made(&self, name: &str, usual: Rate, special: Vec<(&str, Rate)>, scope: &mut Scope<'_>) -> Counted {
@@ -212,6 +269,9 @@ impl Limit {
             Some(other) => (other.rate, rate.burst()),
             None => (self.rate, rate.burst()),
         };
+        let elsewhere = self.elsewhere(&kept_as, rate, scope);
+        // What stands in for buckets elsewhere grants a share of them.
+        let here = if elsewhere.is_some() { rate.share((self.local_share * 1000.0).round() as u64) } else { rate };
         let identity = Identity::of(kind, kept_as)
             .shape("by", self.by.join(", "))
             .shape("ipv6_prefix", self.ipv6_prefix)
@@ -221,6 +281,17 @@ impl Limit {
         let keys_max = self.keys_max as usize;
         let store = scope.keeper.keep(identity, || Store::new(keys_max, Instant::now(), metrics));
         let told = Arc::new(Told::new(&self.name, rate.burst(), rate.window(), scope.plan.rate_limits));
-        Bucket { store, plan: Plan::new(rate, scope.plan.version), told }
+        Bucket { store, plan: Plan::new(here, scope.plan.version), told, elsewhere }
+    }
+
+    fn elsewhere(&self, name: &str, rate: Rate, scope: &Scope<'_>) -> Option<Elsewhere> {
+        if self.store == Where::Local {
+            return None;
+        }
+        let remote = scope.plan.remote.clone()?;
+        let settings = scope.plan.rate_limits.redis.as_ref()?;
+        // All in one slot of a cluster, for a request draws from several.
+        let prefix = format!("{{{}}}:{name}:", settings.prefix).into();
+        Some(Elsewhere { remote, prefix, rate, on_error: self.on_error })
     }
 }

@@ -1,9 +1,12 @@
 //! What the user writes under `rate_limit`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::super::key::OnMissing;
 use super::{Guard, Weaker};
@@ -57,9 +60,11 @@ pub struct Limit {
     /// How many bits of an IPv6 address count: whoever has one address has its whole network.
     #[serde(default = "ipv6_prefix")]
     pub ipv6_prefix: u8,
-    /// Tokens that a request takes. `0` only looks: it is told in headers, and never refused.
-    #[serde(default = "cost")]
-    pub cost: u64,
+    /// Tokens that a request takes: a number, or an expression such as `size(claims.orders) + 1`. `0` only looks: it is
+    /// told in headers, and never refused. What an expression makes is `0` at least; where it cannot be told, since a claim
+    /// is not there, it is `1`. What costs more than the bucket ever holds is a 413 (`cost-too-high`).
+    #[serde(default)]
+    pub cost: Cost,
     /// Whether routes that name the limit count together.
     #[serde(default)]
     pub scope: Counts,
@@ -74,9 +79,109 @@ pub struct Limit {
     /// `limit="rate_limit.keys_max"`).
     #[serde(default = "keys_max")]
     pub keys_max: u32,
+    /// Where the buckets are.
+    #[serde(default)]
+    pub store: Where,
+    /// What happens while Redis does not answer, of `store: redis`.
+    #[serde(default)]
+    pub on_error: OnError,
+    /// How much of rate and burst each armiger grants by itself meanwhile, of `on_error: local`: with four replicas, `0.25`.
+    #[serde(default = "whole")]
+    pub local_share: f64,
     /// Whether it is enforced. In `shadow` it has buckets of its own.
     #[serde(default)]
     pub mode: Mode,
+}
+
+/// Where buckets are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Where {
+    /// In this process: each replica counts for itself.
+    #[default]
+    Local,
+    /// In the Redis of `rate_limits.redis`: all that share it count together.
+    Redis,
+}
+
+/// What happens while Redis does not answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Each armiger counts for itself.
+    #[default]
+    Local,
+    /// The limit is not asked.
+    Allow,
+    /// The request is refused with a 503 (`limit-unavailable`).
+    Deny,
+}
+
+/// Tokens that a request takes: `3`, or an expression that gives them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// So many.
+    Tokens(u64),
+    /// What this gives.
+    Expression(String),
+}
+
+impl Default for Cost {
+    fn default() -> Self {
+        Self::Tokens(1)
+    }
+}
+
+impl Serialize for Cost {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Tokens(tokens) => serializer.serialize_u64(*tokens),
+            Self::Expression(text) => serializer.serialize_str(text),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Cost {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = Cost;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number of tokens, or an expression that gives one")
+            }
+
+            fn visit_u64<E: Error>(self, tokens: u64) -> Result<Cost, E> {
+                Ok(Cost::Tokens(tokens))
+            }
+
+            fn visit_i64<E: Error>(self, tokens: i64) -> Result<Cost, E> {
+                u64::try_from(tokens).map(Cost::Tokens).map_err(|_| E::custom(format!("{tokens} is less than nothing")))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Cost, E> {
+                Ok(text.parse().map_or_else(|_| Cost::Expression(text.to_owned()), Cost::Tokens))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Cost {
+    fn schema_name() -> Cow<'static, str> {
+        "Cost".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": ["integer", "string"],
+            "title": "cost",
+            "description": "A whole number of tokens, or an expression that gives one.",
+            "examples": [1, "size(claims.orders) + 1"],
+        })
+    }
 }
 
 /// Who counts together.
@@ -132,8 +237,8 @@ fn ipv6_prefix() -> u8 {
     64
 }
 
-fn cost() -> u64 {
-    1
+fn whole() -> f64 {
+    1.0
 }
 
 fn keys_max() -> u32 {
@@ -153,6 +258,12 @@ pub(in super::super) const GUARDS: &[Guard] = &[
     Guard::at("[].burst", Weaker::Higher, "callers may make more requests at once"),
     Guard::at("[].cost", Weaker::When(is_lower), "callers may make more requests"),
     Guard::at("[].on_missing", Weaker::When(|_, new| new == "skip"), "requests without the key are not counted"),
+    Guard::at(
+        "[].on_error",
+        Weaker::When(|old, new| new == "allow" || old == "deny"),
+        "more passes while Redis is away",
+    ),
+    Guard::at("[].local_share", Weaker::Higher, "more passes while Redis is away"),
     Guard::at("[].ban", Weaker::Gone, "who keeps hitting the limit is not kept out"),
     Guard::at("[].ban.after", Weaker::Higher, "more refusals until a ban"),
 ];

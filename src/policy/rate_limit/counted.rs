@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::remote::Elsewhere;
 use crate::exchange::Exchange;
 use crate::exchange::identity::ClaimPath;
 use crate::limits::ban::Penalty;
@@ -30,6 +31,8 @@ pub struct Bucket {
     pub plan: Plan,
     /// What clients are told.
     pub told: Arc<Told>,
+    /// Where they are in earnest, if not here. Then these stand in for them.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 /// Other rates for some callers.
@@ -49,5 +52,11 @@ impl Counted {
             return &self.usual;
         };
         special.buckets.iter().find(|(known, _)| **known == **value).map_or(&self.usual, |(_, bucket)| bucket)
+    }
+
+    /// All of its buckets: each with the value of the claim that leads to it.
+    pub fn all(&self) -> impl Iterator<Item = (Option<&str>, &Bucket)> {
+        let special = self.special.iter().flat_map(|special| &special.buckets);
+        std::iter::once((None, &self.usual)).chain(special.map(|(value, bucket)| (Some(&**value), bucket)))
     }
 }

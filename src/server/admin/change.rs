@@ -8,9 +8,9 @@ use serde_json::json;
 
 use super::answer::{Answer, Refusal, json, text};
 use super::guard::Who;
-use super::operator::{BreakerOrder, Outcome, Told};
+use super::operator::{BreakerOrder, LimitsAsk, Outcome, Told};
 use super::page::{Call, Page, bad};
-use super::read::drained_within;
+use super::read::{answer_of, decoded, drained_within, parts};
 use crate::config::value::HumanDuration;
 use crate::policy::cache::view::{Caches, Order};
 use crate::upstream::breaker::Force;
@@ -50,6 +50,14 @@ pub static CHANGE: &[Page] = &[
         who: Who::Operator,
         keys: Some(&["set", "for", "endpoint"]),
         run: |call| Box::pin(async move { breaker(call) }),
+    },
+    Page {
+        method: Method::POST,
+        path: "/state/limits/reset",
+        what: "fill the bucket of ?name= and &key=, and lift its ban",
+        who: Who::Operator,
+        keys: Some(&["name", "key"]),
+        run: |call| Box::pin(reset(call)),
     },
     Page {
         method: Method::POST,
@@ -148,6 +156,14 @@ fn breaker(call: &Call<'_>) -> Result<Answer, Refusal> {
     };
     let order = BreakerOrder { upstream: call.name, endpoint: call.query.get("endpoint"), force };
     Ok(outcome(call, call.operator.breaker(&order)))
+}
+
+async fn reset(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let (Some(name), Some(key)) = (call.query.get("name"), call.query.get("key")) else {
+        return Err(bad("say which: ?name=NAME&key=KEY"));
+    };
+    let ask = LimitsAsk::Reset(decoded(name), parts(key)?);
+    answer_of(call.operator.limits(ask).await)
 }
 
 async fn rollback(call: &Call<'_>) -> Result<Answer, Refusal> {

@@ -55,6 +55,9 @@ pub trait Operator: Send + Sync {
     /// The live state that can be shown: names for `/state/NAME`, each with a line that says what it is.
     fn states(&self) -> &[(&'static str, &'static str)];
 
+    /// What is known of limits, or what came of a change of one.
+    fn limits<'a>(&'a self, ask: LimitsAsk) -> Later<'a, Result<Value, NoLimit>>;
+
     /// The rows of a state, without secrets, in an order that stays the same while they do. `None`: there is no state of
     /// this name.
     fn state<'a>(&'a self, what: &'a str) -> Later<'a, Option<Vec<Value>>>;
@@ -69,6 +72,28 @@ pub struct BreakerOrder<'a> {
     pub endpoint: Option<&'a str>,
     /// To be held like this for so long; `None`: to start afresh.
     pub force: Option<(Force, Duration)>,
+}
+
+/// What operators ask of limits.
+#[derive(Clone, Debug)]
+pub enum LimitsAsk {
+    /// Which there are.
+    All,
+    /// One of them, with so many of the keys that lack most.
+    One(String, usize),
+    /// The bucket of a key, given by its parts.
+    Key(String, Vec<String>),
+    /// To fill it, and to let the key in again if it is kept out.
+    Reset(String, Vec<String>),
+}
+
+/// Why there is no answer about a limit.
+#[derive(Clone, Debug)]
+pub enum NoLimit {
+    /// None is called so; these are there.
+    Unknown(Vec<String>),
+    /// Its key has other parts.
+    BadKey(String),
 }
 
 /// Whether requests are welcome.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::answer::{Answer, Refusal, json, text, typed};
 use super::change;
 use super::guard::Who;
-use super::operator::{Check, Readiness};
+use super::operator::{Check, LimitsAsk, NoLimit, Readiness};
 use super::page::{Call, Page, bad};
 use crate::config::value::HumanDuration;
 use crate::exchange::identity::query_pairs;
@@ -109,6 +109,14 @@ pub static READ: &[Page] = &[
         who: Who::Operator,
         keys: Some(&[]),
         run: |call| Box::pin(async move { Ok(states(call)) }),
+    },
+    Page {
+        method: Method::GET,
+        path: "/state/limits",
+        what: "limits; ?name= shows one with its hottest keys (&most=10) and bans, and &key= the bucket of one key",
+        who: Who::Operator,
+        keys: Some(&["name", "key", "most"]),
+        run: |call| Box::pin(limits(call)),
     },
     Page {
         method: Method::GET,
@@ -218,6 +226,47 @@ async fn look_up(call: &Call<'_>) -> Result<Answer, Refusal> {
 fn states(call: &Call<'_>) -> Answer {
     let row = |(name, what): &(&str, &str)| json!({"name": name, "path": format!("/state/{name}"), "what": what});
     json(StatusCode::OK, &json!({"states": call.operator.states().iter().map(row).collect::<Vec<_>>()}))
+}
+
+async fn limits(call: &Call<'_>) -> Result<Answer, Refusal> {
+    let most = call.query.number("most", 10, 1, ROWS_MAX)?;
+    let ask = match (call.query.get("name"), call.query.get("key")) {
+        (None, None) => LimitsAsk::All,
+        (Some(name), None) => LimitsAsk::One(decoded(name), most),
+        (Some(name), Some(key)) => LimitsAsk::Key(decoded(name), parts(key)?),
+        (None, Some(_)) => return Err(bad("say of which limit: ?name=NAME&key=KEY")),
+    };
+    answer_of(call.operator.limits(ask).await)
+}
+
+/// What came of a question about limits.
+pub(super) fn answer_of(answer: Result<Value, NoLimit>) -> Result<Answer, Refusal> {
+    match answer {
+        Ok(told) => Ok(json(StatusCode::OK, &told)),
+        Err(NoLimit::BadKey(message)) => Err(bad(message)),
+        Err(NoLimit::Unknown(names)) => {
+            let message = match names.is_empty() {
+                true => "there is no limit".to_owned(),
+                false => format!("no limit is called so; there is {}", names.join(", ")),
+            };
+            Err(Refusal::new(StatusCode::NOT_FOUND, message))
+        }
+    }
+}
+
+/// The parts of a key: the text itself, or a list of them in JSON.
+pub(super) fn parts(key: &str) -> Result<Vec<String>, Refusal> {
+    let text = decoded(key);
+    if !text.starts_with('[') {
+        return Ok(vec![text]);
+    }
+    serde_json::from_str(&text).map_err(|_| bad("a key of several parts is a JSON list of texts: key=[\"a\",\"b\"]"))
+}
+
+/// A value of the query without its percent-encoding, which keys of callers may need.
+pub(super) fn decoded(text: &str) -> String {
+    let value = query_pairs(text).next().and_then(|(name, _)| name.map(std::borrow::Cow::into_owned));
+    value.unwrap_or_else(|| text.to_owned())
 }
 
 async fn state(call: &Call<'_>) -> Result<Answer, Refusal> {

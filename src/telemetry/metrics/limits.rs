@@ -12,6 +12,8 @@ use crate::telemetry::record::Enforcement;
 pub(super) struct LimitFamilies {
     decisions: Family<IntCounter>,
     keys: Family<IntGauge>,
+    store: Family<IntCounter>,
+    store_up: Family<IntGauge>,
 }
 
 impl LimitFamilies {
@@ -30,6 +32,20 @@ impl LimitFamilies {
                 &["name", "mode"],
                 "keys",
                 "Keys whose bucket is not full, or was not when it was last looked at, in keys; `keys_max` bounds them.",
+            ),
+            store: Family::register(
+                catalogue,
+                "armiger_rate_limit_store_requests_total",
+                &["outcome"],
+                "requests",
+                "Round trips to the store that limits share, in requests; `unavailable` was not sent at all.",
+            ),
+            store_up: Family::register(
+                catalogue,
+                "armiger_rate_limit_store_up",
+                &[],
+                "",
+                "1 if the store that limits share answers, 0 if limits do without it; absent where there is none.",
             ),
         }
     }
@@ -94,6 +110,40 @@ impl LimitMetrics {
     /// A bound of the limit was reached: its key in the configuration.
     pub fn bound_hit(&self, bound: &'static str) {
         self.0.series.metrics.limit_hit(bound);
+    }
+}
+
+/// What is counted about the store that limits share.
+#[derive(Clone)]
+pub struct LimitStoreMetrics {
+    requests: Arc<SlugCounters>,
+    up: IntGauge,
+}
+
+impl Metrics {
+    /// The handles of the shared store.
+    pub fn limit_store(&self) -> LimitStoreMetrics {
+        let families = &self.0.families.limits;
+        let requests = Arc::new(SlugCounters::new(&families.store, &[]));
+        LimitStoreMetrics { requests, up: families.store_up.series(&[]) }
+    }
+}
+
+impl fmt::Debug for LimitStoreMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitStoreMetrics").finish_non_exhaustive()
+    }
+}
+
+impl LimitStoreMetrics {
+    /// Counts a round trip.
+    pub fn asked(&self, outcome: &'static str) {
+        self.requests.add(outcome, 1);
+    }
+
+    /// Whether it answers.
+    pub fn is_up(&self, is_up: bool) {
+        self.up.set(is_up.into());
     }
 }
 

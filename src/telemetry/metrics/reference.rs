@@ -24,7 +24,7 @@ const LABELS: &[(&str, &str)] = &[
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
          `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of a \
-         route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `rate_limit.ban` (no room to watch one more \
+         route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
          caller). Two are no keys: `file_descriptors` is the process's limit of open files, `http2_flood` stands for \
          HTTP/2 connections that were ended for more resets or frames of no use than h2 puts up with",
     ),
@@ -37,7 +37,8 @@ const LABELS: &[(&str, &str)] = &[
         "`ok` if the head of an answer came, else what went wrong: a reason such as `upstream-timeout`, or \
                  `abandoned` if nobody waited any longer; of a credential `verified`, `known` from before, or the cause \
                  that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`; of \
-         a limit `granted`, `denied`, `skipped` (the request has no key), `banned`, `key_missing` or `too_costly`",
+         a limit `granted`, `denied`, `skipped` (the request has no key), `banned`, `key_missing`, `too_costly` or \
+         `store_unavailable`; of the store that limits share `ok`, `timeout`, `error` or `unavailable`",
     ),
     ("part", "the name of a part of an `aggregate`"),
     ("policy", "the policy's name"),
