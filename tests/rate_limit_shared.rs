@@ -6,8 +6,13 @@ use serde_json::json;
 
 use crate::harness::{Armiger, Backend, Config, Files, Redis, SECRET_YAML, Signer, claims, within};
 
+/// With time enough for a machine that is busy: what is late is counted by each armiger for itself.
 fn limited(backend: &Backend, redis: &Redis, limits: &str) -> Config {
-    Config::to(backend).top(&redis.section("")).policies(&format!("rate_limit: [{limits}]"))
+    waiting(backend, redis, ", timeout: 4s", limits)
+}
+
+fn waiting(backend: &Backend, redis: &Redis, more: &str, limits: &str) -> Config {
+    Config::to(backend).top(&redis.section(more)).policies(&format!("rate_limit: [{limits}]"))
 }
 
 const UP: &str = "armiger_rate_limit_store_up";
@@ -44,10 +49,8 @@ fn granted(statuses: &[u16]) -> usize {
 #[tokio::test]
 async fn two_armigers_grant_together_exactly_what_the_limit_says() {
     let (backend, redis) = (Backend::replies("ok").await, Redis::start().await);
-    // Time enough for a machine that is busy: what is late is counted by each for itself.
     let limits = "{name: few, rate: 1/h, burst: 60, store: redis}, {name: more, rate: 1/h, burst: 100, by: [constant], store: redis}";
-    let config =
-        || Config::to(&backend).top(&redis.section(", timeout: 4s")).policies(&format!("rate_limit: [{limits}]"));
+    let config = || limited(&backend, &redis, limits);
     let (one, two) = (connected(config()).await, connected(config()).await);
 
     let (first, second) = tokio::join!(burst(&one, 5, 20), burst(&two, 5, 20));
@@ -143,7 +146,7 @@ async fn without_redis_a_limit_counts_here_lets_pass_or_refuses() {
 async fn redis_may_end_pause_and_come_back_without_a_failed_or_stuck_request() {
     let (backend, mut redis) = (Backend::replies("ok").await, Redis::start().await);
     let armiger =
-        connected(limited(&backend, &redis, "{name: many, rate: 1000000/s, burst: 1000000, store: redis}")).await;
+        connected(waiting(&backend, &redis, "", "{name: many, rate: 1000000/s, burst: 1000000, store: redis}")).await;
     let client = armiger.client();
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let mut load = tokio::task::JoinSet::new();

@@ -195,18 +195,20 @@ fn nothing_is_counted_of_what_costs_nothing() {
 /// What `keys_max` says: 16 to 48 bytes for each key, and no more than there may be keys.
 #[test]
 fn many_distinct_keys_take_the_memory_that_is_stated() {
+    let count: usize = std::env::var("ARMIGER_TEST_KEYS").map_or(1_000_000, |count| count.parse().unwrap());
     let now = Instant::now();
-    let (small, large, plan) = (store(100_000, now), store(1_000_000, now), plan("1/h", 10, 1));
+    let (small, large, plan) = (store(count / 10, now), store(count, now), plan("1/h", 10, 1));
     let mut key = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..1_000_000 {
+    for _ in 0..count {
         // Spread evenly, as hashes are.
         key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let hash = (key ^ key >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         draw(&[Ask { store: &small, plan: &plan, hash, cost: 1 }], now);
         draw(&[Ask { store: &large, plan: &plan, hash, cost: 1 }], now);
     }
-    for (store, most) in [(&small, 100_000), (&large, 1_000_000)] {
+    for (store, most) in [(&small, count / 10), (&large, count)] {
         let (len, bytes) = (store.len(), store.bytes());
+        println!("keys_max {most}: {len} keys, {} bytes each", bytes / len);
         assert!(len > most * 95 / 100 && len <= most * 102 / 100, "{len}");
         assert!((16 * len..48 * len).contains(&bytes), "{} bytes each", bytes / len);
     }

@@ -264,8 +264,10 @@ impl Background for Client {
             of(old) == of(plan)
         };
         if !held.as_deref().is_some_and(is_same) {
-            *held = Some(plan.clone());
-            self.bell.notify_one();
+            // The first plan is what the work begins with: nothing has to be left for it.
+            if held.replace(plan.clone()).is_some() {
+                self.bell.notify_one();
+            }
         }
     }
 
