@@ -106,9 +106,10 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         inbound: None,
         wheel: Wheel::new(),
         trace: None,
-        hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None }),
+        hop: Rc::new(Hop { forwarded: forwarded::Hop::new(peer, Scheme::Http, 8080), via: None, certificate: None }),
         caller: None,
         allowance: Default::default(),
+        websocket: None,
         form: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }

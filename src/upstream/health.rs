@@ -141,8 +141,7 @@ impl Background for Health {
         }
     }
 
-    fn awaited(&self) -> Option<Awaited> {
-        let round = self.round()?;
+    fn awaited(&self, round: &Round) -> Option<Awaited> {
         let wait = round.plan.ready_wait?;
         let well = round.patients.iter().filter(|patient| patient.live.is_known_well()).count();
         Some(Awaited {

@@ -217,7 +217,7 @@ impl KeyPlan {
         let is_proof = |name: &HeaderName| match caller.map(|caller| &caller.place) {
             Some(Place::Bearer) => *name == header::AUTHORIZATION,
             Some(Place::Header(place)) => name == place,
-            Some(Place::Cookie(_) | Place::Query(_)) | None => false,
+            Some(Place::Cookie(_) | Place::Query(_) | Place::Connection) | None => false,
         };
         caller.is_some() && !self.covers_caller
             || headers.keys().any(|name| may_be_credential(name) && shows(name) && !is_proof(name))
