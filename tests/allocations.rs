@@ -28,7 +28,7 @@ const PER_REQUEST_MAX: f64 = 6.5;
 const KNOWN_TOKEN_MAX: f64 = 0.5;
 
 /// The same of a GET that is answered from the cache. The answer's own head, of which each has a copy, and hyper's part.
-const PER_HIT_MAX: f64 = 14.0;
+const PER_HIT_MAX: f64 = 8.6;
 
 const ROUNDS: u64 = 2_000;
 
