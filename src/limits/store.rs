@@ -76,7 +76,7 @@ pub struct Ask<'a> {
     pub store: &'a Arc<Store>,
     /// How it fills.
     pub plan: &'a Plan,
-    /// Whose it is: a hash that [`Store::hashing`] made.
+    /// Whose it is: a hash that the store made.
     pub hash: u64,
     /// Tokens.
     pub cost: u64,

@@ -1,6 +1,6 @@
 //! The breaker of an upstream or of an endpoint: one for all workers, kept over reloads.
 //!
-//! [`machine`] decides; this is the lock around it, and what the world learns of its decisions. The lock is held for
+//! `machine.rs` decides; this is the lock around it, and what the world learns of its decisions. The lock is held for
 //! counting only.
 
 mod judge;
