@@ -185,12 +185,14 @@ impl Jwks {
     ) -> Result<Arc<KeySet>, Refusal> {
         // Looked at before the keys: a fetch that ends in between is not waited for again.
         let mut fetched = self.fetched.subscribe();
-        if let Some(keys) = self.keys_that_have(id, algorithm) {
-            return Ok(keys);
-        }
         let hash = self.hasher.hash_one((id, algorithm));
         {
             let mut ledger = self.ledger();
+            // Looked at again under the lock, under which alone they change: a fetch that has just ended may have brought
+            // the key, and it is no reason to refuse that the next one may not begin yet.
+            if let Some(keys) = self.keys_that_have(id, algorithm) {
+                return Ok(keys);
+            }
             if ledger.unknown.holds(hash, now) && !ledger.pace.is_failing() {
                 return Err(Defect::KeyUnknown.into());
             }
