@@ -103,6 +103,7 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         params: Default::default(),
         started: now,
         deadline: now,
+        due: now,
         inbound: None,
         wheel: Wheel::new(),
         trace: None,

@@ -84,6 +84,7 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         params: [(8, 9)].into_iter().collect(),
         started: now,
         deadline: now,
+        due: now,
         inbound: None,
         wheel: Wheel::new(),
         trace: None,

@@ -10,7 +10,10 @@ mod breaker;
 mod cache;
 mod compress;
 mod config;
+mod deadlines;
 mod diff;
+#[cfg(feature = "dns")]
+mod dns;
 mod drain;
 mod example;
 mod grpc;

@@ -1,19 +1,20 @@
 //! `proxy`: one upstream asked, its answer streamed back.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Response, StatusCode, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
 
+use super::Surroundings;
 use super::redirect::template;
 use crate::config::{Issue, Issues, KeyPath, route};
-use crate::exchange::template::{Params, Template};
+use crate::exchange::template::Template;
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::http::websocket::Wish;
 use crate::http::{grpc, headers, path};
-use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
+use crate::upstream::{Call, HostRule, Kind, Pools, Tells, Upstream};
 
 /// The longest that an answer may go on whose caller has proven something. Keeps points in time within their range.
 const STREAM_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -24,6 +25,8 @@ pub struct Proxy {
     rewrite: Option<Template>,
     host: Host,
     websocket: bool,
+    /// Tells the upstream what is left of the caller's time.
+    deadline_header: Option<HeaderName>,
 }
 
 enum Host {
@@ -37,7 +40,7 @@ impl Proxy {
     pub fn compile(
         config: &route::Proxy,
         upstream: Arc<Upstream>,
-        params: &Params,
+        around: &Surroundings<'_>,
         path: &KeyPath,
         issues: &mut Issues,
     ) -> Option<Self> {
@@ -59,7 +62,7 @@ impl Proxy {
                     Issue::new(at.clone(), "has characters that cannot stand in a path").hint("percent-encode them"),
                 );
             }
-            template(text, params, &at, issues)
+            template(text, around.params, &at, issues)
         });
         let host = match &config.host {
             None | Some(route::Host::Preserve) => Host::Preserve,
@@ -77,7 +80,14 @@ impl Proxy {
                 }
             },
         };
-        (issues.len() == before).then_some(Self { upstream, rewrite, host, websocket: config.websocket })
+        let deadline_header = around.deadline_header.clone();
+        (issues.len() == before).then_some(Self {
+            upstream,
+            rewrite,
+            host,
+            websocket: config.websocket,
+            deadline_header,
+        })
     }
 
     pub(super) fn is_third_party(&self) -> bool {
@@ -106,14 +116,13 @@ impl Proxy {
             Wish::name_upgrade(request.headers_mut());
             request.extensions_mut().insert(*wish);
         }
-        if request.version() == Version::HTTP_2 && request.headers().contains_key(&grpc::GRPC_TIMEOUT) {
-            // What is left of it, and not what there was.
-            let left = exchange.deadline.saturating_duration_since(Instant::now());
-            request.headers_mut().insert(&grpc::GRPC_TIMEOUT, grpc::timeout_value(left));
-        }
+        let tells = Tells {
+            grpc: request.version() == Version::HTTP_2 && request.headers().contains_key(&grpc::GRPC_TIMEOUT),
+            header: self.deadline_header.as_ref(),
+        };
         let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;
-        let call = Call { host, deadline: exchange.deadline, key, attempts: &mut record.attempts };
+        let call = Call { due: exchange.due, tells, ..Call::new(host, exchange.deadline, key, &mut record.attempts) };
         let sent = self.upstream.send(pools, call, request).await;
         if let Some(last) = record.attempts.last() {
             record.upstream_addr = Some(last.addr.clone());

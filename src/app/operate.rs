@@ -154,10 +154,11 @@ impl Operator for Operations {
             )));
         };
         let now = Instant::now();
-        let label = |place: usize| &*upstream.plan.endpoints[place].label;
+        let current = upstream.now();
+        let label = |place: usize| &*current.plan.endpoints[place].label;
         let is_meant = |place: Option<usize>| order.endpoint.is_none_or(|wanted| place.map(label) == Some(wanted));
         let mut count = 0;
-        for (_, breaker) in upstream.standings.breakers().filter(|(place, _)| is_meant(*place)) {
+        for (_, breaker) in current.standings.breakers().filter(|(place, _)| is_meant(*place)) {
             match order.force {
                 Some((force, lasts)) => breaker.force(force, lasts, now),
                 None => breaker.reset(now),

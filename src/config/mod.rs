@@ -12,6 +12,7 @@ pub mod batch;
 pub mod breaker;
 pub mod bundle;
 pub mod cache;
+pub mod discovery;
 pub mod files;
 pub mod health;
 pub mod identity;
@@ -38,6 +39,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use cache::Cache;
+use discovery::Dns;
 pub use issue::{Issue, Issues, KeyPath};
 use limits::RateLimits;
 use listener::{Limits, Listener};
@@ -102,6 +104,9 @@ pub struct Document<P> {
     /// Named services behind armiger. Routes refer to them by name.
     #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,
+    /// How the addresses of `dns:` endpoints are found.
+    #[serde(default)]
+    pub dns: Dns,
     /// Who may vouch for callers, by name. Routes refer to them in their policy `identity`.
     #[serde(default)]
     pub identity: BTreeMap<String, identity::Provider>,

@@ -16,6 +16,8 @@ use super::value::HumanDuration;
 pub struct Defaults<P> {
     /// How long an exchange may take from its first byte to the last of the answer's head. Default `30s`.
     pub timeout: Option<HumanDuration>,
+    /// The header of every route that does not say otherwise in which callers say how long they wait. Default: none.
+    pub deadline_header: Option<String>,
     /// Policies of every route that does not say otherwise.
     pub policies: P,
 }
@@ -34,6 +36,14 @@ pub struct Route<P> {
     /// Default: `defaults.timeout`, else `30s`.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,
+    /// The header in which callers say how long they wait, in milliseconds, such as `x-request-timeout-ms`. It shortens
+    /// `timeout` and never lengthens it; 0 is a 504 at once, and what is no number is as if it were not there. With each
+    /// try the upstream of `proxy` is told in the same header what is left, be it of `timeout`. Default:
+    /// `defaults.deadline_header`, else none.
+    ///
+    /// A call that ends since its caller wanted no longer says nothing of the upstream: no breaker counts it.
+    #[serde(default)]
+    pub deadline_header: Option<String>,
     /// What is demanded of a request, and what is done to it. Asked in a fixed order, whatever the order here.
     #[serde(default)]
     pub policies: P,

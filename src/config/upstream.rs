@@ -21,8 +21,12 @@ use super::value::{ByteSize, HumanDuration};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// Where it listens: `http://IP:port`, `http://name:port` (looked up at each new connection), or
-    /// `unix:/path/to/socket`; `https://` for TLS. Several share the requests in turn.
+    /// Where it listens: `http://IP:port`, `http://name:port` (looked up at each new connection, and one endpoint
+    /// however many addresses it has), or `unix:/path/to/socket`; `https://` for TLS. Several share the requests.
+    ///
+    /// `dns:http://name:port` is as many endpoints as the name has addresses, asked for again and again;
+    /// `dns:http://_service._tcp.name` those that the SRV records of that name tell, with their ports, weights and
+    /// priorities. How they are found stands under `dns`.
     pub endpoints: Vec<String>,
     /// What it speaks.
     #[serde(default)]
@@ -47,7 +51,8 @@ pub struct Upstream {
     /// `{hash: path}`, `{hash: {header: x-user}}`.
     #[serde(default)]
     pub balance: Balance,
-    /// How much each endpoint bears, in their order, from 1 to 100. Default: all the same.
+    /// How much each endpoint bears, in their order, from 1 to 100; of a `dns:` endpoint, each of its addresses. Default:
+    /// all the same.
     #[serde(default)]
     pub weights: Vec<u8>,
     /// How long an endpoint that is new or back takes until it bears its whole share. Default: no time.

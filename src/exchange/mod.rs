@@ -108,6 +108,8 @@ pub struct Exchange {
     pub started: Instant,
     /// When the head of the answer must be there.
     pub deadline: Instant,
+    /// The same by the route's word alone: `deadline` is sooner where the caller waits no longer.
+    pub due: Instant,
     /// What is known of the request body while an upstream reads it.
     pub inbound: Option<Rc<Inbound>>,
     /// The worker's timers.
@@ -169,13 +171,15 @@ impl Exchange {
 
     /// An exchange for an errand: it sends `request` on behalf of this one, and is neither logged nor counted as one.
     pub fn errand(&self, request: Request<Body>, closing: Closing, now: Instant) -> Self {
+        let deadline = now + ERRAND_SHARE * self.due.saturating_duration_since(self.started) / 100;
         Self {
             request,
             client: self.client,
             normal_path: self.normal_path.clone(),
             params: self.params.clone(),
             started: now,
-            deadline: now + ERRAND_SHARE * self.deadline.saturating_duration_since(self.started) / 100,
+            deadline,
+            due: deadline,
             inbound: None,
             wheel: self.wheel.clone(),
             trace: self.trace,

@@ -54,6 +54,7 @@ fn exchange(request: http::request::Builder, claims: Option<Value>) -> Exchange 
         normal_path: None,
         started: now,
         deadline: now,
+        due: now,
         inbound: None,
         wheel: Wheel::new(),
         trace: None,

@@ -185,7 +185,7 @@ impl Client {
             || request.headers().contains_key(http::header::IF_MODIFIED_SINCE);
         let mut attempts = SmallVec::new();
         let deadline = Instant::now() + self.timeout;
-        let call = Call { host: HostRule::Endpoint, deadline, key: None, attempts: &mut attempts };
+        let call = Call::new(HostRule::Endpoint, deadline, None, &mut attempts);
         let response = self.upstream.send(&self.pools, call, &mut request).await.map_err(unreachable)?;
         let (head, mut body) = response.into_parts();
         match head.status {

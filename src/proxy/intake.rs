@@ -68,6 +68,7 @@ pub(super) fn take_in(
         params: Default::default(),
         started: now,
         deadline: now,
+        due: now,
         inbound,
         wheel: worker.wheel.clone(),
         trace: None,

@@ -62,7 +62,8 @@ async fn answer(
     });
     let response = match found {
         Ok(Some(route)) => {
-            exchange.deadline = now + patience(&exchange, route.timeout);
+            exchange.due = now + route.timeout;
+            exchange.deadline = now + patience(&exchange, &route);
             exchange.closing.routed(&route.name, &route.metrics, &route.generation);
             pipeline::run(&route, &mut exchange, &worker, &inlet).await
         }
@@ -76,11 +77,20 @@ async fn answer(
     Response::from_parts(head, body)
 }
 
-/// How long the answer may take: the route's time, and no longer than the caller of a gRPC call waits.
-fn patience(exchange: &Exchange, most: Duration) -> Duration {
+/// How long the answer may take: the route's time, and no longer than the caller waits, where it says so.
+fn patience(exchange: &Exchange, route: &Route) -> Duration {
+    let headers = exchange.headers();
+    let asked = route.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(millis);
+    let most = asked.map_or(route.timeout, |asked| asked.min(route.timeout));
     let is_call = exchange.request.version() == Version::HTTP_2 && grpc::is_grpc(exchange.headers());
     let waits = is_call.then(|| grpc::timeout(exchange.headers())).flatten();
     waits.map_or(most, |waits| waits.min(most))
+}
+
+/// A number of milliseconds. What is none says nothing.
+fn millis(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    Some(Duration::from_millis(text.parse().unwrap_or(u64::MAX)))
 }
 
 /// Refuses a request whose head was never understood, so that there is no exchange; it is logged and counted all the

@@ -30,7 +30,12 @@ pub(super) async fn run(
 ) -> Response<Body> {
     let mut followups = Followups::default();
     let (timer, deadline) = (exchange.wheel.timer(), exchange.deadline);
-    let outcome = in_time(timer, deadline, pin!(walk(route, exchange, worker, inlet, &mut followups))).await;
+    let outcome = if deadline <= exchange.started {
+        // Nobody waits for what would be done now.
+        Err(Reason::DeadlineExceeded.into())
+    } else {
+        in_time(timer, deadline, pin!(walk(route, exchange, worker, inlet, &mut followups))).await
+    };
     let response = match outcome {
         Ok(response) => response,
         // All containers of a pod are told to stop at the same time, and the back end may be the first to go: that is no

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, header};
 
 use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
@@ -21,6 +21,7 @@ use crate::config::route::{self, PathAllow};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, Trust, Via};
+use crate::http::grpc;
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
@@ -29,7 +30,7 @@ use crate::policy::scope::{Headers, Shared, Surroundings};
 use crate::policy::{Blocks, Scope, Stage, rate_limit};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
-use crate::upstream::{Plan, Standings, State, Upstream};
+use crate::upstream::{Plan, Standings, State, Upstream, discovery};
 
 /// How long an exchange may take where nobody says otherwise.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -343,12 +344,14 @@ fn upstreams(
     keeper: &mut Keeper<'_>,
     issues: &mut Issues,
 ) -> BTreeMap<String, Option<Arc<Upstream>>> {
+    let names = discovery::Settings::compile(&document.dns, &KeyPath::root().key("dns"), issues);
     let mut compiled = BTreeMap::new();
     for (key, config) in &document.upstreams {
         let upstream = Plan::compile(config, path.key(key), issues).map(|plan| {
             let state = State::keep(key, config, keeper);
             let standings = Standings::keep(key, &plan, keeper, metrics);
-            Arc::new(Upstream::new(key.as_str().into(), version, plan, state, standings, metrics.upstream(key)))
+            Upstream::new(key.as_str().into(), version, plan, state, standings, metrics.upstream(key))
+                .keep(&names, keeper, metrics)
         });
         compiled.insert(key.clone(), upstream);
     }
@@ -392,11 +395,13 @@ fn routes(
         let timeout_at =
             if config.timeout.is_some() { path.key("timeout") } else { KeyPath::root().key("defaults").key("timeout") };
         positive(timeout, &timeout_at, issues);
+        let deadline_header = deadline_header(config, document, &path, issues);
         let around = action::Surroundings {
             route: &config.name,
             params: &params,
             methods: &config.matches.methods,
             timeout,
+            deadline_header: deadline_header.clone(),
             knows_caller: chain.enforces_at(Stage::Authenticate),
             upstream: &|name, at, issues| upstream(name, at, source, upstreams, issues),
             metrics,
@@ -409,6 +414,7 @@ fn routes(
             chain,
             action,
             timeout,
+            deadline_header,
             path_allow: allowed(&config.matches.path_allow),
             metrics: metrics.route(&config.name),
             generation: generation.clone(),
@@ -431,6 +437,34 @@ fn routes(
             None
         }
     }
+}
+
+/// The header in which callers of a route say how long they wait.
+fn deadline_header(
+    config: &route::Route<Blocks>,
+    document: &Document,
+    path: &KeyPath,
+    issues: &mut Issues,
+) -> Option<HeaderName> {
+    let (text, owner) = match &config.deadline_header {
+        Some(text) => (text, path.clone()),
+        None => (document.defaults.deadline_header.as_ref()?, KeyPath::root().key("defaults")),
+    };
+    let name = HeaderName::from_bytes(text.as_bytes()).ok();
+    // What armiger writes itself, and what frames a message, says something else already.
+    let is_taken = |name: &HeaderName| {
+        [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::AUTHORIZATION]
+            .contains(name)
+            || *name == grpc::GRPC_TIMEOUT
+    };
+    if name.as_ref().is_none_or(is_taken) {
+        issues.push(
+            Issue::new(owner.key("deadline_header"), format!("`{text}` is no name for such a header"))
+                .hint("write a name such as `x-request-timeout-ms`; `grpc-timeout` is obeyed as it is"),
+        );
+        return None;
+    }
+    name
 }
 
 /// The headers that only armiger may write: no route may let a client's text come under such a name.
@@ -504,7 +538,7 @@ fn action(
     if let Some(proxy) = &config.proxy {
         let path = path.key("proxy");
         let upstream = (around.upstream)(&proxy.upstream, path.key("upstream"), issues)?;
-        return Proxy::compile(proxy, upstream, around.params, &path, issues).map(Action::Proxy);
+        return Proxy::compile(proxy, upstream, around, &path, issues).map(Action::Proxy);
     }
     if let Some(aggregate) = &config.aggregate {
         return Aggregate::compile(aggregate, around, &path.key("aggregate"), issues).map(Action::Aggregate);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::HeaderName;
 
 use crate::action::Action;
 use crate::config;
@@ -91,6 +92,8 @@ pub struct Route {
     pub action: Action,
     /// How long until the head of the answer must be there.
     pub timeout: Duration,
+    /// Where callers say how long they wait.
+    pub deadline_header: Option<HeaderName>,
     /// What its paths may hold that is refused elsewhere.
     pub path_allow: Held,
     /// Where it is counted.

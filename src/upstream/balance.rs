@@ -49,6 +49,17 @@ impl Plan {
         Self { way, weights, turns }
     }
 
+    /// The same for other endpoints.
+    pub(super) fn with(&self, weights: Box<[u32]>) -> Self {
+        let turns = if matches!(self.way, Way::RoundRobin) { schedule(&weights) } else { Box::default() };
+        Self { way: self.way.clone(), weights, turns }
+    }
+
+    /// One for each endpoint.
+    pub(super) fn weights(&self) -> &[u32] {
+        &self.weights
+    }
+
     /// What makes a request like others, if that counts.
     pub(crate) fn key<B>(&self, request: &Request<B>, client: IpAddr) -> Option<u64> {
         let Way::Hash(key) = &self.way else { return None };

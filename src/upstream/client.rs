@@ -134,11 +134,16 @@ impl Upstream {
         call: Call<'_>,
         request: &mut Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let plan = &*self.plan;
-        let permit = self.state.admit(plan.in_flight_max)?;
-        let Call { host, deadline, key, attempts } = call;
-        let lineup = pools.lineup(self);
+        let permit = self.state.admit(self.plan.in_flight_max)?;
+        let Call { host, deadline, due, tells, key, attempts } = call;
         let mut timer = pools.wheel().timer();
+        let found = match &self.behind {
+            None => None,
+            Some(behind) => Some(behind.in_time(&mut timer).await?),
+        };
+        let this = found.as_deref().unwrap_or(self);
+        let plan = &*this.plan;
+        let lineup = pools.lineup(this);
         let mut limit = plan.retry.as_ref().and_then(|retry| retry.per_try).map(|_| pools.wheel().timer());
         prepare(request, plan.protocol);
         let wish = request.extensions_mut().remove::<Wish>();
@@ -156,9 +161,9 @@ impl Upstream {
         loop {
             let now = Instant::now();
             if course.is_none() {
-                course = plan.retry.as_ref().map(|retry| Course::begin(retry, &self.state.budget, deadline, now));
+                course = plan.retry.as_ref().map(|retry| Course::begin(retry, &this.state.budget, deadline, now));
             }
-            let Pick { place, leave, seat } = match self.pick(at.take(), &tried, key, is_timed(request), now) {
+            let Pick { place, leave, seat } = match this.pick(at.take(), &tried, key, is_timed(request), now) {
                 Ok(pick) => pick,
                 // What came of the last try says more.
                 Err(error) => {
@@ -172,10 +177,10 @@ impl Upstream {
             let mut trial = Trial {
                 endpoint: &endpoint.label,
                 place,
-                upstream: self,
+                upstream: this,
                 attempts,
                 began: now,
-                deadline,
+                due,
                 leave,
                 inbound: inbound.clone(),
                 outcome: None,
@@ -198,10 +203,10 @@ impl Upstream {
                         return Err(error);
                     }
                     if unreached < plan.endpoints.len() {
-                        self.metrics.retried(RetryClass::Unsent);
+                        this.metrics.retried(RetryClass::Unsent);
                     } else {
                         let wants = |retry: &retry::Plan| retry.wants_error(error.kind());
-                        let again = self.again(&mut course, &tried, None, wants);
+                        let again = this.again(&mut course, &tried, None, wants);
                         let Some(wait) = again else { return Err(error) };
                         pause(&mut timer, wait).await;
                     }
@@ -218,6 +223,8 @@ impl Upstream {
                 None
             };
             address(request, endpoint, host, plan.protocol);
+            // What is left now, and not what there was when it came.
+            tells.write(request.headers_mut(), deadline, now);
             if !tried.is_empty() {
                 request.headers_mut().insert(&name::X_ARMIGER_ATTEMPTS, HeaderValue::from(trial.attempts.len() + 1));
             }
@@ -253,7 +260,7 @@ impl Upstream {
                     push(&mut tried, place);
                     let restored = copy.and_then(|copy| copy.restore(None));
                     let asked = retry::retry_after(&came.head);
-                    let again = restored.zip(self.again(&mut course, &tried, asked, |_| true));
+                    let again = restored.zip(this.again(&mut course, &tried, asked, |_| true));
                     let Some((restored, wait)) = again else { return Ok(came.pass_on(permit, timer, plan)) };
                     last = Some(Box::new(Ok(came)));
                     *request = restored;
@@ -319,22 +326,22 @@ impl Upstream {
                         // Not even a new connection took it: as good as not reached.
                         push(&mut tried, place);
                     }
-                    self.metrics.retried(RetryClass::Unsent);
+                    this.metrics.retried(RetryClass::Unsent);
                 }
                 Some(class) => {
                     at = Some(place);
-                    self.metrics.retried(class);
+                    this.metrics.retried(class);
                 }
                 None => {
                     push(&mut tried, place);
                     let wants = |retry: &retry::Plan| may_redo && retry.wants_error(error.kind());
-                    match self.again(&mut course, &tried, None, wants) {
+                    match this.again(&mut course, &tried, None, wants) {
                         Some(next) => wait = next,
                         None => return Err(error),
                     }
                 }
             }
-            tracing::debug!(upstream = %self.name, endpoint = %endpoint.label, %error, "request is sent again");
+            tracing::debug!(upstream = %this.name, endpoint = %endpoint.label, %error, "request is sent again");
             last = Some(Box::new(Err(error)));
             pause(&mut timer, wait).await;
         }
@@ -462,7 +469,7 @@ struct Trial<'t, 'u> {
     upstream: &'u Upstream,
     attempts: &'t mut SmallVec<[AttemptRow; 2]>,
     began: Instant,
-    deadline: Instant,
+    due: Instant,
     leave: Option<breaker::Permit<'u>>,
     inbound: Option<Rc<Inbound>>,
     outcome: Option<&'static str>,
@@ -526,10 +533,10 @@ impl Drop for Trial<'_, '_> {
             return;
         }
         let now = Instant::now();
-        // Whoever gives up early says nothing of the upstream; but if the time was over, it is the upstream that used it
-        // up, unless it waited for the client itself.
+        // Whoever gives up early says nothing of the upstream, be it by the deadline that it asked for; but if the time that
+        // the configuration gives was over, it is the upstream that used it up, unless it waited for the client itself.
         let is_clients = self.inbound.as_ref().is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
-        if now >= self.deadline && !is_clients {
+        if now >= self.due && !is_clients {
             if let Some(leave) = self.leave.take() {
                 leave.failed(Kind::Timeout, now);
             }

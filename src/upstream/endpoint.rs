@@ -26,6 +26,8 @@ pub struct Endpoint {
     pub(super) authority: Authority,
     /// Whether TLS is spoken with it.
     pub(super) is_https: bool,
+    /// Those with a higher one come only while none with a lower is fit (SRV records, RFC 2782).
+    pub(super) priority: u16,
     /// What its handshakes run on. Set once the upstream's settings were checked.
     pub(super) tls: Option<EndpointTls>,
 }
@@ -61,11 +63,12 @@ pub(super) struct Complaint {
     pub(super) hint: &'static str,
 }
 
-const fn complaint(message: &'static str, hint: &'static str) -> Complaint {
+pub(super) const fn complaint(message: &'static str, hint: &'static str) -> Complaint {
     Complaint { message, hint }
 }
 
-const SHAPE: &str = "write `http://127.0.0.1:3000`, `https://name:8443` or `unix:/path/to/socket`";
+const SHAPE: &str =
+    "write `http://127.0.0.1:3000`, `https://name:8443`, `dns:http://name:8080` or `unix:/path/to/socket`";
 
 impl Endpoint {
     /// Reads `http://IP:port`, `http://name:port` (port 80 if left out), the same with `https` (port 443), or
@@ -117,6 +120,7 @@ impl Endpoint {
             host: HeaderValue::from_static("localhost"),
             authority: Authority::from_static("localhost"),
             is_https: false,
+            priority: 0,
             tls: None,
         })
     }
@@ -152,6 +156,7 @@ impl Endpoint {
             host: HeaderValue::from_str(&authority).map_err(|_| complaint("has an invalid host", SHAPE))?,
             authority: authority.parse().map_err(|_| complaint("has an invalid host", SHAPE))?,
             is_https,
+            priority: 0,
             tls: None,
         })
     }

@@ -22,6 +22,7 @@ use crate::config::health::{self, By, Start};
 use crate::config::upstream::Protocol;
 use crate::config::value::Statuses;
 use crate::http::body::Body;
+use crate::keep::{Identity, Keeper};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::timer::Wheel;
 
@@ -91,7 +92,12 @@ pub struct Health {
 }
 
 impl Health {
-    pub(super) fn new(upstream: &str) -> Self {
+    /// Those of the upstream of this name.
+    pub(super) fn keep(upstream: &str, keeper: &mut Keeper<'_>) -> Arc<Self> {
+        keeper.keep(Identity::of("health", upstream), || Self::new(upstream))
+    }
+
+    fn new(upstream: &str) -> Self {
         Self { upstream: upstream.into(), ticket: Ticket::default(), round: Mutex::default(), changed: Arc::default() }
     }
 
@@ -143,6 +149,9 @@ impl Background for Health {
 
     fn awaited(&self, round: &Round) -> Option<Awaited> {
         let wait = round.plan.ready_wait?;
+        // Behind names there may be others by now.
+        let now = self.round();
+        let round = now.as_deref().unwrap_or(round);
         let well = round.patients.iter().filter(|patient| patient.live.is_known_well()).count();
         Some(Awaited {
             name: format!("upstream {}", self.upstream),

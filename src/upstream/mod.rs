@@ -14,6 +14,7 @@ mod bench;
 pub mod breaker;
 pub mod client;
 mod connect;
+pub mod discovery;
 pub mod endpoint;
 pub mod error;
 mod head;
@@ -21,9 +22,11 @@ pub mod health;
 mod http1;
 mod http2;
 mod link;
+mod name;
 mod pick;
 pub mod plan;
 pub mod pool;
+mod resolver;
 mod retry;
 pub mod standing;
 mod state;
@@ -31,9 +34,11 @@ mod state;
 mod tests;
 
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
+use discovery::Behind;
 pub use endpoint::{Address, Endpoint};
 pub use error::{Error, Fault, Kind};
 pub use plan::Plan;
@@ -41,10 +46,11 @@ pub use pool::{PoolState, Pools};
 pub use standing::Standings;
 pub use state::State;
 
-use http::Request;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use serde_json::{Value, json};
 use smallvec::SmallVec;
 
+use crate::http::grpc;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::telemetry::record::AttemptRow;
 
@@ -61,6 +67,10 @@ pub struct Upstream {
     /// What it shares with them of its endpoints.
     pub standings: Standings,
     metrics: UpstreamMetrics,
+    /// Where some of its endpoints stand behind names: what it is with the addresses that are known now.
+    behind: Option<Behind>,
+    /// The how manyth answer of names it is made of. A pool follows the highest.
+    answer: u64,
 }
 
 impl Upstream {
@@ -73,7 +83,20 @@ impl Upstream {
         standings: Standings,
         metrics: UpstreamMetrics,
     ) -> Self {
-        Self { name, version, plan: Arc::new(plan), state, standings, metrics }
+        Self { name, version, plan: Arc::new(plan), state, standings, metrics, behind: None, answer: 0 }
+    }
+
+    /// What it is now: with the addresses that its names have.
+    pub fn now(&self) -> Now<'_> {
+        match &self.behind {
+            None => Now::Own(self),
+            Some(behind) => Now::Found(behind.now()),
+        }
+    }
+
+    /// Of two of these, a pool follows the higher one.
+    fn edition(&self) -> (u64, u64) {
+        (self.version, self.answer)
     }
 
     /// What makes a request like others, where requests that are alike go to one endpoint.
@@ -83,7 +106,8 @@ impl Upstream {
 
     /// What operators see of it.
     pub fn shown(&self, now: Instant) -> Value {
-        let endpoints = self.plan.endpoints.iter().zip(&self.standings.endpoints);
+        let current = self.now();
+        let endpoints = current.plan.endpoints.iter().zip(&current.standings.endpoints);
         let endpoints = endpoints.map(|(endpoint, standing)| standing.shown(&endpoint.label, now));
         json!({
             "upstream": &*self.name,
@@ -91,6 +115,7 @@ impl Upstream {
             "in_flight_max": self.plan.in_flight_max,
             "breaker": self.standings.breaker.as_ref().map(|breaker| breaker.shown(now)),
             "endpoints": endpoints.collect::<Vec<_>>(),
+            "names": self.behind.as_ref().map(|behind| behind.shown(now)),
         })
     }
 
@@ -100,17 +125,78 @@ impl Upstream {
     }
 }
 
+/// An upstream with the addresses that its names have now.
+pub enum Now<'u> {
+    /// It has no names.
+    Own(&'u Upstream),
+    /// What became of it with the last answers.
+    Found(Arc<Upstream>),
+}
+
+impl Deref for Now<'_> {
+    type Target = Upstream;
+
+    fn deref(&self) -> &Upstream {
+        match self {
+            Self::Own(upstream) => upstream,
+            Self::Found(upstream) => upstream,
+        }
+    }
+}
+
 /// What a request to an upstream needs besides itself.
 pub struct Call<'c> {
     /// The host it asks for.
     pub host: HostRule,
     /// When the caller gives up.
     pub deadline: Instant,
+    /// When the time is over that the configuration gives. A caller that gives up sooner says nothing of the upstream.
+    pub due: Instant,
+    /// Where each try is told how much of the time is left.
+    pub tells: Tells<'c>,
     /// What makes it like others, where that decides which endpoint it goes to; see [`Upstream::key`].
     pub key: Option<u64>,
     /// Gets a row for each try when it ends, also when [`Upstream::send`] is dropped. The outcome is `ok`, an error's
     /// slug, or `abandoned`.
     pub attempts: &'c mut SmallVec<[AttemptRow; 2]>,
+}
+
+impl<'c> Call<'c> {
+    /// A call that has until `deadline`, of which the upstream is told nothing.
+    pub fn new(
+        host: HostRule,
+        deadline: Instant,
+        key: Option<u64>,
+        attempts: &'c mut SmallVec<[AttemptRow; 2]>,
+    ) -> Self {
+        Self { host, deadline, due: deadline, tells: Tells::default(), key, attempts }
+    }
+}
+
+/// The headers that tell an upstream how long its caller waits still.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tells<'c> {
+    /// `grpc-timeout`.
+    pub grpc: bool,
+    /// This one, in milliseconds.
+    pub header: Option<&'c HeaderName>,
+}
+
+impl Tells<'_> {
+    fn write(&self, headers: &mut HeaderMap, deadline: Instant, now: Instant) {
+        if !self.grpc && self.header.is_none() {
+            return;
+        }
+        let left = deadline.saturating_duration_since(now);
+        if self.grpc {
+            headers.insert(&grpc::GRPC_TIMEOUT, grpc::timeout_value(left));
+        }
+        if let Some(name) = self.header {
+            // Rounded down, or the upstream would work for nobody; but 0 is what nobody waits for.
+            let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+            headers.insert(name, HeaderValue::from(millis));
+        }
+    }
 }
 
 /// The `Host` of a request to an upstream.

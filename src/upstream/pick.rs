@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Upstream;
 use super::breaker::{self, Refusal};
-use super::client::{Tried, has, push};
+use super::client::{Tried, has as is_in, push};
 use super::error::{Error, Kind};
 use super::standing::Seat;
 
@@ -44,7 +44,7 @@ impl Upstream {
         let mut soonest: Option<Refusal> = None;
         loop {
             let Some(place) =
-                at.filter(|place| !has(&refused, *place)).or_else(|| self.choose(tried, &refused, key, now))
+                at.filter(|place| !is_in(&refused, *place)).or_else(|| self.choose(tried, &refused, key, now))
             else {
                 return Err(match soonest {
                     Some(refusal) => refusal.into(),
@@ -80,12 +80,17 @@ impl Upstream {
     fn choose(&self, tried: &Tried, refused: &Tried, key: Option<u64>, now: Instant) -> Option<usize> {
         let endpoints = &self.standings.endpoints;
         let live = |place: usize| &endpoints[place].live;
-        let is_possible = |place: usize| !has(refused, place) && !live(place).is_ill();
+        let is_possible = |place: usize| !is_in(refused, place) && !live(place).is_ill();
         let load = |place: usize| (live(place).in_flight(), live(place).share(self.plan.slow_start, now));
         let label = |place: usize| endpoints[place].label;
         let turn = || self.state.turn();
-        let among = |allowed: &dyn Fn(usize) -> bool| self.plan.balance.choose(allowed, &load, &label, &turn, key);
-        among(&|place| is_possible(place) && !has(tried, place) && !live(place).is_ejected(now))
+        let of_all = |allowed: &dyn Fn(usize) -> bool| self.plan.balance.choose(allowed, &load, &label, &turn, key);
+        let has = |place: usize, priority: u16| self.plan.endpoints[place].priority == priority;
+        let among = |allowed: &dyn Fn(usize) -> bool| match &*self.plan.priorities {
+            [] | [_] => of_all(allowed),
+            all => all.iter().find_map(|priority| of_all(&|place| has(place, *priority) && allowed(place))),
+        };
+        among(&|place| is_possible(place) && !is_in(tried, place) && !live(place).is_ejected(now))
             .or_else(|| among(&|place| is_possible(place) && !live(place).is_ejected(now)))
             .or_else(|| among(&is_possible))
     }
@@ -93,6 +98,6 @@ impl Upstream {
     /// Whether an endpoint is left that is fit and was not tried.
     pub(super) fn has_another(&self, tried: &Tried, now: Instant) -> bool {
         let mut endpoints = self.standings.endpoints.iter().enumerate();
-        endpoints.any(|(place, one)| !has(tried, place) && !one.live.is_ill() && !one.live.is_ejected(now))
+        endpoints.any(|(place, one)| !is_in(tried, place) && !one.live.is_ill() && !one.live.is_ejected(now))
     }
 }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::balance;
 use super::breaker;
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, complaint};
 use super::health;
+use super::name::Name;
 use super::retry;
 use super::standing::Ejection;
 use crate::config::balance::{self as balance_config, Balance, HashKey};
@@ -24,8 +27,12 @@ const HEADER_BYTES_MIN: u64 = 8 * 1024;
 /// What requests to an upstream run on.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Its addresses. At least one.
+    /// Its addresses. At least one, unless it has names.
     pub endpoints: Box<[Endpoint]>,
+    /// Names that more of them stand behind.
+    pub names: Box<[Name]>,
+    /// The priorities that endpoints have, in order.
+    pub(super) priorities: SmallVec<[u16; 1]>,
     /// What it speaks.
     pub protocol: Protocol,
     /// To open a connection, name lookup included.
@@ -78,13 +85,26 @@ impl Plan {
     /// Checks `config`, which stands at `path`, and reports everything wrong with it.
     pub fn compile(config: &upstream::Upstream, path: KeyPath, issues: &mut Issues) -> Option<Self> {
         let mut check = Check { issues, is_good: true };
-        let mut endpoints = check.endpoints(&config.endpoints, &path.key("endpoints"));
+        let (mut endpoints, names) = check.endpoints(&config.endpoints, &path.key("endpoints"));
         check.protocol(config, &endpoints, &path);
         check.secure(config, &mut endpoints, &path);
         let (timeouts, pool, limits) = (path.key("timeouts"), path.key("pool"), path.key("limits"));
         let breaker = config.breaker.as_ref().map(|config| check.breaker(config, &path.key("breaker")));
+        let weight = |place: usize| u32::from(config.weights.get(place).copied().unwrap_or(1).max(1));
+        let (mut fixed, mut behind, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, (endpoint, name)) in endpoints.into_iter().zip(names).enumerate() {
+            match name {
+                Some(name) => behind.push(name.settled(endpoint, weight(place))),
+                None => {
+                    fixed.push(endpoint);
+                    weights.push(weight(place));
+                }
+            }
+        }
         let plan = Self {
-            endpoints: endpoints.into(),
+            endpoints: fixed.into(),
+            names: behind.into(),
+            priorities: SmallVec::from_buf([0]),
             protocol: config.protocol,
             connect: check.duration(config.timeouts.connect, timeouts.key("connect")),
             tls: check.duration(config.timeouts.tls, timeouts.key("tls")),
@@ -105,7 +125,7 @@ impl Plan {
                 .as_ref()
                 .map_or_else(|| Arc::new(breaker::Judge::of(&Failure::default())), |breaker| breaker.judge.clone()),
             breaker,
-            balance: check.balance(config, &path),
+            balance: check.balance(config, weights.into(), &path),
             slow_start: config.slow_start.map(|time| check.duration(time, path.key("slow_start"))),
             ejection: config.ejection.as_ref().map(|config| check.ejection(config, &path.key("ejection"))),
             retry: config.retry.as_ref().map(|config| check.retry(config, &path.key("retry"))),
@@ -113,6 +133,23 @@ impl Plan {
         };
         check.is_good.then_some(plan)
     }
+
+    /// The same for these endpoints.
+    pub(super) fn with(&self, endpoints: Vec<Endpoint>, weights: Box<[u32]>) -> Self {
+        let mut priorities: SmallVec<[u16; 1]> = endpoints.iter().map(|endpoint| endpoint.priority).collect();
+        priorities.sort_unstable();
+        priorities.dedup();
+        Self { endpoints: endpoints.into(), priorities, balance: self.balance.with(weights), ..self.clone() }
+    }
+}
+
+/// Whether it stands there already: a name beside an address that is looked up is another thing.
+fn is_listed(endpoint: &Endpoint, name: Option<&Name>, endpoints: &[Endpoint], names: &[Option<Name>]) -> bool {
+    endpoints.iter().zip(names).any(|(other, other_name)| match (name, other_name) {
+        (Some(name), Some(other)) => name.label == other.label,
+        (None, None) => endpoint.label == other.label,
+        _ => false,
+    })
 }
 
 struct Check<'i> {
@@ -126,7 +163,8 @@ impl Check<'_> {
         self.issues.push(issue);
     }
 
-    fn endpoints(&mut self, texts: &[String], path: &KeyPath) -> Vec<Endpoint> {
+    /// Each endpoint, and the name that it is a pattern of if it stands behind one.
+    fn endpoints(&mut self, texts: &[String], path: &KeyPath) -> (Vec<Endpoint>, Vec<Option<Name>>) {
         if texts.is_empty() {
             self.refuse(
                 Issue::new(path.clone(), "names no endpoint")
@@ -134,20 +172,32 @@ impl Check<'_> {
             );
         }
         let mut endpoints: Vec<Endpoint> = Vec::with_capacity(texts.len());
+        let mut names: Vec<Option<Name>> = Vec::with_capacity(texts.len());
         for (place, text) in texts.iter().enumerate() {
-            match Endpoint::parse(text) {
+            let parsed = match text.strip_prefix("dns:") {
+                Some(_) if cfg!(not(feature = "dns")) => Err(complaint(
+                    "is for an armiger that was built with `dns`",
+                    "leave `dns:` out, or build with the feature `dns`",
+                )),
+                Some(name) => Name::parse(name).map(|name| (name.template().clone(), Some(name))),
+                None => Endpoint::parse(text).map(|endpoint| (endpoint, None)),
+            };
+            match parsed {
                 Err(complaint) => {
                     let message = format!("`{text}` {}", complaint.message);
                     self.refuse(Issue::new(path.index(place), message).hint(complaint.hint));
                 }
-                Ok(endpoint) if endpoints.iter().any(|other| other.label == endpoint.label) => {
+                Ok((endpoint, name)) if is_listed(&endpoint, name.as_ref(), &endpoints, &names) => {
                     let message = format!("`{text}` is listed twice");
                     self.refuse(Issue::new(path.index(place), message).hint("remove one of the two"));
                 }
-                Ok(endpoint) => endpoints.push(endpoint),
+                Ok((endpoint, name)) => {
+                    endpoints.push(endpoint);
+                    names.push(name);
+                }
             }
         }
-        endpoints
+        (endpoints, names)
     }
 
     /// What is spoken goes with the scheme of every endpoint.
@@ -212,7 +262,7 @@ impl Check<'_> {
         share
     }
 
-    fn balance(&mut self, config: &upstream::Upstream, path: &KeyPath) -> balance::Plan {
+    fn balance(&mut self, config: &upstream::Upstream, of_fixed: Box<[u32]>, path: &KeyPath) -> balance::Plan {
         let (weights, count) = (&config.weights, config.endpoints.len());
         let at = path.key("weights");
         if !weights.is_empty() && weights.len() != count {
@@ -237,8 +287,7 @@ impl Check<'_> {
             let at = path.key("balance").key("hash").key("header");
             self.refuse(Issue::new(at, format!("`{name}` is no header name")).hint("write a name such as `x-user`"));
         }
-        let weight = |place: usize| u32::from(weights.get(place).copied().unwrap_or(1).max(1));
-        balance::Plan::of(&config.balance, (0..count).map(weight).collect())
+        balance::Plan::of(&config.balance, of_fixed)
     }
 
     fn ejection(&mut self, config: &balance_config::Ejection, path: &KeyPath) -> Ejection {

@@ -93,17 +93,18 @@ impl Pools {
         self.version.set(version);
         let mut slots = self.slots.borrow_mut();
         for upstream in upstreams {
+            let upstream = upstream.now();
             if let Some(Some(pool)) = slots.get(upstream.state.slot())
-                && pool.is_of(upstream)
-                && pool.version() < upstream.version
+                && pool.is_of(&upstream)
+                && pool.edition() < upstream.edition()
             {
-                pool.follow(upstream, false);
+                pool.follow(&upstream, false);
             }
         }
         for slot in slots.iter_mut() {
             // Whoever did not follow is not in this snapshot. It stays as long as an exchange may still ask for it.
             if let Some(pool) = slot
-                && pool.version() < version
+                && pool.edition().0 < version
             {
                 pool.leave();
                 if pool.common.is_orphaned() {
@@ -161,7 +162,7 @@ impl Pools {
         }
         match &slots[place] {
             Some(pool) if pool.is_of(upstream) => {
-                if upstream.version > pool.version() {
+                if upstream.edition() > pool.edition() {
                     pool.follow(upstream, is_leaving)
                 } else {
                     Rc::new(pool.line_up(upstream))
@@ -216,7 +217,7 @@ impl Common {
 /// The benches for a plan's endpoints, in their order.
 pub(super) struct Lineup {
     plan: Arc<Plan>,
-    version: u64,
+    edition: (u64, u64),
     benches: Box<[Rc<Bench>]>,
 }
 
@@ -280,7 +281,7 @@ impl Pool {
         Self {
             common,
             benches: RefCell::new(benches.iter().map(Rc::downgrade).collect()),
-            lineup: RefCell::new(Rc::new(Lineup { plan: upstream.plan.clone(), version: upstream.version, benches })),
+            lineup: RefCell::new(Rc::new(Lineup { plan: upstream.plan.clone(), edition: upstream.edition(), benches })),
         }
     }
 
@@ -289,8 +290,8 @@ impl Pool {
         std::ptr::eq(self.common.owner.as_ptr(), Arc::as_ptr(&upstream.state))
     }
 
-    fn version(&self) -> u64 {
-        self.lineup.borrow().version
+    fn edition(&self) -> (u64, u64) {
+        self.lineup.borrow().edition
     }
 
     /// Takes a newer plan over. Endpoints that stay keep their connections, and whoever waits for one.
@@ -320,7 +321,7 @@ impl Pool {
             let same_place = latest.benches.get(place).filter(|bench| bench.is_for(endpoint));
             same_place.cloned().unwrap_or_else(|| self.bench(endpoint))
         });
-        Lineup { version: upstream.version, plan: upstream.plan.clone(), benches: benches.collect() }
+        Lineup { edition: upstream.edition(), plan: upstream.plan.clone(), benches: benches.collect() }
     }
 
     fn bench(&self, endpoint: &Endpoint) -> Rc<Bench> {

@@ -1,5 +1,6 @@
 //! What all workers share of an upstream's endpoints: who is in flight there, and whether calls may go there.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::background;
 use super::breaker::{Breaker, Rules};
+use super::endpoint::Endpoint;
 use super::health::{Health, Round};
 use super::plan::Plan;
 use crate::config::breaker::Scope;
@@ -31,6 +33,7 @@ pub struct Standings {
 }
 
 /// What is known of an endpoint.
+#[derive(Clone)]
 pub struct Standing {
     /// Its own breaker.
     pub breaker: Option<Arc<Breaker>>,
@@ -39,6 +42,13 @@ pub struct Standing {
     /// Tells it from others, for consistent hashing: the same in each armiger.
     pub(super) label: u64,
     pub(super) metrics: EndpointMetrics,
+}
+
+/// What is known of an endpoint behind a name, over answers and configurations.
+pub(super) struct Known {
+    live: Arc<Live>,
+    breaker: Option<Arc<Breaker>>,
+    metrics: EndpointMetrics,
 }
 
 /// What outlives configurations of an endpoint.
@@ -160,8 +170,8 @@ impl Standings {
                 Breaker::new(name, None, rules, metrics.breaker(name, ""), now)
             })
         });
-        let starts_ill = plan.health.as_ref().is_some_and(|health| health.start == Start::Ill);
-        let standing = |endpoint: &super::Endpoint| {
+        let starts_ill = starts_ill(plan);
+        let standing = |endpoint: &Endpoint| {
             let label = &endpoint.label;
             let breaker = rules(Scope::Endpoint).map(|rules| {
                 keeper.keep(identity(format!("{name} {label}"), rules), || {
@@ -169,26 +179,56 @@ impl Standings {
                 })
             });
             let live = Identity::of("endpoint", format!("{name} {label}")).untold();
-            let mut hasher = DefaultHasher::new();
-            label.hash(&mut hasher);
-            Standing {
+            Standing::of(
+                label,
                 breaker,
-                live: keeper.keep(live, || Live::new(starts_ill, now)),
-                label: hasher.finish(),
-                metrics: metrics.endpoint(name, label),
-            }
+                keeper.keep(live, || Live::new(starts_ill, now)),
+                metrics.endpoint(name, label),
+            )
         };
         let endpoints: Box<[_]> = plan.endpoints.iter().map(standing).collect();
         let all = Self { breaker, endpoints, ejecting: Arc::default() };
         match Round::of(plan, &all) {
             Some(round) => {
-                let health = keeper.keep(Identity::of("health", name), || Health::new(name));
+                let health = Health::keep(name, keeper);
                 background::employ(keeper, &health, round);
             }
             None => all.endpoints.iter().for_each(|standing| standing.live.is_unasked()),
         }
         let ejecting = keeper.keep(Identity::of("ejecting", name).untold(), Mutex::default);
         Self { ejecting, ..all }
+    }
+
+    /// The same for these endpoints of `plan`: first those that it has, then others, of which `known` tells what is known.
+    /// Of new ones it learns.
+    pub(super) fn with(
+        &self,
+        name: &str,
+        plan: &Plan,
+        endpoints: &[Endpoint],
+        known: &mut HashMap<Arc<str>, Known>,
+        metrics: &Metrics,
+    ) -> Self {
+        let now = Instant::now();
+        let rules = plan.breaker.as_ref().filter(|breaker| breaker.scope == Scope::Endpoint);
+        let others = endpoints.iter().skip(self.endpoints.len()).map(|endpoint| {
+            let label = &endpoint.label;
+            let known = known.entry(label.clone()).or_insert_with(|| Known {
+                live: Arc::new(Live::new(starts_ill(plan), now)),
+                breaker: None,
+                metrics: metrics.endpoint(name, label),
+            });
+            known.breaker = rules.map(|plan| {
+                let make = || Arc::new(Breaker::new(name, Some(label), &plan.rules, metrics.breaker(name, label), now));
+                known.breaker.take().unwrap_or_else(make)
+            });
+            if plan.health.is_none() {
+                known.live.is_unasked();
+            }
+            Standing::of(label, known.breaker.clone(), known.live.clone(), known.metrics.clone())
+        });
+        let endpoints = self.endpoints.iter().cloned().chain(others).collect();
+        Self { breaker: self.breaker.clone(), endpoints, ejecting: self.ejecting.clone() }
     }
 
     /// Of something that is no upstream of the configuration: nothing is known before, and nothing is counted.
@@ -241,7 +281,18 @@ impl Standings {
     }
 }
 
+/// What an endpoint is taken for before anybody asked.
+fn starts_ill(plan: &Plan) -> bool {
+    plan.health.as_ref().is_some_and(|health| health.start == Start::Ill)
+}
+
 impl Standing {
+    fn of(label: &str, breaker: Option<Arc<Breaker>>, live: Arc<Live>, metrics: EndpointMetrics) -> Self {
+        let mut hasher = DefaultHasher::new();
+        label.hash(&mut hasher);
+        Self { breaker, live, label: hasher.finish(), metrics }
+    }
+
     /// What operators see of it.
     pub(super) fn shown(&self, label: &str, now: Instant) -> Value {
         let live = &self.live;

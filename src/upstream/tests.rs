@@ -229,7 +229,7 @@ impl Stage {
         attempts: &mut SmallVec<[AttemptRow; 2]>,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let call = Call { host, deadline: Instant::now() + Duration::from_secs(30), key: None, attempts };
+        let call = Call::new(host, Instant::now() + Duration::from_secs(30), None, attempts);
         self.upstream().send(&self.pools, call, &mut request).await
     }
 
@@ -1537,12 +1537,7 @@ fn wait_later(stage: &Rc<Stage>) -> tokio::task::JoinHandle<Result<(StatusCode, 
 /// What an exchange of a snapshot that was replaced gets.
 async fn ask_as(stage: &Stage, upstream: &Upstream) -> Bytes {
     let mut rows = SmallVec::new();
-    let call = Call {
-        host: HostRule::AsIs,
-        deadline: Instant::now() + Duration::from_secs(30),
-        key: None,
-        attempts: &mut rows,
-    };
+    let call = Call::new(HostRule::AsIs, Instant::now() + Duration::from_secs(30), None, &mut rows);
     let response = upstream.send(&stage.pools, call, &mut get("/")).await.unwrap();
     response.into_body().collect().await.unwrap().to_bytes()
 }

@@ -343,12 +343,49 @@ impl Backend {
         })
     }
 
+    /// Answers everything with 200 and this body, at the port of `other` on `127.0.0.{last}`.
+    pub async fn twin(other: &Self, last: u8, body: impl Into<Bytes>) -> Self {
+        let body = body.into();
+        Self::with_twin(other, last, move |_| answer(200, body.clone())).await
+    }
+
+    /// Answers with what `reply` makes of each request, at the port of `other` on `127.0.0.{last}`.
+    pub async fn with_twin(other: &Self, last: u8, reply: impl Fn(&Seen) -> Answer + Send + 'static) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, last], other.address.port()));
+        let reply = Arc::new(Mutex::new(reply));
+        Self::start_at(address, move |listener, shared, stop| {
+            let serve = std::rc::Rc::new(move |request: Request<RecordedBody>| {
+                let reply = reply.clone();
+                async move {
+                    let (shared, place) = request.body().record();
+                    if request.into_body().collect().await.is_err() {
+                        return answer(400, "the request broke off");
+                    }
+                    let seen = shared.log().requests[place].clone();
+                    let reply = reply.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    reply(&seen)
+                }
+            });
+            accept(listener, shared, stop, move |stream, number, shared| {
+                Box::pin(serve_connection(stream, number, shared, serve.clone()))
+            })
+        })
+    }
+
     fn start<Run, Fut>(run: Run) -> Self
     where
         Run: FnOnce(TcpListener, Arc<Shared>, oneshot::Receiver<()>) -> Fut + Send + 'static,
         Fut: Future<Output = ()>,
     {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port on loopback");
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), run)
+    }
+
+    fn start_at<Run, Fut>(address: SocketAddr, run: Run) -> Self
+    where
+        Run: FnOnce(TcpListener, Arc<Shared>, oneshot::Receiver<()>) -> Fut + Send + 'static,
+        Fut: Future<Output = ()>,
+    {
+        let listener = std::net::TcpListener::bind(address).expect("a free port on loopback");
         listener.set_nonblocking(true).expect("sockets can be non-blocking");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());

@@ -61,4 +61,14 @@ impl Armiger {
         };
         within(&format!("{series} to be {value}"), reached).await;
     }
+
+    /// Waits until a metric has at least this value.
+    pub async fn until_metric_beyond(&self, series: &str, value: f64) {
+        let reached = async {
+            while self.metric(series).await < value {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        within(&format!("{series} to reach {value}"), reached).await;
+    }
 }

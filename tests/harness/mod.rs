@@ -19,6 +19,7 @@
 mod armiger;
 mod backend;
 mod client;
+mod dns;
 mod files;
 mod io;
 mod issuer;
@@ -41,6 +42,7 @@ use tokio::sync::Notify;
 pub use armiger::{Armiger, Config, Finished, Process, address_in};
 pub use backend::{Answer, Backend, Chunks, Script, Seen, Signal, answer, streamed};
 pub use client::{Broken, Client, Connection, Incoming, RawConversation, Response};
+pub use dns::{Dns, Mood};
 pub use files::Files;
 pub use io::SpawnLocal;
 pub use issuer::Issuer;

@@ -58,7 +58,7 @@ pub(super) async fn send(
 ) -> Result<Reply, Failed> {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let key = upstream.key(&request, client);
-    let call = Call { host: HostRule::Endpoint, deadline, key, attempts };
+    let call = Call::new(HostRule::Endpoint, deadline, key, attempts);
     let response = upstream.send(pools, call, &mut request).await.map_err(|error| {
         tracing::debug!(upstream = %upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
         Failed::Upstream(error.kind())

@@ -53,6 +53,8 @@ pub struct Surroundings<'s> {
     pub methods: &'s [String],
     /// How long its answers may take.
     pub timeout: Duration,
+    /// Where its callers say how long they wait.
+    pub deadline_header: Option<HeaderName>,
     /// Whether a policy of it proves who calls.
     pub knows_caller: bool,
     /// Gives an upstream by its name, or reports at that place that there is none.

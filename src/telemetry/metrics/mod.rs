@@ -253,6 +253,8 @@ struct Families {
     upstream_queue_length: Family<IntGauge>,
     upstream_queue_wait: Family<Histogram>,
     upstream_queue_timeouts: Family<IntCounter>,
+    dns_lookups: Family<IntCounter>,
+    dns_endpoints: Family<IntGauge>,
     breaker_state: Family<IntGauge>,
     breaker_changes: Family<IntCounter>,
     breaker_refusals: Family<IntCounter>,
@@ -440,6 +442,20 @@ impl Families {
                 &["upstream"],
                 "requests",
                 "Exchanges that waited for a connection of the upstream in vain, in requests.",
+            ),
+            dns_lookups: Family::register(
+                catalogue,
+                "armiger_dns_lookups_total",
+                &["upstream", "result"],
+                "lookups",
+                "Times that a name of `dns:` endpoints was asked for, in lookups.",
+            ),
+            dns_endpoints: Family::register(
+                catalogue,
+                "armiger_dns_endpoints",
+                &["upstream"],
+                "endpoints",
+                "Endpoints that an upstream with `dns:` endpoints has now, in endpoints.",
             ),
             breaker_state: Family::register(
                 catalogue,
@@ -842,8 +858,13 @@ impl Metrics {
                 families.upstream_retries.clone(),
                 families.upstream_retry_budget.clone(),
                 families.upstream_queue_timeouts.clone(),
+                families.dns_lookups.clone(),
             ],
-            gauges: vec![families.upstream_connections.clone(), families.upstream_queue_length.clone()],
+            gauges: vec![
+                families.upstream_connections.clone(),
+                families.upstream_queue_length.clone(),
+                families.dns_endpoints.clone(),
+            ],
             histograms: vec![families.upstream_duration.clone(), families.upstream_queue_wait.clone()],
             outcomes: SlugCounters::new(&families.upstream_requests, &[name]),
             duration: families.upstream_duration.series(&[name]),
@@ -856,6 +877,8 @@ impl Metrics {
             queued: families.upstream_queue_length.series(&[name]),
             queue_wait: families.upstream_queue_wait.series(&[name]),
             queue_timeouts: families.upstream_queue_timeouts.series(&[name]),
+            endpoints: families.dns_endpoints.clone(),
+            lookups: SlugCounters::new(&families.dns_lookups, &[name]),
         }))
     }
 
@@ -1342,6 +1365,8 @@ struct UpstreamSeries {
     queued: IntGauge,
     queue_wait: Histogram,
     queue_timeouts: IntCounter,
+    endpoints: Family<IntGauge>,
+    lookups: SlugCounters,
 }
 
 impl Series for UpstreamSeries {
@@ -1435,6 +1460,17 @@ impl UpstreamMetrics {
     /// Counts an exchange that waited for a connection in vain.
     pub fn queue_timed_out(&self) {
         self.0.series.queue_timeouts.inc();
+    }
+
+    /// Counts that a name was asked for, by what came of it.
+    pub fn looked_up(&self, result: &'static str) {
+        self.0.series.lookups.add(result, 1);
+    }
+
+    /// Shows how many endpoints there are, where names tell.
+    pub fn endpoints(&self, count: usize) {
+        let Held { series, .. } = &*self.0;
+        series.endpoints.series(&[&series.name]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 }
 

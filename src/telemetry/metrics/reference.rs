@@ -23,7 +23,7 @@ const LABELS: &[(&str, &str)] = &[
         "limit",
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
          `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
-         upstream: `upstreams.limits.in_flight_max`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of a \
+         upstream: `upstreams.limits.in_flight_max`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
          route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
          caller). Two are no keys: `file_descriptors` is the process's limit of open files, `http2_flood` stands for \
          HTTP/2 connections that were ended for more resets or frames of no use than h2 puts up with",
@@ -46,7 +46,8 @@ const LABELS: &[(&str, &str)] = &[
     ("reason", "why armiger refused: the word that ends the `type` of the problem document, and stands in the log"),
     (
         "result",
-        "`applied`, `refused` (the old configuration stays) or `rolled_back` (an earlier one is in force again)",
+        "of a reload `applied`, `refused` (the old configuration stays) or `rolled_back` (an earlier one is in force \
+         again); of a lookup `ok`, `empty` (there is no such name, or no address behind it) or `failed`",
     ),
     ("route", "the route's name; `(none)` for exchanges that found none"),
     ("rule", "the rule's name, or its place in the list: `rule-1`"),
