@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::encoded::Encoded;
 use super::framing::Violation;
+use super::inflow::Inflow;
 use super::reserved::Reserved;
 use crate::timer::Timer;
 
@@ -144,6 +145,43 @@ impl http_body::Body for Body {
     }
 }
 
+/// A request body as it comes of the client's connection.
+pub enum Arriving {
+    /// There is none.
+    None,
+    /// Of an HTTP/1 connection.
+    Http1(Inflow),
+    /// Of a stream of HTTP/2.
+    Http2(Incoming),
+}
+
+impl Arriving {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self {
+            Self::None => Poll::Ready(None),
+            Self::Http1(inflow) => inflow.poll_frame(cx).map_err(client_error),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| BodyError::ClientCut),
+        }
+    }
+
+    /// Whether nothing comes any more.
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Http1(inflow) => inflow.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::None => SizeHint::with_exact(0),
+            Self::Http1(inflow) => inflow.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
 /// What is known of a request body while somebody else reads it. Shared by the exchange, which reports it, and the
 /// [`Received`] body, which moved into the upstream's connection.
 #[derive(Debug, Default)]
@@ -160,7 +198,7 @@ pub struct Inbound {
 
 /// A request body as the client sends it: bounded, counted, and kept for a second try while it is small.
 pub struct Received {
-    incoming: Incoming,
+    incoming: Arriving,
     left: u64,
     inbound: Rc<Inbound>,
     keep: Option<Rc<Replay>>,
@@ -172,7 +210,7 @@ pub struct Received {
 
 impl Received {
     /// Reads `incoming` up to `max` bytes.
-    pub fn new(incoming: Incoming, max: u64) -> Self {
+    pub fn new(incoming: Arriving, max: u64) -> Self {
         let inbound = Rc::<Inbound>::default();
         // A body that is over from the start is never polled.
         inbound.ended.set(incoming.is_end_stream());
@@ -212,7 +250,7 @@ impl Received {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = self.incoming.poll_frame(cx);
         self.inbound.waits.set(polled.is_pending());
         if let Some((timer, max)) = &mut self.idle {
             if polled.is_ready() {
@@ -231,7 +269,7 @@ impl Received {
                 self.inbound.ended.set(true);
                 return Poll::Ready(None);
             }
-            Some(Err(error)) => return Poll::Ready(Some(Err(self.fail(client_error(&error))))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(self.fail(error)))),
             Some(Ok(frame)) => self.cleaned(frame),
         };
         if let Some(data) = frame.data_ref() {
@@ -278,8 +316,8 @@ impl Received {
     }
 }
 
-fn client_error(error: &hyper::Error) -> BodyError {
-    match Violation::of(error) {
+fn client_error(violation: Option<Violation>) -> BodyError {
+    match violation {
         Some(violation) if violation.status() == 408 => BodyError::ClientSlow,
         Some(_) => BodyError::ClientMalformed,
         None => BodyError::ClientCut,

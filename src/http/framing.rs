@@ -2,7 +2,7 @@
 //! delimited, and everything that is refused because two readers could take it in two ways.
 //!
 //! [`HeadScanner`] judges a head while it arrives, [`ChunkFollower`] follows a chunked body without changing it. Both give
-//! the same verdict however the bytes are cut into reads. `server::gate` puts them between a socket and hyper.
+//! the same verdict however the bytes are cut into reads. `server::gate` asks them of what clients send.
 //!
 //! Where RFC 9112 leaves a choice, the stricter reading is taken:
 //! - an empty `Host` is refused (as nginx does), also where RFC 9112 §3.2 would let a client send one;
@@ -13,6 +13,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 
 use memchr::memchr2;
 
@@ -57,7 +58,7 @@ impl Default for HeadLimits {
 
 /// Why a request is refused, or why its connection ends.
 ///
-/// It travels as the inner error of an [`io::Error`] through hyper, and [`Violation::of`] finds it again.
+/// Where it travels as the inner error of an [`io::Error`], [`Violation::of`] finds it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// A CR without LF, or an LF without CR (RFC 9112 §2.2).
@@ -617,7 +618,18 @@ pub struct Step {
     pub is_done: bool,
 }
 
-/// Follows a chunked body (RFC 9112 §7.1) to its end without decoding it.
+/// A part of a chunked body, see [`ChunkFollower::part`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Bytes of the input that belong to the body.
+    pub consumed: usize,
+    /// Those of them that are data.
+    pub data: Range<usize>,
+    /// Whether the body is over, trailers and final empty line included.
+    pub is_done: bool,
+}
+
+/// Follows a chunked body (RFC 9112 §7.1) to its end.
 #[derive(Clone, Debug)]
 pub struct ChunkFollower {
     place: Place,
@@ -679,6 +691,33 @@ impl Default for ChunkFollower {
 }
 
 impl ChunkFollower {
+    /// Follows the body over `bytes` as [`advance`](Self::advance) does, but no further than to the end of the first data
+    /// in them. What is of the trailer section is added to `trailers`, up to the empty line that ends it.
+    ///
+    /// # Errors
+    /// The first rule that the bytes break, however they were cut into calls.
+    pub fn part(&mut self, bytes: &[u8], trailers: &mut Vec<u8>) -> Result<Part, Violation> {
+        let mut at = 0;
+        while at < bytes.len() && self.place != Place::Done {
+            if self.place == Place::Data {
+                let here = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len() - at);
+                self.left -= here as u64;
+                if self.left == 0 {
+                    self.place = Place::DataCr;
+                }
+                return Ok(Part { consumed: at + here, data: at..at + here, is_done: false });
+            }
+            self.place = self.step(bytes[at])?;
+            if matches!(self.place, Place::TrailerName | Place::TrailerValue | Place::TrailerLf)
+                || self.place == Place::TrailerStart && !trailers.is_empty()
+            {
+                trailers.push(bytes[at]);
+            }
+            at += 1;
+        }
+        Ok(Part { consumed: at, data: at..at, is_done: self.place == Place::Done })
+    }
+
     /// Follows the body over `bytes`, which go on where those of the last call ended. Chunk data is skipped, not looked at.
     ///
     /// # Errors

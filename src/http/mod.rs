@@ -1,11 +1,14 @@
 //! HTTP without opinions: bodies, headers, paths, framing, refusals. No configuration, no state.
 
+pub mod answer;
 pub mod body;
 pub mod encoded;
 pub mod forwarded;
 pub mod framing;
 pub mod grpc;
+pub mod head;
 pub mod headers;
+pub mod inflow;
 pub mod path;
 pub mod problem;
 pub mod reserved;

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Method, Request, Version, header};
-use http_body::Body as _;
-use hyper::body::Incoming;
 
 use super::Worker;
 use crate::exchange::{Client, Exchange, Hop, Reason, Rejection};
-use crate::http::body::{Body, Received};
+use crate::http::body::{Arriving, Body, Received};
 use crate::http::forwarded;
 use crate::http::headers::{self, Seen, name};
 use crate::http::path::{self, Held};
@@ -36,13 +34,13 @@ pub struct Inlet {
 }
 
 /// A request's body, bounded.
-pub(super) fn body(worker: &Worker, inlet: &Inlet, version: Version, incoming: Incoming) -> Body {
+pub(super) fn body(worker: &Worker, inlet: &Inlet, version: Version, incoming: Arriving) -> Body {
     if incoming.is_end_stream() {
         return Body::Empty;
     }
     let mut received = Received::new(incoming, inlet.plan.config.limits.body_max.get());
     if version == Version::HTTP_2 {
-        // On HTTP/1.1 the gate below hyper watches for pauses.
+        // On HTTP/1.1 the gate watches for pauses.
         received.watch(worker.wheel.timer(), inlet.plan.config.timeouts.body_idle.get());
     }
     Body::Received(received)

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
 
 use crate::action::Action;
 use crate::exchange::{self, Exchange, Reason, Rejection};
-use crate::http::body::Body;
+use crate::http::body::{Arriving, Body};
 use crate::http::framing::Violation;
 use crate::http::grpc;
 use crate::http::headers::name;
@@ -33,7 +32,7 @@ pub use worker::Worker;
 pub fn handle(
     worker: Rc<Worker>,
     inlet: Rc<Inlet>,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> impl Future<Output = Response<Finish>> {
     let (head, incoming) = request.into_parts();
     let body = intake::body(&worker, &inlet, head.version, incoming);

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -38,8 +38,9 @@ use tokio::sync::futures::Notified;
 use tokio::task::JoinSet;
 
 use super::drain::Phase;
-use super::gate::{Gate, GateState, GateTimeouts, LINGER_BYTES_MAX, LINGER_TIME};
+use super::gate::{Entered, Gate, GateState, GateTimeouts, LINGER_BYTES_MAX, LINGER_TIME};
 use super::handshake::{self, Agreed};
+use super::http1::{Ended, Exchange};
 use super::listener::{Accepted, Listening};
 use super::rt::{Lent, LocalExecutor, Rewound, Unread};
 use super::tunnel::{self, End};
@@ -47,9 +48,10 @@ use super::wire::Wire;
 use super::worker::Shared;
 use crate::config::listener::Listener;
 use crate::exchange::{Certificate, Hop};
-use crate::http::body::{Body, BodyError, Tunnel, cause};
+use crate::http::body::{Arriving, Body, BodyError, Tunnel, cause};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
+use crate::http::inflow::Inflow;
 use crate::http::websocket::Wish;
 use crate::proxy::{self, Inlet};
 use crate::snapshot::ListenerPlan;
@@ -58,9 +60,6 @@ use crate::timer::Timer;
 
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// hyper's read buffer grows up to this, so that long bodies come in few reads.
-const READ_BUFFER_MAX: usize = 256 * 1024;
 
 /// Streams that a client may open and reset before we have seen them: more is an attack (CVE-2023-44487).
 const PENDING_RESETS_MAX: usize = 20;
@@ -72,7 +71,7 @@ const LOCAL_RESETS_MAX: usize = 64;
 /// lot times the streams of a connection.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 
-/// How long an HTTP/1.1 connection keeps hyper's buffers with nothing going on.
+/// How long an HTTP/1.1 connection with nothing going on keeps the place of its exchanges.
 const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// How long an HTTP/2 client may leave a ping unanswered.
@@ -316,18 +315,19 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
     );
     let is_http10 = Cell::new(false);
     let tunnels = Rc::new(Cell::new(None));
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = |request: Request<Option<Inflow>>| {
         is_http10.set(request.version() == Version::HTTP_10);
         let inlet = door.inlet();
         let (shared, state, door, tunnels) = (shared.clone(), state.clone(), door.clone(), tunnels.clone());
         async move {
+            let request = request.map(|body| body.map_or(Arriving::None, Arriving::Http1));
             // Called in here: handed in, the future of the whole exchange would have its place twice.
             let mut response = proxy::handle(shared.worker.clone(), inlet, request).await;
             if response.body().is_tunnel() {
                 state.become_tunnel();
                 let (head, mut finish) = response.into_parts();
                 tunnels.set(finish.take_tunnel().map(|tunnel| (tunnel, finish)));
-                return Ok(Response::from_parts(head, Watched { body: None, state }));
+                return Response::from_parts(head, Watched(None));
             }
             // The plan may have changed since the request came.
             door.look();
@@ -339,92 +339,100 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 state.say_close();
             }
-            Ok::<_, Infallible>(response.map(|body| Watched { body: Some(body), state }))
+            response.map(|body| Watched(Some(body)))
         }
-    });
-    let mut builder = http1::Builder::new();
-    builder
-        .header_read_timeout(None)
-        .max_headers(limits.headers_max.into())
-        .max_buf_size(READ_BUFFER_MAX.max(limits.header_bytes_max.get() as usize + 1));
+    };
     let mut moved_on = pin!(shared.moved_on());
     let mut lookout = Lookout::new();
     let mut watch = Watch { rest: shared.worker.wheel.timer() };
-    let (connection, ended) = loop {
-        let mut connection = builder.serve_connection(gate, &service);
-        let ended = poll_fn(|cx| {
-            let phase = lookout.poll(cx, shared, moved_on.as_mut());
-            if phase == Phase::Forced {
-                return Poll::Ready(Ended::Cut);
-            }
-            match Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(ended) => Poll::Ready(Ended::Over(ended)),
-                // Looked after in hyper's stead from now on, be it to close.
-                Poll::Pending if phase == Phase::Closing && state.idle_since().is_some() => Poll::Ready(Ended::Resting),
-                Poll::Pending => watch.poll_rest(cx, shared, &state).map(|()| Ended::Resting),
-            }
-        })
-        .await;
-        match ended {
-            Ended::Over(ended) => break (connection, ended),
-            Ended::Cut => {
-                // The exchange ends, and is counted, with hyper.
-                let is_counted = state.in_flight();
-                return cut(shared, connection.into_parts().io, is_counted);
-            }
-            Ended::Resting => {}
-        }
-        // At rest, hyper's buffers are all that the connection holds: without them it costs a tenth.
-        gate = connection.into_parts().io;
+    // Where the exchanges take place, one after the other; kept from one to the next, and not while the connection rests.
+    let mut place = None;
+    loop {
         let wakes = poll_fn(|cx| {
             let phase = lookout.poll(cx, shared, moved_on.as_mut());
             if phase == Phase::Forced {
-                return Poll::Ready(Wake::Over);
+                return Poll::Ready(Wake::Forced);
             }
-            match gate.poll_wake(cx) {
-                Poll::Ready(true) => Poll::Ready(Wake::Asked),
-                Poll::Ready(false) => Poll::Ready(Wake::Over),
+            if let Poll::Ready(entered) = gate.poll_head(cx) {
+                return Poll::Ready(entered.map_or(Wake::Over, Wake::Asked));
+            }
+            if phase == Phase::Closing && state.idle_since().is_some() {
                 // The client of an answer that did not ask it to close may be about to ask again.
-                Poll::Pending if phase == Phase::Closing => watch.poll_last(cx, shared, &gate).map(|()| Wake::Farewell),
-                Poll::Pending => Poll::Pending,
+                return watch.poll_last(cx, shared, &gate).map(|()| Wake::Farewell);
             }
+            if place.is_some() && watch.poll_rest(cx, shared, &state).is_ready() {
+                place = None;
+            }
+            Poll::Pending
         });
-        match wakes.await {
-            Wake::Asked => {}
-            Wake::Over => return,
+        let entered = match wakes.await {
+            Wake::Asked(entered) => entered,
+            Wake::Forced => return,
+            Wake::Over => break,
             Wake::Farewell => {
                 tokio::select! {
                     // A client that is gone needs no goodbye.
-                    _ = gate.close() => {}
+                    _ = gate.close(true) => {}
                     () = shared.reached(Phase::Forced) => {}
                 }
                 return;
             }
+        };
+        gate.feed_early();
+        let mut exchange = Exchange::new(entered.asked);
+        let place = place.get_or_insert_with(|| Box::pin(None));
+        place.set(Some(service(entered.request)));
+        let ended = poll_fn(|cx| match lookout.poll(cx, shared, moved_on.as_mut()) {
+            Phase::Forced => Poll::Ready(None),
+            _ => exchange.poll(cx, &mut gate, place.as_mut()).map(Some),
+        })
+        .await;
+        match ended {
+            Some(Ok(Ended::Again)) => {}
+            Some(Ok(Ended::Last)) => break,
+            Some(Err(error)) => {
+                tracing::debug!(peer = %door.peer, %error, "connection broke");
+                note_limit(shared, &state);
+                if is_http10.get() {
+                    // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says
+                    // that it was cut (RFC 9112 §8).
+                    reset_on_close(gate.get_ref().socket());
+                }
+                return;
+            }
+            None => {
+                // The exchange ends, and is counted, with its future or its body.
+                let is_counted = state.in_flight();
+                return cut(shared, &gate, is_counted);
+            }
         }
-    };
-    if let Err(error) = &ended {
-        tracing::debug!(peer = %door.peer, %error, "connection broke");
     }
     if let Some((tunnel, mut finish)) = tunnels.take() {
-        if ended.is_ok() {
-            let (mut client, held) = connection.into_parts().io.into_parts();
-            pass_through(shared, &mut client, held, tunnel, &mut finish).await;
-        }
-        return;
+        drop(place);
+        let (mut client, held) = gate.into_parts();
+        return pass_through(shared, &mut client, held, tunnel, &mut finish).await;
     }
-    if let Some(limit) = state.violation().and_then(limit_of) {
-        shared.metrics.limit_hit(limit);
-    }
+    note_limit(shared, &state);
+    drop(place);
     if let Some(violation) = state.refusal() {
         let response = proxy::refuse(&shared.worker, &door.inlet(), violation);
-        let mut gate = connection.into_parts().io;
         if let Err(error) = gate.refuse(&rendered(response)).await {
             tracing::debug!(peer = %door.peer, %error, "refusal was not read");
         }
-    } else if ended.is_err() && is_http10.get() {
-        // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says that it
-        // was cut (RFC 9112 §8).
-        reset_on_close(connection.into_parts().io.get_ref().socket());
+        return;
+    }
+    let is_sending = gate.is_sending();
+    tokio::select! {
+        // A client that is gone needs no goodbye.
+        _ = gate.close(is_sending) => {}
+        () = shared.reached(Phase::Forced) => {}
+    }
+}
+
+/// Counts the bound that ended a connection, if one did.
+fn note_limit(shared: &Shared, state: &GateState) {
+    if let Some(limit) = state.violation().and_then(limit_of) {
+        shared.metrics.limit_hit(limit);
     }
 }
 
@@ -442,28 +450,20 @@ async fn pass_through(shared: &Shared, client: &mut Wire, held: Vec<u8>, tunnel:
     }
 }
 
-/// How hyper's time with a connection ended.
-enum Ended {
-    /// hyper is done with it.
-    Over(hyper::Result<()>),
-    /// Nothing is going on.
-    Resting,
-    /// armiger waits no longer.
-    Cut,
-}
-
-/// Why a connection no longer rests.
+/// Why a connection no longer waits for its next request.
 enum Wake {
-    /// The client has sent something.
-    Asked,
-    /// The client is gone or was silent for too long, or armiger waits no longer.
+    /// Here it is.
+    Asked(Entered),
+    /// There will be none: the client is gone or was silent for too long, or its head is refused.
     Over,
+    /// armiger waits no longer.
+    Forced,
     /// armiger ends, and the client has had its time to ask once more.
     Farewell,
 }
 
 /// Cuts a connection. What is cut must not look complete.
-fn cut(shared: &Shared, gate: Gate<Wire>, is_counted: bool) {
+fn cut(shared: &Shared, gate: &Gate<Wire>, is_counted: bool) {
     if gate.is_answering() {
         reset_on_close(gate.get_ref().socket());
         if !is_counted {
@@ -559,7 +559,7 @@ fn limit_of(violation: Violation) -> Option<&'static str> {
     }
 }
 
-/// A refusal as bytes. hyper has left the connection when it is sent.
+/// A refusal as bytes.
 fn rendered(response: Response<Body>) -> Vec<u8> {
     let (head, body) = response.into_parts();
     let body = match body {
@@ -584,35 +584,23 @@ fn rendered(response: Response<Body>) -> Vec<u8> {
     out
 }
 
-/// A response body that tells the gate when the next request may come in.
-struct Watched {
-    /// None if a tunnel begins with the answer: its exchange is not over.
-    body: Option<Finish>,
-    state: Rc<GateState>,
-}
+/// A response body; none if a tunnel begins with the answer, whose exchange is then not over.
+struct Watched(Option<Finish>);
 
 impl http_body::Body for Watched {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+        self.0.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Finish::is_end_stream)
+        self.0.as_ref().is_none_or(Finish::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        if self.body.is_some() {
-            self.state.exchange_finished();
-        }
+        self.0.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
     }
 }
 
@@ -637,7 +625,7 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             next.set(Some(unread.clone()));
             async move {
                 let upgrade = Wish::is_extended_connect(&request).then(|| hyper::upgrade::on(&mut request));
-                let mut response = proxy::handle(worker, inlet, request).await;
+                let mut response = proxy::handle(worker, inlet, request.map(Arriving::Http2)).await;
                 if let Some(upgrade) = upgrade.filter(|_| response.body().is_tunnel()) {
                     Wish::grant_stream(&mut response);
                     let (head, mut finish) = response.into_parts();

@@ -5,6 +5,7 @@ mod connection;
 pub mod drain;
 pub mod gate;
 mod handshake;
+mod http1;
 pub mod listener;
 mod rt;
 mod tunnel;

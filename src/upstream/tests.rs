@@ -286,7 +286,7 @@ async fn client<F: Future<Output = ()> + 'static>(
             async move {
                 let (mut head, body) = request.into_parts();
                 head.headers.remove("transfer-encoding");
-                let received = Received::new(body, 1 << 20);
+                let received = Received::new(crate::http::body::Arriving::Http2(body), 1 << 20);
                 let inbound = received.inbound().clone();
                 handle(Request::from_parts(head, Body::Received(received)), inbound).await;
                 Ok::<_, std::convert::Infallible>(Response::new(Body::Empty))

@@ -1,0 +1,234 @@
+//! The head of an HTTP/1.1 answer as bytes, and how its body is framed (RFC 9112 §6).
+
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+/// What of a request decides how its answer is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// By HTTP/1.0: no chunks, and the connection lives on only if the client wishes so.
+    pub is_http10: bool,
+    /// By HEAD: no body.
+    pub is_head: bool,
+    /// The connection may serve another request.
+    pub keeps_alive: bool,
+    /// The client reads trailers.
+    pub takes_trailers: bool,
+}
+
+/// How long the body of an answer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Known(u64),
+    /// Nobody knows yet.
+    Unknown,
+}
+
+/// How a body is delimited.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// No byte of it goes out.
+    None,
+    /// So many bytes are still to go out.
+    Length(u64),
+    /// Chunks, and these trailers if they come.
+    Chunked(Vec<HeaderName>),
+    /// The end of the connection ends it.
+    UntilClose,
+}
+
+/// The most bytes of a chunk's size and the line end behind it.
+const CHUNK_SIZE_MAX: usize = 18;
+
+/// What a header line costs beside its name and value.
+const LINE_REST: usize = 4;
+
+/// Writes the head, and says how the body follows and whether the connection ends with it.
+///
+/// What `head` says of length and transfer coding is not believed where there is a body to go by: two readers of one
+/// answer must find the same end.
+pub fn write_head(
+    out: &mut Vec<u8>,
+    head: &mut Parts,
+    length: Length,
+    asked: Asked,
+    date: &HeaderValue,
+) -> (Framing, bool) {
+    let mut length = length;
+    let mut is_last = !asked.keeps_alive;
+    if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        // An interim answer is no answer; nobody here gives one.
+        head.status = StatusCode::INTERNAL_SERVER_ERROR;
+        head.headers.clear();
+        (length, is_last) = (Length::None, true);
+    }
+    let is_bodiless =
+        head.status.is_informational() || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let size = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_REST).sum::<usize>();
+    out.reserve(size + 128);
+    status_line(out, head, asked);
+    let framing = body(&head.headers, length, asked, is_bodiless);
+    let mut has_date = false;
+    let mut says_close = false;
+    for (name, value) in &head.headers {
+        match *name {
+            header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
+            header::TRAILER if !matches!(framing, Framing::Chunked(_)) => continue,
+            header::CONNECTION => {
+                if has_token(value, b"close") {
+                    (is_last, says_close) = (true, true);
+                }
+            }
+            header::DATE => has_date = true,
+            _ => {}
+        }
+        line(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    match &framing {
+        Framing::Length(length) => write_length(out, *length),
+        Framing::Chunked(_) => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::UntilClose => is_last = true,
+        // What a GET would have brought, as far as that is known (RFC 9110 §8.6).
+        Framing::None if asked.is_head && !is_bodiless => match (told_length(&head.headers), length) {
+            (Some(told), _) => write_length(out, told),
+            (None, Length::Known(known)) if known > 0 => write_length(out, known),
+            _ => {}
+        },
+        Framing::None if !is_bodiless => out.extend_from_slice(b"content-length: 0\r\n"),
+        Framing::None => {}
+    }
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        if is_last && !says_close && !asked.is_http10 {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if !is_last && asked.is_http10 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+    }
+    if !has_date {
+        line(out, b"date", date.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+    (framing, is_last)
+}
+
+fn status_line(out: &mut Vec<u8>, head: &Parts, asked: Asked) {
+    if head.status == StatusCode::OK && !asked.is_http10 && head.extensions.is_empty() {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
+    out.extend_from_slice(if asked.is_http10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    match head.extensions.get::<hyper::ext::ReasonPhrase>() {
+        Some(phrase) => out.extend_from_slice(phrase.as_bytes()),
+        None => out.extend_from_slice(head.status.canonical_reason().unwrap_or("<none>").as_bytes()),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn body(headers: &HeaderMap, length: Length, asked: Asked, is_bodiless: bool) -> Framing {
+    if asked.is_head || is_bodiless {
+        return Framing::None;
+    }
+    match length {
+        Length::None | Length::Known(0) => Framing::None,
+        Length::Known(length) => Framing::Length(length),
+        Length::Unknown => match told_length(headers) {
+            Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+            None if asked.is_http10 => Framing::UntilClose,
+            None => Framing::Chunked(if asked.takes_trailers { announced(headers) } else { Vec::new() }),
+        },
+    }
+}
+
+/// The length that the headers tell, if they tell one.
+fn told_length(headers: &HeaderMap) -> Option<u64> {
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let value = lines.next()?.as_bytes();
+    let is_number = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
+    let is_only = lines.all(|other| other.as_bytes() == value);
+    (is_number && is_only).then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// The trailers that the headers announce and that may be sent as such (RFC 9110 §6.5.1).
+fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(header::TRAILER).iter();
+    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).filter(is_trailer).collect()
+}
+
+fn is_trailer(name: &HeaderName) -> bool {
+    !matches!(
+        *name,
+        header::AUTHORIZATION
+            | header::CACHE_CONTROL
+            | header::CONNECTION
+            | header::CONTENT_ENCODING
+            | header::CONTENT_LENGTH
+            | header::CONTENT_RANGE
+            | header::CONTENT_TYPE
+            | header::HOST
+            | header::MAX_FORWARDS
+            | header::SET_COOKIE
+            | header::TE
+            | header::TRAILER
+            | header::TRANSFER_ENCODING
+    )
+}
+
+/// Whether a list of tokens holds this one.
+pub fn has_token(value: &HeaderValue, token: &[u8]) -> bool {
+    value.as_bytes().split(|byte| *byte == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+/// Writes what stands before the data of a chunk.
+pub fn write_chunk_size(out: &mut Vec<u8>, size: usize) {
+    let mut digits = [b'\n'; CHUNK_SIZE_MAX];
+    let mut at = CHUNK_SIZE_MAX - 2;
+    digits[at] = b'\r';
+    let mut left = size;
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[left & 15];
+        left >>= 4;
+        if left == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Writes the end of a chunked body, with those of the trailers that were `announced`.
+pub fn write_last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>, announced: &[HeaderName]) {
+    out.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.into_iter().flatten().filter(|(name, _)| announced.contains(name)) {
+        line(out, name.as_str().as_bytes(), value.as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_length(out: &mut Vec<u8>, length: u64) {
+    const DIGITS_MAX: usize = 20;
+    let mut digits = [0; DIGITS_MAX];
+    let mut at = DIGITS_MAX;
+    let mut left = length;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    line(out, b"content-length", &digits[at..]);
+}
