@@ -232,3 +232,114 @@ fn write_length(out: &mut Vec<u8>, length: u64) {
     }
     line(out, b"content-length", &digits[at..]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Response;
+
+    const KEEPS: Asked = Asked { is_http10: false, is_head: false, keeps_alive: true, takes_trailers: false };
+
+    /// The head but for status line and date, how the body follows, and whether the connection ends.
+    fn written(status: u16, headers: &[(&str, &str)], length: Length, asked: Asked) -> (String, Framing, bool) {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let (mut head, ()) = response.body(()).unwrap().into_parts();
+        let mut out = Vec::new();
+        let (framing, is_last) =
+            write_head(&mut out, &mut head, length, asked, &HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
+        let text = String::from_utf8(out).unwrap();
+        let (first, rest) = text.split_once("\r\n").unwrap();
+        let version = if asked.is_http10 { "HTTP/1.0" } else { "HTTP/1.1" };
+        assert!(first.starts_with(&format!("{version} ")), "{first}");
+        let rest = rest.strip_suffix("date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n").expect("a date at the end");
+        (rest.replace("\r\n", "|"), framing, is_last)
+    }
+
+    #[test]
+    fn a_body_is_framed_by_its_length_or_by_chunks() {
+        let cases = [
+            (200, Length::Known(5), KEEPS, "content-length: 5|", Framing::Length(5), false),
+            (200, Length::None, KEEPS, "content-length: 0|", Framing::None, false),
+            (200, Length::Known(0), KEEPS, "content-length: 0|", Framing::None, false),
+            (200, Length::Unknown, KEEPS, "transfer-encoding: chunked|", Framing::Chunked(vec![]), false),
+            (204, Length::None, KEEPS, "", Framing::None, false),
+            (204, Length::Known(5), KEEPS, "", Framing::None, false),
+            (304, Length::Unknown, KEEPS, "", Framing::None, false),
+            (101, Length::None, KEEPS, "", Framing::None, false),
+            (200, Length::Unknown, Asked { is_http10: true, ..KEEPS }, "", Framing::UntilClose, true),
+            (200, Length::Known(5), Asked { is_head: true, ..KEEPS }, "content-length: 5|", Framing::None, false),
+            (200, Length::Unknown, Asked { is_head: true, ..KEEPS }, "", Framing::None, false),
+        ];
+        for (status, length, asked, head, framing, is_last) in cases {
+            let expected = (head.to_owned(), framing, is_last);
+            assert_eq!(written(status, &[], length, asked), expected, "{status} {length:?} {asked:?}");
+        }
+    }
+
+    #[test]
+    fn what_headers_say_of_the_framing_is_believed_only_where_the_body_says_nothing() {
+        let told = [("content-length", "7"), ("transfer-encoding", "gzip, chunked")];
+        assert_eq!(written(200, &told, Length::Known(5), KEEPS).0, "content-length: 5|");
+        assert_eq!(written(200, &told, Length::Unknown, KEEPS).1, Framing::Length(7));
+        assert_eq!(written(200, &told, Length::Unknown, Asked { is_head: true, ..KEEPS }).0, "content-length: 7|");
+        assert_eq!(written(200, &told, Length::None, KEEPS).0, "content-length: 0|");
+        assert_eq!(written(204, &told, Length::None, KEEPS).0, "");
+        for twice in [["7", "8"], ["x", "x"], ["", ""]] {
+            let headers = twice.map(|value| ("content-length", value));
+            assert_eq!(written(200, &headers, Length::Unknown, KEEPS).1, Framing::Chunked(vec![]), "{twice:?}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_told_whether_the_connection_lives_on() {
+        let old = Asked { is_http10: true, ..KEEPS };
+        let cases: &[(Asked, &[(&str, &str)], &str, bool)] = &[
+            (KEEPS, &[], "", false),
+            (Asked { keeps_alive: false, ..KEEPS }, &[], "connection: close|", true),
+            (KEEPS, &[("connection", "close")], "connection: close|", true),
+            (old, &[], "connection: keep-alive|", false),
+            (old, &[("connection", "close")], "connection: close|", true),
+            (Asked { keeps_alive: false, ..old }, &[], "", true),
+        ];
+        for (asked, headers, connection, is_last) in cases {
+            let (head, _, ends) = written(200, headers, Length::None, *asked);
+            assert_eq!((head.replace("content-length: 0|", "").as_str(), ends), (*connection, *is_last), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn an_interim_answer_is_no_answer() {
+        assert_eq!(written(100, &[("x", "y")], Length::Known(5), KEEPS).0, "content-length: 0|connection: close|");
+    }
+
+    #[test]
+    fn trailers_go_to_those_who_read_them_and_only_what_was_announced() {
+        let announced = [("trailer", "X-Sum, content-length"), ("trailer", "x-more")];
+        let asked = Asked { takes_trailers: true, ..KEEPS };
+        let (head, framing, _) = written(200, &announced, Length::Unknown, asked);
+        assert_eq!(head, "trailer: X-Sum, content-length|trailer: x-more|transfer-encoding: chunked|");
+        let Framing::Chunked(names) = framing else { panic!("chunks") };
+        let trailers = HeaderMap::from_iter([
+            (HeaderName::from_static("x-sum"), HeaderValue::from_static("1")),
+            (header::CONTENT_LENGTH, HeaderValue::from_static("9")),
+            (HeaderName::from_static("x-other"), HeaderValue::from_static("2")),
+        ]);
+        let mut out = Vec::new();
+        write_last_chunk(&mut out, Some(&trailers), &names);
+        assert_eq!(out, b"0\r\nx-sum: 1\r\n\r\n");
+        assert_eq!(written(200, &announced, Length::Unknown, KEEPS).1, Framing::Chunked(vec![]));
+        assert_eq!(written(200, &announced, Length::Known(1), asked).0, "content-length: 1|");
+    }
+
+    #[test]
+    fn a_chunk_tells_its_size_in_hexadecimal() {
+        for size in [1, 15, 16, 255, 4096, usize::MAX] {
+            let mut out = Vec::new();
+            write_chunk_size(&mut out, size);
+            assert_eq!(out, format!("{size:x}\r\n").as_bytes());
+        }
+    }
+}

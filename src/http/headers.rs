@@ -3,8 +3,7 @@
 //! Header maps are moved from one side to the other and never rebuilt. `inspect_request` walks a request's map once
 //! and remembers which names that matter are there; everything after it touches only those.
 //!
-//! The framing of HTTP/1 cannot be judged here alone: hyper drops a repeated equal `Content-Length`, and any
-//! `Content-Length` that comes with `Transfer-Encoding`, before a map exists. Those need a look at the raw bytes.
+//! The framing of HTTP/1 is not judged here: `framing` does that on the raw bytes, before a map exists.
 
 use std::fmt;
 
@@ -154,7 +153,7 @@ impl Seen {
 }
 
 /// Removed on every hop whatever the value (RFC 9110 §7.6.1, behind `Connection` itself). `Trailer` is not among them:
-/// trailers are forwarded, and hyper writes only those that `Trailer` announces.
+/// trailers are forwarded, and only those that `Trailer` announces are written.
 static HOP_BY_HOP: [(Seen, HeaderName); 9] = [
     (Seen::KEEP_ALIVE, HeaderName::from_static("keep-alive")),
     (Seen::PROXY_CONNECTION, HeaderName::from_static("proxy-connection")),

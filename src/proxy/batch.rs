@@ -159,7 +159,7 @@ impl Work {
             let response = super::answer(worker, inlet, request, Some(within.clone())).await;
             let (head, body) = response.into_parts();
             match read(body, max).await {
-                // On a connection hyper would see to it.
+                // On a connection the codec would see to it.
                 Ok(_) if is_head => batch::entry(id.as_ref(), index, &head, Bytes::new()),
                 Ok(body) => batch::entry(id.as_ref(), index, &head, body),
                 // Cut short, it is none.

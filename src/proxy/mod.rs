@@ -193,7 +193,7 @@ mod tests {
         size_of::<F>()
     }
 
-    /// hyper moves the future three times before it polls it. At ten kilobytes that took a fifth of what a request costs;
+    /// The future is moved before it is polled. At ten kilobytes that took a fifth of what a request costs;
     /// what is rare and large belongs in a box.
     #[test]
     fn the_future_of_an_exchange_stays_small() {

@@ -201,7 +201,7 @@ impl Shared {
         self.moved_on.notified()
     }
 
-    /// An answer was cut that hyper had whole, but the client had not.
+    /// An answer was cut that was written down whole, but the client had not all of it.
     pub(super) fn cut_unsent(&self) {
         self.metrics.exchange_cut();
         self.drain.count_cut(1);

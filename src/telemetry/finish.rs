@@ -300,7 +300,7 @@ impl Drop for Closing {
 /// A response body that knows when its exchange is over.
 pub struct Finish {
     body: Body,
-    /// The body must not go out. On HTTP/1.1 hyper sees to that itself, and still tells its length; on HTTP/2 it would
+    /// The body must not go out. On HTTP/1.1 the codec sees to that, and still tells its length; on HTTP/2 hyper would
     /// send it (RFC 9110 §9.3.2).
     is_silent: bool,
     closing: Closing,
@@ -365,7 +365,7 @@ impl http_body::Body for Finish {
                 if let Some(data) = frame.data_ref() {
                     record.bytes_out += data.len() as u64;
                 }
-                // hyper does not ask for more after trailers.
+                // Nobody asks for more after trailers.
                 record.complete = this.body.is_end_stream() || frame.is_trailers();
                 if let Some(trailers) = frame.trailers_ref()
                     && this.closing.call.is_some()
