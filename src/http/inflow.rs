@@ -104,13 +104,10 @@ impl Drop for Inflow {
 }
 
 impl Feed {
-    /// Whether the reader waits for more. If not, the task is woken once it does, or once it is gone.
+    /// Whether the reader waits for more. The task is woken once it does, or is gone.
     pub fn is_wanted(&self, cx: &mut Context<'_>) -> bool {
-        let is_wanted = self.0.is_wanted.get();
-        if !is_wanted {
-            remember(&self.0.feeder, cx);
-        }
-        is_wanted
+        remember(&self.0.feeder, cx);
+        self.0.is_wanted.get()
     }
 
     /// Whether there is anybody to read it.
@@ -218,6 +215,23 @@ mod tests {
         assert!(matches!(poll(&mut inflow), Poll::Ready(Some(Ok(_)))));
         assert!(!inflow.is_end_stream());
         assert!(matches!(poll(&mut inflow), Poll::Ready(Some(Err(None)))));
+    }
+
+    #[test]
+    fn the_connection_hears_of_a_reader_that_waits_no_longer() {
+        struct Woken(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Woken {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let woken = std::sync::Arc::new(Woken(false.into()));
+        let (feed, mut inflow) = inflow(Some(5));
+        assert!(poll(&mut inflow).is_pending());
+        assert!(feed.is_wanted(&mut Context::from_waker(&woken.clone().into())));
+        drop(inflow);
+        assert!(woken.0.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(!is_wanted(&feed));
     }
 
     #[test]
