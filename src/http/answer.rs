@@ -77,11 +77,7 @@ pub fn write_head(
         match *name {
             header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
             header::TRAILER if !matches!(framing, Framing::Chunked(_)) => continue,
-            header::CONNECTION => {
-                if has_token(value, b"close") {
-                    (is_last, says_close) = (true, true);
-                }
-            }
+            header::CONNECTION if has_token(value, b"close") => (is_last, says_close) = (true, true),
             header::DATE => has_date = true,
             _ => {}
         }
@@ -296,8 +292,8 @@ mod tests {
     #[test]
     fn the_client_is_told_whether_the_connection_lives_on() {
         let old = Asked { is_http10: true, ..KEEPS };
-        let cases: &[(Asked, &[(&str, &str)], &str, bool)] = &[
-            (KEEPS, &[], "", false),
+        let cases = [
+            (KEEPS, &[][..], "", false),
             (Asked { keeps_alive: false, ..KEEPS }, &[], "connection: close|", true),
             (KEEPS, &[("connection", "close")], "connection: close|", true),
             (old, &[], "connection: keep-alive|", false),
@@ -305,8 +301,8 @@ mod tests {
             (Asked { keeps_alive: false, ..old }, &[], "", true),
         ];
         for (asked, headers, connection, is_last) in cases {
-            let (head, _, ends) = written(200, headers, Length::None, *asked);
-            assert_eq!((head.replace("content-length: 0|", "").as_str(), ends), (*connection, *is_last), "{asked:?}");
+            let (head, _, ends) = written(200, headers, Length::None, asked);
+            assert_eq!((head.replace("content-length: 0|", "").as_str(), ends), (connection, is_last), "{asked:?}");
         }
     }
 

@@ -451,6 +451,7 @@ async fn pass_through(shared: &Shared, client: &mut Wire, held: Vec<u8>, tunnel:
 }
 
 /// Why a connection no longer waits for its next request.
+#[expect(clippy::large_enum_variant, reason = "most are requests, and none is kept")]
 enum Wake {
     /// Here it is.
     Asked(Entered),
