@@ -847,6 +847,27 @@ async fn a_reload_is_asked_for_and_its_report_printed() {
 }
 
 #[tokio::test]
+async fn keys_are_fetched_of_all_or_of_one_provider() {
+    let admin = Admin::with(PLAIN);
+    let address = told(&admin);
+
+    run(&["keys", "refresh", "--admin", &address], &[]).await.assert_code(0);
+    let of = |provider| run(&["keys", "refresh", "--provider", provider], &[("ARMIGER_ADMIN", &address)]);
+    of("the staff/ö+1&x").await.assert_code(0);
+    admin.fake.comes_to(Outcome::Failed(Told::message("staff: 1 keys in use as before, for it is away")));
+    let failed = of("staff").await;
+    assert_eq!(failed.assert_code(1).stdout, "staff: 1 keys in use as before, for it is away\n");
+    admin.fake.comes_to(Outcome::Unknown(Told::message("no provider `x` fetches keys")));
+    let unknown = of("x").await;
+    assert!(unknown.assert_code(1).stderr.contains("no provider `x` fetches keys"), "{unknown:#?}");
+    assert_eq!(
+        admin.fake.asked(),
+        ["keys of all", "keys of the staff/ö+1&x", "keys of staff", "keys of x"],
+        "a name comes as it is"
+    );
+}
+
+#[tokio::test]
 async fn a_drain_is_waited_for() {
     let admin = Admin::with(PLAIN);
     let address = told(&admin);

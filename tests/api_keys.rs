@@ -5,7 +5,7 @@ use http::Request;
 use http_body_util::Empty;
 use serde_json::{Value, json};
 
-use crate::harness::{Armiger, Backend, Config, Response, SECRET_YAML, Signer, claims};
+use crate::harness::{Armiger, Backend, Config, Files, Response, SECRET_YAML, Signer, claims};
 
 const KEY: &str = "a-key-that-nobody-could-guess-1234567890";
 
@@ -138,4 +138,71 @@ async fn keys_come_from_a_file_and_mistakes_are_told() {
     let entry = format!("keys: [{{hash: \"{}\", subject: \"\", expires: soon}}]", hash(KEY));
     let report = told(self::section(&entry)).await;
     assert!(report.contains("the key is nobody's") && report.contains("is no time"), "{report}");
+}
+
+/// A key where its hash should stand is a mistake that is told without it, however it is written.
+#[tokio::test]
+async fn a_key_in_the_place_of_its_hash_is_never_shown() {
+    let backend = Backend::replies("ok").await;
+    for entry in [
+        format!("{{hash: {KEY}, subject: s}}"),
+        format!("{{hash: \"{KEY}\", subject: s}}"),
+        format!("{{hash: \"sha256:{KEY}\", subject: s}}"),
+        format!("{{hash: [{KEY}], subject: s}}"),
+        format!("{{hash: {{key: {KEY}}}, subject: s}}"),
+        format!("{{hash: \"${{env:ARMIGER_TEST_NOT_SET:-{KEY}}}\", subject: s}}"),
+        format!("{{key: {KEY}, subject: s}}"),
+        format!("{{hsah: {KEY}, subject: s}}"),
+        format!("{{subject: s, value: {KEY}}}"),
+    ] {
+        let config = Config::to(&backend)
+            .top(&section(&format!("keys: [{entry}]")))
+            .policies("identity: {providers: [machines]}");
+        let files = Files::of(config);
+        for format in ["text", "json", "github"] {
+            let told = Armiger::binary(&["check", "--config", &files.config(), "--format", format]);
+            assert!(!told.assert_code(1).stdout.contains(KEY), "{entry}\n{}", told.stdout);
+            assert!(!told.stderr.contains(KEY), "{entry}\n{}", told.stderr);
+        }
+    }
+    let number = "123456789012345678901234567890";
+    let config = Config::to(&backend)
+        .top(&section(&format!("keys: [{{hash: {number}, subject: s}}]")))
+        .policies("identity: {providers: [machines]}");
+    let report = Armiger::try_with(config).await.err().expect("must be refused");
+    assert!(report.contains("is no hash of a key") && !report.contains(number), "{report}");
+}
+
+#[tokio::test]
+async fn who_may_call_by_keys_or_certificates_alone_is_not_asked_for_a_bearer_token() {
+    let backend = Backend::replies("ok").await;
+    let keys = format!("keys: [{{hash: \"{}\", subject: billing}}]", hash(KEY));
+    let armiger = with(&backend, &section(&keys), "identity: {providers: [machines]}").await;
+    let challenge = "ApiKey realm=\"armiger\", header=\"x-api-key\"";
+    call(&armiger, &[]).await.assert_problem(401, "token-missing").assert_header("www-authenticate", challenge);
+    let refused = call(&armiger, &[("x-api-key", "a-key-that-nobody-could-guess-123456789")]).await;
+    refused.assert_problem(401, "token-invalid").assert_header("www-authenticate", challenge);
+    let optional = "identity: {providers: [machines], caller: optional}\nroles: {any: [x]}";
+    let armiger = with(&backend, &section(&keys), optional).await;
+    call(&armiger, &[]).await.assert_problem(401, "token-missing").assert_header("www-authenticate", challenge);
+
+    let both = format!(
+        "{}\n  staff: {{jwt: {{issuer: \"https://id.test\", audiences: [api], keys: {{secret: {SECRET_YAML}}}}}}}",
+        section(&keys)
+    );
+    let armiger = with(&backend, &both, "identity: {providers: [staff, machines]}").await;
+    for (headers, error) in [
+        (&[][..], ""),
+        (&[("authorization", "Bearer a.b.c")], ", error=\"invalid_token\""),
+        (&[("x-api-key", "a-key-that-nobody-could-guess-123456789")], ""),
+    ] {
+        let refused = call(&armiger, headers).await;
+        let told: Vec<_> = refused.headers.get_all("www-authenticate").iter().collect();
+        assert_eq!(told, [&*format!("Bearer realm=\"armiger\"{error}"), challenge]);
+    }
+
+    let mesh = "identity: {mesh: {mtls: {}}}";
+    let armiger = with(&backend, mesh, "identity: {providers: [mesh]}").await;
+    let refused = call(&armiger, &[]).await;
+    refused.assert_problem(401, "token-missing").assert_header("www-authenticate", "Certificate realm=\"armiger\"");
 }

@@ -127,7 +127,7 @@ fn help_is_data_and_says_what_each_command_does() {
     let help = Armiger::binary(&["--help"]);
 
     help.assert_code(0);
-    for command in ["run", "check", "drain", "reload", "status", "schema", "demo", "completions", "version"] {
+    for command in ["run", "check", "drain", "reload", "status", "keys", "schema", "demo", "completions", "version"] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{help:#?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Commands that ask a running armiger through its admin listener: `drain`, `reload`, `status`.
+//! Commands that ask a running armiger through its admin listener: `drain`, `keys`, `reload`, `status`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use clap::Args;
+use clap::{Args, Subcommand};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
@@ -23,6 +23,7 @@ use crate::config::KeyPath;
 use crate::config::load::load_partial;
 use crate::config::operate::{Admin, AdminAddress};
 use crate::config::value::HumanDuration;
+use crate::identity::introspection::form_encoded;
 use crate::policy::Blocks;
 
 /// The most bytes of an answer.
@@ -50,6 +51,19 @@ pub(super) struct AdminArgs {
     /// How long all of this may take.
     #[arg(long, env = "ARMIGER_TIMEOUT", value_name = "DURATION", default_value = "60s", value_parser = duration)]
     timeout: HumanDuration,
+}
+
+/// What is done with keys that issuers publish.
+#[derive(Subcommand)]
+pub(super) enum KeysCommand {
+    /// Fetch the keys that issuers publish now, and print what came of it.
+    Refresh {
+        /// Those of this provider. Default: those of all.
+        #[arg(long, env = "ARMIGER_PROVIDER", value_name = "NAME")]
+        provider: Option<String>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
 }
 
 fn address(text: &str) -> Result<AdminAddress, String> {
@@ -153,6 +167,23 @@ pub(super) fn reload(args: &AdminArgs) -> anyhow::Result<ExitCode> {
     match status {
         StatusCode::OK => print(&told),
         StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT => print(&told).map(|_| ExitCode::FAILURE),
+        _ => Err(refused(status, &body).into()),
+    }
+}
+
+/// `armiger keys`.
+pub(super) fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
+    let KeysCommand::Refresh { provider, admin } = command;
+    let path = match provider {
+        Some(name) => format!("/jwks/refresh?provider={}", form_encoded(name)),
+        None => "/jwks/refresh".to_owned(),
+    };
+    let ask = async |client: &Client| Ok(client.exchange(Method::POST, &path, "text/plain").await?);
+    let Answer { status, body } = admin.run(ask, no_answer)?;
+    let told = String::from_utf8_lossy(&body).into_owned();
+    match status {
+        StatusCode::OK => print(&told),
+        StatusCode::BAD_GATEWAY => print(&told).map(|_| ExitCode::FAILURE),
         _ => Err(refused(status, &body).into()),
     }
 }

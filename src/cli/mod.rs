@@ -22,7 +22,7 @@ use crate::policy::Blocks;
 use crate::telemetry::access_log;
 use crate::telemetry::messages::{self, Messages};
 use crate::telemetry::metrics::Metrics;
-use admin::AdminArgs;
+use admin::{AdminArgs, KeysCommand};
 
 /// The exit code of a run that had to cut exchanges when it ended, unless `drain.strict` is off.
 const CUT: u8 = 3;
@@ -111,6 +111,9 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Have a running armiger fetch the keys that issuers publish.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Make a token, tell what is wrong with one, or hash an API key.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -189,6 +192,7 @@ pub fn main() -> ExitCode {
         Command::Drain { wait, admin } => admin::drain(&admin, wait),
         Command::Reload { admin } => admin::reload(&admin),
         Command::Status { admin } => admin::status(&admin),
+        Command::Keys(command) => admin::keys(&command),
         Command::Token(command) => token::run(command),
         Command::Schema { format } => print(&schema(format)),
         Command::Demo { port, config } => {

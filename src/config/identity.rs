@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::tls::UpstreamTls;
-use super::value::{ByteSize, HumanDuration, Secret};
+use super::value::{ByteSize, HumanDuration, KeyHash, Secret};
 
 /// A provider: somebody who may vouch for a caller. Routes name it in their policy `identity`. Just one of the keys.
 ///
@@ -74,7 +74,7 @@ impl Default for ApiKeys {
 #[serde(deny_unknown_fields)]
 pub struct ApiKey {
     /// Its SHA-256, as `armiger token hash` prints it: `sha256:` and 64 digits. Never the key itself.
-    pub hash: String,
+    pub hash: KeyHash,
     /// Whose it is.
     pub subject: String,
     /// What the caller may be.

@@ -13,7 +13,7 @@ use serde::ser::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::issue::quote;
-use super::yaml::decode::{SECRET, SETTING};
+use super::yaml::decode::{KEY_HASH, SECRET, SETTING};
 use super::yaml::with_hint;
 
 /// A time span: a whole number and a unit, `250ms`, `5s`, `10m` or `24h`. One unit only: `90s`, not `1m30s`.
@@ -418,6 +418,89 @@ impl JsonSchema for Secret {
             "description": "A text that is never shown. From the environment or a file; in plain text it is refused.",
             "pattern": "\\$\\{(env|file):[^}]+\\}",
             "examples": ["${env:NAME}", "${file:/run/secrets/name}"],
+        })
+    }
+}
+
+/// The SHA-256 of a key that callers send: `sha256:` and 64 digits. What stands in its place and is none may be a key itself,
+/// so that it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyHash(String);
+
+impl KeyHash {
+    /// What it begins with.
+    pub const PREFIX: &str = "sha256:";
+
+    /// Takes a text for one.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The hash itself. `None`: it is none.
+    pub fn digest(&self) -> Option<[u8; 32]> {
+        let hex = self.0.strip_prefix(Self::PREFIX)?.as_bytes();
+        let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+        if hex.len() != 64 {
+            return None;
+        }
+        let mut digest = [0; 32];
+        for (place, pair) in hex.chunks_exact(2).enumerate() {
+            digest[place] = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
+        }
+        Some(digest)
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.digest().is_some() { &self.0 } else { "***" })
+    }
+}
+
+impl Serialize for KeyHash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.digest() {
+            Some(_) => serializer.serialize_str(&self.0),
+            None => Hidden(&self.0).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for KeyHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Within;
+
+        impl<'de> Visitor<'de> for Within {
+            type Value = KeyHash;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the hash of a key, `sha256:` and 64 digits")
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<KeyHash, D::Error> {
+                deserializer.deserialize_str(self)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<KeyHash, E> {
+                Ok(KeyHash::new(text))
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(KEY_HASH, Within)
+    }
+}
+
+impl JsonSchema for KeyHash {
+    fn schema_name() -> Cow<'static, str> {
+        "KeyHash".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "title": "hash of a key",
+            "description": "`sha256:` and 64 digits, as `armiger token hash` prints it. Never the key itself.",
+            "pattern": "^sha256:[0-9a-f]{64}$",
         })
     }
 }

@@ -83,7 +83,7 @@ impl Exchange {
     /// # Errors
     /// Nobody has proven it: a 401.
     pub fn identity(&self) -> Result<&Identity, Rejection> {
-        self.caller.as_ref().map(|caller| &*caller.identity).ok_or_else(|| challenged(Reason::TokenMissing))
+        self.caller.as_ref().map(|caller| &*caller.identity).ok_or_else(|| Reason::TokenMissing.into())
     }
 
     /// Takes the credential out of the request, if it is not for an upstream that is, or is not, a third party.
@@ -105,13 +105,55 @@ impl Exchange {
     }
 }
 
-/// A refusal that tells how to prove who one is (RFC 9110 §15.5.2, RFC 6750 §3).
-pub fn challenged(reason: Reason) -> Rejection {
-    let challenge = match reason {
-        Reason::TokenInvalid => HeaderValue::from_static("Bearer realm=\"armiger\", error=\"invalid_token\""),
-        _ => HeaderValue::from_static("Bearer realm=\"armiger\""),
-    };
-    Rejection::from(reason).header(header::WWW_AUTHENTICATE, challenge)
+/// How callers may prove on a route who they are. Each 401 tells it (RFC 9110 §15.5.2).
+///
+/// Only bearer tokens have a registered scheme (RFC 6750 §3). The others are told by a scheme that says what is missing, and
+/// that who does not know it passes over (RFC 9110 §11.6.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Challenges {
+    has_bearer: bool,
+    others: Vec<HeaderValue>,
+}
+
+impl Challenges {
+    /// By a bearer token, in its header or in the query.
+    pub fn bearer(&mut self) {
+        self.has_bearer = true;
+    }
+
+    /// By a token in this cookie.
+    pub fn cookie(&mut self, name: &str) {
+        self.other(format!("Cookie realm=\"armiger\", cookie-name=\"{name}\""));
+    }
+
+    /// By an API key in this header.
+    pub fn api_key(&mut self, header: &HeaderName) {
+        self.other(format!("ApiKey realm=\"armiger\", header=\"{header}\""));
+    }
+
+    /// By a certificate.
+    pub fn certificate(&mut self) {
+        self.other("Certificate realm=\"armiger\"".to_owned());
+    }
+
+    fn other(&mut self, challenge: String) {
+        self.others.extend(HeaderValue::try_from(challenge));
+    }
+
+    /// Tells it with a refusal. `refused`: where the credential stood that is not good, if there was one.
+    #[must_use]
+    pub fn told(&self, mut rejection: Rejection, refused: Option<&Place>) -> Rejection {
+        if self.has_bearer || self.others.is_empty() {
+            let is_refused = matches!(refused, Some(Place::Bearer | Place::Query(_)));
+            let error = if is_refused { ", error=\"invalid_token\"" } else { "" };
+            rejection.headers.extend(
+                HeaderValue::try_from(format!("Bearer realm=\"armiger\"{error}"))
+                    .map(|value| (header::WWW_AUTHENTICATE, value)),
+            );
+        }
+        rejection.headers.extend(self.others.iter().map(|value| (header::WWW_AUTHENTICATE, value.clone())));
+        rejection
+    }
 }
 
 fn remove_cookie(headers: &mut HeaderMap, name: &str) {
@@ -246,6 +288,33 @@ mod tests {
         ] {
             assert_eq!(without(&target.parse().unwrap(), "token").unwrap(), left, "{target}");
         }
+    }
+
+    #[test]
+    fn a_refusal_tells_every_way_of_proving_it_and_what_was_wrong_with_the_one_that_was_taken() {
+        let told = |challenges: &Challenges, refused: Option<&Place>| -> Vec<String> {
+            let rejection = challenges.told(Reason::TokenInvalid.into(), refused);
+            rejection.headers.iter().map(|(_, value)| value.to_str().unwrap().to_owned()).collect()
+        };
+        let (mut tokens, mut others) = (Challenges::default(), Challenges::default());
+        tokens.bearer();
+        assert_eq!(told(&tokens, None), ["Bearer realm=\"armiger\""]);
+        for place in [Place::Bearer, Place::Query("t".into())] {
+            assert_eq!(told(&tokens, Some(&place)), ["Bearer realm=\"armiger\", error=\"invalid_token\""]);
+        }
+        others.api_key(&HeaderName::from_static("x-api-key"));
+        others.cookie("session");
+        others.certificate();
+        let all = [
+            "ApiKey realm=\"armiger\", header=\"x-api-key\"",
+            "Cookie realm=\"armiger\", cookie-name=\"session\"",
+            "Certificate realm=\"armiger\"",
+        ];
+        assert_eq!(told(&others, Some(&Place::Connection)), all);
+        others.bearer();
+        let key = Place::Header(HeaderName::from_static("x-api-key"));
+        assert_eq!(told(&others, Some(&key)), [&["Bearer realm=\"armiger\""][..], &all].concat());
+        assert_eq!(told(&Challenges::default(), None), ["Bearer realm=\"armiger\""], "a 401 has one at least");
     }
 
     #[test]

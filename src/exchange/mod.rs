@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 pub use allowance::{Allowance, Exceeded, Grant};
 pub use fetch::{Arrival, Fetch, Fill, Settled};
-pub use identity::{Caller, Identity, Place};
+pub use identity::{Caller, Challenges, Identity, Place};
 pub use rejection::{Reason, Rejection};
 pub use verdict::{Amendment, Followup, Followups, Verdict};
 

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cache::Digest;
 use super::provider::Refusal;
+use crate::config::value::KeyHash;
 use crate::exchange::Identity;
 use crate::telemetry::metrics::IdentityMetrics;
 
@@ -19,9 +20,6 @@ pub const LEAST: usize = 24;
 
 /// The most characters that are looked at.
 pub const MOST: usize = 512;
-
-/// What a hash begins with.
-pub const PREFIX: &str = "sha256:";
 
 /// The cause of a key that nobody was given.
 pub const UNKNOWN: &str = "api_key_unknown";
@@ -36,21 +34,7 @@ pub fn generate() -> Option<String> {
 /// The hash of a key, as it stands in a configuration.
 pub fn hash(key: &str) -> String {
     let hex = Sha256::digest(key).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    format!("{PREFIX}{hex}")
-}
-
-/// Reads a hash.
-pub fn parse(text: &str) -> Option<Digest> {
-    let hex = text.strip_prefix(PREFIX)?.as_bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
-    if hex.len() != 64 {
-        return None;
-    }
-    let mut digest = [0; 32];
-    for (place, pair) in hex.chunks_exact(2).enumerate() {
-        digest[place] = u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok()?;
-    }
-    Some(digest)
+    format!("{}{hex}", KeyHash::PREFIX)
 }
 
 /// Those who may call by an API key.
@@ -92,6 +76,7 @@ mod tests {
         let key = generate().unwrap();
         assert!(key.len() >= LEAST && generate().unwrap() != key);
         let text = hash(&key);
+        let parse = |text: &str| KeyHash::new(text).digest();
         assert_eq!(parse(&text), Some(Sha256::digest(&key).into()));
         assert_eq!(hash("abc"), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         for bad in [

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::api_key::{self, ApiKeyProvider};
+use super::api_key::ApiKeyProvider;
 use super::cache::Known;
 use super::client::{Target, Terms};
 use super::introspection::{self, Introspection};
@@ -289,7 +289,7 @@ impl Compiler<'_, '_> {
             // What stands in a file is told by its number; its text is not shown.
             let of = entry.map_or(String::new(), |entry| format!("entry {entry}: "));
             let part = |name: &str| if entry.is_none() { at.key(name) } else { at.clone() };
-            let Some(digest) = api_key::parse(&key.hash) else {
+            let Some(digest) = key.hash.digest() else {
                 self.refuse(
                     part("hash"),
                     format!("{of}is no hash of a key, and a key itself must not stand here"),

@@ -281,26 +281,50 @@ impl Background for Introspection {
     }
 
     async fn work(state: Weak<Self>, desk: Desk) {
+        let newest = || state.upgrade().and_then(|state| Some(Line::new(state.plan.load_full()?, &state, &desk)));
         let Some((mut asked, changed)) =
-            state.upgrade().and_then(|state| Some((lock(&state.asked).take()?, state.changed.clone())))
+            state.upgrade().and_then(|state| Some((Asked::of(&state)?, state.changed.clone())))
         else {
             return;
         };
         let mut flights = JoinSet::new();
-        let mut line: Option<Line> = None;
+        let mut line = newest();
         loop {
             let most = line.as_ref().map_or(0, |line| line.plan.in_flight_max);
             tokio::select! {
                 Some(_) = flights.join_next() => {}
-                () = changed.notified() => {
-                    line = state.upgrade().and_then(|state| Some(Line::new(state.plan.load_full()?, &state, &desk)));
-                }
-                question = asked.recv(), if flights.len() < most => {
+                () = changed.notified() => line = newest(),
+                question = asked.next(), if flights.len() < most => {
                     let (Some(Question { digest, token, reply }), Some(line)) = (question, &line) else { return };
                     let (line, flight) = (line.clone(), Flight { digest, reply, state: state.clone() });
                     flights.spawn_local(async move { line.ask(&token, &flight).await });
                 }
             }
+        }
+    }
+}
+
+/// Where questions come in. Given back when the work ends, for the one that is begun after it.
+struct Asked {
+    questions: Option<mpsc::Receiver<Question>>,
+    state: Weak<Introspection>,
+}
+
+impl Asked {
+    fn of(state: &Arc<Introspection>) -> Option<Self> {
+        let questions = lock(&state.asked).take()?;
+        Some(Self { questions: Some(questions), state: Arc::downgrade(state) })
+    }
+
+    async fn next(&mut self) -> Option<Question> {
+        self.questions.as_mut()?.recv().await
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(state) = self.state.upgrade() {
+            *lock(&state.asked) = self.questions.take();
         }
     }
 }
@@ -319,7 +343,7 @@ impl Line {
     }
 
     async fn ask(&self, token: &str, flight: &Flight) {
-        let body = format!("token={}&token_type_hint=access_token", encoded(token));
+        let body = format!("token={}&token_type_hint=access_token", form_encoded(token));
         let answer = self.client.ask(self.request(body)).await.map(|answer| answer.body);
         let Some(state) = flight.state.upgrade() else { return };
         let now = wall_seconds();
@@ -342,14 +366,14 @@ pub fn credential(id: &str, secret: &str) -> Option<HeaderValue> {
     if id.is_empty() || secret.is_empty() {
         return None;
     }
-    let pair = STANDARD.encode(format!("{}:{}", encoded(id), encoded(secret)));
+    let pair = STANDARD.encode(format!("{}:{}", form_encoded(id), form_encoded(secret)));
     let mut value = HeaderValue::try_from(format!("Basic {pair}")).ok()?;
     value.set_sensitive(true);
     Some(value)
 }
 
 /// As a value of `application/x-www-form-urlencoded`.
-fn encoded(text: &str) -> String {
+pub fn form_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -458,8 +482,17 @@ mod tests {
     }
 
     #[test]
+    fn questions_go_on_to_the_work_that_comes_after_one_that_broke_off() {
+        let state = Arc::new(Introspection::new("opaque", 0, 8, &Metrics::new()));
+        let asked = Asked::of(&state).expect("they come in");
+        assert!(Asked::of(&state).is_none(), "one at a time");
+        drop(asked);
+        assert!(Asked::of(&state).is_some());
+    }
+
+    #[test]
     fn credentials_and_tokens_are_encoded_for_their_place() {
-        assert_eq!(encoded("a b&token=c+d/=ü~"), "a%20b%26token%3Dc%2Bd%2F%3D%C3%BC~");
+        assert_eq!(form_encoded("a b&token=c+d/=ü~"), "a%20b%26token%3Dc%2Bd%2F%3D%C3%BC~");
         assert_eq!(credential("a:b", "c d").unwrap(), format!("Basic {}", STANDARD.encode("a%3Ab:c%20d")));
         assert!(credential("", "x").is_none() && credential("x", "").is_none());
     }

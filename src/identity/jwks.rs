@@ -305,6 +305,14 @@ impl Jwks {
         Some(Errand { plan, validators, metrics: self.metrics.upstream.clone() })
     }
 
+    /// Whoever waits for a fetch that broke off with the work is told, and another one is due in a while.
+    fn resume(&self, now: Instant) {
+        let has_broken_off = self.ledger().pace.is_fetching();
+        if has_broken_off {
+            self.settle(Err(Trouble::Invalid("armiger failed over it".into())), now, fastrand::f64());
+        }
+    }
+
     fn settle(&self, outcome: Result<Fetched, Trouble>, now: Instant, chance: f64) {
         let mut ledger = self.ledger();
         let was_failing = ledger.pace.is_failing();
@@ -374,6 +382,9 @@ impl Background for Jwks {
     }
 
     async fn work(state: Weak<Self>, desk: Desk) {
+        if let Some(jwks) = state.upgrade() {
+            jwks.resume(Instant::now());
+        }
         while let Some((wake, next)) = state.upgrade().map(|jwks| (jwks.wake.clone(), jwks.next(Instant::now()))) {
             let now = Instant::now();
             match next {
@@ -527,6 +538,35 @@ mod tests {
         ] {
             assert!(refused(&text, true).contains(told), "{attack}: {}", refused(&text, true));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_breaks_off_with_the_work_is_an_outage_and_no_end() {
+        let (jwks, now) = (Jwks::new("staff", &Metrics::new()), Instant::now());
+        let target = Target::parse("http://127.0.0.1:1/", &Terms::default()).unwrap();
+        jwks.follow(&Arc::new(Plan {
+            place: Place::Url(target),
+            algorithms: Algorithm::ALL.to_vec(),
+            refresh: Duration::from_secs(600),
+            timeout: Duration::from_secs(10),
+            wait: Duration::from_secs(1),
+            start_wait: None,
+            max_stale: Duration::from_secs(3600),
+            bytes_max: 1024,
+            terms: Terms::default(),
+        }));
+        assert!(jwks.begin(now).is_some() && jwks.begin(now).is_some(), "it breaks off in the midst");
+        let wait = Duration::from_secs(3600);
+        let waiting = jwks.keys_with(Some("one"), Algorithm::ES256, now, wait);
+        let (refusal, ()) = tokio::join!(waiting, async {
+            tokio::task::yield_now().await;
+            jwks.resume(now);
+        });
+        assert_eq!(refusal.err().map(|refusal| refusal.cause), Some(UNAVAILABLE));
+        let due = jwks.next(now).expect("it has a plan");
+        assert!((1..=2).contains(&(due - now).as_secs()), "it is tried again soon, and not at once");
+        jwks.resume(now);
+        assert_eq!(jwks.ledger().pace.failures(), 1, "what did not break off is no failure");
     }
 
     #[test]

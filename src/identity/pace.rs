@@ -93,6 +93,11 @@ impl Pace {
         (self.failures, self.chance) = (self.failures.saturating_add(1), chance);
     }
 
+    /// Whether a fetch is under way.
+    pub fn is_fetching(&self) -> bool {
+        self.is_fetching
+    }
+
     /// Whether the last fetch failed.
     pub fn is_failing(&self) -> bool {
         self.failures > 0

@@ -1,12 +1,13 @@
 //! A route's policies, sorted by stage and asked in turn.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::Response;
 
 use super::{AnyPolicy, Stage};
 use crate::config::value::Mode;
-use crate::exchange::{Exchange, Fetch, Followups, Rejection, Verdict};
+use crate::exchange::{Challenges, Exchange, Fetch, Followups, Reason, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::telemetry::metrics::PolicyMetrics;
 use crate::telemetry::record::{Enforcement, VerdictRow, VerdictWord};
@@ -31,15 +32,17 @@ pub struct Chain {
     links: Vec<Link>,
     /// Where [`Stage::Occupy`] begins: from there on only those are asked that an action is to serve.
     prepare: usize,
+    /// How callers may prove who they are.
+    challenges: Arc<Challenges>,
 }
 
 impl Chain {
     /// Sorts the links by stage. Within a stage the order of the table stays.
-    pub fn new(mut links: Vec<Link>) -> Self {
+    pub fn new(mut links: Vec<Link>, challenges: Arc<Challenges>) -> Self {
         links.retain(|link| link.mode != Mode::Off);
         links.sort_by_key(|link| link.stage);
         let prepare = links.partition_point(|link| link.stage < Stage::Occupy);
-        Self { links, prepare }
+        Self { links, prepare, challenges }
     }
 
     /// Whether a policy of this key is asked and its word counts.
@@ -54,7 +57,16 @@ impl Chain {
 
     /// Asks whether the request may go on, until a policy answers or rejects.
     pub async fn admit(&self, exchange: &mut Exchange, followups: &mut Followups) -> Result<Asked, Rejection> {
-        ask(&self.links[..self.prepare], exchange, followups).await
+        let asked = ask(&self.links[..self.prepare], exchange, followups).await;
+        asked.map_err(|rejection| self.challenged(rejection))
+    }
+
+    /// A caller who should have proven who it is, is told how.
+    fn challenged(&self, rejection: Rejection) -> Rejection {
+        match rejection.reason {
+            Reason::TokenMissing => self.challenges.told(rejection, None),
+            _ => rejection,
+        }
     }
 
     /// Asks what the upstream must see, once armiger has written its own headers: these policies have the last word.

@@ -87,6 +87,21 @@ pub fn names(entries: &[&str], by: &[&str]) -> Vec<bool> {
     entries.iter().map(|name| !by.contains("*") && !by.contains(&name.to_ascii_lowercase())).collect()
 }
 
+/// [`Uncovered`] of names that count byte for byte.
+pub fn exact(entries: &[&str], by: &[&str]) -> Vec<bool> {
+    let by: HashSet<&str> = by.iter().copied().collect();
+    entries.iter().map(|name| !by.contains(name)).collect()
+}
+
+/// [`Uncovered`] of names that count byte for byte, and of which `*` at the end stands for any rest.
+pub fn beginnings(entries: &[&str], by: &[&str]) -> Vec<bool> {
+    let covers = |known: &str, name: &str| match known.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => known == name,
+    };
+    entries.iter().map(|name| !by.iter().any(|known| covers(known, name))).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +127,21 @@ mod tests {
         assert_eq!(names(&["GET", "PUT"], &["get"]), [false, true]);
         assert_eq!(names(&["x-a", "*"], &["*"]), [false, false]);
         assert_eq!(names(&["*"], &["x-a"]), [true]);
+    }
+
+    #[test]
+    fn names_of_callers_count_byte_for_byte_and_a_star_covers_what_begins_so() {
+        assert_eq!(exact(&["a", "A"], &["a"]), [false, true]);
+        let (mesh, one) = ("spiffe://a/*", "spiffe://a/b");
+        for (entry, by, uncovered) in [
+            (one, &[mesh][..], false),
+            (mesh, &[one], true),
+            (mesh, &["spiffe://*"], false),
+            (one, &[one], false),
+            (one, &["spiffe://a/B"], true),
+            (one, &[], true),
+        ] {
+            assert_eq!(beginnings(&[entry], by), [uncovered], "{entry} by {by:?}");
+        }
     }
 }

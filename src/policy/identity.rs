@@ -8,13 +8,13 @@ use http::{HeaderName, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::guard::names;
+use super::guard::exact;
 use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::Issue;
 use crate::config::load::unknown_name;
 use crate::config::value::Mode;
-use crate::exchange::identity::{challenged, query_pairs};
-use crate::exchange::{Caller, Exchange, Place, Reason, Rejection, Verdict};
+use crate::exchange::identity::query_pairs;
+use crate::exchange::{Caller, Challenges, Exchange, Identity, Place, Reason, Rejection, Verdict};
 use crate::identity::provider::{self, Now};
 use crate::identity::{Provider, Refusal};
 
@@ -103,7 +103,7 @@ pub enum StreamLife {
 /// What of it protects.
 pub(super) const GUARDS: &[Guard] = &[
     Guard::gone("callers prove nothing"),
-    Guard::at("providers", Weaker::Grows(names), "more providers may vouch for callers"),
+    Guard::at("providers", Weaker::Grows(exact), "more providers may vouch for callers"),
     Guard::at("caller", Weaker::When(|_, new| matches!(new, "optional" | "none")), "there need not be a caller"),
     Guard::at("credential", Weaker::When(|_, new| new == "forward"), "the upstream sees credentials"),
     Guard::at(
@@ -167,11 +167,27 @@ impl Config {
         let mut headers: Vec<HeaderName> = providers.iter().filter_map(|provider| provider.header().cloned()).collect();
         headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         headers.dedup();
+        let takes_tokens = providers.is_empty() || providers.iter().any(|provider| provider.takes_tokens());
+        // What no provider of the route would look at is for the upstream.
+        let bearer = from.bearer && takes_tokens;
+        let mut challenges = Challenges::default();
+        if bearer || (from.query.is_some() && takes_tokens) {
+            challenges.bearer();
+        }
+        headers.iter().for_each(|name| challenges.api_key(name));
+        from.cookie.iter().filter(|_| takes_tokens).for_each(|name| challenges.cookie(name));
+        if providers.iter().any(|provider| matches!(**provider, Provider::Mtls(_))) {
+            challenges.certificate();
+        }
+        let challenges = Arc::new(challenges);
+        if self.mode == Mode::Enforce {
+            scope.challenges(challenges.clone());
+        }
         let policy = IdentityPolicy {
+            challenges,
             headers,
             is_required: self.caller == Demand::Required,
-            // What no provider of the route would look at is for the upstream.
-            bearer: from.bearer && (providers.is_empty() || providers.iter().any(|provider| provider.takes_tokens())),
+            bearer,
             cookie: from.cookie.as_deref().map(Arc::from),
             query: from.query.as_deref().map(Arc::from),
             strips: self.credential.map(|credential| credential == Credential::Strip),
@@ -193,6 +209,7 @@ pub struct IdentityPolicy {
     headers: Vec<HeaderName>,
     strips: Option<bool>,
     ends_streams: bool,
+    challenges: Arc<Challenges>,
 }
 
 impl Policy for IdentityPolicy {
@@ -201,11 +218,11 @@ impl Policy for IdentityPolicy {
             // The connection may say it.
             let shown = exchange.hop.certificate.as_ref();
             if let Some(outcome) = shown.and_then(|shown| provider::certificate(&self.providers, shown)) {
-                let (identity, place) = (outcome.map_err(refused)?, Place::Connection);
-                let ends_streams = self.ends_streams;
-                return Ok(Verdict::Identify(Caller { identity, place, strips: self.strips, ends_streams }));
+                let place = Place::Connection;
+                let identity = outcome.map_err(|refusal| self.refused(refusal, &place))?;
+                return Ok(self.identified(identity, place));
             }
-            return if self.is_required { Err(challenged(Reason::TokenMissing)) } else { Ok(Verdict::Pass) };
+            return if self.is_required { Err(Reason::TokenMissing.into()) } else { Ok(Verdict::Pass) };
         };
         let since = exchange.closing.record.time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = Now { wall: i64::try_from(since).unwrap_or(i64::MAX), instant: exchange.started };
@@ -213,20 +230,32 @@ impl Policy for IdentityPolicy {
             Place::Header(header) => provider::key(&self.providers, header, &credential, now),
             _ => provider::bearer(&self.providers, &credential, now).await,
         };
-        let identity = identity.map_err(refused)?;
-        Ok(Verdict::Identify(Caller { identity, place, strips: self.strips, ends_streams: self.ends_streams }))
-    }
-}
-
-fn refused(refusal: Refusal) -> Rejection {
-    let rejection = Rejection::from(refusal);
-    match rejection.reason {
-        Reason::TokenInvalid => Rejection { headers: challenged(Reason::TokenInvalid).headers, ..rejection },
-        _ => rejection,
+        let identity = identity.map_err(|refusal| self.refused(refusal, &place))?;
+        Ok(self.identified(identity, place))
     }
 }
 
 impl IdentityPolicy {
+    fn identified(&self, identity: Arc<Identity>, place: Place) -> Verdict {
+        Verdict::Identify(Caller { identity, place, strips: self.strips, ends_streams: self.ends_streams })
+    }
+
+    fn refused(&self, refusal: Refusal, place: &Place) -> Rejection {
+        let rejection = Rejection::from(refusal);
+        match rejection.reason {
+            Reason::TokenInvalid => self.challenges.told(rejection, Some(place)),
+            _ => rejection,
+        }
+    }
+
+    /// The text that a credential is.
+    fn text<'e>(&self, bytes: &'e [u8], place: &Place) -> Result<Cow<'e, str>, Rejection> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Cow::Borrowed(text)),
+            Err(_) => Err(self.refused(Refusal::invalid("jwt_malformed"), place)),
+        }
+    }
+
     /// The one credential of the request.
     fn find<'e>(&self, exchange: &'e Exchange) -> Result<Option<(Cow<'e, str>, Place)>, Rejection> {
         let mut found = None;
@@ -239,11 +268,12 @@ impl IdentityPolicy {
         if self.bearer
             && let Some(token) = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
         {
-            note(text(token)?, Place::Bearer)?;
+            note(self.text(token, &Place::Bearer)?, Place::Bearer)?;
         }
         for name in &self.headers {
             for line in headers.get_all(name) {
-                note(text(line.as_bytes())?, Place::Header(name.clone()))?;
+                let place = Place::Header(name.clone());
+                note(self.text(line.as_bytes(), &place)?, place)?;
             }
         }
         if let Some(name) = &self.cookie {
@@ -253,7 +283,8 @@ impl IdentityPolicy {
                 if let Some(value) =
                     cookie.trim_ascii().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
                 {
-                    note(text(unquoted(value))?, Place::Cookie(name.clone()))?;
+                    let place = Place::Cookie(name.clone());
+                    note(self.text(unquoted(value), &place)?, place)?;
                 }
             }
         }
@@ -261,7 +292,9 @@ impl IdentityPolicy {
             for (key, value) in query_pairs(exchange.request.uri().query().unwrap_or("")) {
                 // A name that cannot be decoded is not this one.
                 if key.is_some_and(|key| key == **name) {
-                    note(value.ok_or_else(|| refused(Refusal::invalid("jwt_malformed")))?, Place::Query(name.clone()))?;
+                    let place = Place::Query(name.clone());
+                    let malformed = || self.refused(Refusal::invalid("jwt_malformed"), &place);
+                    note(value.ok_or_else(malformed)?, place)?;
                 }
             }
         }
@@ -285,13 +318,6 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 fn unquoted(value: &[u8]) -> &[u8] {
     value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value)
-}
-
-fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Rejection> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Ok(Cow::Borrowed(text)),
-        Err(_) => Err(refused(Refusal::invalid("jwt_malformed"))),
-    }
 }
 
 #[cfg(test)]

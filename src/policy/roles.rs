@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::guard::names;
+use super::guard::exact;
 use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::Issue;
 use crate::config::value::Mode;
@@ -33,9 +33,9 @@ pub struct Config {
 /// What of it protects.
 pub(super) const GUARDS: &[Guard] = &[
     Guard::gone("callers of any role may use the route"),
-    Guard::at("any", Weaker::Allows(names), "callers of more roles may use the route"),
-    Guard::at("all", Weaker::Denies(names), "callers need fewer roles"),
-    Guard::at("none", Weaker::Denies(names), "callers of more roles may use the route"),
+    Guard::at("any", Weaker::Allows(exact), "callers of more roles may use the route"),
+    Guard::at("all", Weaker::Denies(exact), "callers need fewer roles"),
+    Guard::at("none", Weaker::Denies(exact), "callers of more roles may use the route"),
 ];
 
 impl Config {

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::Issue;
 use crate::config::value::Mode;
-use crate::exchange::identity::challenged;
 use crate::exchange::{Exchange, Reason, Rejection, Verdict};
 use crate::expression::{Condition, Fault, Names};
 use crate::telemetry::metrics::{RuleMetrics, RuleWord};
@@ -171,10 +170,10 @@ impl Policy for Rules {
             Err(cause) => cause,
         };
         let reason = match exchange.identity() {
-            Err(_) if self.asks => challenged(Reason::TokenMissing),
-            _ => Rejection::from(Reason::Forbidden),
+            Err(_) if self.asks => Reason::TokenMissing,
+            _ => Reason::Forbidden,
         };
-        Err(reason.cause(cause))
+        Err(Rejection::from(reason).cause(cause))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::cache::Cache;
 use crate::config::limits::RateLimits;
 use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::Challenges;
 use crate::exchange::template::Params;
 use crate::identity::Providers;
 use crate::keep::Keep;
@@ -25,7 +26,7 @@ pub struct Scope<'a> {
     /// The names of the route's path parameters, in their order.
     pub params: &'a Params,
     /// What all routes have in common.
-    pub plan: &'a Surroundings<'a>,
+    pub plan: &'a Common<'a>,
     /// Who may vouch for callers, by name.
     pub providers: &'a Providers,
     /// What the upstream sees of callers.
@@ -44,6 +45,7 @@ pub struct Scope<'a> {
     block: Option<(&'static str, KeyPath)>,
     /// Blocks that make sense only of somebody.
     needs: Vec<(KeyPath, &'static str)>,
+    challenges: Arc<Challenges>,
     /// How many issues there were before.
     before: usize,
     reserved: Vec<HeaderName>,
@@ -51,7 +53,7 @@ pub struct Scope<'a> {
 }
 
 /// What all routes of a snapshot have in common.
-pub struct Surroundings<'a> {
+pub struct Common<'a> {
     /// The snapshot's version.
     pub version: u64,
     /// Who may vouch for callers, by name.
@@ -81,7 +83,7 @@ impl<'a> Scope<'a> {
     pub fn new(
         route: &'a str,
         params: &'a Params,
-        plan: &'a Surroundings<'a>,
+        plan: &'a Common<'a>,
         keeper: &'a mut (dyn Keep + 'a),
         shared: &'a mut Shared,
         place: &'a dyn Fn(&str) -> KeyPath,
@@ -105,6 +107,7 @@ impl<'a> Scope<'a> {
             links,
             block: None,
             needs,
+            challenges: Arc::default(),
             before,
             reserved,
             renamed,
@@ -168,6 +171,11 @@ impl<'a> Scope<'a> {
         self.needs.push((path, why));
     }
 
+    /// How callers may prove on this route who they are.
+    pub fn challenges(&mut self, challenges: Arc<Challenges>) {
+        self.challenges = challenges;
+    }
+
     /// Only armiger may write this header of a request: what clients send is removed on every route.
     pub fn reserve(&mut self, name: HeaderName) {
         self.reserved.push(name);
@@ -190,7 +198,7 @@ impl<'a> Scope<'a> {
 
     /// The chain of what was added, and what it says of headers.
     pub fn finish(self) -> (Chain, Headers) {
-        let chain = Chain::new(self.links);
+        let chain = Chain::new(self.links, self.challenges);
         if !chain.enforces_at(Stage::Authenticate) {
             for (path, why) in self.needs {
                 self.issues.push(

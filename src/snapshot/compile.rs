@@ -26,7 +26,7 @@ use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
-use crate::policy::scope::{Headers, Shared, Surroundings};
+use crate::policy::scope::{Common, Headers, Shared};
 use crate::policy::{Blocks, Scope, Stage, rate_limit};
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
@@ -54,7 +54,7 @@ pub fn compile(
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
     let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
     let remote = rate_limit::remote(&document.rate_limits, &root.key("rate_limits"), metrics, keeper, issues);
-    let plan = Surroundings {
+    let plan = Common {
         version,
         providers: &providers,
         rate_limits: &document.rate_limits,
@@ -364,7 +364,7 @@ fn routes(
     document: &Document,
     source: &Source,
     upstreams: &BTreeMap<String, Option<Arc<Upstream>>>,
-    plan: &Surroundings<'_>,
+    plan: &Common<'_>,
     keeper: &mut Keeper<'_>,
     issues: &mut Issues,
 ) -> Option<(Router<Arc<Route>>, Arc<Reserved>)> {
@@ -381,7 +381,7 @@ fn routes(
         name(&config.name, "route", &path, &mut names, issues);
         let pattern = path_pattern(&config.matches, source, &path.key("match"), issues);
         let params = pattern.as_ref().map_or_else(Params::unknown, |pattern| Params::known(pattern.names()));
-        let matcher = matcher(&config.matches, pattern, &path.key("match"), issues);
+        let matcher = matcher(&config.matches, pattern, source, &path.key("match"), issues);
         let place = |key: &str| {
             let owner = if config.policies.gives(key) { path.clone() } else { KeyPath::root().key("defaults") };
             owner.key("policies").key(key)
@@ -579,6 +579,7 @@ fn upstream(
 fn matcher(
     config: &route::Match,
     pattern: Option<PathPattern>,
+    source: &Source,
     path: &KeyPath,
     issues: &mut Issues,
 ) -> Option<Matcher> {
@@ -625,8 +626,10 @@ fn matcher(
     };
     let query = values("query", &config.query, issues);
     let cookies = values("cookies", &config.cookies, issues);
+    // With a condition less it would seem to match what another route does.
+    let is_whole = !source.is_lost(path);
     let path = pattern?;
-    (issues.len() == before).then_some(Matcher { hosts, path, methods, headers, query, cookies })
+    (is_whole && issues.len() == before).then_some(Matcher { hosts, path, methods, headers, query, cookies })
 }
 
 fn path_pattern(config: &route::Match, source: &Source, path: &KeyPath, issues: &mut Issues) -> Option<PathPattern> {

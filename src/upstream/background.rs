@@ -3,12 +3,14 @@
 //! Compile only makes the state and leaves a [`Job`] with the snapshot ([`employ`]). Once the snapshot is in force, the
 //! app's thread `background` hands the state its [`Plan`](Background::Plan) and, unless that is under way already, begins
 //! its work. The work ends as soon as the state is gone, in the midst of a wait too: so a reload neither doubles nor
-//! leaks it.
+//! leaks it. Work that panics is begun anew.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -29,7 +31,8 @@ pub trait Background: Send + Sync + 'static {
     /// thread that works.
     fn follow(&self, plan: &Arc<Self::Plan>);
 
-    /// The work. It holds the state for as long as it looks at it, and never over an `.await` that may last.
+    /// The work. It holds the state for as long as it looks at it, and never over an `.await` that may last. If it panics it
+    /// is called again: what it left half done it must find.
     fn work(state: Weak<Self>, desk: Desk) -> impl Future<Output = ()> + 'static;
 
     /// Whether requests must wait for it at the start, and how it goes. `None`: it is nobody's concern.
@@ -87,6 +90,33 @@ pub type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 struct Of<T: Background>(Arc<T>, Arc<T::Plan>);
 
+/// The first and the longest pause before work is begun anew.
+const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Works until the work is done. If it panics it is begun anew, after a pause that grows while that goes on.
+pub async fn anew<W: Future<Output = ()>>(mut begin: impl FnMut() -> W) {
+    let mut pause = PAUSE.0;
+    loop {
+        let begun = tokio::time::Instant::now();
+        let mut work = Box::pin(begin());
+        // Nothing of it is used again but what is made to be found half done.
+        let is_done = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+            Ok(turn) => turn.map(|()| true),
+            Err(_) => Poll::Ready(false),
+        });
+        if is_done.await {
+            return;
+        }
+        if begun.elapsed() >= PAUSE.1 {
+            pause = PAUSE.0;
+        }
+        tracing::error!(?pause, "work in the background broke off, and is begun anew");
+        drop(work);
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
 /// Has `state` work by `plan` from when this snapshot is in force. Starts nothing.
 pub fn employ<T: Background>(keeper: &mut Keeper<'_>, state: &Arc<T>, plan: T::Plan) {
     keeper.attach(Job(Box::new(Of(state.clone(), Arc::new(plan)))));
@@ -123,7 +153,8 @@ impl<T: Background> Employed for Of<T> {
         let Ticket { begun, alive } = self.0.ticket();
         begun.set(now).ok()?;
         let mut alive = alive.subscribe();
-        let work = T::work(Arc::downgrade(&self.0), desk.clone());
+        let (state, desk) = (Arc::downgrade(&self.0), desk.clone());
+        let work = anew(move || T::work(state.clone(), desk.clone()));
         Some(Box::pin(async move {
             let mut work = pin!(work);
             tokio::select! {
@@ -240,5 +271,55 @@ mod tests {
         assert!(!waits(now + Duration::from_secs(5)));
         clerk.turns.fetch_add(1, Ordering::Relaxed);
         assert!(!waits(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_panics_is_begun_anew_after_pauses_that_grow_and_shrink_again() {
+        // So many seconds it works well before it panics each time.
+        let lives = [0, 0, 0, 0, 0, 0, 0, 0, 100, 0];
+        let (begun, ticks) = (std::cell::RefCell::new(Vec::new()), tokio::time::Instant::now());
+        anew(|| {
+            begun.borrow_mut().push(ticks.elapsed().as_secs());
+            let life = lives.get(begun.borrow().len() - 1).copied();
+            async move {
+                tokio::time::sleep(Duration::from_secs(life.unwrap_or(0))).await;
+                assert!(life.is_none(), "for the test");
+            }
+        })
+        .await;
+        let begun = begun.into_inner();
+        let pauses: Vec<u64> = begun.windows(2).zip(lives).map(|(pair, life)| pair[1] - pair[0] - life).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn state_that_is_gone_is_not_worked_for_anew() {
+        /// Panics at each turn.
+        #[derive(Default)]
+        struct Broken(Ticket);
+
+        impl Background for Broken {
+            type Plan = ();
+
+            fn ticket(&self) -> &Ticket {
+                &self.0
+            }
+
+            fn follow(&self, _: &Arc<()>) {}
+
+            async fn work(_: Weak<Self>, _: Desk) {
+                panic!("for the test");
+            }
+        }
+
+        let mut keeper = Keeper::fresh();
+        let state = keeper.keep(Identity::of("broken", "one"), Broken::default);
+        employ(&mut keeper, &state, ());
+        let kept = keeper.finish().0;
+        let mut work = Job::all(&kept).next().and_then(|job| job.begin(&desk(), Instant::now())).expect("it begins");
+        let long = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(long, &mut work).await.is_err(), "it is tried again and again");
+        drop((state, kept));
+        assert!(tokio::time::timeout(long, work).await.is_ok());
     }
 }

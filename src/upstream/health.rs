@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::background::{Awaited, Background, Desk, Ticket};
+use super::background::{self, Awaited, Background, Desk, Ticket};
 use super::breaker::{self, Breaker};
 use super::connect::{self, Lookups};
 use super::endpoint::Endpoint;
@@ -131,7 +131,7 @@ impl Background for Health {
                 if known.insert(label.clone()) {
                     let (state, wheel, lookups) = (state.clone(), desk.wheel.clone(), lookups.clone());
                     asking.spawn_local(async move {
-                        attend(&state, &label, &wheel, &lookups).await;
+                        background::anew(|| attend(&state, &label, &wheel, &lookups)).await;
                         label
                     });
                 }

@@ -18,6 +18,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::super::issue::{Issue, Issues, Segment, quote, suggest};
+use super::super::value::KeyHash;
 use super::error::{Error, Problem, known_names, list, words};
 use super::scalar;
 use super::tree::{Content, Entry, Node, NodeId, Scalar, Style, Tree, found};
@@ -29,6 +30,8 @@ const ROUNDS_MAX: usize = 200;
 pub(crate) const SETTING: &str = "$armiger::Setting";
 /// The name by which [`Secret`](crate::config::value::Secret) makes itself known.
 pub(crate) const SECRET: &str = "$armiger::Secret";
+/// The name by which [`KeyHash`] makes itself known.
+pub(crate) const KEY_HASH: &str = "$armiger::KeyHash";
 
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
 /// secret in plain text. `required`: which keys a mapping must have, by those that it may have.
@@ -251,8 +254,9 @@ impl Context<'_> {
             known_names("key", known)
         };
         let lower = format!("{name} {hint}").to_lowercase();
-        // What stands under a misspelt `secret` is one all the same.
-        if ["secret", "passw", "token"].iter().any(|word| lower.contains(word)) && hint.starts_with("did") {
+        // What stands under a misspelt `secret` is one all the same; and beside a key's hash, the key itself might.
+        let is_secret = ["secret", "passw", "token"].iter().any(|word| lower.contains(word)) && hint.starts_with("did");
+        if is_secret || known.contains(&"hash") {
             self.concealed.borrow_mut().push(entry.value.span.clone());
         }
         self.note(issue.hint(hint));
@@ -490,6 +494,14 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                     ),
                 )
                 .at(self.node.id))
+            }
+            (KEY_HASH, content) => {
+                let text = if let Content::Scalar(scalar) = content { &scalar.text } else { "" };
+                if KeyHash::new(text).digest().is_none() {
+                    // It may be the key itself.
+                    self.context.concealed.borrow_mut().push(self.node.span.clone());
+                }
+                self.here(visitor.visit_newtype_struct(StrDeserializer::new(text)))
             }
             _ => self.here(visitor.visit_newtype_struct(self)),
         }

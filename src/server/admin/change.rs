@@ -40,7 +40,10 @@ pub static CHANGE: &[Page] = &[
         who: Who::Operator,
         keys: Some(&["provider"]),
         run: |call| {
-            Box::pin(async move { Ok(outcome(call, call.operator.refresh_keys(call.query.get("provider")).await)) })
+            Box::pin(async move {
+                let provider = call.query.get("provider").map(decoded);
+                Ok(outcome(call, call.operator.refresh_keys(provider.as_deref()).await))
+            })
         },
     },
     Page {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::policy::guard::{Guard, Weaker, names, networks};
+use crate::policy::guard::{Guard, Weaker, beginnings, exact, names, networks};
 
 const ELSEWHERE: Guard = Guard::at("address", Weaker::When(leaves_loopback), "other machines reach it");
 const EVERYWHERE: Guard =
@@ -44,6 +44,55 @@ const ADMIN: &[Guard] = &[ELSEWHERE, EVERYWHERE, Guard::at("token", Weaker::Gone
 
 const PROBES: &[Guard] = &[ELSEWHERE, EVERYWHERE];
 
+/// Of `identity`. Keys and secrets are not here: whoever changes one in time protects.
+const PROVIDER: &[Guard] = &[
+    Guard::at("jwt", Weaker::Gone, VOUCHES),
+    Guard::at("jwt.issuer", ANOTHER, "somebody else is believed about who calls"),
+    Guard::at("jwt.more_issuers", Weaker::Grows(exact), "more issuers are believed about who calls"),
+    Guard::at("jwt.audiences", Weaker::Grows(exact), "tokens for other services are accepted"),
+    Guard::at("jwt.any_audience", ON, "tokens for any service are accepted"),
+    Guard::at("jwt.algorithms", Weaker::Allows(exact), "more algorithms are accepted"),
+    Guard::at("jwt.types", Weaker::Grows(names), "more kinds of tokens are accepted"),
+    Guard::at("jwt.leeway", Weaker::Higher, "tokens are good for longer"),
+    Guard::at("jwt.without_expiry", ON, "tokens are accepted that never end"),
+    Guard::at("jwt.max_lifetime", Weaker::Gone, "tokens are good for longer"),
+    Guard::at("jwt.max_lifetime", Weaker::Higher, "tokens are good for longer"),
+    Guard::at("jwt.max_age", Weaker::Gone, "tokens are good for longer"),
+    Guard::at("jwt.max_age", Weaker::Higher, "tokens are good for longer"),
+    Guard::at("jwt.required_claims", Weaker::Denies(exact), "tokens need fewer claims"),
+    Guard::at("jwt.keys.jwks_url", ANOTHER, "keys come from elsewhere"),
+    Guard::at("jwt.keys.discover", ON, "the issuer says whose keys are believed"),
+    Guard::at("jwt.keys.insecure", ON, "whoever is on the way may say who calls"),
+    Guard::at("jwt.keys.refresh", Weaker::Higher, "keys that were taken back are good for longer"),
+    Guard::at("jwt.keys.max_stale", Weaker::Higher, "keys that were taken back are good for longer"),
+    Guard::at("jwt.keys.tls.insecure_skip_verify", ON, "whoever is on the way may say who calls"),
+    Guard::at("jwt.keys.tls.names", Weaker::Grows(names), "more names are believed"),
+    Guard::at("introspection", Weaker::Gone, VOUCHES),
+    Guard::at("introspection.url", ANOTHER, "somebody else is believed about who calls"),
+    Guard::at("introspection.issuer", ANOTHER, "somebody else is believed about who calls"),
+    Guard::at("introspection.issuer", Weaker::Gone, "any issuer is believed about who calls"),
+    Guard::at("introspection.audiences", Weaker::Grows(exact), "tokens for other services are accepted"),
+    Guard::at("introspection.any_audience", ON, "tokens for any service are accepted"),
+    Guard::at("introspection.leeway", Weaker::Higher, "tokens are good for longer"),
+    Guard::at("introspection.required_claims", Weaker::Denies(exact), "tokens need fewer claims"),
+    Guard::at("introspection.cache_for", Weaker::Higher, "tokens that were taken back are good for longer"),
+    Guard::at("introspection.insecure", ON, "whoever is on the way may say who calls"),
+    Guard::at("introspection.tls.insecure_skip_verify", ON, "whoever is on the way may say who calls"),
+    Guard::at("introspection.tls.names", Weaker::Grows(names), "more names are believed"),
+    Guard::at("api_keys", Weaker::Gone, VOUCHES),
+    Guard::at("api_keys.keys", Weaker::Entries { lets: "hash", keeps: "" }, "more keys are accepted"),
+    Guard::at("mtls", Weaker::Gone, VOUCHES),
+    Guard::at("mtls.names", Weaker::Allows(beginnings), "more certificates are accepted"),
+];
+
+const VOUCHES: &str = "callers prove in another way who they are";
+
+/// A text is there that was not, or another in its place.
+const ANOTHER: Weaker = Weaker::When(|_, new| !new.is_empty());
+
+/// It is switched on.
+const ON: Weaker = Weaker::When(|_, new| new == "true");
+
 const ROUTE: &[Guard] =
     &[Guard::at("match.path_allow", Weaker::Grows(names), "paths pass that servers read differently from one another")];
 
@@ -58,6 +107,7 @@ pub(super) fn of(kind: &str) -> &'static [Guard] {
         "admin" => ADMIN,
         "probes" => PROBES,
         "route" => ROUTE,
+        "provider" => PROVIDER,
         _ => &[],
     }
 }
@@ -133,6 +183,7 @@ mod tests {
             ("listener", &schema["properties"]["listeners"]["items"]),
             ("probes", &schema["properties"]["probes"]),
             ("upstream", &schema["properties"]["upstreams"]["additionalProperties"]),
+            ("provider", &schema["properties"]["identity"]["additionalProperties"]),
         ] {
             for guard in of(kind) {
                 assert!(has(&schema, block, guard.path), "{kind}: {} is no setting", guard.path);

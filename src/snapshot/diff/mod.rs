@@ -40,7 +40,7 @@ pub struct Change {
 /// A thing that has a name, or a section of the document.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
-    /// `listener`, `upstream`, `route`, or a key of the document, such as `admin`.
+    /// `listener`, `upstream`, `provider`, `route`, or a key of the document, such as `admin`.
     pub kind: Cow<'static, str>,
     /// What the user calls it. A section has no name. Never masked: names are in every log line and metric.
     pub name: Option<String>,
@@ -101,6 +101,7 @@ pub fn between(old: &Snapshot, new: &Snapshot) -> Changes {
         match key.as_ref() {
             "listeners" => things("listener", "address", (before, section), &shown, &mut changes),
             "upstreams" => things("upstream", "endpoints", (before, section), &shown, &mut changes),
+            "identity" => things("provider", "", (before, section), &shown, &mut changes),
             // Told by what it means for routes.
             "defaults" => {}
             "routes" => routes::changes((old, &was), (new, &is), &shown, &mut changes),
@@ -122,7 +123,7 @@ fn changed(kind: Key, name: Option<&str>, (old, new): (&Form, &Form), shown: &Sh
     (!lines.is_empty()).then_some(Change { subject, what, lines })
 }
 
-/// What changed of things that have names. `told` is the key of them that tells most.
+/// What changed of things that have names. `told` is the key of them that tells most; empty: all of them does.
 fn things(
     kind: &'static str,
     told: &'static str,
@@ -140,6 +141,7 @@ fn things(
     for (name, old, new) in both {
         let (what, text) = match (old, new) {
             (Form::Nothing, _) if renamed.is_new(name) => (What::Added, renamed.added(name)),
+            (Form::Nothing, new) if told.is_empty() => (What::Added, format!("added {}", shown.form(new))),
             (Form::Nothing, new) => (What::Added, format!("added, {told} {}", shown.form(new.get(told)))),
             (_, Form::Nothing) => (What::Removed, renamed.removed(name)),
             both => {

@@ -398,6 +398,138 @@ fn listeners_are_marked_by_what_they_let_in() {
 }
 
 #[test]
+fn who_may_vouch_for_callers_is_marked_by_whom_it_lets_in() {
+    let jwt = |issuer: &str, audiences: &str, keys: &str, more: &str| {
+        format!("jwt: {{issuer: {issuer}, {audiences}, keys: {{{keys}}}{more}}}")
+    };
+    let plain = |keys: &str, more: &str| jwt("https://id", "audiences: [a]", keys, more);
+    let url = "jwks_url: https://id/k";
+    let asked =
+        |more: &str| format!("introspection: {{url: https://id/i, client_id: c, client_secret: '${{env:S}}'{more}}}");
+    let hash = |digit: &str| format!("sha256:{}", digit.repeat(64));
+    let key = |digit: &str, more: &str| format!("{{hash: '{}', subject: s{more}}}", hash(digit));
+    let keys = |keys: &[String]| format!("api_keys: {{keys: [{}]}}", keys.join(", "));
+    for (old, new, expected) in [
+        (
+            plain(url, ""),
+            jwt("https://id", "audiences: [a, A]", url, ""),
+            "jwt.audiences + A (weakens protection: tokens for other services are accepted)",
+        ),
+        (
+            plain(url, ", algorithms: [RS256]"),
+            plain(url, ", algorithms: [RS256, ES256]"),
+            "jwt.algorithms + ES256 (weakens protection: more algorithms are accepted)",
+        ),
+        (
+            plain(url, ", algorithms: [RS256]"),
+            plain(url, ""),
+            "jwt.algorithms - RS256 (weakens protection: more algorithms are accepted)",
+        ),
+        (plain(url, ""), plain(url, ", algorithms: [RS256]"), "jwt.algorithms + RS256"),
+        (
+            plain(url, ""),
+            jwt("https://other", "audiences: [a]", url, ""),
+            "jwt.issuer https://id -> https://other (weakens protection: somebody else is believed about who calls)",
+        ),
+        (
+            plain(url, ""),
+            plain("jwks_url: https://other/k", ""),
+            "jwt.keys.jwks_url https://id/k -> https://other/k (weakens protection: keys come from elsewhere)",
+        ),
+        (
+            plain(url, ""),
+            plain(&format!("{url}, insecure: true"), ""),
+            "jwt.keys.insecure false -> true (weakens protection: whoever is on the way may say who calls)",
+        ),
+        (
+            plain(url, ""),
+            plain(&format!("{url}, max_stale: 48h"), ""),
+            "jwt.keys.max_stale 24h -> 48h (weakens protection: keys that were taken back are good for longer)",
+        ),
+        (
+            plain(url, ""),
+            plain(url, ", leeway: 60s"),
+            "jwt.leeway 30s -> 60s (weakens protection: tokens are good for longer)",
+        ),
+        (plain(url, ""), plain(url, ", leeway: 5s"), "jwt.leeway 30s -> 5s"),
+        (
+            plain(url, ", max_age: 1h"),
+            plain(url, ""),
+            "jwt.max_age 1h -> none (weakens protection: tokens are good for longer)",
+        ),
+        (plain(url, ""), plain(url, ", max_age: 1h"), "jwt.max_age none -> 1h"),
+        (
+            plain(url, ", required_claims: [x, y]"),
+            plain(url, ", required_claims: [x]"),
+            "jwt.required_claims - y (weakens protection: tokens need fewer claims)",
+        ),
+        (
+            asked(", any_audience: true"),
+            asked(", any_audience: true").replace("/i", "/j"),
+            "introspection.url https://id/i -> https://id/j (weakens protection: somebody else is believed about who calls)",
+        ),
+        (
+            asked(", any_audience: true, issuer: x"),
+            asked(", any_audience: true"),
+            "introspection.issuer x -> none (weakens protection: any issuer is believed about who calls)",
+        ),
+        (
+            keys(&[key("1", "")]),
+            keys(&[key("1", ""), key("2", "")]),
+            &*format!(
+                "api_keys.keys + {{hash: \"{}…\", subject: s}} (weakens protection: more keys are accepted)",
+                &hash("2")[..60]
+            ),
+        ),
+        (
+            keys(&[key("1", ""), key("2", "")]),
+            keys(&[key("1", "")]),
+            &*format!("api_keys.keys - {{hash: \"{}…\", subject: s}}", &hash("2")[..60]),
+        ),
+        (
+            "mtls: {names: ['spiffe://a/b']}".to_owned(),
+            "mtls: {names: ['spiffe://a/b', 'spiffe://a/*']}".to_owned(),
+            "mtls.names + spiffe://a/* (weakens protection: more certificates are accepted)",
+        ),
+        (
+            "mtls: {names: ['spiffe://a/*']}".to_owned(),
+            "mtls: {names: ['spiffe://a/*', 'spiffe://a/b']}".to_owned(),
+            "mtls.names + spiffe://a/b",
+        ),
+    ] {
+        let of = |provider: &str| {
+            snapshot_of(&document(&format!("identity: {{staff: {{{provider}}}}}"), "", "", ROUTES), &[("S", "secret")])
+        };
+        assert_eq!(between(&of(&old), &of(&new)).text(), [format!("provider staff: {expected}")]);
+    }
+    let of = |providers: &str| document(&format!("identity: {{{providers}}}"), "", "", ROUTES);
+    check(
+        &of(&format!("staff: {{{}}}", plain(url, ""))),
+        &of(&format!("staff: {{{}}}", jwt("https://id", "any_audience: true", url, ""))),
+        &[
+            "provider staff: jwt.audiences - a",
+            "provider staff: jwt.any_audience false -> true (weakens protection: tokens for any service are accepted)",
+        ],
+    );
+    check(
+        &of(&format!("staff: {{{}}}", plain(url, ""))),
+        &of(&format!("staff: {{{}}}, mesh: {{mtls: {{names: [x]}}}}", plain(url, ""))),
+        &["provider mesh: added {mtls: {names: [x]}}"],
+    );
+    check(
+        &of("mesh: {mtls: {names: [x]}}"),
+        &of(&format!("mesh: {{{}}}", keys(&[key("1", "")]))),
+        &[
+            &format!(
+                "provider mesh: api_keys added {{header: x-api-key, bearer: false, keys: [{{hash: \"{}…\", subject: s}}]}}",
+                &hash("1")[..60]
+            ),
+            "provider mesh: mtls removed (weakens protection: callers prove in another way who they are)",
+        ],
+    );
+}
+
+#[test]
 fn upstreams_and_sections_are_told() {
     let of = |top: &str, upstream: &str| document(top, "", upstream, ROUTES);
     check(
