@@ -852,7 +852,8 @@ async fn keys_are_fetched_of_all_or_of_one_provider() {
     let address = told(&admin);
 
     run(&["keys", "refresh", "--admin", &address], &[]).await.assert_code(0);
-    let of = |provider| run(&["keys", "refresh", "--provider", provider], &[("ARMIGER_ADMIN", &address)]);
+    let of =
+        async |provider: &str| run(&["keys", "refresh", "--provider", provider], &[("ARMIGER_ADMIN", &address)]).await;
     of("the staff/ö+1&x").await.assert_code(0);
     admin.fake.comes_to(Outcome::Failed(Told::message("staff: 1 keys in use as before, for it is away")));
     let failed = of("staff").await;

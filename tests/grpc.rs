@@ -18,7 +18,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::harness::{Armiger, Config, SpawnLocal, within};
+use super::harness::{Armiger, Config, SECRET_YAML, Signer, SpawnLocal, claims, within};
 
 /// Messages are bytes.
 #[derive(Clone, Copy, Default)]
@@ -391,6 +391,33 @@ async fn what_armiger_refuses_is_a_grpc_status() {
     ] {
         let status = unary(&mut client, path, request(vec![0; size])).await.unwrap_err();
         assert_eq!(status.code(), code, "{path}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn who_proves_nothing_is_unauthenticated_and_who_may_not_is_denied() {
+    let staff = format!(
+        "identity: {{staff: {{jwt: {{issuer: \"https://id.test\", audiences: [api], keys: {{secret: {SECRET_YAML}}}}}}}}}"
+    );
+    let (_, _armiger, mut client) =
+        start(|config| config.top(&staff).policies("identity: {providers: [staff]}\nroles: {any: [clerk]}")).await;
+    let token = |roles: &[&str]| {
+        let token = Signer::secret("HS256").token(&claims(serde_json::json!({ "roles": roles })));
+        Some(format!("Bearer {token}"))
+    };
+    for (authorization, code) in [
+        (None, Code::Unauthenticated),
+        (Some("Bearer a.b.c".to_owned()), Code::Unauthenticated),
+        (token(&["guest"]), Code::PermissionDenied),
+        (token(&["clerk"]), Code::Ok),
+    ] {
+        let mut asked = request("hi");
+        if let Some(text) = &authorization {
+            asked.metadata_mut().insert("authorization", text.parse().unwrap());
+        }
+        let told =
+            unary(&mut client, "/test.Echo/Unary", asked).await.map_or_else(|status| status.code(), |_| Code::Ok);
+        assert_eq!(told, code, "{authorization:?}");
     }
 }
 

@@ -287,6 +287,25 @@ async fn an_endless_answer_is_given_up_and_a_slow_one_holds_up_nobody_for_long()
     }
 }
 
+/// Nobody listens there, or the name is nobody's: requests are told to come back, and operators why.
+#[tokio::test]
+async fn an_issuer_that_cannot_be_reached_is_a_503_and_a_line_in_the_log() {
+    let (backend, signer) = (Backend::replies("ok").await, Signer::new("ES256"));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    for (url, word) in
+        [(format!("http://{free}/keys"), "unreachable"), ("http://nobody.invalid/keys".to_owned(), "unreachable")]
+    {
+        let keys = format!("jwks_url: \"{url}\", insecure: true, wait: 10ms, timeout: 20s");
+        let armiger = Armiger::with(guarded(&backend, &keys)).await;
+        armiger.until_metric(&format!("{FETCHES}{{outcome=\"{word}\",provider=\"staff\"}}"), 1.0).await;
+        call(&armiger, &token(&signer, "one")).await.assert_problem(503, "identity-unavailable");
+        let row = state(&armiger).await;
+        assert!(row["last_error"].as_str().is_some_and(|told| told.starts_with("it cannot be reached")), "{row}");
+        assert_eq!(row["keys"], json!([]));
+    }
+    assert_eq!(backend.count(), 0);
+}
+
 #[tokio::test]
 async fn requests_wait_a_moment_for_the_first_keys_and_readiness_no_longer_than_it_was_told() {
     let (backend, signer, gate) = (Backend::replies("ok").await, Signer::new("ES256"), Signal::new());

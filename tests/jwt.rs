@@ -361,6 +361,11 @@ async fn mistakes_of_the_section_are_told_at_once() {
     ] {
         assert!(report.contains(part), "{part}\n{report}");
     }
+    let of =
+        |name: &str, issuer: &str| format!("{name}: {{jwt: {{issuer: {issuer}, audiences: [x], keys: {}}}}}", secret());
+    let section = format!("identity: {{{}, {}}}", of("one", "i"), of("two", "i"));
+    let report = told(&section, "identity: {providers: [one, two]}").await;
+    assert!(report.contains("`two` is never asked: one before it decides about tokens of `i`"), "{report}");
     let report = told("", "roles: {any: [admin]}\nscopes: {all: [x]}").await;
     assert!(report.contains("roles are a caller's, and this route knows none"), "{report}");
     assert!(report.contains("scopes are a caller's, and this route knows none"), "{report}");
@@ -441,6 +446,29 @@ async fn an_endless_answer_ends_with_the_credential_and_a_download_does_not() {
     rest.data("0123456789").await;
     drop(rest);
     assert_eq!(download.into_body().collect().await.unwrap().to_bytes(), "0123456789");
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_ends_with_the_credential_and_the_others_go_on() {
+    let (chunks, stream) = streamed(200);
+    let (kept, other) = streamed(200);
+    let answers = std::sync::Mutex::new(vec![other, stream]);
+    let backend = Backend::with(move |_| answers.lock().unwrap().pop().expect("two requests")).await;
+    let section = provider(&format!("leeway: 0s, keys: {}", secret()));
+    let armiger = with(&backend, &section, "identity: {providers: [staff]}").await;
+    let bearer = |exp: i64| format!("Bearer {}", Signer::secret("HS256").token(&claims(json!({"exp": now() + exp}))));
+    let mut connection = armiger.connect_h2c().await;
+    let events = connection.open(request("http://a/short", &[("authorization", &bearer(2))])).await.unwrap();
+    let mut shared = connection.share();
+    let long = shared.open(request("http://a/long", &[("authorization", &bearer(600))])).await.unwrap();
+    chunks.data("event").await;
+    assert!(events.into_body().collect().await.is_err(), "reset, and not as if it were complete");
+    chunks.unwanted().await;
+    let line = armiger.logged(|line| line["path"] == "/short").await;
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line:#}");
+    kept.data("all of it").await;
+    drop(kept);
+    assert_eq!(long.into_body().collect().await.unwrap().to_bytes(), "all of it");
 }
 
 // === what upstreams see ===

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Armiger, Backend, Config, Files, Redis, SECRET_YAML, Signer, claims, within};
+use crate::harness::{Armiger, Authority, Backend, Config, Files, Redis, SECRET_YAML, Signer, claims, within};
 
 /// With time enough for a machine that is busy: what is late is counted by each armiger for itself.
 fn limited(backend: &Backend, redis: &Redis, limits: &str) -> Config {
@@ -190,6 +190,36 @@ async fn redis_may_end_pause_and_come_back_without_a_failed_or_stuck_request() {
     }
     let timeouts = armiger.metric("armiger_rate_limit_store_requests_total{outcome=\"timeout\"}").await;
     assert!(timeouts >= 1.0, "it did sleep");
+}
+
+/// By TLS and with a password; and to whoever cannot show that it is the right one, nothing is told.
+#[tokio::test]
+async fn redis_is_reached_by_tls_with_a_password_and_by_nothing_less() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (backend, redis) =
+        (Backend::replies("ok").await, Redis::guarded(&authority, "a-password-for-tests-alone").await);
+    let config = |password: &str, authority: &Authority| {
+        let authority = serde_json::to_string(&authority.pem()).expect("text");
+        let url = redis.tls_url();
+        let password = format!("\"${{env:ARMIGER_TEST_NOT_SET:-{password}}}\"");
+        let section = format!("{{url: \"{url}\", password: {password}, ca: {authority}, timeout: 4s}}");
+        Config::to(&backend)
+            .top(&format!("rate_limits: {{redis: {section}}}"))
+            .policies("rate_limit: [{name: few, rate: 1/h, burst: 6, store: redis}]")
+    };
+    let good = || config("a-password-for-tests-alone", &authority);
+    let (one, two) = (connected(good()).await, connected(good()).await);
+    let (first, second) = tokio::join!(burst(&one, 2, 5), burst(&two, 2, 5));
+    assert_eq!(granted(&first) + granted(&second), 6);
+    let keys: Vec<String> = redis.ask(&["KEYS", "*"]).await;
+    assert_eq!(keys.len(), 1, "{keys:?}");
+
+    // Each counts for itself, for it is not let in, or does not go in.
+    for (password, authority) in [("another-password", &authority), ("a-password-for-tests-alone", &stranger)] {
+        let armiger = Armiger::with(config(password, authority)).await;
+        assert_eq!(granted(&burst(&armiger, 2, 5).await), 6);
+        assert_eq!(armiger.metric(UP).await, 0.0);
+    }
 }
 
 #[tokio::test]

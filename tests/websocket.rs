@@ -8,11 +8,14 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
-use super::harness::{Armiger, Authority, Backend, Config, Files, Front, SECRET_YAML, Script, within};
+use super::harness::{
+    Armiger, Authority, Backend, Config, Files, Front, SECRET_YAML, Script, Signer, claims, now, within,
+};
 
 const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
                          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -160,6 +163,71 @@ async fn policies_are_asked_of_the_handshake() {
     let armiger = Armiger::with(config).await;
     armiger.raw(HANDSHAKE).await.answer().await.assert_problem(401, "token-missing");
     assert_eq!(backend.connections(), 0);
+}
+
+/// A place in flight is held for as long as the tunnel stands, and not only for its handshake.
+#[tokio::test]
+async fn a_tunnel_holds_its_place_in_flight_until_it_ends() {
+    let limit = "in_flight: [{name: one, max: 1}]";
+    let config = Config::to_url(&echo().await).listener("http2_websocket: true").policies(limit);
+    let armiger = Armiger::with(config).await;
+    let mut socket = dial(&armiger).await;
+    socket.send(Message::text("hi")).await.unwrap();
+    assert_eq!(next(&mut socket).await, Message::text("hi"));
+    armiger.raw(HANDSHAKE).await.answer().await.assert_problem(429, "too-many-in-flight");
+    socket.close(None).await.unwrap();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    drop(socket);
+    armiger.logged(|line| line["status"] == 101).await;
+
+    // The same of a tunnel in a stream of HTTP/2, whose client goes away.
+    let mut client = extended(&armiger).await;
+    let (answer, sender) = client.send_request(connect(), false).unwrap();
+    let answer = within("the answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    armiger.raw(HANDSHAKE).await.answer().await.assert_problem(429, "too-many-in-flight");
+    drop((answer, sender, client));
+    within("the place to be free", async {
+        while armiger.get("/").await.status == 429 {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    })
+    .await;
+}
+
+/// The credential by which a tunnel was opened ends, and the tunnel with it: said, and for both sides.
+#[tokio::test]
+async fn a_tunnel_ends_with_the_credential() {
+    let staff = format!(
+        "identity: {{staff: {{jwt: {{issuer: \"https://id.test\", audiences: [api], leeway: 0s, keys: {{secret: \
+         {SECRET_YAML}}}}}}}}}"
+    );
+    let config = Config::to_url(&echo().await)
+        .top(&staff)
+        .listener("http2_websocket: true")
+        .policies("identity: {providers: [staff], caller: optional}");
+    let armiger = Armiger::with(config).await;
+    let token = |seconds: i64| {
+        let token = Signer::secret("HS256").token(&claims(json!({"exp": now() + seconds})));
+        http::HeaderValue::try_from(format!("Bearer {token}")).unwrap()
+    };
+    let stream = TcpStream::connect(armiger.address()).await.unwrap();
+    let mut request = format!("ws://{}/chat", armiger.address()).into_client_request().unwrap();
+    request.headers_mut().insert("authorization", token(2));
+    let mut socket = within("the handshake", client_async(request, stream)).await.expect("the upgrade is granted").0;
+    let mut other = extended(&armiger).await;
+    let mut asked = connect();
+    asked.headers_mut().insert("authorization", token(2));
+    let (answer, mut sender) = other.send_request(asked, false).unwrap();
+    let mut body = within("the answer", answer).await.unwrap().into_body();
+
+    let Message::Close(Some(goodbye)) = next(&mut socket).await else { panic!("a close with a reason") };
+    assert_eq!(goodbye.code, CloseCode::Policy);
+    let frame = within("the goodbye", body.data()).await.unwrap().unwrap();
+    assert_eq!((frame[0], &frame[2..4]), (0x88, &[3, 0xf0][..]));
+    sender.send_data(bytes::Bytes::new(), true).unwrap();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    while let Some(Ok(_)) = within("the end", body.data()).await {}
 }
 
 #[tokio::test]

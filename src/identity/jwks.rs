@@ -570,6 +570,64 @@ mod tests {
     }
 
     #[test]
+    fn an_outage_is_told_when_it_begins_and_when_it_ends() {
+        use tracing_subscriber::fmt::MakeWriter;
+
+        #[derive(Clone, Default)]
+        struct Kept(Arc<Mutex<Vec<u8>>>);
+
+        impl std::io::Write for Kept {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl MakeWriter<'_> for Kept {
+            type Writer = Self;
+
+            fn make_writer(&self) -> Self {
+                self.clone()
+            }
+        }
+
+        let (kept, jwks, now) = (Kept::default(), Jwks::new("staff", &Metrics::new()), Instant::now());
+        let set = || {
+            let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+            let set = jwk::read(keys, &Algorithm::ALL, &mut Vec::new()).unwrap();
+            Fetched::Set { set, notes: Vec::new(), validators: None, fresh_for: None }
+        };
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(kept.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for outcome in [
+                Ok(set()),
+                Err(Trouble::Status(500)),
+                Err(Trouble::Unreachable("refused".into())),
+                Err(Trouble::TooLarge(9)),
+                Ok(set()),
+                Ok(set()),
+                Err(Trouble::Redirect(302)),
+            ] {
+                jwks.settle(outcome, now, 0.0);
+            }
+        });
+        let told = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        for (words, count) in [
+            ("keys in use provider=staff keys=1", 1),
+            ("keys cannot be fetched; those known serve on provider=staff", 2),
+            ("keys can be fetched again", 1),
+            ("status 500", 1),
+            ("refused", 0),
+        ] {
+            assert_eq!(told.matches(words).count(), count, "{words}\n{told}");
+        }
+    }
+
+    #[test]
     fn the_document_is_where_the_standard_says() {
         assert_eq!(document_url("https://id.test"), "https://id.test/.well-known/openid-configuration");
         assert_eq!(document_url("https://id.test/a/"), "https://id.test/a/.well-known/openid-configuration");

@@ -66,6 +66,14 @@ impl Provider {
         }
     }
 
+    /// The issuers of signed tokens for which it decides.
+    pub fn issuers(&self) -> &[String] {
+        match self {
+            Self::Jwt(provider) => &provider.rules.issuers,
+            Self::Opaque(_) | Self::ApiKeys(_) | Self::Mtls(_) => &[],
+        }
+    }
+
     /// The header of its own in which credentials for it stand.
     pub fn header(&self) -> Option<&HeaderName> {
         match self {

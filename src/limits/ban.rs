@@ -1,7 +1,7 @@
 //! Callers who keep hitting a limit, and are kept out for a while.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ pub struct Bans {
     rows: Mutex<HashMap<u64, Row>>,
     /// How many rows there are, to be seen without the lock.
     count: AtomicUsize,
+    /// Where there is no room: until when there can be none. A flood of callers does not have all rows looked at each time.
+    full_until: AtomicU64,
 }
 
 #[derive(Clone, Copy)]
@@ -65,8 +67,13 @@ impl Bans {
         let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let mut rows = self.rows();
         if rows.len() >= BANS_MAX && !rows.contains_key(&hash) {
+            if now < self.full_until.load(Ordering::Relaxed) {
+                return Struck::NoRoom;
+            }
             rows.retain(|_, row| row.until > now);
             if rows.len() >= BANS_MAX {
+                let first = rows.values().map(|row| row.until).min().unwrap_or(now);
+                self.full_until.store(first, Ordering::Relaxed);
                 return Struck::NoRoom;
             }
         }
@@ -138,6 +145,9 @@ mod tests {
         assert_eq!(bans.strike(1 << 40, 0, penalty), Struck::NoRoom);
         assert!(bans.lift(5) && !bans.lift(5) && bans.until(5, 1).is_none());
         assert_eq!(bans.strike(1 << 40, 0, penalty), Struck::Banned);
-        assert_eq!(bans.strike(2 << 40, 5000, penalty), Struck::Banned, "those that ended make room");
+        assert_eq!(bans.strike(2 << 40, 999, penalty), Struck::NoRoom);
+        assert_eq!(bans.full_until.load(Ordering::Relaxed), 1000, "nobody has to look again before the first one ends");
+        assert_eq!(bans.strike(2 << 40, 1000, penalty), Struck::Banned, "those that ended make room");
+        assert_eq!(bans.count.load(Ordering::Relaxed), 1);
     }
 }

@@ -11,6 +11,7 @@ pub mod flight;
 pub mod key;
 pub mod names;
 pub mod store;
+mod sync;
 pub mod table;
 
 #[cfg(test)]

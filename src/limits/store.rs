@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::ban::Bans;
 use super::bucket::{Drawn, Rate};
 use super::names::Names;
+use super::sync::{Mutex, MutexGuard};
 use super::table::Table;
 use crate::telemetry::metrics::LimitMetrics;
 

@@ -129,10 +129,23 @@ impl Config {
             return;
         }
         let path = scope.path();
-        let mut providers = Vec::with_capacity(self.providers.len());
+        let mut providers: Vec<Arc<Provider>> = Vec::with_capacity(self.providers.len());
         for (place, name) in self.providers.iter().enumerate() {
             match scope.providers.get(name) {
-                Some(provider) => providers.extend(provider.clone()),
+                Some(provider) => {
+                    let issuers = || provider.iter().flat_map(|provider| provider.issuers());
+                    if let Some(issuer) =
+                        issuers().find(|issuer| providers.iter().any(|before| before.issuers().contains(issuer)))
+                    {
+                        let message =
+                            format!("`{name}` is never asked: one before it decides about tokens of `{issuer}`");
+                        scope.issue(
+                            Issue::new(path.key("providers").index(place), message)
+                                .hint("keep one of the two; a provider may have several keys"),
+                        );
+                    }
+                    providers.extend(provider.clone());
+                }
                 None => scope.issue(unknown_name(
                     path.key("providers").index(place),
                     "provider",
