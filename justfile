@@ -20,6 +20,7 @@ lint:
 fmt:
     cargo fmt
     cd fuzz && cargo fmt
+    cd loom && cargo fmt
 
 # Benchmarks of the hot structures, or of one: `just bench router`.
 bench name="":
@@ -32,6 +33,10 @@ fuzz seconds="60":
         mkdir -p "corpus/$target"; \
         cargo +nightly fuzz run "$target" "corpus/$target" "seeds/$target" -- -max_total_time={{ seconds }} -max_len=4096 || exit 1; \
     done
+
+# Every order in which threads can draw from limits (loom).
+loom:
+    cd loom && cargo run --release --locked --quiet
 
 # Instructions per request; fails when a change adds more than 2 %. Needs valgrind.
 instructions *arguments:

@@ -186,10 +186,8 @@ async fn who_may_call_by_keys_or_certificates_alone_is_not_asked_for_a_bearer_to
     let armiger = with(&backend, &section(&keys), optional).await;
     call(&armiger, &[]).await.assert_problem(401, "token-missing").assert_header("www-authenticate", challenge);
 
-    let both = format!(
-        "{}\n  staff: {{jwt: {{issuer: \"https://id.test\", audiences: [api], keys: {{secret: {SECRET_YAML}}}}}}}",
-        section(&keys)
-    );
+    let jwt = format!("{{issuer: \"https://id.test\", audiences: [api], keys: {{secret: {SECRET_YAML}}}}}");
+    let both = format!("identity: {{machines: {{api_keys: {{{keys}}}}}, staff: {{jwt: {jwt}}}}}");
     let armiger = with(&backend, &both, "identity: {providers: [staff, machines]}").await;
     for (headers, error) in [
         (&[][..], ""),

@@ -348,9 +348,7 @@ async fn routes_of_which_neither_is_more_specific_are_an_error() {
 /// A route of which a condition was lost is not the same as one that has none.
 #[tokio::test]
 async fn a_mistake_in_a_condition_is_the_only_one_that_is_told() {
-    for condition in
-        ["headers: {x: 1}", "headers: [x]", "query: {x: {exakt: a}}", "cookies: {x: {exact: [a]}}", "hosts: {a: b}"]
-    {
+    for condition in ["headers: {x: 1}", "headers: [x]", "query: {x: 1}", "cookies: [x]", "hosts: {a: b}"] {
         let routes = [("first", "{path: /a}"), ("second", &*format!("{{path: /a, {condition}}}"))];
         let report = Armiger::try_with(naming(&routes)).await.err().expect(condition);
 

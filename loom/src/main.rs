@@ -4,16 +4,12 @@
 //! `just loom`
 
 // What is checked is what runs: the files themselves, over locks of loom.
+#[path = "../../src/limits"]
 mod limits {
-    #[path = "../../../src/limits/ban.rs"]
     pub mod ban;
-    #[path = "../../../src/limits/bucket.rs"]
     pub mod bucket;
-    #[path = "../../../src/limits/names.rs"]
     pub mod names;
-    #[path = "../../../src/limits/store.rs"]
     pub mod store;
-    #[path = "../../../src/limits/table.rs"]
     pub mod table;
 
     pub mod sync {

@@ -455,9 +455,9 @@ fn who_may_vouch_for_callers_is_marked_by_whom_it_lets_in() {
         (
             plain(url, ", max_age: 1h"),
             plain(url, ""),
-            "jwt.max_age 1h -> none (weakens protection: tokens are good for longer)",
+            "jwt.max_age 60m -> none (weakens protection: tokens are good for longer)",
         ),
-        (plain(url, ""), plain(url, ", max_age: 1h"), "jwt.max_age none -> 1h"),
+        (plain(url, ""), plain(url, ", max_age: 1h"), "jwt.max_age none -> 60m"),
         (
             plain(url, ", required_claims: [x, y]"),
             plain(url, ", required_claims: [x]"),
@@ -465,7 +465,7 @@ fn who_may_vouch_for_callers_is_marked_by_whom_it_lets_in() {
         ),
         (
             asked(", any_audience: true"),
-            asked(", any_audience: true").replace("/i", "/j"),
+            asked(", any_audience: true").replace("/i,", "/j,"),
             "introspection.url https://id/i -> https://id/j (weakens protection: somebody else is believed about who calls)",
         ),
         (
@@ -477,14 +477,14 @@ fn who_may_vouch_for_callers_is_marked_by_whom_it_lets_in() {
             keys(&[key("1", "")]),
             keys(&[key("1", ""), key("2", "")]),
             &*format!(
-                "api_keys.keys + {{hash: \"{}…\", subject: s}} (weakens protection: more keys are accepted)",
+                "api_keys.keys + {{hash: `{}…`, subject: s}} (weakens protection: more keys are accepted)",
                 &hash("2")[..60]
             ),
         ),
         (
             keys(&[key("1", ""), key("2", "")]),
             keys(&[key("1", "")]),
-            &*format!("api_keys.keys - {{hash: \"{}…\", subject: s}}", &hash("2")[..60]),
+            &*format!("api_keys.keys - {{hash: `{}…`, subject: s}}", &hash("2")[..60]),
         ),
         (
             "mtls: {names: ['spiffe://a/b']}".to_owned(),
@@ -521,7 +521,7 @@ fn who_may_vouch_for_callers_is_marked_by_whom_it_lets_in() {
         &of(&format!("mesh: {{{}}}", keys(&[key("1", "")]))),
         &[
             &format!(
-                "provider mesh: api_keys added {{header: x-api-key, bearer: false, keys: [{{hash: \"{}…\", subject: s}}]}}",
+                "provider mesh: api_keys added {{header: x-api-key, bearer: false, keys: [{{hash: `{}…`, subject: s}}]}}",
                 &hash("1")[..60]
             ),
             "provider mesh: mtls removed (weakens protection: callers prove in another way who they are)",
