@@ -237,6 +237,7 @@ pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> R
             title: facts.title,
             detail: rejection.detail.as_deref(),
             kind: rejection.reason.kind(),
+            members: rejection.members.as_deref(),
             list: (!names.is_empty()).then_some((VIOLATED, &names[..])),
             request_id,
         },

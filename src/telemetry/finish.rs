@@ -243,6 +243,12 @@ impl Closing {
         self.logger.metrics.limit_hit(limit);
     }
 
+    /// Counts work that armiger cut since it has stopped waiting, which is not this exchange's end.
+    pub fn work_cut(&self) {
+        self.logger.cuts.set(self.logger.cuts.get() + 1);
+        self.logger.metrics.exchange_cut();
+    }
+
     /// Takes a place among those in flight until the end of the exchange, unless `max` are taken.
     pub fn occupy(&mut self, places: &Arc<Occupancy>, max: u32) -> bool {
         self.occupied = places.take(max);
