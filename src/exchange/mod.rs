@@ -91,6 +91,9 @@ impl Certificate {
     }
 }
 
+/// Members of a problem document.
+pub type Members = serde_json::Map<String, serde_json::Value>;
+
 /// Where the route's path parameters stand in the path.
 pub type Ranges = SmallVec<[(u32, u32); 8]>;
 
@@ -126,6 +129,8 @@ pub struct Exchange {
     pub websocket: Option<Box<Wish>>,
     /// The form of a refusal, once it is known: at the latest when the request itself is given away.
     pub form: Option<problem::Form>,
+    /// More members of the problem document, if the exchange is refused.
+    pub members: Option<Box<Members>>,
     /// What will be logged and counted when the last byte is out, or the client gone.
     pub closing: Closing,
 }
@@ -188,6 +193,7 @@ impl Exchange {
             allowance: Allowance::default(),
             websocket: None,
             form: None,
+            members: None,
             closing,
         }
     }
@@ -220,12 +226,16 @@ impl Exchange {
             let readings = std::mem::take(&mut exceeded.readings);
             self.allowance.add(Box::new(Grant { readings, ..Grant::default() }));
         }
-        refusal(rejection, form, self.request_id())
+        render(rejection, form, self.request_id(), self.members.as_deref())
     }
 }
 
 /// Renders a rejection.
 pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> Response<Body> {
+    render(rejection, form, request_id, None)
+}
+
+fn render(rejection: Rejection, form: problem::Form, request_id: &str, members: Option<&Members>) -> Response<Body> {
     let facts = rejection.reason.facts();
     let exceeded = rejection.exceeded.as_deref();
     let names: Vec<&str> = exceeded.iter().flat_map(|it| &it.names).map(|told| &*told.name).collect();
@@ -237,7 +247,7 @@ pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> R
             title: facts.title,
             detail: rejection.detail.as_deref(),
             kind: rejection.reason.kind(),
-            members: rejection.members.as_deref(),
+            members,
             list: (!names.is_empty()).then_some((VIOLATED, &names[..])),
             request_id,
         },

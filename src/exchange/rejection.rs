@@ -26,8 +26,6 @@ pub struct Rejection {
     pub exceeded: Option<Box<Exceeded>>,
     /// Headers that belong to this answer, such as `Allow` or `Retry-After`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// More members of the problem document.
-    pub members: Option<Box<serde_json::Map<String, serde_json::Value>>>,
 }
 
 impl Rejection {
@@ -64,7 +62,6 @@ impl From<Reason> for Rejection {
             limit: None,
             exceeded: None,
             headers: Vec::new(),
-            members: None,
         }
     }
 }

@@ -65,7 +65,7 @@ pub(super) async fn run(
     .await;
     account.tell(&mut exchange.closing.record);
     // Nothing is known of a task that panicked.
-    if is_alive { saga.answer(&account) } else { Err(Reason::Internal.into()) }
+    if is_alive { saga.answer(&account, exchange) } else { Err(Reason::Internal.into()) }
 }
 
 /// A saga under way.

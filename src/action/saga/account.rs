@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Saga;
 use crate::action::fill::Said;
 use crate::action::json::{Json, Kind, write_text};
-use crate::exchange::{Reason, Rejection};
+use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::Body;
 use crate::telemetry::record::{AttemptRow, PartRow, ROWS_MAX, Record};
 
@@ -187,8 +187,8 @@ impl Saga {
     /// What the client is told.
     ///
     /// # Errors
-    /// Not all steps are done.
-    pub fn answer(&self, account: &Account) -> Result<Response<Body>, Rejection> {
+    /// Not all steps are done. What became of each is then left with the exchange.
+    pub fn answer(&self, account: &Account, exchange: &mut Exchange) -> Result<Response<Body>, Rejection> {
         let book = account.book();
         let reason = match book.end {
             Some(End::Completed) => return Ok(completed(account, &book)),
@@ -212,7 +212,7 @@ impl Saga {
         members.insert("saga".into(), (*account.id).into());
         members.insert("outcome".into(), book.end.map_or("compensating", End::word).into());
         members.insert("steps".into(), book.rows.iter().map(Row::shown).collect());
-        rejection.members = Some(Box::new(members));
+        exchange.members = Some(Box::new(members));
         Err(rejection)
     }
 }
