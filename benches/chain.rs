@@ -93,7 +93,6 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
         allowance: Default::default(),
         websocket: None,
         form: None,
-        members: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }
 }

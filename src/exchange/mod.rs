@@ -129,8 +129,6 @@ pub struct Exchange {
     pub websocket: Option<Box<Wish>>,
     /// The form of a refusal, once it is known: at the latest when the request itself is given away.
     pub form: Option<problem::Form>,
-    /// More members of the problem document, if the exchange is refused.
-    pub members: Option<Box<Members>>,
     /// What will be logged and counted when the last byte is out, or the client gone.
     pub closing: Closing,
 }
@@ -193,7 +191,6 @@ impl Exchange {
             allowance: Allowance::default(),
             websocket: None,
             form: None,
-            members: None,
             closing,
         }
     }
@@ -226,7 +223,7 @@ impl Exchange {
             let readings = std::mem::take(&mut exceeded.readings);
             self.allowance.add(Box::new(Grant { readings, ..Grant::default() }));
         }
-        render(rejection, form, self.request_id(), self.members.as_deref())
+        render(rejection, form, self.request_id(), self.closing.members.as_deref())
     }
 }
 

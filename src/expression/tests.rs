@@ -63,7 +63,6 @@ fn exchange(request: http::request::Builder, claims: Option<Value>) -> Exchange 
         allowance: Default::default(),
         websocket: None,
         form: None,
-        members: None,
         closing: logger.begin(now, UNIX_EPOCH, &Arc::from("http")),
     }
 }

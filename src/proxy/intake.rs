@@ -75,7 +75,6 @@ pub(super) fn take_in(
         allowance: Default::default(),
         websocket: None,
         form: None,
-        members: None,
         closing: worker.begin(now, inlet),
     };
     let held = check(worker, inlet, within, &mut exchange);

@@ -146,7 +146,7 @@ impl Logger {
             facts.record.clear();
             facts.route = self.unrouted.clone();
             (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
-            facts.generation = None;
+            (facts.generation, facts.members) = (None, None);
             facts.held.clear();
             (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
             spare.push(facts);
@@ -165,6 +165,8 @@ pub struct Closing {
 pub struct Facts {
     /// What the log shows.
     pub record: Record,
+    /// More members of the problem document, if the exchange is refused. Here, since an exchange is moved about and this is not.
+    pub members: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     started: Instant,
     status: Option<StatusCode>,
     inbound: Option<Rc<Inbound>>,
@@ -187,6 +189,7 @@ impl Facts {
     fn new(started: Instant, unrouted: &RouteMetrics) -> Box<Self> {
         Box::new(Self {
             record: Record::new(),
+            members: None,
             started,
             status: None,
             inbound: None,

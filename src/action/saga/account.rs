@@ -212,7 +212,7 @@ impl Saga {
         members.insert("saga".into(), (*account.id).into());
         members.insert("outcome".into(), book.end.map_or("compensating", End::word).into());
         members.insert("steps".into(), book.rows.iter().map(Row::shown).collect());
-        exchange.members = Some(Box::new(members));
+        exchange.closing.members = Some(Box::new(members));
         Err(rejection)
     }
 }
