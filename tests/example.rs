@@ -224,3 +224,17 @@ async fn a_batch_is_many_requests_in_one() {
     assert_eq!((&answers[0]["status"], &answers[0]["body"]["name"]), (&200.into(), &"Radia Perlman".into()));
     assert_eq!((&answers[1]["id"], &answers[1]["status"]), (&2.into(), &404.into()));
 }
+
+#[tokio::test]
+async fn a_saga_undoes_what_was_done_and_says_so() {
+    let example = Example::start().await;
+
+    let response = example.armiger.post("/checkout/7", "").await;
+
+    let document = response.assert_problem(402, "saga-compensated").json();
+    assert_eq!(
+        (&document["steps"][0]["outcome"], &document["steps"][0]["compensation"]),
+        (&"done".into(), &"done".into())
+    );
+    assert_eq!((&document["steps"][1]["outcome"], &document["steps"][1]["status"]), (&"failed".into(), &402.into()));
+}

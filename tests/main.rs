@@ -39,6 +39,7 @@ mod reload;
 mod retry;
 mod routing;
 mod rules;
+mod saga;
 mod tidy;
 mod tls;
 mod token;

@@ -2,22 +2,29 @@
 
 pub mod aggregate;
 pub mod batch;
+mod call;
+mod fill;
 pub mod json;
+mod outgoing;
 mod proxy;
 mod redirect;
 mod respond;
+pub mod saga;
+mod shape;
 
 use http::Response;
 
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::Body;
 use crate::upstream::Pools;
-pub use aggregate::{Aggregate, Surroundings};
+pub use aggregate::Aggregate;
 pub use batch::Batch;
 pub use json::Json;
+pub use outgoing::Surroundings;
 pub use proxy::Proxy;
 pub use redirect::Redirect;
 pub use respond::Respond;
+pub use saga::Saga;
 
 /// A route's action.
 pub enum Action {
@@ -27,6 +34,8 @@ pub enum Action {
     Aggregate(Aggregate),
     /// Answer many requests in one, each by its own route.
     Batch(Batch),
+    /// Change several upstreams in turn, and undo what was done if one fails.
+    Saga(Saga),
     /// Answer with fixed content.
     Respond(Respond),
     /// Send the client elsewhere.
@@ -36,7 +45,7 @@ pub enum Action {
 impl Action {
     /// Whether the request leaves armiger, and so needs the headers of a forwarded request.
     pub fn forwards(&self) -> bool {
-        matches!(self, Self::Proxy(_) | Self::Aggregate(_))
+        matches!(self, Self::Proxy(_) | Self::Aggregate(_) | Self::Saga(_))
     }
 
     /// Whether the request goes to somebody else's service, which is not to see credentials.
@@ -44,7 +53,7 @@ impl Action {
         match self {
             Self::Proxy(proxy) => proxy.is_third_party(),
             // A part gets a credential only where the file says so by name.
-            Self::Aggregate(_) | Self::Batch(_) | Self::Respond(_) | Self::Redirect(_) => false,
+            Self::Aggregate(_) | Self::Batch(_) | Self::Saga(_) | Self::Respond(_) | Self::Redirect(_) => false,
         }
     }
 
@@ -54,8 +63,8 @@ impl Action {
             Self::Proxy(proxy) => proxy.run(exchange, pools).await,
             // In a box: it is large, and few exchanges are one.
             Self::Aggregate(aggregate) => Box::pin(aggregate.run(exchange, pools)).await,
-            // The walk sees to batches itself: each of their requests is one.
-            Self::Batch(_) => Err(Reason::Internal.into()),
+            // The walk sees to these itself: each request of a batch is one, and a saga goes on when its client is gone.
+            Self::Batch(_) | Self::Saga(_) => Err(Reason::Internal.into()),
             Self::Respond(respond) => Ok(respond.run()),
             Self::Redirect(redirect) => redirect.run(exchange),
         }

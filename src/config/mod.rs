@@ -28,6 +28,7 @@ pub mod rate;
 pub mod reference;
 pub mod retry;
 pub mod route;
+pub mod saga;
 pub mod tls;
 pub mod upstream;
 pub mod value;

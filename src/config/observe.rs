@@ -164,9 +164,9 @@ fields! {
     /// The attempts to get an answer, in order: `addr`, the endpoint; `outcome`, `ok` or what went wrong (a reason, or
     /// `abandoned`); `ms`, milliseconds until the head of the answer or the failure. At most 64.
     Attempts => "attempts", List, "", "no endpoint was asked";
-    /// The parts of an aggregated answer, in the order they ended: `part`, `upstream`, `status` if there was an answer,
+    /// The parts of an aggregated answer, or the steps of a saga, in the order they ended: `part`, `upstream`, `status` if there was an answer,
     /// `outcome` (`ok` or what went wrong), `ms`, milliseconds. At most 64.
-    Parts => "parts", List, "", "the route is no `aggregate`, or never came so far";
+    Parts => "parts", List, "", "the route is no `aggregate` and no saga, or never came so far";
     /// What the policies said, in the order they were asked: `policy`, `stage`, `verdict` (`pass`, `amend`, `answer`,
     /// `reject`, and `would_…` in shadow mode), `reason` if it refused or would have, `cause` if operators
     /// are told more than the client (`jwt_expired`), `mode` (`enforce` or `shadow`). At most 64.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::aggregate::Aggregate;
 use super::batch::Batch;
+use super::saga::Saga;
 use super::value::HumanDuration;
 
 /// What every route starts from.
@@ -22,7 +23,8 @@ pub struct Defaults<P> {
     pub policies: P,
 }
 
-/// A match, its policies and one action: `proxy`, `aggregate`, `batch`, `respond` or `redirect`.
+/// A match, its policies and one action: `proxy`, `aggregate`, `batch`, `saga_in_memory`, `respond` or
+/// `redirect`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, bound = "P: Default + Serialize + serde::de::DeserializeOwned")]
 #[schemars(bound = "P: Default + Serialize + JsonSchema")]
@@ -56,6 +58,9 @@ pub struct Route<P> {
     /// Answer a list of requests in one.
     #[serde(default)]
     pub batch: Option<Batch>,
+    /// Change several upstreams in turn, and undo what was done if one of them fails.
+    #[serde(default)]
+    pub saga_in_memory: Option<Saga>,
     /// Answer with fixed content.
     #[serde(default)]
     pub respond: Option<Respond>,

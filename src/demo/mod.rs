@@ -125,6 +125,10 @@ const TOUR: &[(&str, &str)] = &[
         "curl -d '[{\"path\":\"/users/7\"},{\"path\":\"/nowhere\"}]' http://ADDRESS/batch",
         "two requests in one, each by its own route and policies",
     ),
+    (
+        "curl -i -X POST http://ADDRESS/checkout/7",
+        "a saga: the second step fails (402), so the first is undone, and the answer says so",
+    ),
     ("curl -i http://ADDRESS/nowhere", "a refusal: problem+json with a stable reason"),
     (
         "curl -i 'http://ADDRESS/app/slow?ms=6000'",

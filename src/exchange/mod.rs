@@ -91,6 +91,9 @@ impl Certificate {
     }
 }
 
+/// Members of a problem document.
+pub type Members = serde_json::Map<String, serde_json::Value>;
+
 /// Where the route's path parameters stand in the path.
 pub type Ranges = SmallVec<[(u32, u32); 8]>;
 
@@ -220,12 +223,16 @@ impl Exchange {
             let readings = std::mem::take(&mut exceeded.readings);
             self.allowance.add(Box::new(Grant { readings, ..Grant::default() }));
         }
-        refusal(rejection, form, self.request_id())
+        render(rejection, form, self.request_id(), self.closing.members.as_deref())
     }
 }
 
 /// Renders a rejection.
 pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> Response<Body> {
+    render(rejection, form, request_id, None)
+}
+
+fn render(rejection: Rejection, form: problem::Form, request_id: &str, members: Option<&Members>) -> Response<Body> {
     let facts = rejection.reason.facts();
     let exceeded = rejection.exceeded.as_deref();
     let names: Vec<&str> = exceeded.iter().flat_map(|it| &it.names).map(|told| &*told.name).collect();
@@ -237,6 +244,7 @@ pub fn refusal(rejection: Rejection, form: problem::Form, request_id: &str) -> R
             title: facts.title,
             detail: rejection.detail.as_deref(),
             kind: rejection.reason.kind(),
+            members,
             list: (!names.is_empty()).then_some((VIOLATED, &names[..])),
             request_id,
         },

@@ -112,6 +112,7 @@ mod grpc {
     pub(super) const PERMISSION_DENIED: u8 = 7;
     pub(super) const RESOURCE_EXHAUSTED: u8 = 8;
     pub(super) const UNIMPLEMENTED: u8 = 12;
+    pub(super) const ABORTED: u8 = 10;
     pub(super) const INTERNAL: u8 = 13;
     pub(super) const UNAVAILABLE: u8 = 14;
 }
@@ -240,6 +241,15 @@ reasons! {
     /// An answer within a batch is longer than allowed, or does not fit any more.
     AnswerTooLarge => BAD_GATEWAY, INTERNAL, "answer-too-large", "The answer is too large",
         Some("http_response_body_size");
+    /// A step of a saga failed, and whatever was done before is undone.
+    SagaCompensated => BAD_GATEWAY, ABORTED, "saga-compensated", "A step failed, and whatever was done is undone",
+        Some("http_protocol_error");
+    /// A step of a saga failed, and not all that was done could be undone. Somebody must look at it.
+    SagaUnresolved => INTERNAL_SERVER_ERROR, INTERNAL, "saga-compensation-failed",
+        "A step failed, and not all that was done could be undone", Some("proxy_internal_error");
+    /// A step of a saga failed, and what was done is still being undone.
+    SagaCompensating => GATEWAY_TIMEOUT, ABORTED, "saga-compensating", "A step failed, and what was done is being undone",
+        Some("http_response_timeout");
     /// armiger is about to end, and the upstream has ended already.
     Draining => SERVICE_UNAVAILABLE, UNAVAILABLE, "draining", "The service is going away",
         Some("destination_unavailable");

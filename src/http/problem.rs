@@ -23,6 +23,8 @@ pub struct Problem<'a> {
     pub kind: Option<&'static str>,
     /// A member of its own: its name, and its list of texts.
     pub list: Option<(&'static str, &'a [&'a str])>,
+    /// More members.
+    pub members: Option<&'a serde_json::Map<String, serde_json::Value>>,
     /// The id that the log line has too.
     pub request_id: &'a str,
 }
@@ -101,6 +103,9 @@ fn json(problem: &Problem<'_>) -> String {
     }
     if let Some((name, list)) = problem.list {
         document.insert(name.into(), list.into());
+    }
+    for (name, value) in problem.members.into_iter().flatten() {
+        document.insert(name.clone(), value.clone());
     }
     document.insert("instance".into(), format!("urn:request:{}", problem.request_id).into());
     document.insert("request_id".into(), problem.request_id.into());

@@ -4,6 +4,7 @@ mod batch;
 mod errand;
 mod intake;
 mod pipeline;
+mod saga;
 pub mod worker;
 
 use std::borrow::Cow;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use http::{Response, header};
 
-use super::{Inlet, Worker, batch, errand};
+use super::{Inlet, Worker, batch, errand, saga};
 use crate::action::Action;
 use crate::exchange::{Exchange, Followups, Reason, Rejection};
 use crate::http::body::Body;
@@ -91,6 +91,7 @@ async fn walk(
     }
     match (&route.action, received) {
         (Action::Batch(batch), Some(received)) => Box::pin(batch::run(batch, exchange, &received, worker, inlet)).await,
+        (Action::Saga(saga), _) => Box::pin(saga::run(saga, route, exchange, worker)).await,
         (action, _) => action.run(exchange, &worker.pools).await,
     }
 }

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Notify;
+
 use super::Inlet;
 use crate::snapshot::Reader;
 use crate::telemetry::finish::{Closing, Logger};
@@ -25,15 +27,52 @@ pub struct Worker {
     pub ids: RefCell<Mint>,
     /// Whether armiger comes to its end. Back ends may go before it.
     pub is_draining: Cell<bool>,
+    /// What must come to its end, whoever has left.
+    pub unfinished: Rc<Count>,
     wall: Cell<(Instant, SystemTime)>,
+}
+
+/// Counts work that the end of its worker waits for.
+#[derive(Default)]
+pub struct Count {
+    under_way: Cell<usize>,
+    ended: Notify,
+}
+
+/// Work that is under way until this is dropped.
+pub struct Unfinished(Rc<Count>);
+
+impl Count {
+    /// Begins some.
+    pub(super) fn begin(self: &Rc<Self>) -> Unfinished {
+        self.under_way.set(self.under_way.get() + 1);
+        Unfinished(self.clone())
+    }
+
+    /// Whether none is under way.
+    pub fn is_none(&self) -> bool {
+        self.under_way.get() == 0
+    }
+
+    /// Ready after some has ended.
+    pub async fn one_ended(&self) {
+        self.ended.notified().await;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.0.under_way.set(self.0.under_way.get() - 1);
+        self.0.ended.notify_one();
+    }
 }
 
 impl Worker {
     /// A worker with these.
     pub fn new(reader: Reader, pools: Pools, wheel: Wheel, log: Rc<Logger>) -> Self {
         let (is_draining, wall) = (Cell::new(false), Cell::new(wall_clock()));
-        let ids = RefCell::default();
-        Self { reader: RefCell::new(reader), pools, wheel, log, ids, is_draining, wall }
+        let (ids, unfinished) = (RefCell::default(), Rc::default());
+        Self { reader: RefCell::new(reader), pools, wheel, log, ids, is_draining, unfinished, wall }
     }
 
     /// Begins the record of an exchange.

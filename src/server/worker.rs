@@ -253,7 +253,8 @@ async fn run(
     let emptied = Rc::new(Notify::new());
     let (mut is_last, mut is_alone) = (false, false);
     // Not counted while connections may still be on their way here.
-    while !is_last || open.load(Ordering::Relaxed) > 0 {
+    let unfinished = shared.worker.unfinished.clone();
+    while !is_last || open.load(Ordering::Relaxed) > 0 || !unfinished.is_none() {
         let message = tokio::select! {
             message = receiver.recv(), if !is_alone => match message {
                 Some(message) => message,
@@ -272,6 +273,7 @@ async fn run(
                 continue;
             }
             () = emptied.notified() => continue,
+            () = unfinished.one_ended() => continue,
         };
         match message {
             Message::Serve(accepted, open) => {

@@ -12,7 +12,7 @@ use http::{HeaderName, Method, header};
 use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, ListenerState, Route, Snapshot};
-use crate::action::{self, Action, Aggregate, Batch, Proxy, Redirect, Respond};
+use crate::action::{self, Action, Aggregate, Batch, Proxy, Redirect, Respond, Saga};
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
@@ -28,6 +28,7 @@ use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
 use crate::policy::scope::{Common, Headers, Shared};
 use crate::policy::{Blocks, Scope, Stage, rate_limit};
+use crate::telemetry::finish::Occupancy;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::server::Server;
 use crate::upstream::{Plan, Standings, State, Upstream, discovery};
@@ -405,6 +406,10 @@ fn routes(
             knows_caller: chain.enforces_at(Stage::Authenticate),
             upstream: &|name, at, issues| upstream(name, at, source, upstreams, issues),
             metrics,
+            sagas: config
+                .saga_in_memory
+                .is_some()
+                .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default)),
         };
         let action = action(config, source, &around, &path, issues);
         let (Some(matcher), Some(action)) = (matcher, action) else { continue };
@@ -493,7 +498,7 @@ fn allowed(list: &[PathAllow]) -> Held {
 }
 
 /// The keys of a route that say what it does.
-const ACTIONS: [&str; 5] = ["proxy", "aggregate", "batch", "respond", "redirect"];
+const ACTIONS: [&str; 6] = ["proxy", "aggregate", "batch", "saga_in_memory", "respond", "redirect"];
 
 fn action(
     config: &route::Route<Blocks>,
@@ -506,6 +511,7 @@ fn action(
         ("proxy", config.proxy.is_some()),
         ("aggregate", config.aggregate.is_some()),
         ("batch", config.batch.is_some()),
+        ("saga_in_memory", config.saga_in_memory.is_some()),
         ("respond", config.respond.is_some()),
         ("redirect", config.redirect.is_some()),
     ]
@@ -519,7 +525,7 @@ fn action(
             }
             issues.push(
                 Issue::new(path.clone(), "says nothing about what to do")
-                    .hint("add one action: `proxy`, `aggregate`, `batch`, `respond` or `redirect`"),
+                    .hint("add one action: `proxy`, `aggregate`, `batch`, `saga_in_memory`, `respond` or `redirect`"),
             );
             return None;
         }
@@ -545,6 +551,9 @@ fn action(
     }
     if let Some(batch) = &config.batch {
         return Batch::compile(batch, around, &path.key("batch"), issues).map(Action::Batch);
+    }
+    if let Some(saga) = &config.saga_in_memory {
+        return Saga::compile(saga, around, &path.key("saga_in_memory"), issues).map(Action::Saga);
     }
     if let Some(respond) = &config.respond {
         return Respond::compile(respond, &path.key("respond"), issues).map(Action::Respond);

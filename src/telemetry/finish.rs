@@ -146,7 +146,7 @@ impl Logger {
             facts.record.clear();
             facts.route = self.unrouted.clone();
             (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
-            facts.generation = None;
+            (facts.generation, facts.members) = (None, None);
             facts.held.clear();
             (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
             spare.push(facts);
@@ -165,6 +165,8 @@ pub struct Closing {
 pub struct Facts {
     /// What the log shows.
     pub record: Record,
+    /// More members of the problem document, if the exchange is refused. Here, since an exchange is moved about and this is not.
+    pub members: Option<Box<serde_json::Map<String, serde_json::Value>>>,
     started: Instant,
     status: Option<StatusCode>,
     inbound: Option<Rc<Inbound>>,
@@ -187,6 +189,7 @@ impl Facts {
     fn new(started: Instant, unrouted: &RouteMetrics) -> Box<Self> {
         Box::new(Self {
             record: Record::new(),
+            members: None,
             started,
             status: None,
             inbound: None,
@@ -241,6 +244,12 @@ impl Closing {
     /// A bound was hit.
     pub fn limit_hit(&self, limit: &'static str) {
         self.logger.metrics.limit_hit(limit);
+    }
+
+    /// Counts work that armiger cut since it has stopped waiting, which is not this exchange's end.
+    pub fn work_cut(&self) {
+        self.logger.cuts.set(self.logger.cuts.get() + 1);
+        self.logger.metrics.exchange_cut();
     }
 
     /// Takes a place among those in flight until the end of the exchange, unless `max` are taken.

@@ -1,67 +1,26 @@
 //! From the configuration to a plan: who waits for whom, and everything that can be known to be wrong.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{HeaderName, Method, StatusCode, header};
-use serde_json::Value;
+use http::{HeaderName, Method};
 
-use super::fill::{BodyFilling, Filling, Mistake, Names, Source};
 use super::merge;
-use super::shape::{Path, Shape};
 use super::{Aggregate, Fallback, Foreach, Part, When};
+use crate::action::fill::{Names, Source};
 use crate::action::json::{Json, write_text};
+use crate::action::outgoing::{
+    Draft, Surroundings, Wording, between, headers, is_credential, is_name, is_of_caller, positive, size, statuses,
+};
+use crate::action::shape::{Path, Shape};
 use crate::config::aggregate as config;
 use crate::config::aggregate::MergeMode;
 use crate::config::load::unknown_name;
 use crate::config::{Issue, Issues, KeyPath};
-use crate::exchange::template::Params;
 use crate::expression::{self, Condition};
-use crate::http::headers::name;
-use crate::http::path;
-use crate::telemetry::metrics::Metrics;
-use crate::upstream::Upstream;
 
 /// The most parts of an aggregate.
 const PARTS_MAX: usize = 32;
-
-/// What every part is told of the request: armiger's own words, and none of the client's that it did not vouch for.
-pub(super) static ALWAYS: [&HeaderName; 9] = [
-    &header::VIA,
-    &header::FORWARDED,
-    &name::X_REQUEST_ID,
-    &name::TRACEPARENT,
-    &name::TRACESTATE,
-    &name::X_FORWARDED_FOR,
-    &name::X_FORWARDED_HOST,
-    &name::X_FORWARDED_PROTO,
-    &name::X_FORWARDED_PORT,
-];
-
-/// See [`Surroundings::upstream`].
-pub type FindUpstream<'s> = dyn Fn(&str, KeyPath, &mut Issues) -> Option<Arc<Upstream>> + 's;
-
-/// What a route and its document have that an aggregate may need.
-pub struct Surroundings<'s> {
-    /// The route's name.
-    pub route: &'s str,
-    /// The parameters of its path.
-    pub params: &'s Params,
-    /// Its methods; none for any.
-    pub methods: &'s [String],
-    /// How long its answers may take.
-    pub timeout: Duration,
-    /// Where its callers say how long they wait.
-    pub deadline_header: Option<HeaderName>,
-    /// Whether a policy of it proves who calls.
-    pub knows_caller: bool,
-    /// Gives an upstream by its name, or reports at that place that there is none.
-    pub upstream: &'s FindUpstream<'s>,
-    /// Where parts are counted.
-    pub metrics: &'s Metrics,
-}
 
 impl Aggregate {
     /// Compiles the action, or reports what is wrong with it.
@@ -96,9 +55,8 @@ impl Aggregate {
                 has_item: part.foreach.is_some(),
                 knows_caller: around.knows_caller,
             };
-            let mut draft =
-                Draft { mode: config.merge.mode, around, names, path: at.key(name), issues, sources: Vec::new() };
-            parts.push(draft.part(name, part, &forward));
+            let mut draft = Draft { around, names, path: at.key(name), issues, sources: Vec::new() };
+            parts.push(draft.part(name, part, config.merge.mode, &forward));
         }
         let errors_key = config.errors_as.as_deref().map(quoted);
         if config.errors_as.is_some() && config.merge.mode == MergeMode::Concat {
@@ -128,16 +86,12 @@ impl Aggregate {
                 varies_by.push(name.clone());
             }
         }
-        let is_credential = |name: &HeaderName| [header::AUTHORIZATION, header::COOKIE].contains(name);
-        let is_private = all.iter().any(|source| match source {
-            Source::Claim(_) | Source::ClientAddress => true,
-            Source::Header(name) => is_credential(name),
-            _ => false,
-        }) || parts.iter().any(|(part, _)| part.forward.iter().any(is_credential));
+        let is_private = all.iter().any(|source| is_of_caller(source))
+            || parts.iter().any(|(part, _)| part.outgoing.forward.iter().any(is_credential));
         let parts: Vec<Part> = parts.into_iter().map(|(part, _)| part).collect();
         acyclic(&parts, &at, issues);
         orderly(&parts, &at, issues);
-        let is_unsafe = parts.iter().any(|part| !part.method.is_safe());
+        let is_unsafe = parts.iter().any(|part| !part.outgoing.method.is_safe());
         (issues.len() == before).then_some(Self {
             parts,
             deadline,
@@ -173,71 +127,10 @@ fn deadline(config: &config::Aggregate, around: &Surroundings<'_>, path: &KeyPat
     deadline
 }
 
-fn positive(duration: Duration, path: KeyPath, issues: &mut Issues) {
-    if duration < Duration::from_millis(1) {
-        issues.push(Issue::new(path, "is too short").hint("the least is 1ms"));
-    }
-}
-
 fn bounds(config: &config::Aggregate, path: &KeyPath, issues: &mut Issues) {
     between(config.concurrency.into(), 1, 256, path.key("concurrency"), issues);
     size(config.body_max.get(), path.key("body_max"), issues);
     size(config.request_body_max.get(), path.key("request_body_max"), issues);
-}
-
-fn between(value: u64, least: u64, most: u64, path: KeyPath, issues: &mut Issues) {
-    if !(least..=most).contains(&value) {
-        issues
-            .push(Issue::new(path, format!("{value} is out of bounds")).hint(format!("choose from {least} to {most}")));
-    }
-}
-
-fn size(value: u64, path: KeyPath, issues: &mut Issues) {
-    if !(1..=256 << 20).contains(&value) {
-        issues.push(Issue::new(path, "is out of bounds").hint("choose from 1B to 256MiB: all of it is held in memory"));
-    }
-}
-
-/// Headers that a part may get or give: none that belongs to one connection, frames a message, or names a host.
-fn headers(texts: &[String], path: &KeyPath, issues: &mut Issues) -> Vec<HeaderName> {
-    let each = texts.iter().enumerate();
-    each.filter_map(|(place, text)| header_name(text, path.index(place), issues)).collect()
-}
-
-fn header_name(text: &str, path: KeyPath, issues: &mut Issues) -> Option<HeaderName> {
-    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
-        issues.push(Issue::new(path, format!("`{text}` is no header name")).hint("write a name such as `x-tenant`"));
-        return None;
-    };
-    let is_own = matches!(
-        name.as_str(),
-        "host"
-            | "content-length"
-            | "transfer-encoding"
-            | "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "upgrade"
-            | "expect"
-            | "accept-encoding"
-            | "content-encoding"
-            | "range"
-            | "if-none-match"
-            | "if-modified-since"
-            | "if-match"
-            | "if-unmodified-since"
-            | "if-range"
-    ) || ALWAYS.contains(&&name);
-    if is_own {
-        issues.push(
-            Issue::new(path, format!("`{name}` cannot stand here"))
-                .hint("leave it out: armiger writes it itself, or it makes no sense for a part"),
-        );
-        return None;
-    }
-    Some(name)
 }
 
 /// In a group no two parts may have one key.
@@ -314,7 +207,7 @@ fn orderly(parts: &[Part], path: &KeyPath, issues: &mut Issues) {
         }
         false
     };
-    let changing: Vec<usize> = (0..parts.len()).filter(|place| !parts[*place].method.is_safe()).collect();
+    let changing: Vec<usize> = (0..parts.len()).filter(|place| !parts[*place].outgoing.method.is_safe()).collect();
     for (at, second) in changing.iter().enumerate() {
         for first in &changing[..at] {
             if !reaches(*second, *first) && !reaches(*first, *second) {
@@ -355,21 +248,16 @@ fn named_parts(text: &str) -> Vec<Option<&str>> {
     found
 }
 
-/// A part while it is compiled.
-struct Draft<'d, 'i> {
-    mode: MergeMode,
-    around: &'d Surroundings<'d>,
-    names: Names<'d>,
-    path: KeyPath,
-    issues: &'i mut Issues,
-    sources: Vec<Source>,
-}
-
 impl Draft<'_, '_> {
-    fn part(&mut self, name: &str, config: &config::Part, forward: &[HeaderName]) -> Option<(Part, Vec<Source>)> {
+    fn part(
+        &mut self,
+        name: &str,
+        config: &config::Part,
+        mode: MergeMode,
+        forward: &[HeaderName],
+    ) -> Option<(Part, Vec<Source>)> {
         let before = self.issues.len();
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        if name.is_empty() || name.len() > 100 || !name.bytes().all(fits) {
+        if !is_name(name) {
             self.issue(
                 &self.path.clone(),
                 format!("`{name}` is no part name"),
@@ -377,37 +265,23 @@ impl Draft<'_, '_> {
             );
         }
         let upstream = (self.around.upstream)(&config.upstream, self.path.key("upstream"), self.issues);
-        let method = self.method(config);
-        let target = self.target(config);
-        let own_headers = self.headers(config);
-        let forward = match &config.forward {
-            Some(own) => headers(own, &self.path.key("forward"), self.issues),
-            None => forward.to_vec(),
+        let wording = Wording {
+            method: &config.method,
+            path: &config.path,
+            headers: &config.headers,
+            forward: config.forward.as_deref(),
+            body: config.body.as_ref(),
         };
-        let body = config.body.as_ref().and_then(|body| self.body(body, method.as_ref()));
+        let outgoing = self.outgoing(&wording, forward);
+        let method = outgoing.as_ref().map(|outgoing| outgoing.method.clone());
         let foreach = self.foreach(config);
         let when = self.when(config);
         let fallback = self.fallback(config, method.as_ref());
         let shape = self.shape(config);
         let expose = headers(&config.expose, &self.path.key("expose"), self.issues);
         self.numbers(config);
-        let statuses = |key: &str, texts: &[u16], least: u16, issues: &mut Issues| -> Vec<StatusCode> {
-            let at = self.path.key(key);
-            let each = texts.iter().enumerate();
-            each.filter_map(|(place, text)| {
-                let status = StatusCode::from_u16(*text).ok().filter(|status| (least..600).contains(&status.as_u16()));
-                if status.is_none() {
-                    issues.push(
-                        Issue::new(at.index(place), format!("{text} is none that can stand here"))
-                            .hint(format!("choose from {least} to 599")),
-                    );
-                }
-                status
-            })
-            .collect()
-        };
-        let pass_status = statuses("pass_status", &config.pass_status, 400, self.issues);
-        let accept = statuses("accept", &config.accept, 200, self.issues);
+        let pass_status = statuses(&config.pass_status, 400, &self.path.key("pass_status"), self.issues);
+        let accept = statuses(&config.accept, 200, &self.path.key("accept"), self.issues);
         if !config.pass_status.is_empty() && !config.required {
             self.issue(
                 &self.path.key("pass_status"),
@@ -419,14 +293,14 @@ impl Draft<'_, '_> {
             self.issue(&self.path.key("as"), "a hidden part has no place in the document", "keep one of them");
         }
         let parents = self.parents(config);
-        let key = match (self.mode, &config.wrap_as) {
+        let key = match (mode, &config.wrap_as) {
             (_, Some(key)) => Some(quoted(key)),
             (MergeMode::Group, None) => Some(quoted(name)),
             (_, None) => None,
         };
         if let Some(fixed) = fallback.as_ref().and_then(|fallback| fallback.fixed.as_ref())
             && !config.hidden
-            && !merge::fits(self.mode, key.is_some(), fixed.view().kind())
+            && !merge::fits(mode, key.is_some(), fixed.view().kind())
         {
             self.issue(
                 &self.path.key("fallback").key("static"),
@@ -441,11 +315,7 @@ impl Draft<'_, '_> {
             name: name.into(),
             key,
             upstream: upstream?,
-            method: method?,
-            target: target?,
-            headers: own_headers,
-            forward,
-            body,
+            outgoing: outgoing?,
             parents,
             is_named: false,
             when,
@@ -463,120 +333,6 @@ impl Draft<'_, '_> {
             metrics: self.around.metrics.part(self.around.route, name),
         };
         Some((part, std::mem::take(&mut self.sources)))
-    }
-
-    fn issue(&mut self, path: &KeyPath, message: impl Into<String>, hint: impl Into<String>) {
-        self.issues.push(Issue::new(path.clone(), message.into()).hint(hint.into()));
-    }
-
-    fn mistake(&mut self, path: &KeyPath, mistake: Mistake) {
-        let mut issue = Issue::new(path.clone(), mistake.message);
-        if let Some(hint) = mistake.hint {
-            issue = issue.hint(hint);
-        }
-        self.issues.push(issue);
-    }
-
-    fn method(&mut self, config: &config::Part) -> Option<Method> {
-        let at = self.path.key("method");
-        let text = &config.method;
-        match Method::from_bytes(text.as_bytes()) {
-            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
-                self.issue(
-                    &at,
-                    format!("`{text}` is not in capitals"),
-                    format!("write `{}`", text.to_ascii_uppercase()),
-                );
-                None
-            }
-            Ok(method) if [Method::CONNECT, Method::TRACE, Method::HEAD].contains(&method) => {
-                self.issue(&at, format!("{method} brings no document"), "use another method");
-                None
-            }
-            Ok(method) => {
-                let is_safe = |text: &String| Method::from_bytes(text.as_bytes()).is_ok_and(|method| method.is_safe());
-                let methods = self.around.methods;
-                if !method.is_safe() && (methods.is_empty() || methods.iter().any(is_safe)) {
-                    self.issue(
-                        &at,
-                        format!("{method} changes something, and the route takes methods that must not"),
-                        "let the route match such methods only: `methods: [POST]`",
-                    );
-                }
-                Some(method)
-            }
-            Err(_) => {
-                self.issue(&at, format!("`{text}` is no method"), "write `GET` or `POST`");
-                None
-            }
-        }
-    }
-
-    fn filling(&mut self, text: &str, path: &KeyPath) -> Option<Filling> {
-        match Filling::parse(text, &self.names) {
-            Ok(filling) => {
-                self.sources.extend(filling.sources().cloned());
-                Some(filling)
-            }
-            Err(mistake) => {
-                self.mistake(path, mistake);
-                None
-            }
-        }
-    }
-
-    fn target(&mut self, config: &config::Part) -> Option<Filling> {
-        let at = self.path.key("path");
-        if !config.path.starts_with('/') {
-            self.issue(&at, "does not begin with `/`", "write path and query only; where to is the upstream's to know");
-            return None;
-        }
-        let filling = self.filling(&config.path, &at)?;
-        let sample = filling.sample();
-        let end = sample.find('?').unwrap_or(sample.len());
-        let is_normal = path::normalise(&sample[..end]).is_ok_and(|normal| normal.path == sample[..end]);
-        if !is_normal || sample.contains('#') || PathAndQuery::try_from(sample.as_str()).is_err() {
-            self.issue(
-                &at,
-                "is not in the one form that paths have here",
-                "write no `//`, `..` or `#`, and percent-encode what cannot stand in a URL",
-            );
-            return None;
-        }
-        Some(filling)
-    }
-
-    fn headers(&mut self, config: &config::Part) -> Vec<(HeaderName, Filling)> {
-        let mut own = Vec::with_capacity(config.headers.len());
-        for (text, value) in &config.headers {
-            let at = self.path.key("headers").key(text);
-            let name = header_name(text, at.clone(), self.issues);
-            let filling = self.filling(value, &at);
-            if let Some(filling) = &filling
-                && http::HeaderValue::from_str(&filling.sample()).is_err()
-            {
-                self.issue(&at, "has characters that cannot stand in a header", "leave them out");
-            }
-            own.extend(name.zip(filling));
-        }
-        own
-    }
-
-    fn body(&mut self, body: &Value, method: Option<&Method>) -> Option<BodyFilling> {
-        let at = self.path.key("body");
-        if method.is_some_and(|method| method == Method::GET) {
-            self.issue(&at, "a GET has no body", "use another `method`, or leave it out");
-        }
-        match BodyFilling::parse(body, &self.names) {
-            Ok(filling) => {
-                self.sources.extend(filling.sources().cloned());
-                Some(filling)
-            }
-            Err(mistake) => {
-                self.mistake(&at, mistake);
-                None
-            }
-        }
     }
 
     fn foreach(&mut self, config: &config::Part) -> Option<Foreach> {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::shape::Writer;
 use crate::action::json::{Kind, View};
+use crate::action::shape::Writer;
 use crate::config::aggregate::{MergeMode, OnConflict};
 
 /// A part's share of the document.

@@ -5,28 +5,26 @@
 //! | `compile.rs` | from the configuration: the graph of parts, and everything that can be wrong with it |
 //! | `run.rs` | all parts of one exchange, each as soon as those that it names are over, under one deadline |
 //! | `part.rs` | one part: its requests, its fallback, what of its answer is taken |
-//! | `fill.rs` | values in paths, queries, headers and bodies |
-//! | `call.rs` | one request to an upstream |
-//! | `shape.rs`, `merge.rs` | JSON, cut and joined |
+//! | `merge.rs` | JSON, joined |
 //! | `answer.rs` | the head of the answer |
+//!
+//! What it shares with sagas stands beside this folder: `outgoing.rs` (requests), `fill.rs` (values in them), `call.rs` (one of
+//! them sent), `shape.rs` (JSON, cut).
 
 mod answer;
-mod call;
 mod compile;
-mod fill;
 pub mod merge;
 mod part;
 mod run;
-mod shape;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Method, StatusCode};
-
-pub use compile::Surroundings;
+use http::{HeaderName, StatusCode};
 
 use super::json::Json;
+use super::outgoing::Outgoing;
+use super::{fill, shape};
 use crate::config::aggregate::{MergeMode, OnConflict};
 use crate::expression::Condition;
 use crate::telemetry::metrics::PartMetrics;
@@ -59,11 +57,7 @@ struct Part {
     /// Its key in the document, in quotes.
     key: Option<Vec<u8>>,
     upstream: Arc<Upstream>,
-    method: Method,
-    target: fill::Filling,
-    headers: Vec<(HeaderName, fill::Filling)>,
-    forward: Vec<HeaderName>,
-    body: Option<fill::BodyFilling>,
+    outgoing: Outgoing,
     /// The parts that it waits for, by their places.
     parents: Vec<usize>,
     /// Another part takes a value from its body.

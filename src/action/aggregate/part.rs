@@ -4,17 +4,17 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode};
 use smallvec::SmallVec;
 
 use super::Part;
 use super::answer::Freshness;
-use super::call::{self, Failed};
-use super::fill::{Known, Unfilled};
 use super::merge;
 use super::run::Run;
-use super::shape::Writer;
+use crate::action::call::{self, Failed};
+use crate::action::fill::{Known, Unfilled};
 use crate::action::json::{Fault, Json, Kind as Form, View};
+use crate::action::shape::Writer;
 use crate::http::body::Body;
 use crate::telemetry::record::{AttemptRow, PartRow, ROWS_MAX};
 use crate::upstream::{Kind, Upstream};
@@ -273,7 +273,8 @@ async fn each(run: &Run<'_>, part: &Part, upstream: &Upstream) -> Result<Said, F
     let list = {
         let exchange = run.exchange.borrow();
         let said = |place| run.said(place);
-        let known = Known { exchange: &exchange, request_body: run.request_body.as_ref(), said: &said, item: None };
+        let known =
+            Known { exchange: &exchange, request_body: run.request_body.as_ref(), said: &said, item: None, saga: None };
         let view = foreach.list.list(&known)?;
         let mut list = Vec::new();
         for item in view.items() {
@@ -359,27 +360,8 @@ async fn each(run: &Run<'_>, part: &Part, upstream: &Upstream) -> Result<Said, F
 fn request(run: &Run<'_>, part: &Part, item: Option<View<'_>>) -> Result<Request<Body>, Failure> {
     let exchange = run.exchange.borrow();
     let said = |place| run.said(place);
-    let known = Known { exchange: &exchange, request_body: run.request_body.as_ref(), said: &said, item };
-    let mut request = Request::new(Body::Empty);
-    *request.method_mut() = part.method.clone();
-    *request.uri_mut() = part.target.target(&known)?;
-    let received = exchange.headers();
-    let headers = request.headers_mut();
-    for name in super::compile::ALWAYS.iter().copied().chain(&part.forward) {
-        for value in received.get_all(name) {
-            headers.append(name, value.clone());
-        }
-    }
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    for (name, filling) in &part.headers {
-        headers.insert(name, filling.header(&known)?);
-    }
-    if let Some(filling) = &part.body {
-        let body = filling.render(&known)?;
-        headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-        *request.body_mut() = Body::full(body);
-    }
-    Ok(request)
+    let known = Known { exchange: &exchange, request_body: run.request_body.as_ref(), said: &said, item, saga: None };
+    Ok(part.outgoing.request(&known)?)
 }
 
 impl Part {

@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 
 use super::Aggregate;
 use super::answer::{Freshness, completed};
-use super::call::{self, Failed};
-use super::fill;
 use super::merge::{self, Share};
 use super::part::{self, Failure, Outcome, word};
+use crate::action::call;
+use crate::action::fill;
 use crate::action::json::{self, Json};
 use crate::action::proxy::reason;
 use crate::exchange::{Exchange, Reason, Rejection};
@@ -27,7 +27,7 @@ use crate::http::body::Body;
 use crate::http::headers::name;
 use crate::http::problem::Form;
 use crate::timer::Wheel;
-use crate::upstream::{Kind, Pools};
+use crate::upstream::Pools;
 
 type Work<'w> = Pin<Box<dyn Future<Output = Outcome> + 'w>>;
 
@@ -96,7 +96,11 @@ impl Aggregate {
                 Rejection::from(Reason::NotImplemented).detail("This route answers with JSON, and speaks no gRPC.")
             );
         }
-        let request_body = if self.reads_request_body { Some(self.request_body(exchange).await?) } else { None };
+        let request_body = if self.reads_request_body {
+            Some(call::request_body(exchange, self.request_body_max, "routes.aggregate.request_body_max").await?)
+        } else {
+            None
+        };
         let wheel = exchange.wheel.clone();
         let mut deadline = wheel.timer();
         let until = exchange.started + self.deadline;
@@ -130,18 +134,6 @@ impl Aggregate {
             .await?;
         }
         self.answer(run)
-    }
-
-    async fn request_body(&self, exchange: &mut Exchange) -> Result<Json, Rejection> {
-        exchange.remember_form();
-        let body = std::mem::take(exchange.request.body_mut());
-        let bytes = call::read(body, self.request_body_max).await.map_err(|failed| match failed {
-            Failed::Body(error) => Rejection::from(reason(Kind::Client(error))),
-            _ => {
-                Rejection { limit: Some("routes.aggregate.request_body_max"), ..Rejection::from(Reason::BodyTooLarge) }
-            }
-        })?;
-        Json::check(bytes).map_err(|_| Rejection::from(Reason::BadBody).detail("The body is no JSON document."))
     }
 
     /// Begins what can begin, and hears what has ended. Whether all is over; an error if a required part failed.

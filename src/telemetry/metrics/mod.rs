@@ -261,6 +261,9 @@ struct Families {
     breaker_ratio: Family<Gauge>,
     parts: Family<IntCounter>,
     part_duration: Family<Histogram>,
+    sagas: Family<IntCounter>,
+    saga_steps: Family<IntCounter>,
+    saga_compensations: Family<IntCounter>,
     credentials: Family<IntCounter>,
     fetches: Family<IntCounter>,
     keys: Family<IntGauge>,
@@ -357,6 +360,28 @@ impl Families {
                 &["route", "part"],
                 "seconds",
                 "Time from the begin of a part of an aggregated answer to its end, in seconds.",
+            ),
+            sagas: Family::register(
+                catalogue,
+                "armiger_sagas_total",
+                &["route", "outcome"],
+                "sagas",
+                "Sagas that are over, in sagas: `completed`, `compensated`, `compensation_failed` (somebody must look at it), or \
+                 `cut` in the midst.",
+            ),
+            saga_steps: Family::register(
+                catalogue,
+                "armiger_saga_steps_total",
+                &["route", "step", "outcome"],
+                "steps",
+                "Steps of sagas, in steps: `done`, `failed` without having changed anything, or `uncertain`.",
+            ),
+            saga_compensations: Family::register(
+                catalogue,
+                "armiger_saga_compensations_total",
+                &["route", "step", "outcome"],
+                "steps",
+                "Steps of sagas to be undone, in steps: `done`, or `failed` after all tries.",
             ),
             upstream_requests: Family::register(
                 catalogue,
@@ -659,6 +684,8 @@ struct MetricsInner {
     rules: Shelf<RuleSeries>,
     rate_limits: Shelf<LimitSeries>,
     parts: Shelf<PartSeries>,
+    sagas: Shelf<SagaSeries>,
+    saga_steps: Shelf<SagaStepSeries>,
     limits: SlugCounters,
     reloads: SlugCounters,
     access_log_dropped: IntCounter,
@@ -727,6 +754,8 @@ impl Metrics {
             rules: Shelf::new(),
             rate_limits: Shelf::new(),
             parts: Shelf::new(),
+            sagas: Shelf::new(),
+            saga_steps: Shelf::new(),
             limits: SlugCounters::new(&limits, &[]),
             reloads: SlugCounters::new(&reloads, &[]),
             access_log_dropped: single(
@@ -843,6 +872,28 @@ impl Metrics {
             duration_family: families.part_duration.clone(),
             outcomes: SlugCounters::new(&families.parts, &key),
             duration: families.part_duration.series(&key),
+        }))
+    }
+
+    /// The handle of a route's sagas.
+    pub fn saga(&self, route: &str) -> SagaMetrics {
+        let family = &self.0.families.sagas;
+        SagaMetrics(self.0.sagas.get(&[route], || SagaSeries {
+            route: route.to_owned(),
+            family: family.clone(),
+            outcomes: SlugCounters::new(family, &[route]),
+        }))
+    }
+
+    /// The handles of a step of a route's sagas.
+    pub fn saga_step(&self, route: &str, step: &str) -> SagaStepMetrics {
+        let families = &self.0.families;
+        let key = [route, step];
+        SagaStepMetrics(self.0.saga_steps.get(&key, || SagaStepSeries {
+            key: key.map(str::to_owned),
+            families: [families.saga_steps.clone(), families.saga_compensations.clone()],
+            steps: SlugCounters::new(&families.saga_steps, &key),
+            compensations: SlugCounters::new(&families.saga_compensations, &key),
         }))
     }
 
@@ -1340,6 +1391,62 @@ impl PartMetrics {
     pub fn ended(&self, outcome: &'static str, duration: Duration) {
         self.0.series.outcomes.add(outcome, 1);
         self.0.series.duration.observe(duration.as_secs_f64());
+    }
+}
+
+// === Sagas ===
+
+/// What is counted about the sagas of a route.
+#[derive(Clone)]
+pub struct SagaMetrics(Arc<Held<SagaSeries>>);
+
+struct SagaSeries {
+    route: String,
+    family: Family<IntCounter>,
+    outcomes: SlugCounters,
+}
+
+impl Series for SagaSeries {
+    fn leave(&self) {
+        self.family.remove(&[&self.route]);
+    }
+}
+
+impl SagaMetrics {
+    /// Counts a saga that is over.
+    pub fn ended(&self, outcome: &'static str) {
+        self.0.series.outcomes.add(outcome, 1);
+    }
+}
+
+/// What is counted about a step of a route's sagas.
+#[derive(Clone)]
+pub struct SagaStepMetrics(Arc<Held<SagaStepSeries>>);
+
+struct SagaStepSeries {
+    /// Route and step.
+    key: [String; 2],
+    families: [Family<IntCounter>; 2],
+    steps: SlugCounters,
+    compensations: SlugCounters,
+}
+
+impl Series for SagaStepSeries {
+    fn leave(&self) {
+        let key = [self.key[0].as_str(), self.key[1].as_str()];
+        self.families.iter().for_each(|family| family.remove(&key));
+    }
+}
+
+impl SagaStepMetrics {
+    /// Counts a step that was begun, by how far it came.
+    pub fn ended(&self, outcome: &'static str) {
+        self.0.series.steps.add(outcome, 1);
+    }
+
+    /// Counts what came of its compensation.
+    pub fn compensated(&self, is_done: bool) {
+        self.0.series.compensations.add(if is_done { "done" } else { "failed" }, 1);
     }
 }
 

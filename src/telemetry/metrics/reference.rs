@@ -37,6 +37,7 @@ const LABELS: &[(&str, &str)] = &[
         "`ok` if the head of an answer came, else what went wrong: a reason such as `upstream-timeout`, or \
                  `abandoned` if nobody waited any longer; of a credential `verified`, `known` from before, or the cause \
                  that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`; of \
+         a saga and its steps what the metric says; of \
          a limit `granted`, `denied`, `skipped` (the request has no key), `banned`, `key_missing`, `too_costly` or \
          `store_unavailable`; of the store that limits share `ok`, `timeout`, `error` or `unavailable`",
     ),
@@ -54,6 +55,7 @@ const LABELS: &[(&str, &str)] = &[
     ("state", "`active` or `idle`"),
     ("status", "the name of the call's status, such as `UNAVAILABLE`; `none` if it ended without one"),
     ("status_class", ""),
+    ("step", "the name of a step of a `saga_in_memory`"),
     ("to", "the state that a breaker entered: `closed`, `half_open` or `open`"),
     ("upstream", "the upstream's name"),
     (

@@ -1,4 +1,4 @@
-//! Values filled into the requests of parts: `{path.id}`, `{parts.user.body.id}`. Escaped for the place where they stand;
+//! Values filled into the requests of parts and steps: `{path.id}`, `{parts.user.body.id}`. Escaped for the place where they stand;
 //! what cannot stand there fails the part.
 
 use std::borrow::Cow;
@@ -33,6 +33,8 @@ pub(super) struct Known<'a> {
     pub(super) said: &'a dyn Fn(usize) -> Option<Said<'a>>,
     /// The entry of `foreach`.
     pub(super) item: Option<View<'a>>,
+    /// The id of the saga.
+    pub(super) saga: Option<&'a str>,
 }
 
 /// Why a request cannot be made.
@@ -62,6 +64,7 @@ pub(super) enum Source {
     PartStatus(usize),
     PartHeader(usize, HeaderName),
     Item(Path),
+    SagaId,
 }
 
 /// A value, as it comes.
@@ -122,6 +125,7 @@ impl Source {
             }
             Self::PartHeader(part, name) => header_text((known.said)(*part)?.headers?, name).and_then(text),
             Self::Item(path) => inside(known.item?, path),
+            Self::SagaId => text(known.saga?),
         }
     }
 
@@ -176,7 +180,7 @@ pub(super) struct Names<'n> {
     pub(super) params: &'n Params,
     /// The parts, in their order, each with whether it is a list made by `foreach`.
     pub(super) parts: &'n [(&'n str, bool)],
-    /// How parts are called: `parts` or `steps`.
+    /// How parts are called: `parts` or [`STEPS`].
     pub(super) family: &'static str,
     pub(super) has_item: bool,
     pub(super) knows_caller: bool,
@@ -224,6 +228,7 @@ impl Names<'_> {
             ("request", rest) if rest.starts_with("body.") => return one(&rest[5..]).map(Source::RequestBody),
             ("client", "address") => return Ok(Source::ClientAddress),
             ("route", "name") => return Ok(Source::RouteName),
+            ("saga", "id") if self.family == STEPS => return Ok(Source::SagaId),
             ("item", rest) if self.has_item => return one(rest).map(Source::Item),
             ("item", _) => {
                 return Err(Mistake::new(
@@ -236,7 +241,10 @@ impl Names<'_> {
                 let Some(place) = self.parts.iter().position(|(known, _)| *known == name) else {
                     let known = self.parts.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
                     return Err(Mistake::new(
-                        format!("there is no part `{name}`"),
+                        match family {
+                            STEPS => format!("there is no step `{name}` before this one"),
+                            _ => format!("there is no part `{name}`"),
+                        },
                         if known.is_empty() { "there are no others".to_owned() } else { format!("there are {known}") },
                     ));
                 };
@@ -272,6 +280,9 @@ impl Names<'_> {
         ))
     }
 }
+
+/// How the steps of a saga are called. Those that may be named are the ones before.
+pub(super) const STEPS: &str = "steps";
 
 const PLACE_HINT: &str = "write a place such as `data.items.0.id`, or `/data/items/0/id`";
 

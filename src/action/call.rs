@@ -1,4 +1,4 @@
-//! One request of a part, through the same door as a route's: pool, limits, breaker, retries and patience are the
+//! One request of a part or step, through the same door as a route's: pool, limits, breaker, retries and patience are the
 //! upstream's.
 
 use std::io::Cursor;
@@ -13,6 +13,9 @@ use http_body_util::BodyExt;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::json::Json;
+use super::proxy::reason;
+use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::telemetry::record::AttemptRow;
 use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
@@ -46,7 +49,7 @@ pub(super) enum Failed {
 
 /// Sends a request and reads its answer, `max` bytes at most. Of statuses that are not `wanted` the body is left.
 ///
-/// The one place where aggregates meet upstreams. A cache of parts belongs in front of it.
+/// The one place where aggregates and sagas meet upstreams. A cache of parts belongs in front of it.
 pub(super) async fn send(
     upstream: &Upstream,
     pools: &Pools,
@@ -74,6 +77,17 @@ pub(super) async fn send(
     let body = read(body, max).await?;
     let body = decode(&head.headers, body, max).await?;
     Ok(Reply { status: head.status, headers: head.headers, body })
+}
+
+/// The client's body, which values are taken from. `limit` is the key of `max`.
+pub(super) async fn request_body(exchange: &mut Exchange, max: usize, limit: &'static str) -> Result<Json, Rejection> {
+    exchange.remember_form();
+    let body = std::mem::take(exchange.request.body_mut());
+    let bytes = read(body, max).await.map_err(|failed| match failed {
+        Failed::Body(error) => Rejection::from(reason(Kind::Client(error))),
+        _ => Rejection { limit: Some(limit), ..Rejection::from(Reason::BodyTooLarge) },
+    })?;
+    Json::check(bytes).map_err(|_| Rejection::from(Reason::BadBody).detail("The body is no JSON document."))
 }
 
 /// Reads a body to its end.
@@ -120,7 +134,14 @@ async fn decode(headers: &HeaderMap, mut body: Bytes, max: usize) -> Result<Byte
             "gzip" | "x-gzip" => inflate(bufread::GzipDecoder::new(from), max).await?,
             "br" => inflate(bufread::BrotliDecoder::new(from), max).await?,
             "zstd" => inflate(bufread::ZstdDecoder::new(from), max).await?,
-            // `deflate` is two things under one name; nobody sends it unasked.
+            // Two things under one name (RFC 9110 §8.4.1.2): first as the RFC says, then as some servers do.
+            "deflate" => {
+                let bytes = from.into_inner();
+                match inflate(bufread::ZlibDecoder::new(Cursor::new(bytes.clone())), max).await {
+                    Err(Failed::Coding) => inflate(bufread::DeflateDecoder::new(Cursor::new(bytes)), max).await?,
+                    inflated => inflated?,
+                }
+            }
             _ => return Err(Failed::Coding),
         };
     }
@@ -137,7 +158,7 @@ async fn inflate(decoder: impl AsyncRead + Unpin, max: usize) -> Result<Bytes, F
 
 #[cfg(test)]
 mod tests {
-    use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder};
+    use async_compression::tokio::bufread::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 
     use super::*;
 
@@ -159,6 +180,8 @@ mod tests {
             ("X-GZIP", all(GzipEncoder::new(text)).await),
             ("br", all(BrotliEncoder::new(text)).await),
             ("zstd", all(ZstdEncoder::new(text)).await),
+            ("deflate", all(ZlibEncoder::new(text)).await),
+            ("deflate", all(DeflateEncoder::new(text)).await),
             ("identity", Bytes::from_static(text)),
         ];
         for (coding, body) in bodies {

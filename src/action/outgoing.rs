@@ -1,0 +1,340 @@
+//! A request that an action makes itself: from the configuration to a plan, and from that to a request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use serde_json::Value;
+
+use super::fill::{BodyFilling, Filling, Known, Mistake, Names, Source, Unfilled};
+use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::template::Params;
+use crate::http::body::Body;
+use crate::http::headers::name;
+use crate::http::path as http_path;
+use crate::telemetry::finish::Occupancy;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Upstream;
+
+/// What every upstream is told of the request: armiger's own words, and none of the client's that it did not vouch for.
+static ALWAYS: [&HeaderName; 9] = [
+    &header::VIA,
+    &header::FORWARDED,
+    &name::X_REQUEST_ID,
+    &name::TRACEPARENT,
+    &name::TRACESTATE,
+    &name::X_FORWARDED_FOR,
+    &name::X_FORWARDED_HOST,
+    &name::X_FORWARDED_PROTO,
+    &name::X_FORWARDED_PORT,
+];
+
+/// A request, but for the values in it.
+#[derive(Clone, Debug)]
+pub(super) struct Outgoing {
+    pub(super) method: Method,
+    target: Filling,
+    headers: Vec<(HeaderName, Filling)>,
+    /// Headers of the client that go along.
+    pub(super) forward: Vec<HeaderName>,
+    body: Option<BodyFilling>,
+}
+
+impl Outgoing {
+    /// Fills it in.
+    pub(super) fn request(&self, known: &Known<'_>) -> Result<Request<Body>, Unfilled> {
+        let mut request = Request::new(Body::Empty);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.target(known)?;
+        let received = known.exchange.headers();
+        let headers = request.headers_mut();
+        for name in ALWAYS.iter().copied().chain(&self.forward) {
+            for value in received.get_all(name) {
+                headers.append(name, value.clone());
+            }
+        }
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        for (name, filling) in &self.headers {
+            headers.insert(name, filling.header(known)?);
+        }
+        if let Some(filling) = &self.body {
+            let body = filling.render(known)?;
+            headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+            *request.body_mut() = Body::full(body);
+        }
+        Ok(request)
+    }
+}
+
+/// Whether what is taken from here tells who calls.
+pub(super) fn is_of_caller(source: &Source) -> bool {
+    match source {
+        Source::Claim(_) | Source::ClientAddress => true,
+        Source::Header(name) => is_credential(name),
+        _ => false,
+    }
+}
+
+/// Whether a header of this name is a credential.
+pub(super) fn is_credential(name: &HeaderName) -> bool {
+    [header::AUTHORIZATION, header::COOKIE].contains(name)
+}
+
+// === compile ===
+
+/// See [`Surroundings::upstream`].
+pub type FindUpstream<'s> = dyn Fn(&str, KeyPath, &mut Issues) -> Option<Arc<Upstream>> + 's;
+
+/// What a route and its document have that an action may need.
+pub struct Surroundings<'s> {
+    /// The route's name.
+    pub route: &'s str,
+    /// The parameters of its path.
+    pub params: &'s Params,
+    /// Its methods; none for any.
+    pub methods: &'s [String],
+    /// How long its answers may take.
+    pub timeout: Duration,
+    /// Where its callers say how long they wait.
+    pub deadline_header: Option<HeaderName>,
+    /// Whether a policy of it proves who calls.
+    pub knows_caller: bool,
+    /// Gives an upstream by its name, or reports at that place that there is none.
+    pub upstream: &'s FindUpstream<'s>,
+    /// Where parts are counted.
+    pub metrics: &'s Metrics,
+    /// The sagas of the route that are under way, if it is one.
+    pub sagas: Option<Arc<Occupancy>>,
+}
+
+pub(super) fn positive(duration: Duration, path: KeyPath, issues: &mut Issues) {
+    if duration < Duration::from_millis(1) {
+        issues.push(Issue::new(path, "is too short").hint("the least is 1ms"));
+    }
+}
+
+pub(super) fn between(value: u64, least: u64, most: u64, path: KeyPath, issues: &mut Issues) {
+    if !(least..=most).contains(&value) {
+        issues
+            .push(Issue::new(path, format!("{value} is out of bounds")).hint(format!("choose from {least} to {most}")));
+    }
+}
+
+pub(super) fn size(value: u64, path: KeyPath, issues: &mut Issues) {
+    if !(1..=256 << 20).contains(&value) {
+        issues.push(Issue::new(path, "is out of bounds").hint("choose from 1B to 256MiB: all of it is held in memory"));
+    }
+}
+
+/// Headers that an upstream may get or give: none that belongs to one connection, frames a message, or names a host.
+pub(super) fn headers(texts: &[String], path: &KeyPath, issues: &mut Issues) -> Vec<HeaderName> {
+    let each = texts.iter().enumerate();
+    each.filter_map(|(place, text)| header_name(text, path.index(place), issues)).collect()
+}
+
+fn header_name(text: &str, path: KeyPath, issues: &mut Issues) -> Option<HeaderName> {
+    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
+        issues.push(Issue::new(path, format!("`{text}` is no header name")).hint("write a name such as `x-tenant`"));
+        return None;
+    };
+    let is_own = matches!(
+        name.as_str(),
+        "host"
+            | "content-length"
+            | "transfer-encoding"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "expect"
+            | "accept-encoding"
+            | "content-encoding"
+            | "range"
+            | "if-none-match"
+            | "if-modified-since"
+            | "if-match"
+            | "if-unmodified-since"
+            | "if-range"
+    ) || ALWAYS.contains(&&name);
+    if is_own {
+        issues.push(
+            Issue::new(path, format!("`{name}` cannot stand here"))
+                .hint("leave it out: armiger writes it itself, or it makes no sense here"),
+        );
+        return None;
+    }
+    Some(name)
+}
+
+/// Statuses of `least` to 599.
+pub(super) fn statuses(texts: &[u16], least: u16, path: &KeyPath, issues: &mut Issues) -> Vec<StatusCode> {
+    let each = texts.iter().enumerate();
+    each.filter_map(|(place, text)| {
+        let status = StatusCode::from_u16(*text).ok().filter(|status| (least..600).contains(&status.as_u16()));
+        if status.is_none() {
+            issues.push(
+                Issue::new(path.index(place), format!("{text} is none that can stand here"))
+                    .hint(format!("choose from {least} to 599")),
+            );
+        }
+        status
+    })
+    .collect()
+}
+
+/// Whether this can be the name of a part or step.
+pub(super) fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !name.is_empty() && name.len() <= 100 && name.bytes().all(fits)
+}
+
+/// A request while it is compiled.
+pub(super) struct Draft<'d, 'i> {
+    pub(super) around: &'d Surroundings<'d>,
+    pub(super) names: Names<'d>,
+    pub(super) path: KeyPath,
+    pub(super) issues: &'i mut Issues,
+    /// What it takes values from.
+    pub(super) sources: Vec<Source>,
+}
+
+/// What the file says of a request.
+pub(super) struct Wording<'c> {
+    pub(super) method: &'c str,
+    pub(super) path: &'c str,
+    pub(super) headers: &'c BTreeMap<String, String>,
+    pub(super) forward: Option<&'c [String]>,
+    pub(super) body: Option<&'c Value>,
+}
+
+impl Draft<'_, '_> {
+    /// Compiles a request. `forward` is what goes along where it says nothing of that.
+    pub(super) fn outgoing(&mut self, wording: &Wording<'_>, forward: &[HeaderName]) -> Option<Outgoing> {
+        let method = self.method(wording.method);
+        let target = self.target(wording.path);
+        let own_headers = self.headers(wording.headers);
+        let forward = match wording.forward {
+            Some(own) => headers(own, &self.path.key("forward"), self.issues),
+            None => forward.to_vec(),
+        };
+        let body = wording.body.and_then(|body| self.body(body, method.as_ref()));
+        Some(Outgoing { method: method?, target: target?, headers: own_headers, forward, body })
+    }
+
+    pub(super) fn issue(&mut self, path: &KeyPath, message: impl Into<String>, hint: impl Into<String>) {
+        self.issues.push(Issue::new(path.clone(), message.into()).hint(hint.into()));
+    }
+
+    pub(super) fn mistake(&mut self, path: &KeyPath, mistake: Mistake) {
+        let mut issue = Issue::new(path.clone(), mistake.message);
+        if let Some(hint) = mistake.hint {
+            issue = issue.hint(hint);
+        }
+        self.issues.push(issue);
+    }
+
+    fn method(&mut self, text: &str) -> Option<Method> {
+        let at = self.path.key("method");
+        match Method::from_bytes(text.as_bytes()) {
+            Ok(_) if text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+                self.issue(
+                    &at,
+                    format!("`{text}` is not in capitals"),
+                    format!("write `{}`", text.to_ascii_uppercase()),
+                );
+                None
+            }
+            Ok(method) if [Method::CONNECT, Method::TRACE, Method::HEAD].contains(&method) => {
+                self.issue(&at, format!("{method} brings no document"), "use another method");
+                None
+            }
+            Ok(method) => {
+                let is_safe = |text: &String| Method::from_bytes(text.as_bytes()).is_ok_and(|method| method.is_safe());
+                let methods = self.around.methods;
+                if !method.is_safe() && (methods.is_empty() || methods.iter().any(is_safe)) {
+                    self.issue(
+                        &at,
+                        format!("{method} changes something, and the route takes methods that must not"),
+                        "let the route match such methods only: `methods: [POST]`",
+                    );
+                }
+                Some(method)
+            }
+            Err(_) => {
+                self.issue(&at, format!("`{text}` is no method"), "write `GET` or `POST`");
+                None
+            }
+        }
+    }
+
+    pub(super) fn filling(&mut self, text: &str, path: &KeyPath) -> Option<Filling> {
+        match Filling::parse(text, &self.names) {
+            Ok(filling) => {
+                self.sources.extend(filling.sources().cloned());
+                Some(filling)
+            }
+            Err(mistake) => {
+                self.mistake(path, mistake);
+                None
+            }
+        }
+    }
+
+    fn target(&mut self, path: &str) -> Option<Filling> {
+        let at = self.path.key("path");
+        if !path.starts_with('/') {
+            self.issue(&at, "does not begin with `/`", "write path and query only; where to is the upstream's to know");
+            return None;
+        }
+        let filling = self.filling(path, &at)?;
+        let sample = filling.sample();
+        let end = sample.find('?').unwrap_or(sample.len());
+        let is_normal = http_path::normalise(&sample[..end]).is_ok_and(|normal| normal.path == sample[..end]);
+        if !is_normal || sample.contains('#') || PathAndQuery::try_from(sample.as_str()).is_err() {
+            self.issue(
+                &at,
+                "is not in the one form that paths have here",
+                "write no `//`, `..` or `#`, and percent-encode what cannot stand in a URL",
+            );
+            return None;
+        }
+        Some(filling)
+    }
+
+    fn headers(&mut self, headers: &BTreeMap<String, String>) -> Vec<(HeaderName, Filling)> {
+        let mut own = Vec::with_capacity(headers.len());
+        for (text, value) in headers {
+            let at = self.path.key("headers").key(text);
+            let name = header_name(text, at.clone(), self.issues);
+            let filling = self.filling(value, &at);
+            if let Some(filling) = &filling
+                && HeaderValue::from_str(&filling.sample()).is_err()
+            {
+                self.issue(&at, "has characters that cannot stand in a header", "leave them out");
+            }
+            own.extend(name.zip(filling));
+        }
+        own
+    }
+
+    fn body(&mut self, body: &Value, method: Option<&Method>) -> Option<BodyFilling> {
+        let at = self.path.key("body");
+        if method.is_some_and(|method| method == Method::GET) {
+            self.issue(&at, "a GET has no body", "use another `method`, or leave it out");
+        }
+        match BodyFilling::parse(body, &self.names) {
+            Ok(filling) => {
+                self.sources.extend(filling.sources().cloned());
+                Some(filling)
+            }
+            Err(mistake) => {
+                self.mistake(&at, mistake);
+                None
+            }
+        }
+    }
+}
