@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod batch;
+mod fallback;
 pub mod json;
 mod proxy;
 mod redirect;
@@ -14,6 +15,7 @@ use crate::http::body::Body;
 use crate::upstream::Pools;
 pub use aggregate::{Aggregate, Surroundings};
 pub use batch::Batch;
+pub use fallback::Fallback;
 pub use json::Json;
 pub use proxy::Proxy;
 pub use redirect::Redirect;
@@ -45,6 +47,14 @@ impl Action {
             Self::Proxy(proxy) => proxy.is_third_party(),
             // A part gets a credential only where the file says so by name.
             Self::Aggregate(_) | Self::Batch(_) | Self::Respond(_) | Self::Redirect(_) => false,
+        }
+    }
+
+    /// What stands in for an upstream that fails.
+    pub fn fallback(&self) -> Option<&Fallback> {
+        match self {
+            Self::Proxy(proxy) => proxy.fallback(),
+            Self::Aggregate(_) | Self::Batch(_) | Self::Respond(_) | Self::Redirect(_) => None,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::action::json::{Json, write_text};
 use crate::config::aggregate as config;
 use crate::config::aggregate::MergeMode;
 use crate::config::load::unknown_name;
+use crate::config::upstream::Class;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::expression::{self, Condition};
@@ -55,6 +56,8 @@ pub struct Surroundings<'s> {
     pub timeout: Duration,
     /// Where its callers say how long they wait.
     pub deadline_header: Option<HeaderName>,
+    /// Whom upstreams turn away first.
+    pub class: Class,
     /// Whether a policy of it proves who calls.
     pub knows_caller: bool,
     /// Gives an upstream by its name, or reports at that place that there is none.
