@@ -608,7 +608,9 @@ async fn under_load_no_get_fails_and_no_post_is_done_twice_when_connections_clos
     }
     for (status, path) in &posts {
         assert!(matches!(status, 200 | 502), "{status} to {path}");
-        assert_eq!(times.get(path), Some(&1), "{path} was answered {status}");
+        let done = times.get(path).copied().unwrap_or(0);
+        // One that the back end was sent just as it closed it never reads, and nobody but the back end can tell.
+        assert!(done == 1 || (done == 0 && *status == 502), "{path} was answered {status}, and done {done} times");
     }
     // Without any of the races this test would say nothing.
     assert!(posts.iter().any(|(status, _)| *status == 502), "no request met a closing connection");

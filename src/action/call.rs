@@ -62,7 +62,12 @@ pub(super) async fn send(
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let key = upstream.key(&request, client);
     let call = Call::new(HostRule::Endpoint, deadline, key, attempts);
-    let response = upstream.send(pools, call, &mut request).await.map_err(|error| {
+    let sent = if upstream.hedges(&request) {
+        Box::pin(upstream.hedge(pools, call, &mut request)).await
+    } else {
+        upstream.send(pools, call, &mut request).await
+    };
+    let response = sent.map_err(|error| {
         tracing::debug!(upstream = %upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
         Failed::Upstream(error.kind())
     })?;

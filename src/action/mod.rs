@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod batch;
 mod call;
+mod fallback;
 mod fill;
 pub mod json;
 mod outgoing;
@@ -19,6 +20,7 @@ use crate::http::body::Body;
 use crate::upstream::Pools;
 pub use aggregate::Aggregate;
 pub use batch::Batch;
+pub use fallback::Fallback;
 pub use json::Json;
 pub use outgoing::Surroundings;
 pub use proxy::Proxy;
@@ -54,6 +56,14 @@ impl Action {
             Self::Proxy(proxy) => proxy.is_third_party(),
             // A part gets a credential only where the file says so by name.
             Self::Aggregate(_) | Self::Batch(_) | Self::Saga(_) | Self::Respond(_) | Self::Redirect(_) => false,
+        }
+    }
+
+    /// What stands in for an upstream that fails.
+    pub fn fallback(&self) -> Option<&Fallback> {
+        match self {
+            Self::Proxy(proxy) => proxy.fallback(),
+            Self::Aggregate(_) | Self::Batch(_) | Self::Respond(_) | Self::Redirect(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use serde_json::Value;
 
 use super::fill::{BodyFilling, Filling, Known, Mistake, Names, Source, Unfilled};
+use crate::config::upstream::Class;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::body::Body;
@@ -99,6 +100,8 @@ pub struct Surroundings<'s> {
     pub timeout: Duration,
     /// Where its callers say how long they wait.
     pub deadline_header: Option<HeaderName>,
+    /// Whom upstreams turn away first.
+    pub class: Class,
     /// Whether a policy of it proves who calls.
     pub knows_caller: bool,
     /// Gives an upstream by its name, or reports at that place that there is none.

@@ -6,8 +6,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
 
-use super::Surroundings;
 use super::redirect::template;
+use super::{Fallback, Surroundings};
+use crate::config::upstream::Class;
 use crate::config::{Issue, Issues, KeyPath, route};
 use crate::exchange::template::Template;
 use crate::exchange::{Exchange, Reason, Rejection};
@@ -27,6 +28,8 @@ pub struct Proxy {
     websocket: bool,
     /// Tells the upstream what is left of the caller's time.
     deadline_header: Option<HeaderName>,
+    class: Class,
+    fallback: Option<Box<Fallback>>,
 }
 
 enum Host {
@@ -81,17 +84,26 @@ impl Proxy {
             },
         };
         let deadline_header = around.deadline_header.clone();
+        let fallback = config.fallback.as_ref().filter(|_| issues.len() == before).and_then(|fallback| {
+            Fallback::compile(fallback, config, around, &path.key("fallback"), issues).map(Box::new)
+        });
         (issues.len() == before).then_some(Self {
             upstream,
             rewrite,
             host,
             websocket: config.websocket,
             deadline_header,
+            class: around.class,
+            fallback,
         })
     }
 
     pub(super) fn is_third_party(&self) -> bool {
-        self.upstream.plan.third_party
+        self.upstream.plan.third_party || self.fallback.as_ref().is_some_and(|fallback| fallback.is_third_party())
+    }
+
+    pub(super) fn fallback(&self) -> Option<&Fallback> {
+        self.fallback.as_deref()
     }
 
     /// Sends the request and passes the answer on as it comes.
@@ -122,8 +134,14 @@ impl Proxy {
         };
         let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;
-        let call = Call { due: exchange.due, tells, ..Call::new(host, exchange.deadline, key, &mut record.attempts) };
-        let sent = self.upstream.send(pools, call, request).await;
+        let call =
+            Call::new(host, exchange.deadline, key, &mut record.attempts).of_route(exchange.due, self.class, tells);
+        let sent = if self.upstream.hedges(request) {
+            // In a box: it is two of the other, and few upstreams have it.
+            Box::pin(self.upstream.hedge(pools, call, request)).await
+        } else {
+            self.upstream.send(pools, call, request).await
+        };
         if let Some(last) = record.attempts.last() {
             record.upstream_addr = Some(last.addr.clone());
             record.upstream_duration = Some(last.duration);
@@ -216,6 +234,7 @@ pub(super) fn reason(kind: Kind) -> Reason {
         Kind::TlsCertificate => Reason::UpstreamCertificate,
         Kind::TlsAlert | Kind::Tls => Reason::UpstreamTls,
         Kind::InFlight | Kind::QueueFull | Kind::QueueWait => Reason::UpstreamOverloaded,
+        Kind::PlaceQueue | Kind::PlaceWait | Kind::Displaced => Reason::UpstreamOverloaded,
         Kind::NoEndpoint => Reason::NoEndpoint,
         Kind::BreakerOpen => Reason::BreakerOpen,
         Kind::BreakerProbing => Reason::BreakerProbing,

@@ -174,6 +174,8 @@ fields! {
     /// Why armiger refused or failed: the word that the answer, the metrics and this log share. `client-closed` if the
     /// client went away before it was answered.
     Reason => "reason", Text, "", "armiger neither refused nor failed";
+    /// What stood in for an upstream that failed: `upstream` (the other one) or `respond` (the fixed answer).
+    Fallback => "fallback", Text, "", "nothing did";
     /// From the request's head to the last byte of the answer.
     Duration => "duration", Number, "seconds", "";
     /// The last attempt, to the head of the answer or the failure.

@@ -189,3 +189,25 @@ impl JsonSchema for Condition {
         json_schema!({ "type": ["integer", "string"], "examples": ["connect", 503, "502-504", "UNAVAILABLE"] })
     }
 }
+/// Asks a second endpoint when the first takes longer than most answers did of late. GET and HEAD without a body only: what
+/// comes first is the answer, and the other try is ended. It draws from the budget of `retry`, or from one like its default.
+///
+/// It needs a second endpoint that is fit, and some fifty answers to know what most is.
+///
+/// ```yaml
+/// hedge: {percentile: 0.95, floor: 20ms}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Hedge {
+    /// The share of answers that are not late, from 0.5 to 0.999.
+    pub percentile: f64,
+    /// No sooner than after this, however fast answers are.
+    pub floor: HumanDuration,
+}
+
+impl Default for Hedge {
+    fn default() -> Self {
+        Self { percentile: 0.95, floor: HumanDuration::millis(20) }
+    }
+}

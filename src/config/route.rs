@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::aggregate::Aggregate;
 use super::batch::Batch;
 use super::saga::Saga;
-use super::value::HumanDuration;
+use super::upstream::Class;
+use super::value::{HumanDuration, Statuses};
 
 /// What every route starts from.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -46,6 +47,10 @@ pub struct Route<P> {
     /// A call that ends since its caller wanted no longer says nothing of the upstream: no breaker counts it.
     #[serde(default)]
     pub deadline_header: Option<String>,
+    /// Whom an upstream that has too much to do turns away first: `bulk`, then `default`, then `critical`, and never
+    /// `probe`. For `proxy`.
+    #[serde(default)]
+    pub class: Class,
     /// What is demanded of a request, and what is done to it. Asked in a fixed order, whatever the order here.
     #[serde(default)]
     pub policies: P,
@@ -147,6 +152,38 @@ pub struct Proxy {
     /// `timeouts.tunnel_idle` of the upstream. `false`: the wish is taken out of the request.
     #[serde(default = "yes")]
     pub websocket: bool,
+    /// What stands in while the upstream fails, for GET and HEAD. Default: nothing, and callers are told.
+    #[serde(default)]
+    pub fallback: Option<Fallback>,
+}
+
+/// What stands in for an upstream that fails, for GET and HEAD without a body: after what a cache has stored of the answer
+/// (`cache.stale_if_error`) comes the other upstream, then the fixed answer, then the refusal.
+///
+/// An upstream fails that gives no answer, is shielded by its breaker, has too much to do, or answers one of `status`. An
+/// answer that stands in has `Proxy-Status: armiger; …; details="fallback-upstream"` (or `fallback-respond`), is never
+/// stored by a cache, and stands as `fallback` in the access log.
+///
+/// ```yaml
+/// proxy: {upstream: app, fallback: {upstream: replica, respond: {status: 200, body: "[]", content_type: application/json}}}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// Another upstream. It is asked in the time that is left: with `timeouts.first_byte` of the first one below the
+    /// route's `timeout` there is some.
+    #[serde(default)]
+    pub upstream: Option<String>,
+    /// A fixed answer.
+    #[serde(default)]
+    pub respond: Option<Respond>,
+    /// Statuses of an upstream that are as good as no answer. Default: 502, 503 and 504.
+    #[serde(default = "failures")]
+    pub status: Vec<Statuses>,
+}
+
+fn failures() -> Vec<Statuses> {
+    vec![Statuses::range(502, 504)]
 }
 
 fn yes() -> bool {

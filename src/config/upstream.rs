@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::balance::{Balance, Ejection};
 use super::breaker::Breaker;
 use super::health::Health;
-use super::retry::Retry;
+use super::retry::{Hedge, Retry};
 use super::tls::UpstreamTls;
 use super::value::{ByteSize, HumanDuration};
 
@@ -64,6 +64,9 @@ pub struct Upstream {
     /// Sends requests again that failed. Default: only what a closing connection did not take.
     #[serde(default)]
     pub retry: Option<Retry>,
+    /// Asks a second endpoint when the first takes long. Default: nobody does.
+    #[serde(default)]
+    pub hedge: Option<Hedge>,
     /// Asks its endpoints whether they are well. Default: nobody asks.
     #[serde(default)]
     pub health: Option<Health>,
@@ -158,8 +161,16 @@ impl Default for Pool {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Requests in flight, over all workers; more is a 503 (`upstream-overloaded`) at once.
+    /// Requests in flight, over all workers. More wait, if `queue_max` lets them; else it is a 503
+    /// (`upstream-overloaded`) at once. Requests of `class: bulk` fill three quarters of it and leave the rest to others.
     pub in_flight_max: u32,
+    /// Requests that may wait until one in flight is over. They come by the `class` of their route and then by who came
+    /// first; when all places to wait are taken, one of a higher class sends away who came last of a lower.
+    pub queue_max: u32,
+    /// How long one may wait, and never longer than its deadline leaves; longer is a 503.
+    pub queue_wait: HumanDuration,
+    /// Lets the bound follow what the upstream bears, below `in_flight_max`. Default: it stays where it is.
+    pub adaptive: Option<Adaptive>,
     /// Header fields of an answer; more is a 502.
     pub headers_max: u16,
     /// Bytes of an answer's status line and headers; more is a 502. At least 8KiB.
@@ -172,9 +183,63 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             in_flight_max: 1024,
+            queue_max: 0,
+            queue_wait: HumanDuration::millis(100),
+            adaptive: None,
             headers_max: 100,
             header_bytes_max: ByteSize::kib(64),
             replay_max: ByteSize::kib(64),
+        }
+    }
+}
+
+/// A bound that follows how long answers take: it falls while they take longer than when there is little to do, and
+/// rises while they do not. Nobody is refused to find out.
+///
+/// ```yaml
+/// limits: {in_flight_max: 500, queue_max: 100, adaptive: {min: 10}}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Adaptive {
+    /// It never falls below this.
+    pub min: u32,
+    /// Answers may take so many times the shortest before it falls.
+    ///
+    /// The trap: where some requests take a hundred times as long as others, their mixture decides. Give such their own
+    /// upstream.
+    pub tolerance: f64,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self { min: 8, tolerance: 2.0 }
+    }
+}
+
+/// Who is shed first when an upstream has too much to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Never shed, and never waits: what asks whether the service lives. It is counted, and goes beyond every bound.
+    Probe,
+    /// Comes first, and sends others away who wait.
+    Critical,
+    /// Everything else.
+    #[default]
+    Default,
+    /// What can wait until later: it fills three quarters of a bound, and is the first to be sent away.
+    Bulk,
+}
+
+impl Class {
+    /// As it is written.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Probe => "probe",
+            Self::Critical => "critical",
+            Self::Default => "default",
+            Self::Bulk => "bulk",
         }
     }
 }

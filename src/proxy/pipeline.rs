@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{Response, header};
+use http::{Method, Request, Response, header};
 
 use super::{Inlet, Worker, batch, errand, saga};
-use crate::action::Action;
+use crate::action::{Action, Fallback};
 use crate::exchange::{Exchange, Followups, Reason, Rejection};
 use crate::http::body::Body;
 use crate::http::forwarded;
@@ -43,7 +43,10 @@ pub(super) async fn run(
         Err(rejection) if rejection.reason == Reason::UpstreamConnect && worker.is_draining.get() => {
             exchange.refuse(Rejection { reason: Reason::Draining, ..rejection })
         }
-        Err(rejection) => exchange.refuse(rejection),
+        Err(rejection) => match fixed(route, exchange, rejection) {
+            Ok(response) => response,
+            Err(rejection) => exchange.refuse(rejection),
+        },
     };
     let mut response = super::labelled(response, exchange);
     exchange.allowance.write_to(response.headers_mut());
@@ -84,7 +87,16 @@ async fn walk(
     match route.chain.admit(exchange, followups).await? {
         Asked::Passed => {}
         Asked::Answered(answer) => return Ok(answer),
-        Asked::Fetched(fetch) => return errand::fetch(route, exchange, worker, fetch).await,
+        Asked::Fetched(fetch) => {
+            let spare = route.action.fallback().and_then(|fallback| fallback.spare(exchange));
+            let outcome = errand::fetch(route, exchange, worker, fetch).await;
+            return match (route.action.fallback(), spare) {
+                (Some(fallback), Some(spare)) if fallback.is_wanted(&outcome) => {
+                    Box::pin(instead(route, fallback, exchange, worker, *spare, outcome)).await
+                }
+                _ => outcome,
+            };
+        }
     }
     if let Some(answer) = ready(route, exchange, followups).await? {
         return Ok(answer);
@@ -92,7 +104,53 @@ async fn walk(
     match (&route.action, received) {
         (Action::Batch(batch), Some(received)) => Box::pin(batch::run(batch, exchange, &received, worker, inlet)).await,
         (Action::Saga(saga), _) => Box::pin(saga::run(saga, route, exchange, worker)).await,
-        (action, _) => action.run(exchange, &worker.pools).await,
+        (action, _) => {
+            let spare = action.fallback().and_then(|fallback| fallback.spare(exchange));
+            let outcome = action.run(exchange, &worker.pools).await;
+            match (action.fallback(), spare) {
+                (Some(fallback), Some(spare)) if fallback.is_wanted(&outcome) => {
+                    exchange.request = *spare;
+                    Box::pin(fallback.run(exchange, &worker.pools, outcome)).await
+                }
+                _ => outcome,
+            }
+        }
+    }
+}
+
+/// What stands in for an answer that an errand could not get. The exchange's own request was not made ready for anybody yet.
+async fn instead(
+    route: &Route,
+    fallback: &Fallback,
+    exchange: &mut Exchange,
+    worker: &Worker,
+    spare: Request<Body>,
+    outcome: Result<Response<Body>, Rejection>,
+) -> Result<Response<Body>, Rejection> {
+    exchange.request = spare;
+    let mut followups = Followups::default();
+    let mut response = match ready(route, exchange, &mut followups).await? {
+        Some(answer) => answer,
+        None => fallback.run(exchange, &worker.pools, outcome).await?,
+    };
+    followups.run(&mut response);
+    Ok(response)
+}
+
+/// What stands in once there is no time left to ask anybody.
+fn fixed(route: &Route, exchange: &mut Exchange, rejection: Rejection) -> Result<Response<Body>, Rejection> {
+    let is_late = rejection.reason == Reason::DeadlineExceeded;
+    let is_safe = [Method::GET, Method::HEAD].contains(&exchange.closing.record.method);
+    match route.action.fallback().filter(|_| is_late && is_safe) {
+        Some(fallback) => {
+            let outcome = Err(rejection);
+            match (fallback.fixed(exchange, &outcome), outcome) {
+                (Some(response), _) => Ok(response),
+                (None, Err(rejection)) => Err(rejection),
+                (None, Ok(response)) => Ok(response),
+            }
+        }
+        None => Err(rejection),
     }
 }
 

@@ -403,6 +403,7 @@ fn routes(
             methods: &config.matches.methods,
             timeout,
             deadline_header: deadline_header.clone(),
+            class: config.class,
             knows_caller: chain.enforces_at(Stage::Authenticate),
             upstream: &|name, at, issues| upstream(name, at, source, upstreams, issues),
             metrics,

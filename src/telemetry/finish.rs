@@ -241,6 +241,12 @@ impl Closing {
         self.route.rejected(slug);
     }
 
+    /// Something stood in for an upstream that failed.
+    pub fn fell_back(&mut self, rung: &'static str) {
+        self.record.fallback = Some(rung);
+        self.route.fell_back(rung);
+    }
+
     /// A bound was hit.
     pub fn limit_hit(&self, limit: &'static str) {
         self.logger.metrics.limit_hit(limit);

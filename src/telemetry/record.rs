@@ -173,6 +173,8 @@ pub struct Record {
     pub upstream_addr: Option<Arc<str>>,
     /// The slug of the reason, if armiger refused or failed.
     pub reason: Option<&'static str>,
+    /// What stood in for an upstream that failed.
+    pub fallback: Option<&'static str>,
     /// From the request head to the end of the answer.
     pub duration: Duration,
     /// From sending the request to the upstream's response head.
@@ -216,6 +218,7 @@ impl Default for Record {
             upstream: None,
             upstream_addr: None,
             reason: None,
+            fallback: None,
             duration: Duration::ZERO,
             upstream_duration: None,
             bytes_in: 0,
@@ -258,6 +261,7 @@ impl Record {
             upstream,
             upstream_addr,
             reason,
+            fallback,
             duration,
             upstream_duration,
             bytes_in,
@@ -283,6 +287,7 @@ impl Record {
         *status = 0;
         (*route, *listener, *upstream, *upstream_addr) = (None, None, None, None);
         *reason = None;
+        *fallback = None;
         *duration = Duration::ZERO;
         *upstream_duration = None;
         (*bytes_in, *bytes_out) = (0, 0);

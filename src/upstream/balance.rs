@@ -7,6 +7,9 @@ use http::{HeaderName, Request};
 
 use crate::config::balance::{self, HashKey};
 
+/// So many endpoints are all looked at.
+const FEW: usize = 8;
+
 /// How endpoints share requests.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -83,6 +86,7 @@ impl Plan {
         key: Option<u64>,
     ) -> Option<usize> {
         match (&self.way, key) {
+            (Way::LeastRequests, _) if self.weights.len() <= FEW => self.least_of_all(allowed, load),
             (Way::LeastRequests, _) => {
                 let first = self.by_chance(allowed, load, None)?;
                 let Some(second) = self.by_chance(allowed, load, Some(first)) else { return Some(first) };
@@ -113,6 +117,34 @@ impl Plan {
             }
             (Way::Random | Way::Hash(_), _) => self.by_chance(allowed, load, None),
         }
+    }
+
+    /// The one with the least to do of a few, by chance where several have as little. Two by chance could both be busy while
+    /// a third is not, and one that hangs would now and then be one of them.
+    fn least_of_all(&self, allowed: &dyn Fn(usize) -> bool, load: &dyn Fn(usize) -> (usize, f64)) -> Option<usize> {
+        let mut best: Option<(usize, f64)> = None;
+        // What those weigh together that have as little to do.
+        let mut weight = 0.0;
+        for place in (0..self.weights.len()).filter(|place| allowed(*place)) {
+            let (in_flight, share) = load(place);
+            let own = f64::from(self.weights[place]) * share;
+            // Nobody is burdened by what it has not got: at rest all are alike, and chance goes by weight.
+            let burden = in_flight as f64 / own;
+            match best {
+                Some((_, least)) if burden > least => {}
+                Some((_, least)) if burden == least => {
+                    weight += own;
+                    if fastrand::f64() * weight < own {
+                        best = Some((place, burden));
+                    }
+                }
+                _ => {
+                    weight = own;
+                    best = Some((place, burden));
+                }
+            }
+        }
+        best.map(|(place, _)| place)
     }
 
     /// One by chance, as often as the weights say.
@@ -203,9 +235,16 @@ mod tests {
     fn least_requests_shuns_the_busy_and_never_asks_the_busiest() {
         let plan = plan(balance::Balance::LeastRequests, &[1, 1, 1]);
         assert_eq!(shares(&plan, 1_000, &[0, 1, 2], &[9, 0, 1])[0], 0);
+        assert_eq!(shares(&plan, 1_000, &[0, 1, 2], &[9, 0, 1]), [0, 1_000, 0], "of a few all are looked at");
+        let idle = shares(&plan, 3_000, &[0, 1, 2], &[0, 0, 0]);
+        assert!(idle.iter().all(|share| (850..1_150).contains(share)), "{idle:?}");
+        let many = self::plan(balance::Balance::LeastRequests, &[1; 12]);
+        let mut busy = [0; 12];
+        busy[3] = 9;
+        assert_eq!(shares(&many, 1_000, &(0..12).collect::<Vec<_>>(), &busy)[3], 0);
         // Twice the weight bears twice the load.
         let plan = self::plan(balance::Balance::LeastRequests, &[2, 1]);
-        assert_eq!(shares(&plan, 100, &[0, 1], &[2, 1]), [100, 0]);
+        assert_eq!(shares(&plan, 100, &[0, 1], &[3, 2]), [100, 0]);
         assert_eq!(shares(&plan, 100, &[1], &[0, 50]), [0, 100]);
     }
 

@@ -21,6 +21,7 @@ use smallvec::SmallVec;
 use super::answer;
 use super::bench::{Checkout, Line};
 use super::breaker::{self, Outcome, Watch};
+use super::bulkhead::{Bulkhead, Place};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::http1;
@@ -30,7 +31,7 @@ use super::plan::Plan;
 use super::pool::Pools;
 use super::retry::{self, Course, Spent};
 use super::standing::Seat;
-use super::state::{Permit, Stay};
+use super::state::Stay;
 use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
 use crate::http::body::{Body, Inbound, Lease, Replay, Reply, Tunnel};
@@ -134,9 +135,16 @@ impl Upstream {
         call: Call<'_>,
         request: &mut Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let permit = self.state.admit(self.plan.in_flight_max)?;
-        let Call { host, deadline, due, tells, key, attempts } = call;
+        let Call { host, deadline, due, tells, class, key, side, attempts } = call;
         let mut timer = pools.wheel().timer();
+        let held = match Bulkhead::at_once(&self.state, &self.plan.bounds, class) {
+            Some(place) => place,
+            // In a box, for few have to wait.
+            None => {
+                let (bounds, metrics) = (&self.plan.bounds, &self.metrics);
+                Box::pin(Bulkhead::wait(&self.state, bounds, class, deadline, &mut timer, metrics)).await?
+            }
+        };
         let found = match &self.behind {
             None => None,
             Some(behind) => Some(behind.in_time(&mut timer).await?),
@@ -155,23 +163,29 @@ impl Upstream {
         let mut may_repeat = may_redo;
         // Where it was tried; and where it goes again, if that is settled.
         let mut tried = Tried::new();
+        if let Some(place) = side.shuns {
+            push(&mut tried, place);
+        }
         let mut at = None;
         // In a box, for it is rare and large.
         let mut last: Option<Box<Result<Came, Error>>> = None;
         loop {
             let now = Instant::now();
-            if course.is_none() {
+            if course.is_none() && side.shuns.is_none() {
                 course = plan.retry.as_ref().map(|retry| Course::begin(retry, &this.state.budget, deadline, now));
             }
             let Pick { place, leave, seat } = match this.pick(at.take(), &tried, key, is_timed(request), now) {
                 Ok(pick) => pick,
                 // What came of the last try says more.
                 Err(error) => {
-                    return last.map_or(Err(error), |last| *last).map(|came| came.pass_on(permit, timer, plan));
+                    return last.map_or(Err(error), |last| *last).map(|came| came.pass_on(held, timer, plan));
                 }
             };
             if let Some(Ok(came)) = last.take().map(|last| *last) {
                 came.discard();
+            }
+            if let Some(tells) = side.tells {
+                tells.set(Some(place));
             }
             let endpoint = &plan.endpoints[place];
             let mut trial = Trial {
@@ -226,7 +240,10 @@ impl Upstream {
             // What is left now, and not what there was when it came.
             tells.write(request.headers_mut(), deadline, now);
             if !tried.is_empty() {
-                request.headers_mut().insert(&name::X_ARMIGER_ATTEMPTS, HeaderValue::from(trial.attempts.len() + 1));
+                request.headers_mut().insert(
+                    &name::X_ARMIGER_ATTEMPTS,
+                    HeaderValue::from(trial.attempts.len() + 1 + usize::from(side.shuns.is_some())),
+                );
             }
             let outcome = {
                 let answer = pin!(line.send(std::mem::take(request)));
@@ -246,7 +263,7 @@ impl Upstream {
                     if head.status == StatusCode::SWITCHING_PROTOCOLS {
                         let Line::Http1(connection) = line else { return Err(Kind::Protocol.into()) };
                         // How a tunnel ends says nothing of the upstream.
-                        connection.occupy(Stay { _permit: permit, _seat: seat, watch: None });
+                        connection.occupy(Stay { _place: held, _seat: seat, watch: None });
                         let (io, ahead) = connection.upgraded().await.ok_or(Kind::Reset)?;
                         let (io, idle) = (Box::new(io), plan.tunnel_idle);
                         let body = Body::Tunnel(Box::new(Tunnel { io, ahead, idle, end: None, lease: connection }));
@@ -255,13 +272,13 @@ impl Upstream {
                     let came = Came { head, body, line, watch, seat };
                     let wants = |retry: &retry::Plan| may_try_again && retry.wants_head(&came.head);
                     if !plan.retry.as_ref().is_some_and(wants) {
-                        return Ok(came.pass_on(permit, timer, plan));
+                        return Ok(came.pass_on(held, timer, plan));
                     }
                     push(&mut tried, place);
                     let restored = copy.and_then(|copy| copy.restore(None));
                     let asked = retry::retry_after(&came.head);
                     let again = restored.zip(this.again(&mut course, &tried, asked, |_| true));
-                    let Some((restored, wait)) = again else { return Ok(came.pass_on(permit, timer, plan)) };
+                    let Some((restored, wait)) = again else { return Ok(came.pass_on(held, timer, plan)) };
                     last = Some(Box::new(Ok(came)));
                     *request = restored;
                     inbound = inbound_of(request.body());
@@ -421,8 +438,8 @@ struct Came {
 
 impl Came {
     /// The answer as it goes on, with everything that it holds until its end.
-    fn pass_on(self, permit: Permit, timer: Timer, plan: &Plan) -> Response<Body> {
-        self.line.occupy(Stay { _permit: permit, _seat: self.seat, watch: self.watch });
+    fn pass_on(self, held: Place, timer: Timer, plan: &Plan) -> Response<Body> {
+        self.line.occupy(Stay { _place: held, _seat: self.seat, watch: self.watch });
         let is_http2 = matches!(self.line, Line::Http2(_));
         let body = Reply::new(self.body, self.line.into_lease(), timer, plan.body_idle, is_http2);
         Response::from_parts(self.head, Body::Reply(body))
@@ -487,6 +504,10 @@ impl Trial<'_, '_> {
                 Outcome::Excluded => {}
             }
         }
+        self.took(now);
+        if self.upstream.plan.hedge.is_some() {
+            self.upstream.state.latency.note(now.saturating_duration_since(self.began));
+        }
         self.upstream.metrics.responded(now.saturating_duration_since(self.began));
         self.end("ok", now);
         watch
@@ -501,6 +522,9 @@ impl Trial<'_, '_> {
         if self.upstream.plan.judge.of_error(kind) == Outcome::Failure {
             self.counts_against(now);
         }
+        if kind == Kind::Timeout {
+            self.took(now);
+        }
         self.end(kind.slug(), now);
     }
 
@@ -508,6 +532,14 @@ impl Trial<'_, '_> {
     fn is_race(&mut self, kind: Kind) {
         drop(self.leave.take());
         self.end(kind.slug(), Instant::now());
+    }
+
+    /// What is learnt of how much the upstream bears.
+    fn took(&self, now: Instant) {
+        let Upstream { plan, state, metrics, .. } = self.upstream;
+        if plan.bounds.adaptive.is_some() {
+            state.bulkhead.took(&plan.bounds, now.saturating_duration_since(self.began), now, metrics);
+        }
     }
 
     fn counts_against(&self, now: Instant) {

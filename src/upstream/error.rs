@@ -30,6 +30,12 @@ pub enum Kind {
     Tls,
     /// More requests are in flight than `limits.in_flight_max` allows.
     InFlight,
+    /// `limits.queue_max` requests wait for their turn already.
+    PlaceQueue,
+    /// Its turn did not come within `limits.queue_wait`, or its own time.
+    PlaceWait,
+    /// It waited for its turn, and one of a higher class took its place.
+    Displaced,
     /// `pool.queue_max` requests wait for a connection already.
     QueueFull,
     /// No connection came free within `pool.queue_wait`.
@@ -71,6 +77,7 @@ impl Kind {
         match self {
             Self::Client(_) => Fault::Client,
             Self::InFlight | Self::QueueFull | Self::QueueWait | Self::Exhausted => Fault::Armiger,
+            Self::PlaceQueue | Self::PlaceWait | Self::Displaced => Fault::Armiger,
             Self::NoEndpoint | Self::BreakerOpen | Self::BreakerProbing => Fault::Armiger,
             _ => Fault::Upstream,
         }
@@ -78,7 +85,13 @@ impl Kind {
 
     /// Whether the upstream certainly saw nothing of the request, so that any request may be sent again.
     pub fn is_retryable(self) -> bool {
-        self.is_connect() || self.is_shielded() || matches!(self, Self::InFlight | Self::QueueFull | Self::QueueWait)
+        self.is_connect() || self.is_shielded() || self.is_overload()
+    }
+
+    /// Whether it was refused since too many others were there.
+    fn is_overload(self) -> bool {
+        matches!(self, Self::InFlight | Self::QueueFull | Self::QueueWait)
+            || matches!(self, Self::PlaceQueue | Self::PlaceWait | Self::Displaced)
     }
 
     /// Whether it was refused since the upstream is not well.
@@ -107,6 +120,7 @@ impl Kind {
             Self::TlsCertificate => "upstream-certificate",
             Self::TlsAlert | Self::Tls => "upstream-tls",
             Self::InFlight | Self::QueueFull | Self::QueueWait => "upstream-overloaded",
+            Self::PlaceQueue | Self::PlaceWait | Self::Displaced => "upstream-overloaded",
             Self::NoEndpoint => "no-endpoint",
             Self::BreakerOpen => "breaker-open",
             Self::BreakerProbing => "breaker-probing",
@@ -124,6 +138,8 @@ impl Kind {
     pub fn limit(self) -> Option<&'static str> {
         match self {
             Self::InFlight => Some("upstreams.limits.in_flight_max"),
+            Self::PlaceQueue | Self::Displaced => Some("upstreams.limits.queue_max"),
+            Self::PlaceWait => Some("upstreams.limits.queue_wait"),
             Self::QueueFull => Some("upstreams.pool.queue_max"),
             Self::QueueWait => Some("upstreams.pool.queue_wait"),
             _ => None,
@@ -143,6 +159,7 @@ impl Kind {
             Self::TlsAlert => "tls_alert_received",
             Self::Tls => "tls_protocol_error",
             Self::InFlight | Self::QueueFull | Self::QueueWait => "connection_limit_reached",
+            Self::PlaceQueue | Self::PlaceWait | Self::Displaced => "connection_limit_reached",
             Self::NoEndpoint | Self::BreakerOpen | Self::BreakerProbing => "destination_unavailable",
             Self::Reset => "connection_terminated",
             Self::Incomplete => "http_response_incomplete",
@@ -165,6 +182,9 @@ impl Kind {
             Self::TlsAlert => "the endpoint refused the TLS handshake",
             Self::Tls => "the TLS handshake failed",
             Self::InFlight => "too many requests are in flight",
+            Self::PlaceQueue => "too many requests wait for their turn",
+            Self::PlaceWait => "the request's turn did not come in time",
+            Self::Displaced => "a request that comes first took its place",
             Self::QueueFull => "too many requests wait for a connection",
             Self::QueueWait => "no connection came free in time",
             Self::NoEndpoint => "no endpoint is well",

@@ -12,13 +12,16 @@ pub mod background;
 mod balance;
 mod bench;
 pub mod breaker;
+mod bulkhead;
 pub mod client;
 mod connect;
 pub mod discovery;
 pub mod endpoint;
 pub mod error;
+mod gradient;
 mod head;
 pub mod health;
+mod hedge;
 mod http1;
 mod http2;
 mod link;
@@ -50,6 +53,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use serde_json::{Value, json};
 use smallvec::SmallVec;
 
+use crate::config::upstream::Class;
 use crate::http::grpc;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::telemetry::record::AttemptRow;
@@ -112,7 +116,9 @@ impl Upstream {
         json!({
             "upstream": &*self.name,
             "in_flight": self.in_flight(),
-            "in_flight_max": self.plan.in_flight_max,
+            "in_flight_max": self.plan.bounds.in_flight_max,
+            "in_flight_bound": self.state.bulkhead.bound(&self.plan.bounds),
+            "waiting": self.state.bulkhead.waiting(),
             "breaker": self.standings.breaker.as_ref().map(|breaker| breaker.shown(now)),
             "endpoints": endpoints.collect::<Vec<_>>(),
             "names": self.behind.as_ref().map(|behind| behind.shown(now)),
@@ -152,10 +158,14 @@ pub struct Call<'c> {
     pub deadline: Instant,
     /// When the time is over that the configuration gives. A caller that gives up sooner says nothing of the upstream.
     pub due: Instant,
+    /// Whom the upstream turns away first.
+    pub class: Class,
     /// Where each try is told how much of the time is left.
     pub tells: Tells<'c>,
     /// What makes it like others, where that decides which endpoint it goes to; see [`Upstream::key`].
     pub key: Option<u64>,
+    /// What it knows of another try at the same time.
+    side: hedge::Side<'c>,
     /// Gets a row for each try when it ends, also when [`Upstream::send`] is dropped. The outcome is `ok`, an error's
     /// slug, or `abandoned`.
     pub attempts: &'c mut SmallVec<[AttemptRow; 2]>,
@@ -169,7 +179,24 @@ impl<'c> Call<'c> {
         key: Option<u64>,
         attempts: &'c mut SmallVec<[AttemptRow; 2]>,
     ) -> Self {
-        Self { host, deadline, due: deadline, tells: Tells::default(), key, attempts }
+        Self {
+            host,
+            deadline,
+            due: deadline,
+            class: Class::default(),
+            tells: Tells::default(),
+            key,
+            side: hedge::Side::default(),
+            attempts,
+        }
+    }
+}
+
+impl<'c> Call<'c> {
+    /// The same with what a route says of it.
+    #[must_use]
+    pub fn of_route(self, due: Instant, class: Class, tells: Tells<'c>) -> Self {
+        Self { due, class, tells, ..self }
     }
 }
 

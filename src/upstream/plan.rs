@@ -7,15 +7,18 @@ use smallvec::SmallVec;
 
 use super::balance;
 use super::breaker;
+use super::bulkhead::Bounds;
 use super::endpoint::{Endpoint, complaint};
+use super::gradient;
 use super::health;
+use super::hedge;
 use super::name::Name;
 use super::retry;
 use super::standing::Ejection;
 use crate::config::balance::{self as balance_config, Balance, HashKey};
 use crate::config::breaker::{Breaker, Failure};
 use crate::config::health::{By, Health};
-use crate::config::retry::Retry;
+use crate::config::retry::{Hedge, Retry};
 use crate::config::upstream::{self, Protocol};
 use crate::config::value::HumanDuration;
 use crate::config::{Issue, Issues, KeyPath};
@@ -55,8 +58,8 @@ pub struct Plan {
     pub queue_wait: Duration,
     /// How old a connection may grow, give or take a tenth.
     pub age_max: Duration,
-    /// Requests in flight, over all workers.
-    pub in_flight_max: usize,
+    /// How many requests it is given at once.
+    pub bounds: Bounds,
     /// Header fields of an answer.
     pub headers_max: usize,
     /// Bytes of an answer's head.
@@ -77,6 +80,8 @@ pub struct Plan {
     pub ejection: Option<Ejection>,
     /// Which tries are followed by another.
     pub retry: Option<retry::Plan>,
+    /// When a second endpoint is asked.
+    pub hedge: Option<hedge::Plan>,
     /// How its endpoints are asked whether they are well.
     pub health: Option<health::Plan>,
 }
@@ -116,7 +121,7 @@ impl Plan {
             queue_max: config.pool.queue_max as usize,
             queue_wait: check.duration(config.pool.queue_wait, pool.key("queue_wait")),
             age_max: check.duration(config.pool.age_max, pool.key("age_max")),
-            in_flight_max: check.count(config.limits.in_flight_max, limits.key("in_flight_max")),
+            bounds: check.bounds(&config.limits, &limits),
             headers_max: check.count(u32::from(config.limits.headers_max), limits.key("headers_max")),
             header_bytes_max: check.header_bytes(config.limits.header_bytes_max.get(), limits.key("header_bytes_max")),
             replay_max: usize::try_from(config.limits.replay_max.get()).unwrap_or(usize::MAX),
@@ -129,6 +134,7 @@ impl Plan {
             slow_start: config.slow_start.map(|time| check.duration(time, path.key("slow_start"))),
             ejection: config.ejection.as_ref().map(|config| check.ejection(config, &path.key("ejection"))),
             retry: config.retry.as_ref().map(|config| check.retry(config, &path.key("retry"))),
+            hedge: config.hedge.as_ref().map(|hedge| check.hedge(hedge, config.retry.as_ref(), &path.key("hedge"))),
             health: config.health.as_ref().map(|health| check.health(health, config.protocol, &path.key("health"))),
         };
         check.is_good.then_some(plan)
@@ -255,6 +261,29 @@ impl Check<'_> {
         count as usize
     }
 
+    fn bounds(&mut self, config: &upstream::Limits, path: &KeyPath) -> Bounds {
+        let in_flight_max = self.count(config.in_flight_max, path.key("in_flight_max"));
+        let adaptive = config.adaptive.as_ref().map(|config| {
+            let path = path.key("adaptive");
+            let min = self.count(config.min, path.key("min"));
+            if min > in_flight_max {
+                let issue = Issue::new(path.key("min"), format!("{min} is more than `in_flight_max`"));
+                self.refuse(issue.hint("choose no more than `in_flight_max`"));
+            }
+            if !(1.0..=100.0).contains(&config.tolerance) {
+                let issue = Issue::new(path.key("tolerance"), format!("{} is out of range", config.tolerance));
+                self.refuse(issue.hint("choose from 1.0 to 100.0, such as `2.0`"));
+            }
+            gradient::Rules { min, tolerance: config.tolerance }
+        });
+        Bounds {
+            in_flight_max,
+            queue_max: config.queue_max as usize,
+            queue_wait: self.duration(config.queue_wait, path.key("queue_wait")),
+            adaptive,
+        }
+    }
+
     fn share(&mut self, share: f64, path: KeyPath) -> f64 {
         if !(0.0..=1.0).contains(&share) {
             self.refuse(Issue::new(path, format!("{share} is no share")).hint("choose from 0.0 to 1.0"));
@@ -322,6 +351,15 @@ impl Check<'_> {
         }
         self.share(config.budget.ratio, path.key("budget").key("ratio"));
         retry::Plan::of(config)
+    }
+
+    fn hedge(&mut self, config: &Hedge, retry: Option<&Retry>, path: &KeyPath) -> hedge::Plan {
+        if !(0.5..=0.999).contains(&config.percentile) {
+            let issue = Issue::new(path.key("percentile"), format!("{} is out of range", config.percentile));
+            self.refuse(issue.hint("choose from 0.5 to 0.999, such as `0.95`"));
+        }
+        let purse = retry.map_or_else(|| retry::Plan::of(&Retry::default()), retry::Plan::of);
+        hedge::Plan { percentile: config.percentile, floor: self.duration(config.floor, path.key("floor")), purse }
     }
 
     fn health(&mut self, config: &Health, protocol: Protocol, path: &KeyPath) -> health::Plan {
@@ -454,6 +492,7 @@ mod tests {
             slow_start: None,
             ejection: None,
             retry: None,
+            hedge: None,
             health: None,
         }
     }

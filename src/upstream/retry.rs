@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 use http::response::Parts;
 
 use super::error::Kind;
@@ -141,10 +141,17 @@ impl<'p> Course<'p> {
     }
 }
 
-/// What an answer asks to wait for. Dates are not read: they need a clock that both agree on.
+/// What an answer asks to wait for: seconds, or a point in time (RFC 9110 §10.2.3), which is counted from the answer's own
+/// `Date`: two clocks need not agree.
 pub(super) fn retry_after(head: &Parts) -> Option<Duration> {
-    let seconds: u32 = head.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(u64::from(seconds)))
+    let text = head.headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Some(Duration::from_secs(u64::from(seconds)));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let date = httpdate::parse_http_date(head.headers.get(DATE)?.to_str().ok()?).ok()?;
+    // What is over is no wait.
+    Some(until.duration_since(date).unwrap_or_default())
 }
 
 /// The tries beyond the first that all requests of an upstream may still make: what retries and hedges share.
@@ -159,7 +166,7 @@ struct Purse {
 
 impl Budget {
     /// A request came.
-    fn deposit(&self, plan: &Plan, now: Instant) {
+    pub(super) fn deposit(&self, plan: &Plan, now: Instant) {
         self.with(|purse| {
             purse.fill(plan, now);
             purse.tries = (purse.tries + plan.ratio).min(Purse::most(plan));
@@ -239,6 +246,27 @@ mod tests {
         assert_eq!(course(9_000).next(true, Some(second * 2), now), at_once, "not of others");
         while budget.withdraw(&plan, now) {}
         assert_eq!(course(9_000).next(true, None, now), Err(Spent::Budget), "none is left for anybody");
+    }
+
+    #[test]
+    fn an_answer_asks_for_seconds_or_for_a_point_in_time() {
+        for (asked, date, expected) in [
+            ("7", None, Some(7)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", None, None),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some("Sun, 06 Nov 1994 08:49:44 GMT"), Some(3)),
+            ("Sunday, 06-Nov-94 08:49:47 GMT", Some("Sun, 06 Nov 1994 08:49:37 GMT"), Some(10)),
+            ("Sun, 06 Nov 1994 08:49:47 GMT", Some("soon"), None),
+            ("Sun, 06 Nov 1994 08:49:27 GMT", Some("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0)),
+            ("soon", None, None),
+            ("-1", None, None),
+        ] {
+            let mut response = http::Response::builder().header(RETRY_AFTER, asked);
+            if let Some(date) = date {
+                response = response.header(DATE, date);
+            }
+            let (head, ()) = response.body(()).unwrap().into_parts();
+            assert_eq!(retry_after(&head).map(|wait| wait.as_secs()), expected, "{asked} {date:?}");
+        }
     }
 
     #[test]

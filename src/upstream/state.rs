@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::breaker::Watch;
-use super::error::{Error, Kind};
+use super::bulkhead::{Bulkhead, Place};
+use super::hedge::Latency;
 use super::retry::Budget;
 use super::standing::Seat;
 use crate::config::tls::UpstreamTls;
-use crate::config::upstream::{self, Protocol};
+use crate::config::upstream::{self, Adaptive, Protocol};
 use crate::keep::{Identity, Keeper};
 use crate::tls;
 
@@ -21,8 +22,9 @@ use crate::tls;
 pub struct State {
     slot: Slot,
     next: AtomicUsize,
-    in_flight: AtomicUsize,
+    pub(super) bulkhead: Bulkhead,
     pub(super) budget: Budget,
+    pub(super) latency: Latency,
 }
 
 impl State {
@@ -32,8 +34,9 @@ impl State {
         keeper.keep(identity(name, config), || Self {
             slot: slots.take(),
             next: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
+            bulkhead: Bulkhead::default(),
             budget: Budget::default(),
+            latency: Latency::default(),
         })
     }
 
@@ -43,8 +46,9 @@ impl State {
         Arc::new(Self {
             slot: slots.take(),
             next: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
+            bulkhead: Bulkhead::default(),
             budget: Budget::default(),
+            latency: Latency::default(),
         })
     }
 
@@ -55,14 +59,7 @@ impl State {
 
     /// Requests in flight, over all workers.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Leave for one more request, while fewer than `max` are in flight.
-    pub(super) fn admit(self: &Arc<Self>, max: usize) -> Result<Permit, Error> {
-        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit(self.clone());
-        if before >= max { Err(Kind::InFlight.into()) } else { Ok(permit) }
+        self.bulkhead.taken()
     }
 
     /// The next turn.
@@ -71,20 +68,11 @@ impl State {
     }
 }
 
-/// Leave to be in flight, given back on drop.
-pub(super) struct Permit(Arc<State>);
-
 /// What an exchange holds until its answer was read, and who is to hear how that ends.
 pub(super) struct Stay {
-    pub(super) _permit: Permit,
+    pub(super) _place: Place,
     pub(super) _seat: Option<Seat>,
     pub(super) watch: Option<Watch>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// The traits are called by their keys in the file, with the values that stand there: a report quotes them.
@@ -107,9 +95,16 @@ fn identity(name: &str, config: &upstream::Upstream) -> Identity {
         .setting("pool.queue_wait", pool.queue_wait)
         .setting("pool.age_max", pool.age_max)
         .setting("limits.in_flight_max", limits.in_flight_max)
+        .setting("limits.queue_max", limits.queue_max)
+        .setting("limits.queue_wait", limits.queue_wait)
+        .setting("limits.adaptive", limits.adaptive.as_ref().map_or_else(|| "none".to_owned(), adaptive))
         .setting("limits.headers_max", limits.headers_max)
         .setting("limits.header_bytes_max", limits.header_bytes_max)
         .setting("limits.replay_max", limits.replay_max)
+}
+
+fn adaptive(config: &Adaptive) -> String {
+    format!("min {}, tolerance {}", config.min, config.tolerance)
 }
 
 fn word(protocol: Protocol) -> &'static str {
@@ -224,7 +219,9 @@ mod tests {
         let whole = serde_json::to_value(&first).unwrap();
         let mut keys = Vec::new();
         for (key, value) in whole.as_object().unwrap() {
-            if ["breaker", "balance", "weights", "slow_start", "ejection", "retry", "health"].contains(&key.as_str()) {
+            if ["breaker", "balance", "weights", "slow_start", "ejection", "retry", "hedge", "health"]
+                .contains(&key.as_str())
+            {
                 continue;
             }
             match value.as_object() {
@@ -232,12 +229,13 @@ mod tests {
                 None => keys.push(key.clone()),
             }
         }
-        assert_eq!(keys.len(), 18);
+        assert_eq!(keys.len(), 21);
         for key in keys {
             let mut changed = whole.clone();
             let value = changed.pointer_mut(&format!("/{}", key.replace('.', "/"))).unwrap();
             *value = match (&*value, key.as_str()) {
                 (_, "protocol") => json!("h2c"),
+                (_, "limits.adaptive") => json!({"min": 3}),
                 (_, "tls") => json!({"server_name": "app.test"}),
                 (Value::Bool(_), _) => json!(true),
                 (Value::Array(_), _) => json!(["http://127.0.0.1:3001"]),

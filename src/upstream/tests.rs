@@ -151,6 +151,7 @@ fn settings(endpoints: &[&str]) -> config::Upstream {
         slow_start: None,
         ejection: None,
         retry: None,
+        hedge: None,
         health: None,
         breaker: None,
     }

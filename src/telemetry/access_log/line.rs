@@ -141,6 +141,7 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
         LogField::Parts => json_list(out, "parts", &record.parts, json_part),
         LogField::Verdicts => json_list(out, "verdicts", &record.verdicts, json_verdict),
         LogField::Reason => json_name(out, key!("reason"), record.reason),
+        LogField::Fallback => json_name(out, key!("fallback"), record.fallback),
         LogField::Duration => {
             out.extend_from_slice(b",\"duration\":");
             write_seconds(out, record.duration);
@@ -296,6 +297,7 @@ fn write_text(out: &mut Vec<u8>, time: &[u8], record: &Record, settings: &Settin
         ("upstream", record.upstream.as_deref()),
         ("at", record.upstream_addr.as_deref()),
         ("reason", record.reason),
+        ("fallback", record.fallback),
         ("cut_by", record.cut_by.map(|by| by.as_str())),
     ] {
         if let Some(value) = value {

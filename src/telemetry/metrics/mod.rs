@@ -239,6 +239,7 @@ struct Families {
     response_bytes: Family<IntCounter>,
     grpc_calls: Family<IntCounter>,
     rejections: Family<IntCounter>,
+    fallbacks: Family<IntCounter>,
     verdicts: Family<IntCounter>,
     rules: Family<IntCounter>,
     upstream_requests: Family<IntCounter>,
@@ -253,6 +254,10 @@ struct Families {
     upstream_queue_length: Family<IntGauge>,
     upstream_queue_wait: Family<Histogram>,
     upstream_queue_timeouts: Family<IntCounter>,
+    upstream_shed: Family<IntCounter>,
+    upstream_hedges: Family<IntCounter>,
+    upstream_line: Family<IntGauge>,
+    upstream_bears: Family<IntGauge>,
     dns_lookups: Family<IntCounter>,
     dns_endpoints: Family<IntGauge>,
     breaker_state: Family<IntGauge>,
@@ -331,6 +336,13 @@ impl Families {
                 &["route", "reason"],
                 "requests",
                 "Requests that armiger itself refused or failed, in requests, by the slug of the reason.",
+            ),
+            fallbacks: Family::register(
+                catalogue,
+                "armiger_fallbacks_total",
+                &["route", "rung"],
+                "answers",
+                "Answers that stood in for an upstream that failed, in answers; stale ones of a cache are its own.",
             ),
             verdicts: Family::register(
                 catalogue,
@@ -467,6 +479,34 @@ impl Families {
                 &["upstream"],
                 "requests",
                 "Exchanges that waited for a connection of the upstream in vain, in requests.",
+            ),
+            upstream_shed: Family::register(
+                catalogue,
+                "armiger_upstream_shed_total",
+                &["upstream", "class"],
+                "requests",
+                "Requests that an upstream was not given since it had too much to do, in requests, by their route's class.",
+            ),
+            upstream_hedges: Family::register(
+                catalogue,
+                "armiger_upstream_hedges_total",
+                &["upstream", "race"],
+                "attempts",
+                "Second endpoints that were asked since the first took long, in attempts.",
+            ),
+            upstream_line: Family::register(
+                catalogue,
+                "armiger_upstream_waiting",
+                &["upstream"],
+                "requests",
+                "Requests that wait until one in flight at the upstream is over, in requests.",
+            ),
+            upstream_bears: Family::register(
+                catalogue,
+                "armiger_upstream_in_flight_bound",
+                &["upstream"],
+                "requests",
+                "What an upstream with `limits.adaptive` is thought to bear at once, in requests.",
             ),
             dns_lookups: Family::register(
                 catalogue,
@@ -837,6 +877,7 @@ impl Metrics {
             request_bytes: families.request_bytes.series(&[name]),
             response_bytes: families.response_bytes.series(&[name]),
             rejections: SlugCounters::new(&families.rejections, &[name]),
+            fallbacks: SlugCounters::new(&families.fallbacks, &[name]),
             calls: SlugCounters::new(&families.grpc_calls, &[name]),
         }))
     }
@@ -910,11 +951,15 @@ impl Metrics {
                 families.upstream_retry_budget.clone(),
                 families.upstream_queue_timeouts.clone(),
                 families.dns_lookups.clone(),
+                families.upstream_shed.clone(),
+                families.upstream_hedges.clone(),
             ],
             gauges: vec![
                 families.upstream_connections.clone(),
                 families.upstream_queue_length.clone(),
                 families.dns_endpoints.clone(),
+                families.upstream_line.clone(),
+                families.upstream_bears.clone(),
             ],
             histograms: vec![families.upstream_duration.clone(), families.upstream_queue_wait.clone()],
             outcomes: SlugCounters::new(&families.upstream_requests, &[name]),
@@ -928,6 +973,10 @@ impl Metrics {
             queued: families.upstream_queue_length.series(&[name]),
             queue_wait: families.upstream_queue_wait.series(&[name]),
             queue_timeouts: families.upstream_queue_timeouts.series(&[name]),
+            shed: SlugCounters::new(&families.upstream_shed, &[name]),
+            hedges: SlugCounters::new(&families.upstream_hedges, &[name]),
+            line: families.upstream_line.series(&[name]),
+            bears: families.upstream_bears.clone(),
             endpoints: families.dns_endpoints.clone(),
             lookups: SlugCounters::new(&families.dns_lookups, &[name]),
         }))
@@ -1158,6 +1207,7 @@ struct RouteSeries {
     request_bytes: IntCounter,
     response_bytes: IntCounter,
     rejections: SlugCounters,
+    fallbacks: SlugCounters,
     calls: SlugCounters,
 }
 
@@ -1170,6 +1220,7 @@ impl Series for RouteSeries {
         self.request_bytes_family.remove(&name);
         self.response_bytes_family.remove(&name);
         self.rejections.family.remove(&name);
+        self.fallbacks.family.remove(&name);
         self.calls.family.remove(&name);
     }
 }
@@ -1213,6 +1264,11 @@ impl RouteMetrics {
     /// Counts a refusal, by the slug of its reason.
     pub fn rejected(&self, reason: &'static str) {
         self.0.series.rejections.add(reason, 1);
+    }
+
+    /// Counts an answer that stood in for an upstream that failed.
+    pub fn fell_back(&self, rung: &'static str) {
+        self.0.series.fallbacks.add(rung, 1);
     }
 
     /// Counts a gRPC call that ended, by the name of its status.
@@ -1472,6 +1528,10 @@ struct UpstreamSeries {
     queued: IntGauge,
     queue_wait: Histogram,
     queue_timeouts: IntCounter,
+    shed: SlugCounters,
+    hedges: SlugCounters,
+    line: IntGauge,
+    bears: Family<IntGauge>,
     endpoints: Family<IntGauge>,
     lookups: SlugCounters,
 }
@@ -1567,6 +1627,27 @@ impl UpstreamMetrics {
     /// Counts an exchange that waited for a connection in vain.
     pub fn queue_timed_out(&self) {
         self.0.series.queue_timeouts.inc();
+    }
+
+    /// Counts a request of this class that the upstream was not given.
+    pub fn shed(&self, class: &'static str) {
+        self.0.series.shed.add(class, 1);
+    }
+
+    /// Counts a second endpoint that was asked, by whether it won.
+    pub fn hedged(&self, race: &'static str) {
+        self.0.series.hedges.add(race, 1);
+    }
+
+    /// Counts a request as one that waits for its turn, while the guard lives.
+    pub fn waits_for_place(&self) -> InFlight {
+        InFlight::new(&self.0.series.line)
+    }
+
+    /// Shows what the upstream is thought to bear at once.
+    pub fn bears(&self, bound: usize) {
+        let Held { series, .. } = &*self.0;
+        series.bears.series(&[&series.name]).set(i64::try_from(bound).unwrap_or(i64::MAX));
     }
 
     /// Counts that a name was asked for, by what came of it.

@@ -14,7 +14,11 @@ const LABELS: &[(&str, &str)] = &[
          `operator`",
     ),
     ("certificate", "the first name that a certificate holds, or its place among those of its listener"),
-    ("class", "why an attempt was repeated: `unsent`, `reused_no_byte` or `policy`"),
+    (
+        "class",
+        "why an attempt was repeated: `unsent`, `reused_no_byte` or `policy`; whose requests were shed: `critical`, \
+         `default` or `bulk`",
+    ),
     ("decision", "`allow`, `deny`, or `fault` where the rule could not be told"),
     ("endpoint", "the endpoint's address; empty where the whole upstream is meant"),
     ("from", "the state that a breaker left: `closed`, `half_open` or `open`"),
@@ -23,7 +27,7 @@ const LABELS: &[(&str, &str)] = &[
         "limit",
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
          `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
-         upstream: `upstreams.limits.in_flight_max`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
+         upstream: `upstreams.limits.in_flight_max`, `upstreams.limits.queue_max`, `upstreams.limits.queue_wait`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
          route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
          caller). Two are no keys: `file_descriptors` is the process's limit of open files, `http2_flood` stands for \
          HTTP/2 connections that were ended for more resets or frames of no use than h2 puts up with",
@@ -44,6 +48,7 @@ const LABELS: &[(&str, &str)] = &[
     ("part", "the name of a part of an `aggregate`"),
     ("policy", "the policy's name"),
     ("provider", "the name of a provider of the section `identity`"),
+    ("race", "`won` if the second endpoint answered first, else `lost`"),
     ("reason", "why armiger refused: the word that ends the `type` of the problem document, and stands in the log"),
     (
         "result",
@@ -52,6 +57,7 @@ const LABELS: &[(&str, &str)] = &[
     ),
     ("route", "the route's name; `(none)` for exchanges that found none"),
     ("rule", "the rule's name, or its place in the list: `rule-1`"),
+    ("rung", "what stood in: `upstream` (the other one) or `respond` (the fixed answer)"),
     ("state", "`active` or `idle`"),
     ("status", "the name of the call's status, such as `UNAVAILABLE`; `none` if it ended without one"),
     ("status_class", ""),
