@@ -17,7 +17,6 @@ mod connect;
 pub mod discovery;
 pub mod endpoint;
 pub mod error;
-mod head;
 pub mod health;
 mod http1;
 mod http2;
