@@ -241,12 +241,7 @@ async fn ask(patient: &Patient, round: &Round, wheel: &Wheel, lookups: &Lookups)
     connect::within(&mut limit, asked).await.unwrap_or_else(|| Err("no answer in time".into()))
 }
 
-async fn ask_in_time(
-    patient: &Patient,
-    round: &Round,
-    lookups: &Lookups,
-    timer: &mut crate::timer::Timer,
-) -> Found {
+async fn ask_in_time(patient: &Patient, round: &Round, lookups: &Lookups, timer: &mut crate::timer::Timer) -> Found {
     let (endpoint, plan) = (&patient.endpoint, &round.plan);
     let told = |error: super::Error| error.to_string();
     let mut stream = connect::connect(&endpoint.address, lookups, plan.timeout, timer).await.map_err(told)?;

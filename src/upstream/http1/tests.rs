@@ -41,10 +41,7 @@ impl http_body::Body for Frames {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.frames.pop_front() {
             None => Poll::Ready(None),
             Some(None) => {
@@ -119,9 +116,7 @@ fn a_head_and_a_small_body_go_out_as_one() {
             (Frames::body(Some(4), [data("fo"), data("ur")]).0, format!("{HEAD}content-length: 4\r\n\r\nfour")),
             (
                 Frames::body(None, [data("one"), data(""), data("0123456789abcdef")]).0,
-                format!(
-                    "{HEAD}transfer-encoding: chunked\r\n\r\n3\r\none\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"
-                ),
+                format!("{HEAD}transfer-encoding: chunked\r\n\r\n3\r\none\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"),
             ),
         ] {
             let (parts, body) = request(body);
