@@ -278,7 +278,6 @@ async fn client<F: Future<Output = ()> + 'static>(
     let handle = Rc::new(handle);
     spawn_local(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let wheel = Wheel::new();
         let stream = super::connect::Stream::Tcp(stream);
         let wire = hyper_util::rt::TokioIo::new(super::link::Wire::new(stream, super::link::Scratch::default()));
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {

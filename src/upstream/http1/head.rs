@@ -41,7 +41,13 @@ pub(super) fn write(out: &mut Vec<u8>, request: &Parts, delimited: Delimited) ->
     out.extend_from_slice(request.method.as_str().as_bytes());
     out.push(b' ');
     match target {
-        Some(target) => out.extend_from_slice(target.as_bytes()),
+        Some(target) => {
+            // `http://host?query` has a path all the same (RFC 9112 §3.2.1).
+            if target.starts_with('?') {
+                out.push(b'/');
+            }
+            out.extend_from_slice(target.as_bytes());
+        }
         // Only CONNECT has a target without a path. Writing to memory does not fail.
         None => drop(write!(out, "{}", request.uri)),
     }

@@ -1,5 +1,6 @@
 //! An answer on its way in: its head, and its body as fast as it is asked for.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -37,6 +38,8 @@ pub(super) struct Receiving {
     has_begun: bool,
     /// Whether it said that the connection carries nothing after it.
     is_last: bool,
+    /// Whether its body broke off.
+    is_cut: bool,
 }
 
 impl Receiving {
@@ -51,6 +54,7 @@ impl Receiving {
             read: READ,
             has_begun: false,
             is_last: false,
+            is_cut: false,
         }
     }
 
@@ -58,7 +62,7 @@ impl Receiving {
     pub(super) fn begin(&mut self, asked: Asked, spare: HeaderMap) {
         self.head.reset();
         (self.asked, self.spare, self.body) = (asked, spare, BodyReader::awaited());
-        (self.has_begun, self.is_last) = (false, false);
+        (self.has_begun, self.is_last, self.is_cut) = (false, false, false);
     }
 
     /// Whether a byte of the answer has come.
@@ -133,30 +137,31 @@ impl Receiving {
         stream: &mut Stream,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
+        while !self.is_cut {
             match self.body.read(&mut self.buffer) {
                 Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
                 Ok(Piece::Trailers(fields)) => return Poll::Ready(Some(Ok(Frame::trailers(fields)))),
                 Ok(Piece::End) => return Poll::Ready(None),
                 Ok(Piece::More) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "upstream body breaks the rules");
-                    return Poll::Ready(Some(Err(BodyError::UpstreamCut)));
-                }
+                Err(error) => return self.cut(&error, cx),
             }
             match ready!(self.poll_read(stream, cx)) {
                 Ok(0) if self.body.end() => return Poll::Ready(None),
-                Ok(0) => {
-                    tracing::debug!("upstream body broke off");
-                    return Poll::Ready(Some(Err(BodyError::UpstreamCut)));
-                }
+                Ok(0) => return self.cut(&"the connection ended", cx),
                 Ok(_) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "upstream body broke off");
-                    return Poll::Ready(Some(Err(BodyError::UpstreamCut)));
-                }
+                Err(error) => return self.cut(&error, cx),
             }
         }
+        Poll::Ready(Some(Err(BodyError::UpstreamCut)))
+    }
+
+    /// The body broke off, which is told with the next call: hyper throws away what it has not sent yet when it hears of
+    /// an error, and would do so with what came just before.
+    fn cut<T>(&mut self, error: &dyn fmt::Display, cx: &mut Context<'_>) -> Poll<T> {
+        tracing::debug!(%error, "upstream body broke off");
+        self.is_cut = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Reads once. 0 is the end of the connection.
