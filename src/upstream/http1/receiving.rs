@@ -11,8 +11,8 @@ use http::{HeaderMap, StatusCode, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 
-use crate::http::reply::{Asked, BodyReader, Fault, HeadBounds, HeadReader, Piece};
 use crate::http::body::BodyError;
+use crate::http::reply::{Asked, BodyReader, Fault, HeadBounds, HeadReader, Piece};
 use crate::upstream::connect::Stream;
 use crate::upstream::error::{Error, Kind};
 
