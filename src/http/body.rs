@@ -127,7 +127,7 @@ impl http_body::Body for Body {
             Self::Empty | Self::Tunnel(_) => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Received(received) => received.is_end_stream(),
-            Self::Reply(reply) => reply.incoming.is_end_stream(),
+            Self::Reply(reply) => reply.is_end_stream(),
             Self::Other(source) => source.is_end_stream(),
             Self::Encoded(encoded) => encoded.is_end_stream(),
         }
@@ -138,7 +138,7 @@ impl http_body::Body for Body {
             Self::Empty | Self::Tunnel(_) => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Received(received) => received.size_hint(),
-            Self::Reply(reply) => reply.incoming.size_hint(),
+            Self::Reply(reply) => reply.size_hint(),
             Self::Other(source) => source.size_hint(),
             Self::Encoded(encoded) => encoded.size_hint(),
         }
@@ -365,21 +365,93 @@ pub trait Lease {
     fn ended(&self, _trailers: &HeaderMap) {}
 }
 
+/// A connection that carries one exchange at a time, as the body of its answer sees it.
+pub trait Channel: Lease {
+    /// What comes next of the body.
+    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+    /// Whether nothing more comes.
+    fn is_end_stream(&self) -> bool;
+
+    /// How long the rest is, as far as that is known.
+    fn size_hint(&self) -> SizeHint;
+}
+
+/// Where the body of an upstream's answer comes from, and the connection that it holds.
+pub enum Feed {
+    /// A connection that carries nothing else meanwhile.
+    Channel(Rc<dyn Channel>),
+    /// A stream of an HTTP/2 connection.
+    Stream(Incoming, Rc<dyn Lease>),
+}
+
+impl Feed {
+    fn lease(&self) -> &dyn Lease {
+        match self {
+            Self::Channel(channel) => &**channel,
+            Self::Stream(_, lease) => &**lease,
+        }
+    }
+
+    /// The body was read to its end.
+    pub fn give_back(self) {
+        match self {
+            Self::Channel(channel) => channel.give_back(),
+            Self::Stream(_, lease) => lease.give_back(),
+        }
+    }
+
+    /// What comes next of the body.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let incoming = match self {
+            Self::Channel(channel) => return channel.poll_frame(cx),
+            Self::Stream(incoming, _) => incoming,
+        };
+        Poll::Ready(match ready!(Pin::new(&mut *incoming).poll_frame(cx)) {
+            // hyper takes a stream that is reset with NO_ERROR for one that is over (RFC 9113 §8.1), also where its end
+            // had not come.
+            None if !incoming.is_end_stream() => Some(Err(BodyError::UpstreamCut)),
+            None => None,
+            Some(Ok(frame)) => Some(Ok(frame)),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "upstream body broke off");
+                Some(Err(BodyError::UpstreamCut))
+            }
+        })
+    }
+
+    /// Whether nothing more comes.
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Channel(channel) => channel.is_end_stream(),
+            Self::Stream(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Channel(channel) => channel.size_hint(),
+            Self::Stream(incoming, _) => incoming.size_hint(),
+        }
+    }
+}
+
 /// A response body as the upstream sends it.
 pub struct Reply {
-    incoming: Incoming,
-    lease: Option<Rc<dyn Lease>>,
+    /// None once the body was read to its end or broke off: the connection is somebody else's then.
+    feed: Option<Feed>,
+    is_whole: bool,
     idle: Timer,
     idle_max: Duration,
-    is_http2: bool,
     end: Option<Timer>,
 }
 
 impl Reply {
-    /// Reads `incoming`, whose connection is `lease`. A pause longer than `idle_max` is an error.
-    pub fn new(incoming: Incoming, lease: Rc<dyn Lease>, idle: Timer, idle_max: Duration, is_http2: bool) -> Self {
-        let mut reply = Self { incoming, lease: Some(lease), idle, idle_max, is_http2, end: None };
-        if reply.incoming.is_end_stream() {
+    /// Reads `feed`. A pause longer than `idle_max` is an error.
+    pub fn new(feed: Feed, idle: Timer, idle_max: Duration) -> Self {
+        let is_whole = feed.is_end_stream();
+        let mut reply = Self { feed: Some(feed), is_whole, idle, idle_max, end: None };
+        if is_whole {
             reply.finish();
         }
         reply
@@ -391,35 +463,45 @@ impl Reply {
     }
 
     fn finish(&mut self) {
+        self.is_whole = true;
         self.end = None;
         self.idle.disarm();
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
+        if let Some(feed) = self.feed.take() {
+            feed.give_back();
         }
     }
 
     fn break_off(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.broke_off();
+        if let Some(feed) = self.feed.take() {
+            feed.lease().broke_off();
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_whole || self.feed.as_ref().is_some_and(Feed::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.feed {
+            Some(feed) => feed.size_hint(),
+            None if self.is_whole => SizeHint::with_exact(0),
+            None => SizeHint::default(),
         }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.end.as_mut().is_some_and(|end| end.poll_expired(cx).is_ready()) {
-            (self.end, self.lease) = (None, None);
+            (self.end, self.feed) = (None, None);
             return Poll::Ready(Some(Err(BodyError::CredentialEnded)));
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        let Some(feed) = &mut self.feed else {
+            return Poll::Ready(if self.is_whole { None } else { Some(Err(BodyError::UpstreamCut)) });
+        };
+        match feed.poll_frame(cx) {
             Poll::Pending => {
                 ready!(pause_over(&mut self.idle, self.idle_max, cx));
                 self.break_off();
                 Poll::Ready(Some(Err(BodyError::UpstreamSlow)))
-            }
-            // hyper takes a stream that is reset with NO_ERROR for one that is over (RFC 9113 §8.1), also where its end
-            // had not come.
-            Poll::Ready(None) if self.is_http2 && !self.incoming.is_end_stream() => {
-                self.break_off();
-                Poll::Ready(Some(Err(BodyError::UpstreamCut)))
             }
             Poll::Ready(None) => {
                 self.finish();
@@ -427,19 +509,18 @@ impl Reply {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.disarm();
-                if let (Some(trailers), Some(lease)) = (frame.trailers_ref(), &self.lease) {
-                    lease.ended(trailers);
+                if let Some(trailers) = frame.trailers_ref() {
+                    feed.lease().ended(trailers);
                 }
                 // Nobody asks for more after trailers.
-                if self.incoming.is_end_stream() || frame.is_trailers() {
+                if frame.is_trailers() || feed.is_end_stream() {
                     self.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(%error, "upstream body broke off");
                 self.break_off();
-                Poll::Ready(Some(Err(BodyError::UpstreamCut)))
+                Poll::Ready(Some(Err(error)))
             }
         }
     }

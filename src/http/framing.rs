@@ -465,7 +465,7 @@ impl HeadScanner {
 }
 
 /// The end of what an `i64` holds, so that no reader behind us overflows.
-const LENGTH_MAX: u64 = i64::MAX as u64;
+pub(super) const LENGTH_MAX: u64 = i64::MAX as u64;
 
 fn target_max(limits: &HeadLimits) -> usize {
     limits.target_max.min(TARGET_REPRESENTABLE)

@@ -11,5 +11,6 @@ pub mod headers;
 pub mod inflow;
 pub mod path;
 pub mod problem;
+pub mod reply;
 pub mod reserved;
 pub mod websocket;

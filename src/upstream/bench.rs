@@ -12,14 +12,14 @@ use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::http1;
 use super::http2;
-use super::link::{Link, Wire};
+use super::link::Wire;
 use super::pool::{Common, PoolState, Terms, Worker};
 use crate::config::upstream::Protocol;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::timer::Timer;
 
 /// How often idle connections are looked through. Checkout never takes one that is over its time, so this only bounds
-/// how long a dead one keeps its socket.
+/// how long a dead one, or one that its peer closed, keeps its socket.
 const SWEEP: Duration = Duration::from_millis(500);
 
 /// A worker's connections to one endpoint.
@@ -286,15 +286,13 @@ impl Bench {
             Some(tls) => secure(stream, tls, self.terms().tls, self.common.protocol, timer).await?,
             None => stream,
         };
-        let link = Link::new(stream, worker.wheel.now());
-        let wire = Wire::new(link.clone(), worker.wheel.clone(), worker.scratch.clone());
-        let broken = |error: hyper::Error| Error::because(Kind::Reset, error);
         match self.common.protocol {
-            Protocol::Http1 => Ok(Line::Http1(http1::Connection::start(room, link, wire).await.map_err(broken)?)),
+            Protocol::Http1 => Ok(Line::Http1(http1::Connection::new(room, stream))),
             Protocol::H2c | Protocol::H2 => {
                 timer.arm(budget);
+                let wire = Wire::new(stream, worker.scratch.clone());
                 let start = within(timer, http2::Connection::start(room, wire)).await.ok_or(Kind::ConnectTimeout)?;
-                let connection = start.map_err(broken)?;
+                let connection = start.map_err(|error| Error::because(Kind::Reset, error))?;
                 let stream = connection.stream();
                 self.shared.borrow_mut().push(connection);
                 Ok(Line::Http2(stream))
@@ -369,16 +367,6 @@ impl Bench {
         }
     }
 
-    /// An HTTP/1.1 connection closed by itself.
-    pub(super) fn forget_idle(&self, connection: &Rc<http1::Connection>) {
-        let removed = {
-            let mut idle = self.idle.borrow_mut();
-            let place = idle.iter().position(|other| Rc::ptr_eq(other, connection));
-            place.and_then(|place| idle.remove(place))
-        };
-        drop(removed);
-    }
-
     fn stream(&self, now: Instant) -> Option<Rc<http2::Stream>> {
         self.drop_spent(now);
         self.shared.borrow().iter().find(|connection| connection.has_room()).map(|connection| connection.stream())
@@ -426,24 +414,26 @@ impl Bench {
     fn sweep_later(&self) {
         let worker = self.worker();
         if !worker.is_sweeping.replace(true) {
-            tokio::task::spawn_local(sweep(self.common.worker.clone()));
+            // Looking at a socket takes of a task's turn, and there may be more of them than fit one.
+            tokio::task::spawn_local(tokio::task::unconstrained(sweep(self.common.worker.clone())));
         }
     }
 
-    /// Closes what was idle too long, or belongs to an upstream that is gone. Says whether anything is idle still.
+    /// Closes what was idle too long, was closed by its peer, or belongs to an upstream that is gone. Says whether anything is idle still.
     fn sweep(self: &Rc<Self>, now: Instant) -> bool {
         if self.common.is_orphaned() {
             self.leave();
         }
-        loop {
-            let is_over = self.idle.borrow().front().is_some_and(|connection| connection.is_over(now));
-            if !is_over {
-                break;
+        let mut over = Vec::new();
+        self.idle.borrow_mut().retain(|connection| {
+            let keep = !connection.is_over(now) && !connection.has_ended();
+            if !keep {
+                over.push(connection.clone());
             }
-            // Not dropped while the list is borrowed.
-            let over = self.idle.borrow_mut().pop_front();
-            drop(over);
-        }
+            keep
+        });
+        // Not while the list is borrowed: their room may go on to a waiter.
+        drop(over);
         self.drop_spent(now);
         !self.idle.borrow().is_empty() || self.shared.borrow().iter().any(|connection| connection.is_idle())
     }

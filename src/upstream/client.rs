@@ -14,7 +14,6 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http::{request, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
@@ -34,7 +33,7 @@ use super::standing::Seat;
 use super::state::Stay;
 use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
-use crate::http::body::{Body, Inbound, Lease, Replay, Reply, Tunnel};
+use crate::http::body::{Body, Feed, Inbound, Replay, Reply, Tunnel};
 use crate::http::headers::name;
 use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
@@ -48,54 +47,52 @@ const UNSENT_MAX: usize = 3;
 /// Why a connection gave no answer.
 pub(super) enum Failure {
     /// Nothing of the request was sent, and here it is.
-    Unsent { request: Box<Request<Body>>, error: hyper::Error },
+    Unsent { request: Box<Request<Body>>, error: Error },
     /// The upstream says that it looked at nothing of it.
-    Refused { error: hyper::Error },
-    /// It was sent, in part or whole, and the connection ended. `began` if a byte of the answer had arrived. Its head is
-    /// given back where it was kept.
-    Broken { error: hyper::Error, began: bool, head: Option<Box<request::Parts>> },
-    /// The upstream ended this one exchange: it saw the request and decided.
-    Ended { error: hyper::Error },
+    Refused { error: Error },
+    /// It was sent, in part or whole, and the connection ended. The head of the request is given back where it was kept.
+    Broken { error: Error, head: Option<Box<request::Parts>> },
+    /// The upstream ended this one exchange: it saw the request and decided. Or the request broke off.
+    Ended { error: Error },
     /// It did not answer in time.
     Late,
 }
 
-/// What hyper makes of a request.
-pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<Body>>>;
+/// The head of an answer, and its body where the line itself does not have it.
+type Begun = (response::Parts, Option<Incoming>);
 
 pin_project! {
-    /// A request on its way. hyper's futures have room for a whole request, and each `async fn` around them would have that
+    /// A request on its way. hyper's future has room for a whole request, and each `async fn` around it would have that
     /// room twice: what is awaited and what is given to be awaited do not share theirs.
     #[project = SendingOn]
-    enum Sending<'l, F1, F2> {
-        Http1 { #[pin] answer: F1, connection: &'l http1::Connection },
-        Http2 { #[pin] answer: F2, stream: &'l http2::Stream },
+    enum Sending<'l, F> {
+        Http1 { answer: http1::Sent<'l> },
+        Http2 { #[pin] answer: F, stream: &'l http2::Stream },
     }
 }
 
-impl<F1: Future<Output = Sent>, F2: Future<Output = Sent>> Future for Sending<'_, F1, F2> {
-    type Output = Result<Response<Incoming>, Failure>;
+impl<F: Future<Output = http2::Sent>> Future for Sending<'_, F> {
+    type Output = Result<Begun, Failure>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.project() {
-            SendingOn::Http1 { answer, connection } => {
-                ready!(answer.poll(cx)).map_err(|error| connection.failure(error))
-            }
-            SendingOn::Http2 { answer, stream } => {
-                let sent = ready!(answer.poll(cx));
-                if sent.is_ok() {
+            SendingOn::Http1 { answer } => ready!(Pin::new(answer).poll(cx)).map(|head| (head, None)),
+            SendingOn::Http2 { answer, stream } => match ready!(answer.poll(cx)) {
+                Ok(response) => {
                     stream.answered();
+                    let (head, body) = response.into_parts();
+                    Ok((head, Some(body)))
                 }
-                sent.map_err(|error| stream.failure(error))
-            }
+                Err(error) => Err(stream.failure(error)),
+            },
         })
     }
 }
 
 impl Line {
-    fn send(&self, request: Request<Body>) -> impl Future<Output = Result<Response<Incoming>, Failure>> {
+    fn send(&self, request: Request<Body>) -> impl Future<Output = Result<Begun, Failure>> {
         match self {
-            Self::Http1(connection) => Sending::Http1 { answer: connection.send(request), connection },
+            Self::Http1(connection) => Sending::Http1 { answer: connection.send(request) },
             Self::Http2(stream) => Sending::Http2 { answer: stream.send(request), stream },
         }
     }
@@ -107,10 +104,12 @@ impl Line {
         }
     }
 
-    fn into_lease(self) -> Rc<dyn Lease> {
-        match self {
-            Self::Http1(connection) => connection,
-            Self::Http2(stream) => stream,
+    /// The body of its answer, which is `incoming` where the line does not have it.
+    fn into_feed(self, incoming: Option<Incoming>) -> Option<Feed> {
+        match (self, incoming) {
+            (Self::Http1(connection), _) => Some(Feed::Channel(connection)),
+            (Self::Http2(stream), Some(incoming)) => Some(Feed::Stream(incoming, stream)),
+            (Self::Http2(_), None) => None,
         }
     }
 }
@@ -228,7 +227,7 @@ impl Upstream {
                     continue;
                 }
             };
-            // Whoever may have to send it again needs a copy: hyper takes the request for good.
+            // Whoever may have to send it again needs a copy: the connection takes the request for good.
             let may_be_refused = plan.protocol.is_http2();
             let may_try_again = may_redo && course.as_ref().is_some_and(Course::is_open);
             let mut copy = if may_be_refused || may_try_again || (is_reused && may_repeat) {
@@ -250,21 +249,20 @@ impl Upstream {
                 patiently(&mut timer, limit.as_mut(), plan, &line, inbound.as_deref(), answer).await
             };
             let failure = match outcome {
-                Some(Ok(response)) => {
-                    let (head, body) = response.into_parts();
+                Some(Ok((head, body))) => {
                     if let Err(kind) = answer::check(&head, plan, wish.as_ref()) {
                         trial.failed(kind);
                         return Err(kind.into());
                     }
                     let watch = trial.answered(&head);
-                    if let Line::Http1(connection) = &line {
-                        connection.heed(head.version, &head.headers, !is_reused);
+                    if let (Line::Http1(connection), false) = (&line, is_reused) {
+                        connection.heed(&head.headers);
                     }
                     if head.status == StatusCode::SWITCHING_PROTOCOLS {
                         let Line::Http1(connection) = line else { return Err(Kind::Protocol.into()) };
                         // How a tunnel ends says nothing of the upstream.
                         connection.occupy(Stay { _place: held, _seat: seat, watch: None });
-                        let (io, ahead) = connection.upgraded().await.ok_or(Kind::Reset)?;
+                        let (io, ahead) = connection.upgraded().ok_or(Kind::Reset)?;
                         let (io, idle) = (Box::new(io), plan.tunnel_idle);
                         let body = Body::Tunnel(Box::new(Tunnel { io, ahead, idle, end: None, lease: connection }));
                         return Ok(Response::from_parts(head, body));
@@ -303,21 +301,15 @@ impl Upstream {
             let is_close_race = |error: &Error| is_reused && may_repeat && error.kind() == Kind::Reset;
             let mut restore = |kept| copy.take().and_then(|copy| copy.restore(kept));
             let (error, again, class) = match failure {
-                Failure::Unsent { request, error } => {
-                    (Error::because(Kind::Reset, error), Some(*request), Some(RetryClass::Unsent))
-                }
-                Failure::Refused { error } => {
-                    let restored = restore(None);
-                    (Error::because(Kind::Reset, error), restored, Some(RetryClass::Unsent))
-                }
-                Failure::Broken { error, began, head } => {
-                    let error = Error::from_exchange(error, began);
+                Failure::Unsent { request, error } => (error, Some(*request), Some(RetryClass::Unsent)),
+                Failure::Refused { error } => (error, restore(None), Some(RetryClass::Unsent)),
+                Failure::Broken { error, head } => {
                     let is_race = is_close_race(&error);
                     may_repeat = false;
                     let restored = restore(head);
                     (error, restored, is_race.then_some(RetryClass::ReusedNoByte))
                 }
-                Failure::Ended { error } => (Error::from_exchange(error, false), restore(None), None),
+                Failure::Ended { error } => (error, restore(None), None),
                 Failure::Late => (Kind::Timeout.into(), restore(None), None),
             };
             match class {
@@ -430,7 +422,8 @@ async fn capped<F: Future>(mut limit: Option<&mut Timer>, mut future: Pin<&mut F
 /// An answer whose head is here.
 struct Came {
     head: response::Parts,
-    body: Incoming,
+    /// Where the line does not have it.
+    body: Option<Incoming>,
     line: Line,
     watch: Option<Watch>,
     seat: Option<Seat>,
@@ -440,18 +433,20 @@ impl Came {
     /// The answer as it goes on, with everything that it holds until its end.
     fn pass_on(self, held: Place, timer: Timer, plan: &Plan) -> Response<Body> {
         self.line.occupy(Stay { _place: held, _seat: self.seat, watch: self.watch });
-        let is_http2 = matches!(self.line, Line::Http2(_));
-        let body = Reply::new(self.body, self.line.into_lease(), timer, plan.body_idle, is_http2);
-        Response::from_parts(self.head, Body::Reply(body))
+        let body = match self.line.into_feed(self.body) {
+            Some(feed) => Body::Reply(Reply::new(feed, timer, plan.body_idle)),
+            None => Body::Empty,
+        };
+        Response::from_parts(self.head, body)
     }
 
     /// Nobody wants it. Its connection is saved if the rest of it is here.
     fn discard(self) {
-        let Self { mut body, line, .. } = self;
+        let Some(mut feed) = self.line.into_feed(self.body) else { return };
         let mut cx = Context::from_waker(Waker::noop());
         let mut left = DISCARD_MAX;
-        while !body.is_end_stream() {
-            match Pin::new(&mut body).poll_frame(&mut cx) {
+        while !feed.is_end_stream() {
+            match feed.poll_frame(&mut cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let length = frame.data_ref().map_or(0, Bytes::len);
                     if length > left {
@@ -463,8 +458,7 @@ impl Came {
                 Poll::Ready(Some(Err(_))) | Poll::Pending => return,
             }
         }
-        drop(body);
-        line.into_lease().give_back();
+        feed.give_back();
     }
 }
 

@@ -1,12 +1,12 @@
 //! Opening a connection to an endpoint: name lookup, every address it gives, and the time that all of it may take.
 
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -30,7 +30,10 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Whether it is open and has nothing to read, by the kernel's word.
+    /// Whether it is open and has nothing to read: the one state in which a request may be sent.
+    ///
+    /// Asks the kernel. tokio learns of a close, or of bytes that nobody asked for, only when the reactor turns next, and
+    /// until then a request would go into a dead connection, or take those bytes for its answer.
     pub(super) fn is_quiet(&mut self) -> bool {
         match self {
             Self::Tcp(stream) => is_silent(&SockRef::from(&*stream)),
@@ -39,45 +42,62 @@ impl Stream {
         }
     }
 
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Whether something came that nobody has read, as far as the reactor saw: most often the end. Asks nobody.
+    pub(super) fn has_news(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
         match self {
+            Self::Tcp(stream) => stream.poll_read_ready(&mut cx).is_ready(),
+            Self::Unix(stream) => stream.poll_read_ready(&mut cx).is_ready(),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(&mut cx).is_ready(),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
+}
 
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
-    pub(super) fn poll_write_vectored(
-        &mut self,
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self {
+        match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
-    /// Sends what is held back. None if nothing ever is.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
-        match self {
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
             // A socket keeps nothing back.
-            Self::Tcp(_) | Self::Unix(_) => None,
-            Self::Tls(stream) => Some(Pin::new(stream).poll_flush(cx)),
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
-    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -105,7 +125,7 @@ fn is_quiet_within(stream: &mut TlsStream<TcpStream>) -> bool {
         if is_silent(&socket) {
             return true;
         }
-        // Read past tokio, which has not seen the bytes yet, and whose waker is to stay that of hyper's task.
+        // Read past tokio, which has not seen the bytes yet.
         if !session.read_tls(&mut &*socket).is_ok_and(|length| length > 0) {
             return false;
         }

@@ -230,23 +230,21 @@ impl Error {
         Self::because(kind, error)
     }
 
-    /// What hyper's error means once the request was handed over for good. `began` says whether a byte of the answer
-    /// had arrived.
-    pub(super) fn from_exchange(error: hyper::Error, began: bool) -> Self {
-        let kind = if let Some(kind) = tls_kind(&error).filter(|_| !began) {
+    /// What hyper's error means once the request was handed over for good.
+    pub(super) fn from_exchange(error: hyper::Error) -> Self {
+        // What h2 itself refuses to read is a fault in the upstream's frames.
+        let is_fault = error.is_parse() || body::cause::<h2::Error>(&error).is_some_and(h2::Error::is_library);
+        let kind = tls_kind(&error).unwrap_or(if is_fault { Kind::Protocol } else { Kind::Reset });
+        Self::because(kind, error)
+    }
+
+    /// What an error of the connection means once it was used. `has_begun` says whether a byte of the answer had come.
+    pub(super) fn from_io(error: io::Error, has_begun: bool) -> Self {
+        let kind = match tls_kind(&error) {
+            _ if has_begun => Kind::Incomplete,
             // With TLS 1.3 an endpoint says only after the handshake what it thinks of armiger's certificate.
-            kind
-        } else if error.is_parse_too_large() {
-            Kind::HeadTooLarge
-        } else if error.is_parse() {
-            Kind::Protocol
-        } else if body::cause::<h2::Error>(&error).is_some_and(h2::Error::is_library) {
-            // What h2 itself refuses to read is a fault in the upstream's frames.
-            Kind::Protocol
-        } else if began {
-            Kind::Incomplete
-        } else {
-            Kind::Reset
+            Some(kind) => kind,
+            None => Kind::Reset,
         };
         Self::because(kind, error)
     }

@@ -16,7 +16,7 @@ use super::breaker::{self, Breaker};
 use super::connect::{self, Lookups};
 use super::endpoint::Endpoint;
 use super::http2::LocalExec;
-use super::link::{Link, Scratch, Wire};
+use super::link::{Scratch, Wire};
 use super::standing::Live;
 use crate::config::health::{self, By, Start};
 use crate::config::upstream::Protocol;
@@ -237,17 +237,11 @@ async fn ask(patient: &Patient, round: &Round, wheel: &Wheel, lookups: &Lookups)
     let mut timer = wheel.timer();
     let mut limit = wheel.timer();
     limit.arm(round.plan.timeout);
-    let asked = Box::pin(ask_in_time(patient, round, wheel, lookups, &mut timer));
+    let asked = Box::pin(ask_in_time(patient, round, lookups, &mut timer));
     connect::within(&mut limit, asked).await.unwrap_or_else(|| Err("no answer in time".into()))
 }
 
-async fn ask_in_time(
-    patient: &Patient,
-    round: &Round,
-    wheel: &Wheel,
-    lookups: &Lookups,
-    timer: &mut crate::timer::Timer,
-) -> Found {
+async fn ask_in_time(patient: &Patient, round: &Round, lookups: &Lookups, timer: &mut crate::timer::Timer) -> Found {
     let (endpoint, plan) = (&patient.endpoint, &round.plan);
     let told = |error: super::Error| error.to_string();
     let mut stream = connect::connect(&endpoint.address, lookups, plan.timeout, timer).await.map_err(told)?;
@@ -259,7 +253,7 @@ async fn ask_in_time(
         By::Http => question(endpoint, plan, round.protocol),
         By::Grpc => grpc_question(endpoint, plan),
     };
-    let wire = TokioIo::new(Wire::new(Link::new(stream, wheel.now()), wheel.clone(), Scratch::default()));
+    let wire = TokioIo::new(Wire::new(stream, Scratch::default()));
     let broken = |error: hyper::Error| error.to_string();
     if round.protocol.is_http2() {
         let (mut sender, connection) = hyper::client::conn::http2::handshake(LocalExec, wire).await.map_err(broken)?;

@@ -6,7 +6,8 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
@@ -14,12 +15,16 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
 use super::bench::{Bench, Room};
-use super::client::{Failure, Sent};
-use super::http1::{Age, TaskCount, broke_off, ended};
+use super::client::Failure;
+use super::error::Error;
+use super::http1::{Age, Open, broke_off, ended};
 use super::link::Wire;
 use super::state::Stay;
 use crate::http::body::{Body, Lease, cause};
 use crate::telemetry::metrics::InFlight;
+
+/// What hyper makes of a request.
+pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 
 /// An HTTP/2 connection. Closes when it is out of the bench and its last stream is over.
 pub(super) struct Connection {
@@ -57,7 +62,7 @@ impl Connection {
                 connection,
                 allowed.clone(),
                 this.clone(),
-                TaskCount::start(&bench.worker().tasks),
+                Open::count(&bench.worker().open),
             ))
             .abort_handle(),
             age: Age::since(now),
@@ -127,26 +132,29 @@ impl Stream {
     /// Why there was no answer.
     pub(super) fn failure(&self, mut error: TrySendError<Request<Body>>) -> Failure {
         if let Some(request) = error.take_message() {
-            return Failure::Unsent { request: Box::new(request), error: error.into_error() };
+            let error = Error::from_exchange(error.into_error());
+            return Failure::Unsent { request: Box::new(request), error };
         }
-        let error = error.into_error();
-        match cause::<h2::Error>(&error) {
-            // RFC 9113 §6.8: of streams above the last identifier in a GOAWAY nothing was processed. Only those see it
-            // as their error.
-            Some(h2) if h2.is_go_away() && h2.is_remote() => {
-                self.spend();
-                Failure::Refused { error }
-            }
+        let hyper = error.into_error();
+        let h2 = cause::<h2::Error>(&hyper);
+        let is_remote_reset = h2.is_some_and(|h2| h2.is_reset() && h2.is_remote());
+        let is_refused = is_remote_reset && h2.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM);
+        // RFC 9113 §6.8: of streams above the last identifier in a GOAWAY nothing was processed. Only those see it as
+        // their error.
+        let is_left_out = h2.is_some_and(|h2| h2.is_go_away() && h2.is_remote());
+        let error = Error::from_exchange(hyper);
+        if is_left_out {
+            self.spend();
+            Failure::Refused { error }
+        } else if is_refused {
             // RFC 9113 §8.7: nothing of it was processed.
-            Some(h2) if h2.is_reset() && h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-                self.connection.borne.set((self.connection.streams.get() - 1).max(1));
-                Failure::Refused { error }
-            }
-            Some(h2) if h2.is_reset() && h2.is_remote() => Failure::Ended { error },
-            _ => {
-                self.spend();
-                Failure::Broken { error, began: false, head: None }
-            }
+            self.connection.borne.set((self.connection.streams.get() - 1).max(1));
+            Failure::Refused { error }
+        } else if is_remote_reset {
+            Failure::Ended { error }
+        } else {
+            self.spend();
+            Failure::Broken { error, head: None }
         }
     }
 
@@ -199,7 +207,7 @@ async fn run(
     mut connection: http2::Connection<TokioIo<Wire>, Body, LocalExec>,
     allowed: Rc<Cell<usize>>,
     handle: Weak<Connection>,
-    count: TaskCount,
+    count: Open,
 ) {
     let end = poll_fn(|cx| {
         let polled = Pin::new(&mut connection).poll(cx);

@@ -19,7 +19,6 @@ pub mod discovery;
 pub mod endpoint;
 pub mod error;
 mod gradient;
-mod head;
 pub mod health;
 mod hedge;
 mod http1;

@@ -16,10 +16,12 @@ use super::Upstream;
 use super::bench::Bench;
 use super::connect::Lookups;
 use super::endpoint::Endpoint;
+use super::http1::Spare;
 use super::link::Scratch;
 use super::plan::Plan;
 use super::state::State;
 use crate::config::upstream::Protocol;
+use crate::http::reply::HeadBounds;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::timer::Wheel;
 
@@ -39,8 +41,9 @@ pub(super) struct Worker {
     pub(super) wheel: Wheel,
     pub(super) scratch: Scratch,
     pub(super) lookups: Lookups,
-    /// Connection tasks that run. Nobody but this count and the connection's own handle knows of them.
-    pub(super) tasks: Rc<Cell<usize>>,
+    pub(super) spare: Spare,
+    /// Connections that are open.
+    pub(super) open: Rc<Cell<usize>>,
     pub(super) is_sweeping: Cell<bool>,
     workers: usize,
     benches: RefCell<Vec<rc::Weak<Bench>>>,
@@ -68,7 +71,8 @@ impl Pools {
             wheel,
             scratch: Scratch::default(),
             lookups: Lookups::default(),
-            tasks: Rc::default(),
+            spare: Spare::default(),
+            open: Rc::default(),
             workers: workers.max(1),
             benches: RefCell::default(),
             is_sweeping: Cell::new(false),
@@ -76,9 +80,9 @@ impl Pools {
         Self { worker: Rc::new(worker), slots: RefCell::default(), version: Cell::default() }
     }
 
-    /// Connections whose task runs, idle or not. 0 when everything is closed.
+    /// Connections that are open, idle or not. 0 when everything is closed.
     pub fn connections(&self) -> usize {
-        self.worker.tasks.get()
+        self.worker.open.get()
     }
 
     /// Follows the snapshot of this version, which has these upstreams: pools take their plans over, and pools of
@@ -239,13 +243,6 @@ pub(super) struct Terms {
     pub(super) waiting_max: usize,
     pub(super) queue_wait: Duration,
     pub(super) heads: HeadBounds,
-}
-
-/// How large the head of an answer may be. hyper is told when a connection is opened, and cannot be told again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct HeadBounds {
-    pub(super) fields_max: usize,
-    pub(super) bytes_max: usize,
 }
 
 impl Terms {

@@ -279,9 +279,8 @@ async fn client<F: Future<Output = ()> + 'static>(
     let handle = Rc::new(handle);
     spawn_local(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let wheel = Wheel::new();
-        let link = super::link::Link::new(super::connect::Stream::Tcp(stream), wheel.now());
-        let wire = hyper_util::rt::TokioIo::new(super::link::Wire::new(link, wheel, super::link::Scratch::default()));
+        let stream = super::connect::Stream::Tcp(stream);
+        let wire = hyper_util::rt::TokioIo::new(super::link::Wire::new(stream, super::link::Scratch::default()));
         let service = service_fn(move |request: Request<hyper::body::Incoming>| {
             let handle = handle.clone();
             async move {
@@ -1077,7 +1076,7 @@ fn an_early_answer_is_passed_on_and_ends_the_sending() {
     });
 }
 
-/// With the client still to send, only dropping the connection stops it: hyper would wait for the rest for ever.
+/// With the client still to send, only dropping the connection stops it.
 #[test]
 fn an_answer_read_to_its_end_before_the_request_was_sent_closes_the_connection() {
     run(async {
@@ -1103,6 +1102,46 @@ fn an_answer_read_to_its_end_before_the_request_was_sent_closes_the_connection()
         assert_eq!(outcome.unwrap().1, "early");
         assert!(!is_ended);
         until(|| closed.get() && stage.pools.connections() == 0).await;
+    });
+}
+
+#[test]
+fn a_request_goes_on_behind_its_early_answer_though_nobody_reads_that() {
+    run(async {
+        let received = Rc::new(Cell::new(0));
+        let (stage, _) = stage(script!(
+            [received] | peer | {
+                let head = peer.head().await.unwrap();
+                assert!(head.contains("content-length: 900000\r\n"), "{head}");
+                peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n").await;
+                received.set(peer.body(900_000).await.map_or(0, |body| body.len()));
+                peer.say(b"done").await;
+                peer.gone().await;
+            }
+        ))
+        .await;
+        let (done, mut outcome) = mpsc::channel(4);
+        let asking = stage.clone();
+        let client = client(move |request, _| {
+            let (stage, done) = (asking.clone(), done.clone());
+            async move {
+                done.try_send(stage.send(request).await.unwrap()).unwrap();
+                std::future::pending().await
+            }
+        })
+        .await;
+        let (_reading, mut writing) = client.into_split();
+        spawn_local(async move {
+            let _ = writing.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 900000\r\n\r\n").await;
+            for _ in 0..900 {
+                let _ = writing.write_all(&[b'x'; 1000]).await;
+            }
+            std::future::pending::<()>().await;
+        });
+        let answer = outcome.recv().await.unwrap();
+        until(|| received.get() == 900_000).await;
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "done");
+        assert_eq!(stage.pools.connections(), 1, "both sides are over, so the connection stays");
     });
 }
 
@@ -1151,7 +1190,6 @@ fn requests_have_the_form_that_the_upstream_expects() {
     });
 }
 
-/// hyper's client drops it silently unless it is told of it.
 #[test]
 fn a_get_with_a_body_of_unknown_length_keeps_it() {
     run(async {
@@ -1749,8 +1787,8 @@ fn new_bounds_hold_for_connections_that_are_open_already() {
             ("connections_max", |settings| settings.pool.connections_max = 1, 1),
             ("idle", |settings| settings.timeouts.idle = HumanDuration::millis(1), 0),
             ("age_max", |settings| settings.pool.age_max = HumanDuration::millis(1), 0),
-            ("headers_max", |settings| settings.limits.headers_max = 200, 0),
-            ("header_bytes_max", |settings| settings.limits.header_bytes_max = ByteSize::kib(128), 0),
+            ("headers_max", |settings| settings.limits.headers_max = 200, 3),
+            ("header_bytes_max", |settings| settings.limits.header_bytes_max = ByteSize::kib(128), 3),
             ("replay_max", |settings| settings.limits.replay_max = ByteSize::kib(1), 3),
         ];
         for (name, change, left) in cases {
@@ -1778,6 +1816,25 @@ fn new_bounds_hold_for_connections_that_are_open_already() {
             let kept = if left == 3 { 5 } else { left };
             assert_eq!(stage.pools.states()[0].idle, kept, "{name}, of those that were in use");
         }
+    });
+}
+
+#[test]
+fn new_bounds_on_heads_hold_for_the_next_answer_of_an_open_connection() {
+    run(async {
+        let (url, connections) = backend(script!(|peer| {
+            while peer.request().await.is_some() {
+                peer.say(b"HTTP/1.1 200 OK\r\na: 1\r\nb: 2\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        }))
+        .await;
+        let mut settings = settings(&[&url]);
+        let stage = Stage::new(&settings);
+        stage.ask(get("/")).await.unwrap();
+        settings.limits.headers_max = 2;
+        stage.reload(&settings);
+        assert_eq!(stage.ask(get("/")).await.unwrap_err(), Kind::HeadTooLarge);
+        assert_eq!(connections.get(), 1);
     });
 }
 

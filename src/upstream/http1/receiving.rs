@@ -1,0 +1,197 @@
+//! An answer on its way in: its head, and its body as fast as it is asked for.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, response};
+use http_body::{Frame, SizeHint};
+use tokio::io::AsyncReadExt;
+
+use crate::http::body::BodyError;
+use crate::http::reply::{Asked, BodyReader, Fault, HeadBounds, HeadReader, Piece};
+use crate::upstream::connect::Stream;
+use crate::upstream::error::{Error, Kind};
+
+/// What is read at once, and grows while whole reads fill it.
+const READ: usize = 16 * 1024;
+const READ_MAX: usize = 256 * 1024;
+
+/// How many interim answers are passed over before others get their turn.
+const INTERIM_TURN: usize = 64;
+
+/// The answer that is being read, or was read last.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    buffer: BytesMut,
+    head: HeadReader,
+    body: BodyReader,
+    asked: Asked,
+    /// A map of fields for the next head.
+    spare: HeaderMap,
+    /// What is read at once.
+    read: usize,
+    /// Whether a byte of it has come.
+    has_begun: bool,
+    /// Whether it said that the connection carries nothing after it.
+    is_last: bool,
+    /// Whether its body broke off.
+    is_cut: bool,
+}
+
+impl Receiving {
+    /// Of a connection that has received nothing.
+    pub(super) fn new() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            head: HeadReader::default(),
+            body: BodyReader::default(),
+            asked: Asked::Other,
+            spare: HeaderMap::new(),
+            read: READ,
+            has_begun: false,
+            is_last: false,
+            is_cut: false,
+        }
+    }
+
+    /// Awaits the answer to what is asked for. `spare` is an empty map that its fields can have.
+    pub(super) fn begin(&mut self, asked: Asked, spare: HeaderMap) {
+        self.head.reset();
+        (self.asked, self.spare, self.body) = (asked, spare, BodyReader::awaited());
+        (self.has_begun, self.is_last, self.is_cut) = (false, false, false);
+    }
+
+    /// Whether a byte of the answer has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether an answer is over, nothing came behind it, and it left the connection for another.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_over() && !self.is_last && self.buffer.is_empty()
+    }
+
+    /// Whether the answer is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.is_over()
+    }
+
+    /// How long the rest of the body is.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.body.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// Reads the head of the answer; interim ones are passed over (RFC 9110 §15.2).
+    ///
+    /// # Errors
+    /// The head breaks a rule, or the connection broke off.
+    pub(super) fn poll_head(
+        &mut self,
+        stream: &mut Stream,
+        bounds: HeadBounds,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<response::Parts, Error>> {
+        let mut interim = 0;
+        loop {
+            let head = self.head.read(&mut self.buffer, bounds, self.asked, &mut self.spare);
+            let head = match head {
+                Ok(head) => head,
+                Err(fault) => {
+                    let kind = if fault == Fault::TooLarge { Kind::HeadTooLarge } else { Kind::Protocol };
+                    return Poll::Ready(Err(Error::because(kind, fault)));
+                }
+            };
+            if let Some(head) = head {
+                let status = head.parts.status;
+                if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+                    interim += 1;
+                    if interim < INTERIM_TURN {
+                        continue;
+                    }
+                    // Whoever sends them without end has only his own time.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                self.body = BodyReader::new(head.framing);
+                self.is_last = head.is_last;
+                return Poll::Ready(Ok(head.parts));
+            }
+            match ready!(self.poll_read(stream, cx)) {
+                Ok(0) => {
+                    let kind = if self.has_begun { Kind::Incomplete } else { Kind::Reset };
+                    return Poll::Ready(Err(Error::new(kind)));
+                }
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(Error::from_io(error, self.has_begun))),
+            }
+        }
+    }
+
+    /// Reads what comes next of the body.
+    pub(super) fn poll_frame(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        while !self.is_cut {
+            match self.body.read(&mut self.buffer) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Piece::Trailers(fields)) => return Poll::Ready(Some(Ok(Frame::trailers(fields)))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::More) => {}
+                Err(error) => return self.cut(&error, cx),
+            }
+            match ready!(self.poll_read(stream, cx)) {
+                Ok(0) if self.body.end() => return Poll::Ready(None),
+                Ok(0) => return self.cut(&"the connection ended", cx),
+                Ok(_) => {}
+                Err(error) => return self.cut(&error, cx),
+            }
+        }
+        Poll::Ready(Some(Err(BodyError::UpstreamCut)))
+    }
+
+    /// The body broke off, which is told with the next call: hyper throws away what it has not sent yet when it hears of
+    /// an error, and would do so with what came just before.
+    fn cut<T>(&mut self, error: &dyn fmt::Display, cx: &mut Context<'_>) -> Poll<T> {
+        tracing::debug!(%error, "upstream body broke off");
+        self.is_cut = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads once. 0 is the end of the connection.
+    fn poll_read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < self.read / 2 {
+            // Takes the room of what is gone again, if nobody has it any more.
+            self.buffer.reserve(self.read);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let length = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
+        self.has_begun |= length > 0;
+        if length == room && self.body.has_begun() {
+            self.read = (self.read * 2).min(READ_MAX);
+        }
+        Poll::Ready(Ok(length))
+    }
+
+    /// What came and was not asked for.
+    pub(super) fn take_ahead(&mut self) -> Bytes {
+        self.buffer.split().freeze()
+    }
+
+    /// Gives the room away that it needs only while it receives. None that grew for a large answer.
+    pub(super) fn take_room(&mut self) -> BytesMut {
+        let room = std::mem::take(&mut self.buffer);
+        if std::mem::replace(&mut self.read, READ) > READ { BytesMut::new() } else { room }
+    }
+
+    /// Gives it room.
+    pub(super) fn give_room(&mut self, room: BytesMut) {
+        self.buffer = room;
+    }
+}

@@ -1,0 +1,278 @@
+//! Requests on the wire: what goes out, in how many pieces, and what comes of a body that lies.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request};
+use http_body::{Frame, SizeHint};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+
+use super::sending::Sending;
+use super::{Age, announced_idle};
+use crate::http::body::{Body, BodyError};
+use crate::timer::Wheel;
+use crate::upstream::connect::Stream;
+use crate::upstream::error::Error;
+
+/// A body of these frames, with a pause before each frame that is None.
+struct Frames {
+    frames: VecDeque<Option<Frame<Bytes>>>,
+    length: Option<u64>,
+    /// How many were taken.
+    taken: Rc<RefCell<usize>>,
+}
+
+impl Frames {
+    fn body(length: Option<u64>, frames: impl IntoIterator<Item = Option<Frame<Bytes>>>) -> (Body, Rc<RefCell<usize>>) {
+        let taken = Rc::<RefCell<usize>>::default();
+        let frames = Self { frames: frames.into_iter().collect(), length, taken: taken.clone() };
+        (Body::Other(Box::new(frames)), taken)
+    }
+}
+
+impl http_body::Body for Frames {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.frames.pop_front() {
+            None => Poll::Ready(None),
+            Some(None) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Some(Some(frame)) => {
+                *self.taken.borrow_mut() += 1;
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+fn data(bytes: impl Into<Bytes>) -> Option<Frame<Bytes>> {
+    Some(Frame::data(bytes.into()))
+}
+
+fn run<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(future)
+}
+
+fn request(body: Body) -> (http::request::Parts, Body) {
+    let mut request = Request::new(body);
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = "/a?b".parse().unwrap();
+    request.headers_mut().insert("host", HeaderValue::from_static("app"));
+    request.into_parts()
+}
+
+/// Sends a request, and gives what the peer got, read by read.
+async fn send(parts: http::request::Parts, mut body: Body) -> (Result<(), Error>, Vec<Vec<u8>>, Sending) {
+    let (near, mut far) = UnixStream::pair().unwrap();
+    let mut near = Stream::Unix(near);
+    let mut sending = Sending::new(Instant::now());
+    sending.begin(&parts, &body);
+    let wheel = Wheel::new();
+    let reading = async {
+        let mut reads = Vec::new();
+        let mut buffer = vec![0; 1 << 20];
+        while let Ok(length @ 1..) = far.read(&mut buffer).await {
+            reads.push(buffer[..length].to_vec());
+        }
+        reads
+    };
+    let writing = async {
+        let sent = poll_fn(|cx| sending.poll(&mut body, &mut near, &wheel, cx)).await;
+        drop(near);
+        sent
+    };
+    let (sent, reads) = tokio::join!(writing, reading);
+    (sent, reads, sending)
+}
+
+const HEAD: &str = "POST /a?b HTTP/1.1\r\nhost: app\r\n";
+
+fn text(reads: &[Vec<u8>]) -> String {
+    String::from_utf8(reads.concat()).unwrap()
+}
+
+#[test]
+fn a_head_and_a_small_body_go_out_as_one() {
+    run(async {
+        for (body, sent) in [
+            (Body::Empty, format!("{HEAD}\r\n")),
+            (Body::full("four"), format!("{HEAD}content-length: 4\r\n\r\nfour")),
+            (Frames::body(Some(4), [data("fo"), data("ur")]).0, format!("{HEAD}content-length: 4\r\n\r\nfour")),
+            (
+                Frames::body(None, [data("one"), data(""), data("0123456789abcdef")]).0,
+                format!("{HEAD}transfer-encoding: chunked\r\n\r\n3\r\none\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"),
+            ),
+        ] {
+            let (parts, body) = request(body);
+            let (outcome, reads, sending) = send(parts, body).await;
+            outcome.unwrap();
+            assert_eq!((text(&reads), reads.len()), (sent, 1));
+            assert!(sending.is_sent());
+        }
+    });
+}
+
+#[test]
+fn what_the_fields_say_of_the_length_does_not_count() {
+    run(async {
+        for (body, framing) in [
+            (Body::full("four"), "content-length: 4\r\n\r\nfour"),
+            (Frames::body(None, [data("x")]).0, "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"),
+            (Body::Empty, "content-length: 0\r\n\r\n"),
+        ] {
+            let (mut parts, body) = request(body);
+            parts.headers.insert("content-length", HeaderValue::from_static("7"));
+            parts.headers.append("content-length", HeaderValue::from_static("8"));
+            parts.headers.insert("transfer-encoding", HeaderValue::from_static("gzip"));
+            let (_, reads, _) = send(parts, body).await;
+            assert_eq!(text(&reads), format!("{HEAD}{framing}"));
+        }
+    });
+}
+
+#[test]
+fn large_bodies_go_out_whole_whatever_the_socket_takes_at_once() {
+    run(async {
+        let large = |byte: u8| Bytes::from(vec![byte; 900_000]);
+        let plain = [large(b'a'), large(b'b')].concat();
+        let (parts, body) = request(Frames::body(Some(1_800_000), [data(large(b'a')), None, data(large(b'b'))]).0);
+        let (outcome, reads, _) = send(parts, body).await;
+        outcome.unwrap();
+        let sent = reads.concat();
+        assert!(reads.len() > 2, "it takes more than one write");
+        assert_eq!(sent[HEAD.len()..], [b"content-length: 1800000\r\n\r\n".as_slice(), &plain].concat());
+
+        let (parts, body) = request(Frames::body(None, [data(large(b'a')), data("s"), None, data(large(b'b'))]).0);
+        let (outcome, reads, _) = send(parts, body).await;
+        outcome.unwrap();
+        let mut expected = b"transfer-encoding: chunked\r\n\r\ndbba0\r\n".to_vec();
+        expected.extend(large(b'a'));
+        expected.extend(b"\r\n1\r\ns\r\ndbba0\r\n");
+        expected.extend(large(b'b'));
+        expected.extend(b"\r\n0\r\n\r\n");
+        assert_eq!(reads.concat()[HEAD.len()..], expected);
+    });
+}
+
+#[test]
+fn fields_behind_a_body_go_out_where_they_were_announced_and_may_stand_there() {
+    run(async {
+        let mut trailers = HeaderMap::new();
+        for (name, value) in [("x-sum", "7"), ("x-other", "1"), ("content-length", "9"), ("authorization", "me")] {
+            trailers.insert(name, HeaderValue::from_static(value));
+        }
+        let frames = [data("x"), Some(Frame::trailers(trailers))];
+        let (mut parts, body) = request(Frames::body(None, frames).0);
+        parts.headers.insert("trailer", HeaderValue::from_static("X-Sum, content-length, authorization"));
+        let (outcome, reads, _) = send(parts, body).await;
+        outcome.unwrap();
+        assert!(text(&reads).ends_with("\r\n\r\n1\r\nx\r\n0\r\nx-sum: 7\r\n\r\n"), "{}", text(&reads));
+    });
+}
+
+#[test]
+fn a_body_that_is_not_as_long_as_was_said_is_never_sent_as_whole() {
+    run(async {
+        for (frames, most) in [(vec![data("abc"), None, data("def")], "abc"), (vec![data("abc"), None], "abc")] {
+            let (parts, body) = request(Frames::body(Some(5), frames).0);
+            let (outcome, reads, sending) = send(parts, body).await;
+            outcome.unwrap_err();
+            assert!(!sending.is_sent() && !sending.is_under_way());
+            assert_eq!(text(&reads), format!("{HEAD}content-length: 5\r\n\r\n{most}"));
+        }
+    });
+}
+
+#[test]
+fn nothing_is_read_of_a_body_that_the_socket_does_not_take() {
+    run(async {
+        let (near, _far) = UnixStream::pair().unwrap();
+        let mut near = Stream::Unix(near);
+        let frames = (0..1000).map(|_| data(vec![b'x'; 100_000]));
+        let (parts, mut body) = {
+            let (body, taken) = Frames::body(None, frames);
+            let (parts, body) = request(body);
+            (parts, (body, taken))
+        };
+        let mut sending = Sending::new(Instant::now());
+        sending.begin(&parts, &body.0);
+        let wheel = Wheel::new();
+        let is_pending = poll_fn(|cx| Poll::Ready(sending.poll(&mut body.0, &mut near, &wheel, cx).is_pending())).await;
+        assert!(is_pending && *body.1.borrow() < 20, "{}", body.1.borrow());
+    });
+}
+
+#[test]
+fn a_request_of_which_the_socket_took_nothing_is_given_back() {
+    run(async {
+        for (body, is_given) in [
+            (Body::full("four"), true),
+            (Body::full(vec![b'x'; 100_000]), true),
+            (Body::Empty, true),
+            (Frames::body(None, [data("x")]).0, false),
+        ] {
+            let length = http_body::Body::size_hint(&body).exact();
+            let (near, far) = UnixStream::pair().unwrap();
+            drop(far);
+            let mut near = Stream::Unix(near);
+            let (parts, mut body) = request(body);
+            let mut sending = Sending::new(Instant::now());
+            sending.begin(&parts, &body);
+            let wheel = Wheel::new();
+            poll_fn(|cx| sending.poll(&mut body, &mut near, &wheel, cx)).await.unwrap();
+            assert!(!sending.is_sent() && !sending.is_under_way());
+            let given = sending.unsent();
+            assert_eq!(given.is_some(), is_given);
+            if let Some(given) = given {
+                assert_eq!((given.method(), given.uri().path()), (&Method::POST, "/a"));
+                assert_eq!(http_body::Body::size_hint(given.body()).exact(), length);
+            }
+        }
+    });
+}
+
+// --- how long a connection is kept
+
+#[test]
+fn a_connection_is_kept_shorter_than_the_peer_announces() {
+    for (value, kept) in [
+        ("timeout=5", Some(4000)),
+        ("timeout=5, max=100", Some(4000)),
+        ("max=100, Timeout = 2", Some(1000)),
+        ("timeout=1", Some(500)),
+        ("timeout=0", Some(0)),
+        ("max=100", None),
+        ("timeout=soon", None),
+        ("", None),
+    ] {
+        assert_eq!(announced_idle(value.as_bytes()), kept.map(Duration::from_millis), "{value}");
+    }
+}
+
+#[test]
+fn ages_differ_by_a_tenth_at_most_and_go_by_the_bound_that_holds_now() {
+    let now = Instant::now();
+    for _ in 0..1000 {
+        let age = Age::since(now);
+        for max in [Duration::from_secs(100), Duration::from_secs(10)] {
+            assert!(!age.is_over(now + max.mul_f64(0.899), max), "{}", age.share);
+            assert!(age.is_over(now + max.mul_f64(1.101), max), "{}", age.share);
+        }
+    }
+}
