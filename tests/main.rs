@@ -17,6 +17,7 @@ mod dns;
 mod drain;
 mod example;
 mod grpc;
+mod grpc_web;
 mod harness;
 mod health;
 mod hostile;
@@ -32,6 +33,7 @@ mod observe;
 mod policies;
 mod process;
 mod proxy;
+mod proxy_protocol;
 mod rate_limit;
 #[cfg(feature = "redis")]
 mod rate_limit_shared;

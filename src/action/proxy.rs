@@ -90,6 +90,11 @@ impl Proxy {
         })
     }
 
+    /// Whether the upstream can be spoken gRPC with.
+    pub fn speaks_http2(&self) -> bool {
+        self.upstream.plan.protocol.is_http2()
+    }
+
     pub(super) fn is_third_party(&self) -> bool {
         self.upstream.plan.third_party
     }
@@ -117,12 +122,17 @@ impl Proxy {
             request.extensions_mut().insert(*wish);
         }
         let tells = Tells {
-            grpc: request.version() == Version::HTTP_2 && request.headers().contains_key(&grpc::GRPC_TIMEOUT),
+            grpc: request.headers().contains_key(&grpc::GRPC_TIMEOUT) && grpc::is_grpc(request.headers()),
             header: self.deadline_header.as_ref(),
         };
         let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;
-        let call = Call { due: exchange.due, tells, ..Call::new(host, exchange.deadline, key, &mut record.attempts) };
+        let call = Call {
+            due: exchange.due,
+            tells,
+            ends: Some(exchange.client.ends()),
+            ..Call::new(host, exchange.deadline, key, &mut record.attempts)
+        };
         let sent = self.upstream.send(pools, call, request).await;
         if let Some(last) = record.attempts.last() {
             record.upstream_addr = Some(last.addr.clone());

@@ -19,7 +19,7 @@ use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
 use super::answer;
-use super::bench::{Checkout, Line};
+use super::bench::{Checkout, Line, Told};
 use super::breaker::{self, Outcome, Watch};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
@@ -135,7 +135,7 @@ impl Upstream {
         request: &mut Request<Body>,
     ) -> Result<Response<Body>, Error> {
         let permit = self.state.admit(self.plan.in_flight_max)?;
-        let Call { host, deadline, due, tells, key, attempts } = call;
+        let Call { host, deadline, due, tells, ends, key, attempts } = call;
         let mut timer = pools.wheel().timer();
         let found = match &self.behind {
             None => None,
@@ -143,6 +143,7 @@ impl Upstream {
         };
         let this = found.as_deref().unwrap_or(self);
         let plan = &*this.plan;
+        let told = plan.proxy_protocol.map(|version| Told { version, ends });
         let lineup = pools.lineup(this);
         let mut limit = plan.retry.as_ref().and_then(|retry| retry.per_try).map(|_| pools.wheel().timer());
         prepare(request, plan.protocol);
@@ -189,7 +190,7 @@ impl Upstream {
                 limit.arm(per_try);
             }
             let checkout = {
-                let checkout = pin!(lineup.bench(place).checkout(is_fresh, &mut timer));
+                let checkout = pin!(lineup.bench(place).checkout(is_fresh, told, &mut timer));
                 capped(limit.as_mut(), checkout).await
             };
             let Checkout { line, is_reused } = match checkout.unwrap_or(Err(Kind::ConnectTimeout.into())) {

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::bench::{Bench, Room};
+use super::bench::{Bench, Room, Told};
 use super::client::{Failure, Sent};
 use super::link::{Link, Wire};
 use super::pool::HeadBounds;
@@ -53,6 +53,8 @@ pub(super) struct Connection {
     idle_since: Cell<Instant>,
     /// How long the peer keeps it unused, if it says so.
     announced: Cell<Option<Duration>>,
+    /// What the endpoint was told of it.
+    told: Option<Told>,
     /// What hyper was told, for good.
     heads: HeadBounds,
     is_spent: Cell<bool>,
@@ -68,7 +70,12 @@ struct Left {
 
 impl Connection {
     /// Speaks HTTP/1.1 over `wire`, which is the far end of `link`.
-    pub(super) async fn start(room: Room, link: Rc<Link>, wire: Wire) -> Result<Rc<Self>, hyper::Error> {
+    pub(super) async fn start(
+        room: Room,
+        link: Rc<Link>,
+        wire: Wire,
+        told: Option<Told>,
+    ) -> Result<Rc<Self>, hyper::Error> {
         let bench = room.bench().clone();
         let heads = bench.terms().heads;
         let (sender, connection) = builder(heads).handshake(TokioIo::new(wire)).await?;
@@ -90,6 +97,7 @@ impl Connection {
             age: Age::since(now),
             idle_since: Cell::new(now),
             announced: Cell::default(),
+            told,
             heads,
             counted: Cell::new(bench.metrics().active()),
             bench,
@@ -99,6 +107,11 @@ impl Connection {
             left: Cell::default(),
             has_left: Notify::new(),
         }))
+    }
+
+    /// What the endpoint was told of it, which says for whom it is good.
+    pub(super) fn told(&self) -> Option<Told> {
+        self.told
     }
 
     /// Sends `request` and waits for the head of its answer.

@@ -51,6 +51,7 @@ use serde_json::{Value, json};
 use smallvec::SmallVec;
 
 use crate::http::grpc;
+use crate::http::proxy_protocol::Ends;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::telemetry::record::AttemptRow;
 
@@ -154,6 +155,8 @@ pub struct Call<'c> {
     pub due: Instant,
     /// Where each try is told how much of the time is left.
     pub tells: Tells<'c>,
+    /// The client's connection, for upstreams that are told of it. None: it is for no client.
+    pub ends: Option<Ends>,
     /// What makes it like others, where that decides which endpoint it goes to; see [`Upstream::key`].
     pub key: Option<u64>,
     /// Gets a row for each try when it ends, also when [`Upstream::send`] is dropped. The outcome is `ok`, an error's
@@ -169,7 +172,7 @@ impl<'c> Call<'c> {
         key: Option<u64>,
         attempts: &'c mut SmallVec<[AttemptRow; 2]>,
     ) -> Self {
-        Self { host, deadline, due: deadline, tells: Tells::default(), key, attempts }
+        Self { host, deadline, due: deadline, tells: Tells::default(), ends: None, key, attempts }
     }
 }
 

@@ -10,7 +10,7 @@ use super::error::{Error, Kind};
 use super::retry::Budget;
 use super::standing::Seat;
 use crate::config::tls::UpstreamTls;
-use crate::config::upstream::{self, Protocol};
+use crate::config::upstream::{self, Protocol, ProxyHeader};
 use crate::keep::{Identity, Keeper};
 use crate::tls;
 
@@ -90,10 +90,12 @@ impl Drop for Permit {
 /// The traits are called by their keys in the file, with the values that stand there: a report quotes them.
 fn identity(name: &str, config: &upstream::Upstream) -> Identity {
     // A breaker is a state of its own, and the rest is told by the report of what changed.
-    let upstream::Upstream { endpoints, protocol, tls, third_party, timeouts, pool, limits, .. } = config;
+    let upstream::Upstream { endpoints, protocol, proxy_protocol, tls, third_party, timeouts, pool, limits, .. } =
+        config;
     Identity::of("pool", name)
         .shape("protocol", word(*protocol))
         .setting("endpoints", format_args!("[{}]", endpoints.join(", ")))
+        .setting("proxy_protocol", proxy_protocol.map_or("off", form))
         .setting("tls", tls.as_ref().map_or_else(|| "none".to_owned(), secured))
         .setting("third_party", third_party)
         .setting("timeouts.connect", timeouts.connect)
@@ -110,6 +112,13 @@ fn identity(name: &str, config: &upstream::Upstream) -> Identity {
         .setting("limits.headers_max", limits.headers_max)
         .setting("limits.header_bytes_max", limits.header_bytes_max)
         .setting("limits.replay_max", limits.replay_max)
+}
+
+fn form(header: ProxyHeader) -> &'static str {
+    match header {
+        ProxyHeader::V1 => "v1",
+        ProxyHeader::V2 => "v2",
+    }
 }
 
 fn word(protocol: Protocol) -> &'static str {

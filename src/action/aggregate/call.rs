@@ -2,7 +2,6 @@
 //! upstream's.
 
 use std::io::Cursor;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use async_compression::tokio::bufread;
@@ -13,6 +12,7 @@ use http_body_util::BodyExt;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::exchange::Client;
 use crate::http::body::{Body, BodyError};
 use crate::telemetry::record::AttemptRow;
 use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
@@ -50,15 +50,15 @@ pub(super) enum Failed {
 pub(super) async fn send(
     upstream: &Upstream,
     pools: &Pools,
-    (client, deadline): (IpAddr, Instant),
+    (client, deadline): (Client, Instant),
     attempts: &mut SmallVec<[AttemptRow; 2]>,
     mut request: Request<Body>,
     max: usize,
     wanted: impl FnOnce(StatusCode) -> bool,
 ) -> Result<Reply, Failed> {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let key = upstream.key(&request, client);
-    let call = Call::new(HostRule::Endpoint, deadline, key, attempts);
+    let key = upstream.key(&request, client.address);
+    let call = Call { ends: Some(client.ends()), ..Call::new(HostRule::Endpoint, deadline, key, attempts) };
     let response = upstream.send(pools, call, &mut request).await.map_err(|error| {
         tracing::debug!(upstream = %upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
         Failed::Upstream(error.kind())
