@@ -241,12 +241,13 @@ mod tests {
                 None => keys.push(key.clone()),
             }
         }
-        assert_eq!(keys.len(), 18);
+        assert_eq!(keys.len(), 19);
         for key in keys {
             let mut changed = whole.clone();
             let value = changed.pointer_mut(&format!("/{}", key.replace('.', "/"))).unwrap();
             *value = match (&*value, key.as_str()) {
                 (_, "protocol") => json!("h2c"),
+                (_, "proxy_protocol") => json!("v1"),
                 (_, "tls") => json!({"server_name": "app.test"}),
                 (Value::Bool(_), _) => json!(true),
                 (Value::Array(_), _) => json!(["http://127.0.0.1:3001"]),
