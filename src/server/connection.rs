@@ -403,7 +403,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             Some(Ok(Ended::Again)) => {}
             Some(Ok(Ended::Last)) => break,
             Some(Err(error)) => {
-                tracing::debug!(peer = %door.peer, %error, "connection broke");
+                tracing::debug!(peer = %door.ends.source, %error, "connection broke");
                 note_limit(shared, &state);
                 if is_http10.get() {
                     // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says
