@@ -98,7 +98,12 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
     let request = Request::get("/a").header("host", "api.example.com").header("accept", "*/*");
     Exchange {
         request: request.body(Body::Empty).expect("a lawful request"),
-        client: Client { peer: SocketAddr::new(peer, 4711), address: peer, is_trusted: false },
+        client: Client {
+            peer: SocketAddr::new(peer, 4711),
+            reached: SocketAddr::new(peer, 80),
+            address: peer,
+            is_trusted: false,
+        },
         normal_path: None,
         params: Default::default(),
         started: now,

@@ -79,7 +79,12 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
     let request = Request::get("/orders/7").header("host", "api.example.com").header("accept", "*/*");
     Exchange {
         request: request.body(Body::Empty).expect("a lawful request"),
-        client: Client { peer: SocketAddr::new(peer, 4711), address: peer, is_trusted: false },
+        client: Client {
+            peer: SocketAddr::new(peer, 4711),
+            reached: SocketAddr::new(peer, 80),
+            address: peer,
+            is_trusted: false,
+        },
         normal_path: None,
         params: [(8, 9)].into_iter().collect(),
         started: now,

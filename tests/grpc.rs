@@ -62,7 +62,7 @@ type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
 
 /// What the server has seen.
 #[derive(Clone, Default)]
-struct Server {
+pub(super) struct Server {
     hanging: Arc<AtomicUsize>,
     changed: Arc<Notify>,
     timeouts: Arc<std::sync::Mutex<Vec<String>>>,
@@ -209,7 +209,7 @@ impl Server {
     }
 
     /// On a thread of its own, whose tasks stay there.
-    async fn start() -> (Self, String) {
+    pub(super) async fn start() -> (Self, String) {
         let (server, listener) = (Self::default(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         let url = format!("http://{}", listener.local_addr().unwrap());
         listener.set_nonblocking(true).unwrap();
@@ -238,7 +238,7 @@ impl Server {
         }
     }
 
-    async fn until_hanging(&self, count: usize) {
+    pub(super) async fn until_hanging(&self, count: usize) {
         let look = || (self.hanging.load(Ordering::SeqCst) == count).then_some(());
         within(&format!("{count} hanging calls"), super::harness::until(&self.changed, look)).await;
     }

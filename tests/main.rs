@@ -19,6 +19,7 @@ mod drain;
 mod example;
 mod fallback;
 mod grpc;
+mod grpc_web;
 mod harness;
 mod health;
 mod hedge;
@@ -35,6 +36,7 @@ mod observe;
 mod policies;
 mod process;
 mod proxy;
+mod proxy_protocol;
 mod rate_limit;
 #[cfg(feature = "redis")]
 mod rate_limit_shared;

@@ -2,7 +2,6 @@
 //! upstream's.
 
 use std::io::Cursor;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use async_compression::tokio::bufread;
@@ -15,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::json::Json;
 use super::proxy::reason;
-use crate::exchange::{Exchange, Reason, Rejection};
+use crate::exchange::{Client, Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::telemetry::record::AttemptRow;
 use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
@@ -53,15 +52,15 @@ pub(super) enum Failed {
 pub(super) async fn send(
     upstream: &Upstream,
     pools: &Pools,
-    (client, deadline): (IpAddr, Instant),
+    (client, deadline): (Client, Instant),
     attempts: &mut SmallVec<[AttemptRow; 2]>,
     mut request: Request<Body>,
     max: usize,
     wanted: impl FnOnce(StatusCode) -> bool,
 ) -> Result<Reply, Failed> {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let key = upstream.key(&request, client);
-    let call = Call::new(HostRule::Endpoint, deadline, key, attempts);
+    let key = upstream.key(&request, client.address);
+    let call = Call { ends: Some(client.ends()), ..Call::new(HostRule::Endpoint, deadline, key, attempts) };
     let sent = if upstream.hedges(&request) {
         Box::pin(upstream.hedge(pools, call, &mut request)).await
     } else {

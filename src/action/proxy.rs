@@ -98,6 +98,11 @@ impl Proxy {
         })
     }
 
+    /// Whether the upstream can be spoken gRPC with.
+    pub fn speaks_http2(&self) -> bool {
+        self.upstream.plan.protocol.is_http2()
+    }
+
     pub(super) fn is_third_party(&self) -> bool {
         self.upstream.plan.third_party || self.fallback.as_ref().is_some_and(|fallback| fallback.is_third_party())
     }
@@ -129,13 +134,15 @@ impl Proxy {
             request.extensions_mut().insert(*wish);
         }
         let tells = Tells {
-            grpc: request.version() == Version::HTTP_2 && request.headers().contains_key(&grpc::GRPC_TIMEOUT),
+            grpc: request.headers().contains_key(&grpc::GRPC_TIMEOUT) && grpc::is_grpc(request.headers()),
             header: self.deadline_header.as_ref(),
         };
         let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;
-        let call =
-            Call::new(host, exchange.deadline, key, &mut record.attempts).of_route(exchange.due, self.class, tells);
+        let call = Call {
+            ends: Some(exchange.client.ends()),
+            ..Call::new(host, exchange.deadline, key, &mut record.attempts).of_route(exchange.due, self.class, tells)
+        };
         let sent = if self.upstream.hedges(request) {
             // In a box: it is two of the other, and few upstreams have it.
             Box::pin(self.upstream.hedge(pools, call, request)).await

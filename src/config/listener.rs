@@ -36,6 +36,10 @@ pub struct Listener {
     /// network stands here, so address rules would block or allow everybody at once.
     #[serde(default)]
     pub trusted_proxies: Vec<String>,
+    /// Connections begin with a header of the PROXY protocol, by which a load balancer that passes bytes through says
+    /// whose they are. Default: they do not.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Which header of a trusted proxy names the client.
     #[serde(default)]
     pub client_address: ClientAddress,
@@ -61,6 +65,28 @@ pub struct Listener {
 
 fn via() -> String {
     "armiger".into()
+}
+
+/// Who says ahead of each connection, by the PROXY protocol (version 1 or 2), which client it is of.
+///
+/// That client counts as the one who connected: its address is what rules and limits see and what `X-Forwarded-For`
+/// gets, and `trusted_proxies` are asked whether *it* is to be believed. A header that says that the connection is the
+/// balancer's own (`LOCAL`, `UNKNOWN`), as its health checks do, leaves the address as it is.
+///
+/// A connection from elsewhere, without the header or with one that breaks the rules is closed without a word, and
+/// counted in `armiger_proxy_headers_total`. With `tls`, the header comes before the handshake.
+///
+/// The trap: every client must send the header, so that nobody can pass for another by leaving it out. Probes and
+/// clients that come directly need a listener of their own.
+///
+/// ```yaml
+/// proxy_protocol: {from: [10.0.0.0/8]}
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks or addresses whose word is believed.
+    pub from: Vec<String>,
 }
 
 /// How the client's address is found behind trusted proxies.
@@ -141,7 +167,9 @@ impl Default for Limits {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
-    /// From the connection to the end of the TLS handshake. Later is cut off.
+    /// From the connection to the end of its PROXY header, where there is one. Later is cut off.
+    pub proxy_header: HumanDuration,
+    /// From the connection, or its PROXY header, to the end of the TLS handshake. Later is cut off.
     pub handshake: HumanDuration,
     /// From the first byte of a request to the end of its headers; a new connection has as long for its first byte.
     /// Later is a 408.
@@ -155,6 +183,7 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
+            proxy_header: HumanDuration::seconds(5),
             handshake: HumanDuration::seconds(5),
             request_headers: HumanDuration::seconds(10),
             body_idle: HumanDuration::seconds(30),

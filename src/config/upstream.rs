@@ -31,6 +31,13 @@ pub struct Upstream {
     /// What it speaks.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Says ahead of each connection which client it is for, by the PROXY protocol: `v1` (text) or `v2` (binary).
+    /// Default: nothing is said.
+    ///
+    /// A connection then serves requests of that one client, so fewer are used again: count with one connection for
+    /// each that clients have. With `https://` the header comes before the handshake. For HTTP/1.1 only.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyHeader>,
     /// Whom to believe at `https://` endpoints, and how armiger proves who it is.
     #[serde(default)]
     pub tls: Option<UpstreamTls>,
@@ -93,6 +100,16 @@ impl Protocol {
     pub fn is_http2(self) -> bool {
         matches!(self, Self::H2c | Self::H2)
     }
+}
+
+/// A form of the PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyHeader {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How long an upstream may take. Each expiry has a reason of its own in the answer, the log and the metrics.

@@ -25,6 +25,7 @@ pub use verdict::{Amendment, Followup, Followups, Verdict};
 use crate::http::body::{Body, Inbound};
 use crate::http::forwarded;
 use crate::http::problem::{self, Problem};
+use crate::http::proxy_protocol::Ends;
 use crate::http::websocket::Wish;
 use crate::limits::fields::VIOLATED;
 use crate::telemetry::finish::Closing;
@@ -40,10 +41,21 @@ const ERRAND_SHARE: u32 = 95;
 pub struct Client {
     /// Who opened the connection.
     pub peer: SocketAddr,
+    /// Where that connection led to.
+    pub reached: SocketAddr,
     /// The client: the peer, or whom trusted proxies name.
     pub address: IpAddr,
     /// The peer is a trusted proxy.
     pub is_trusted: bool,
+}
+
+impl Client {
+    /// The two ends of the client's connection, as far as they are known: where others name the client, it has no port.
+    pub fn ends(&self) -> Ends {
+        let is_peer = self.peer.ip().to_canonical() == self.address;
+        let source = SocketAddr::new(self.address, if is_peer { self.peer.port() } else { 0 });
+        Ends { source, destination: self.reached }
+    }
 }
 
 /// What the next hop is told about the connection that a request came over.

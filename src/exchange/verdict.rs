@@ -51,6 +51,14 @@ impl Verdict {
         Self::Amend(Amendment { request: Some(Box::new(change)), response: None })
     }
 
+    /// Changes the request, and has a word on the response.
+    pub fn amend_both(
+        request: impl FnOnce(&mut Exchange) + 'static,
+        response: impl FnOnce(&mut Response<Body>) + 'static,
+    ) -> Self {
+        Self::Amend(Amendment { request: Some(Box::new(request)), response: Some(Box::new(response)) })
+    }
+
     /// Has a word on the response.
     pub fn followup(change: impl FnOnce(&mut Response<Body>) + 'static) -> Self {
         Self::Amend(Amendment { request: None, response: Some(Box::new(change)) })

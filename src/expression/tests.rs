@@ -50,7 +50,12 @@ fn exchange(request: http::request::Builder, claims: Option<Value>) -> Exchange 
     Exchange {
         params: [(end - u32::try_from(param).unwrap(), end)].into_iter().collect(),
         request,
-        client: Client { peer: SocketAddr::new(peer, 4711), address: peer, is_trusted: false },
+        client: Client {
+            peer: SocketAddr::new(peer, 4711),
+            reached: SocketAddr::new(peer, 80),
+            address: peer,
+            is_trusted: false,
+        },
         normal_path: None,
         started: now,
         deadline: now,

@@ -196,6 +196,15 @@ pub struct Inbound {
     pub waits: Cell<bool>,
 }
 
+/// Makes of a request body's bytes what they stand for.
+pub trait Recode {
+    /// What these bytes stand for, as far as it can be told; of the last ones, all.
+    ///
+    /// # Errors
+    /// They stand for nothing.
+    fn feed(&mut self, bytes: &[u8], is_last: bool) -> Result<Bytes, BodyError>;
+}
+
 /// A request body as the client sends it: bounded, counted, and kept for a second try while it is small.
 pub struct Received {
     incoming: Arriving,
@@ -204,6 +213,8 @@ pub struct Received {
     keep: Option<Rc<Replay>>,
     /// Given on HTTP/2.
     idle: Option<(Timer, Duration)>,
+    /// Makes of what comes what is passed on.
+    recode: Option<Box<dyn Recode>>,
     /// What its trailers must not bring.
     reserved: Option<Arc<Reserved>>,
 }
@@ -214,12 +225,17 @@ impl Received {
         let inbound = Rc::<Inbound>::default();
         // A body that is over from the start is never polled.
         inbound.ended.set(incoming.is_end_stream());
-        Self { incoming, left: max, inbound, keep: None, idle: None, reserved: None }
+        Self { incoming, left: max, inbound, keep: None, idle: None, recode: None, reserved: None }
     }
 
     /// Ends it at a pause longer than `max`, where nobody below watches for one.
     pub fn watch(&mut self, timer: Timer, max: Duration) {
         self.idle = Some((timer, max));
+    }
+
+    /// Passes on what `recode` makes of it. The bound counts what comes.
+    pub fn recode(&mut self, recode: Box<dyn Recode>) {
+        self.recode = Some(recode);
     }
 
     /// Takes these out of its trailers.
@@ -250,6 +266,19 @@ impl Received {
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            let Some(frame) = ready!(self.poll_received(cx)?) else { return Poll::Ready(None) };
+            // What makes nothing yet is no frame: an empty one would be taken for the end.
+            if frame.data_ref().is_none_or(|data| !data.is_empty()) || self.recode.is_none() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if self.inbound.ended.get() {
+                return Poll::Ready(None);
+            }
+        }
+    }
+
+    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
         let polled = self.incoming.poll_frame(cx);
         self.inbound.waits.set(polled.is_pending());
         if let Some((timer, max)) = &mut self.idle {
@@ -257,37 +286,53 @@ impl Received {
                 timer.disarm();
             } else {
                 ready!(pause_over(timer, *max, cx));
-                return Poll::Ready(Some(Err(self.fail(BodyError::ClientSlow))));
+                return Poll::Ready(Err(self.fail(BodyError::ClientSlow)));
             }
         }
         let frame = match ready!(polled) {
             // On HTTP/2 a stream that its client reset with NO_ERROR seems over to hyper, where its end had not come.
             None if self.idle.is_some() && !self.incoming.is_end_stream() => {
-                return Poll::Ready(Some(Err(self.fail(BodyError::ClientCut))));
+                return Poll::Ready(Err(self.fail(BodyError::ClientCut)));
             }
             None => {
+                self.recoded(&[], true)?;
                 self.inbound.ended.set(true);
-                return Poll::Ready(None);
+                return Poll::Ready(Ok(None));
             }
-            Some(Err(error)) => return Poll::Ready(Some(Err(self.fail(error)))),
+            Some(Err(error)) => return Poll::Ready(Err(self.fail(error))),
             Some(Ok(frame)) => self.cleaned(frame),
         };
-        if let Some(data) = frame.data_ref() {
-            let length = data.len() as u64;
-            if length > self.left {
-                return Poll::Ready(Some(Err(self.fail(BodyError::TooLarge))));
-            }
-            self.left -= length;
-            self.inbound.bytes.set(self.inbound.bytes.get() + length);
-            if let Some(replay) = &self.keep {
-                replay.push(data);
-            }
-        }
         // Nobody asks for more after trailers.
-        if self.incoming.is_end_stream() || frame.is_trailers() {
+        let is_last = self.incoming.is_end_stream() || frame.is_trailers();
+        let frame = match frame.into_data() {
+            Ok(data) => {
+                let length = data.len() as u64;
+                if length > self.left {
+                    return Poll::Ready(Err(self.fail(BodyError::TooLarge)));
+                }
+                self.left -= length;
+                self.inbound.bytes.set(self.inbound.bytes.get() + length);
+                let data = self.recoded(&data, is_last)?.unwrap_or(data);
+                if let Some(replay) = &self.keep {
+                    replay.push(&data);
+                }
+                Frame::data(data)
+            }
+            Err(frame) => {
+                self.recoded(&[], true)?;
+                frame
+            }
+        };
+        if is_last {
             self.inbound.ended.set(true);
         }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(Ok(Some(frame)))
+    }
+
+    /// What is made of these bytes, where anything is.
+    fn recoded(&mut self, bytes: &[u8], is_last: bool) -> Result<Option<Bytes>, BodyError> {
+        let Some(recode) = &mut self.recode else { return Ok(None) };
+        recode.feed(bytes, is_last).map(Some).map_err(|error| self.fail(error))
     }
 
     fn cleaned(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
@@ -312,7 +357,7 @@ impl Received {
 
     /// How long it is, as far as that is known.
     pub fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        if self.recode.is_some() { SizeHint::default() } else { self.incoming.size_hint() }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod chain;
 mod compress;
 mod cors;
 pub mod exposure;
+mod grpc_web;
 pub mod guard;
 mod headers;
 mod identity;
@@ -40,6 +41,7 @@ table::policies! {
     cache      => Cache,
     compress   => Compress,
     cors       => Cors,
+    grpc_web   => GrpcWeb,
     headers    => Headers,
     identity   => IdentityPolicy,
     in_flight  => InFlight,

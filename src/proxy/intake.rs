@@ -29,6 +29,8 @@ pub struct Inlet {
     pub hop: Rc<Hop>,
     /// Who opened the connection.
     pub peer: SocketAddr,
+    /// Where that connection led to.
+    pub reached: SocketAddr,
     /// The peer is a trusted proxy.
     pub is_trusted: bool,
 }
@@ -61,7 +63,12 @@ pub(super) fn take_in(
     };
     let mut exchange = Exchange {
         request,
-        client: Client { peer: inlet.peer, address: inlet.peer.ip().to_canonical(), is_trusted: inlet.is_trusted },
+        client: Client {
+            peer: inlet.peer,
+            reached: inlet.reached,
+            address: inlet.peer.ip().to_canonical(),
+            is_trusted: inlet.is_trusted,
+        },
         normal_path: None,
         params: Default::default(),
         started: now,

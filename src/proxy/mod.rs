@@ -18,9 +18,9 @@ use crate::action::Action;
 use crate::exchange::{self, Exchange, Reason, Rejection};
 use crate::http::body::{Arriving, Body};
 use crate::http::framing::Violation;
-use crate::http::grpc;
 use crate::http::headers::name;
 use crate::http::problem::Form;
+use crate::http::{grpc, grpc_web};
 use crate::snapshot::Route;
 use crate::snapshot::pattern::normalise_host;
 use crate::snapshot::router::{Missed, Query};
@@ -77,13 +77,16 @@ async fn answer(
     Response::from_parts(head, body)
 }
 
-/// How long the answer may take: the route's time, and no longer than the caller waits, where it says so.
+/// How long the answer may take: the route's time, and no longer than the caller waits, be it a page, where it says so.
 fn patience(exchange: &Exchange, route: &Route) -> Duration {
     let headers = exchange.headers();
     let asked = route.deadline_header.as_ref().and_then(|name| headers.get(name)).and_then(millis);
     let most = asked.map_or(route.timeout, |asked| asked.min(route.timeout));
-    let is_call = exchange.request.version() == Version::HTTP_2 && grpc::is_grpc(exchange.headers());
-    let waits = is_call.then(|| grpc::timeout(exchange.headers())).flatten();
+    let is_call = || match exchange.request.version() {
+        Version::HTTP_2 => grpc::is_grpc(headers) || grpc_web::Call::of(headers).is_some(),
+        _ => grpc_web::Call::of(headers).is_some(),
+    };
+    let waits = if headers.contains_key(&grpc::GRPC_TIMEOUT) && is_call() { grpc::timeout(headers) } else { None };
     waits.map_or(most, |waits| waits.min(most))
 }
 

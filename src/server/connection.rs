@@ -16,7 +16,6 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,6 +41,7 @@ use super::gate::{Entered, Gate, GateState, GateTimeouts, LINGER_BYTES_MAX, LING
 use super::handshake::{self, Agreed};
 use super::http1::{Ended, Exchange};
 use super::listener::{Accepted, Listening};
+use super::proxied;
 use super::rt::{Lent, LocalExecutor, Rewound, Unread};
 use super::tunnel::{self, End};
 use super::wire::Wire;
@@ -52,6 +52,7 @@ use crate::http::body::{Arriving, Body, BodyError, Tunnel, cause};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
 use crate::http::inflow::Inflow;
+use crate::http::proxy_protocol::Ends;
 use crate::http::websocket::Wish;
 use crate::proxy::{self, Inlet};
 use crate::snapshot::ListenerPlan;
@@ -94,6 +95,15 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
         Err(error) => return tracing::debug!(%error, "connection could not be watched"),
     };
     let plan = listening.plan();
+    // A socket that is gone has no address; it will be found out soon.
+    let mut stream = stream;
+    let mut ends = Ends { source: peer, destination: stream.local_addr().unwrap_or(listening.address) };
+    if let Some(from) = &plan.balancers {
+        match Box::pin(proxied::ends(shared, &mut stream, ends, &plan, from)).await {
+            Some(told) => ends = told,
+            None => return,
+        }
+    }
     let (mut stream, agreed) = match &plan.tls {
         None => (Wire::Tcp(stream), None),
         Some(tls) => {
@@ -103,7 +113,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
         }
     };
     let certificate = agreed.as_ref().and_then(|agreed| agreed.certificate.clone());
-    let door = Rc::new(Door::new(listening, peer, agreed.is_some(), certificate));
+    let door = Rc::new(Door::new(listening, ends, agreed.is_some(), certificate));
     match open(shared, &mut stream, &plan, agreed).await {
         Some((Protocol::Http1, prefix)) => serve_http1(shared, stream, prefix, door).await,
         Some((Protocol::Http2, prefix)) => serve_http2(shared, stream, prefix, door).await,
@@ -115,7 +125,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
 /// The listener as a connection knows it: what holds for its requests is looked up anew whenever the plan has changed.
 struct Door {
     listening: Arc<Listening>,
-    peer: SocketAddr,
+    ends: Ends,
     scheme: Scheme,
     certificate: Option<Rc<Certificate>>,
     version: Cell<u64>,
@@ -124,13 +134,13 @@ struct Door {
 }
 
 impl Door {
-    fn new(listening: Arc<Listening>, peer: SocketAddr, is_tls: bool, certificate: Option<Rc<Certificate>>) -> Self {
+    fn new(listening: Arc<Listening>, ends: Ends, is_tls: bool, certificate: Option<Rc<Certificate>>) -> Self {
         let scheme = if is_tls { Scheme::Https } else { Scheme::Http };
         // The number before the plan: a change in between is then seen twice, and not never.
         let version = listening.news(0).unwrap_or(0);
-        let inlet = RefCell::new(Rc::new(inlet(&listening, peer, scheme, certificate.clone())));
+        let inlet = RefCell::new(Rc::new(inlet(&listening, ends, scheme, certificate.clone())));
         let is_outdated = Cell::new(listening.is_removed());
-        Self { listening, peer, scheme, certificate, version: Cell::new(version), inlet, is_outdated }
+        Self { listening, ends, scheme, certificate, version: Cell::new(version), inlet, is_outdated }
     }
 
     /// What holds for a request that comes now.
@@ -143,7 +153,7 @@ impl Door {
     fn look(&self) {
         let Some(version) = self.listening.news(self.version.get()) else { return };
         self.version.set(version);
-        let inlet = Rc::new(inlet(&self.listening, self.peer, self.scheme, self.certificate.clone()));
+        let inlet = Rc::new(inlet(&self.listening, self.ends, self.scheme, self.certificate.clone()));
         let old = self.inlet.replace(inlet.clone());
         let is_other = fixed(&old.plan.config) != fixed(&inlet.plan.config);
         self.is_outdated.set(self.is_outdated.get() || is_other || self.listening.is_removed());
@@ -161,8 +171,8 @@ impl Door {
     }
 }
 
-fn inlet(listening: &Listening, peer: SocketAddr, scheme: Scheme, certificate: Option<Rc<Certificate>>) -> Inlet {
-    let plan = listening.plan();
+fn inlet(listening: &Listening, ends: Ends, scheme: Scheme, certificate: Option<Rc<Certificate>>) -> Inlet {
+    let (plan, peer) = (listening.plan(), ends.source);
     Inlet {
         in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
@@ -171,6 +181,7 @@ fn inlet(listening: &Listening, peer: SocketAddr, scheme: Scheme, certificate: O
             certificate,
         }),
         peer,
+        reached: ends.destination,
         is_trusted: plan.trust.trusts(peer.ip()),
         plan,
     }
@@ -183,6 +194,7 @@ fn fixed(config: &Listener) -> impl PartialEq + use<> {
         (limits.headers_max, limits.header_bytes_max.get(), limits.target_bytes_max.get(), limits.streams_max),
         (timeouts.request_headers.get(), timeouts.body_idle.get(), timeouts.keep_alive.get()),
         config.http2_websocket,
+        config.proxy_protocol.clone(),
         // A renewed certificate is for new connections; whom we believe counts for all.
         config.tls.as_ref().map(|tls| (tls.min_version, tls.client_auth.clone())),
     )
@@ -391,7 +403,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             Some(Ok(Ended::Again)) => {}
             Some(Ok(Ended::Last)) => break,
             Some(Err(error)) => {
-                tracing::debug!(peer = %door.peer, %error, "connection broke");
+                tracing::debug!(peer = %door.ends.source, %error, "connection broke");
                 note_limit(shared, &state);
                 if is_http10.get() {
                     // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says
@@ -417,7 +429,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
     if let Some(violation) = state.refusal() {
         let response = proxy::refuse(&shared.worker, &door.inlet(), violation);
         if let Err(error) = gate.refuse(&rendered(response)).await {
-            tracing::debug!(peer = %door.peer, %error, "refusal was not read");
+            tracing::debug!(peer = %door.ends.source, %error, "refusal was not read");
         }
         return;
     }
@@ -698,7 +710,7 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         // Streams end, and are counted, with hyper.
         None => reset_on_close(stream.borrow().get_ref().socket()),
         Some(Err(error)) => {
-            tracing::debug!(peer = %door.peer, %error, "connection broke");
+            tracing::debug!(peer = %door.ends.source, %error, "connection broke");
             let is_flood =
                 |error: &h2::Error| error.is_library() && error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
             if cause::<h2::Error>(&error).is_some_and(is_flood) {

@@ -7,6 +7,7 @@ pub mod gate;
 mod handshake;
 mod http1;
 pub mod listener;
+mod proxied;
 mod rt;
 mod tunnel;
 mod wire;

@@ -119,18 +119,25 @@ fn listeners(
                     .hint("list their networks under `trusted_proxies`, or leave `client_address` out"),
             );
         }
-        let proxies = config.trusted_proxies.iter().enumerate().filter_map(|(place, text)| {
-            forwarded::parse_network(text)
-                .map_err(|message| {
-                    issues.push(
-                        Issue::new(path.key("trusted_proxies").index(place), message)
-                            .hint("write a network such as `10.0.0.0/8`, or an address"),
-                    );
-                })
-                .ok()
+        let mut networks = |texts: &[String], path: KeyPath| {
+            let networks = texts.iter().enumerate().filter_map(|(place, text)| {
+                forwarded::parse_network(text)
+                    .map_err(|message| {
+                        issues.push(
+                            Issue::new(path.index(place), message)
+                                .hint("write a network such as `10.0.0.0/8`, or an address"),
+                        );
+                    })
+                    .ok()
+            });
+            networks.collect()
+        };
+        let balancers = config.proxy_protocol.as_ref().map(|proxy| Trust {
+            proxies: networks(&proxy.from, path.key("proxy_protocol").key("from")),
+            ..Trust::default()
         });
         let trust = Trust {
-            proxies: proxies.collect(),
+            proxies: networks(&config.trusted_proxies, path.key("trusted_proxies")),
             source: match config.client_address.header {
                 ForwardedHeader::XForwardedFor => forwarded::Source::XForwardedFor,
                 ForwardedHeader::Forwarded => forwarded::Source::Forwarded,
@@ -150,6 +157,12 @@ fn listeners(
                 via
             }
         };
+        if config.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
+            issues.push(
+                Issue::new(path.key("proxy_protocol").key("from"), "names nobody, so every connection would be closed")
+                    .hint("list the networks of your load balancer, or leave `proxy_protocol` out"),
+            );
+        }
         bounds(config, &path, issues);
         let tls = config.tls.as_ref().map(|tls| Server::compile(tls, &config.name, &path.key("tls"), keeper, issues));
         let state = keeper.keep(Identity::of("listener", &config.name), || ListenerState {
@@ -157,7 +170,15 @@ fn listeners(
             metrics: metrics.listener(&config.name),
         });
         let name = config.name.as_str().into();
-        plans.push(Arc::new(ListenerPlan { config: config.clone(), name, trust, via, tls: tls.flatten(), state }));
+        plans.push(Arc::new(ListenerPlan {
+            config: config.clone(),
+            name,
+            trust,
+            balancers,
+            via,
+            tls: tls.flatten(),
+            state,
+        }));
     }
     plans
 }
@@ -413,6 +434,19 @@ fn routes(
                 .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default)),
         };
         let action = action(config, source, &around, &path, issues);
+        if let Some(Action::Proxy(proxy)) = &action
+            && config.policies.grpc_web.on().is_some()
+            && !proxy.speaks_http2()
+        {
+            issues.push(
+                Issue::new(
+                    path.key("policies").key("grpc_web"),
+                    "translates to gRPC, and the upstream speaks HTTP/1.1",
+                )
+                .related(path.key("proxy").key("upstream"), "this one")
+                .hint("write `protocol: h2c` (or `h2` over TLS) there, or switch this off"),
+            );
+        }
         let (Some(matcher), Some(action)) = (matcher, action) else { continue };
         let route = Route {
             name: config.name.as_str().into(),

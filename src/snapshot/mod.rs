@@ -110,6 +110,8 @@ pub struct ListenerPlan {
     pub name: Arc<str>,
     /// Whose word about the client's address is believed.
     pub trust: crate::http::forwarded::Trust,
+    /// Whose PROXY header is believed, where connections begin with one.
+    pub balancers: Option<crate::http::forwarded::Trust>,
     /// The pseudonym for `Via`; none to write no `Via`.
     pub via: Option<crate::http::forwarded::Via>,
     /// What TLS handshakes run on; none for clear text.

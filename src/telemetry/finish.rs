@@ -20,7 +20,7 @@ use super::metrics::{self, Metrics, RouteMetrics};
 use super::record::{CutBy, Record};
 use super::trace::RequestId;
 use crate::http::body::{Body, BodyError, Inbound, Tunnel};
-use crate::http::grpc;
+use crate::http::{grpc, grpc_web};
 
 /// The route label of exchanges that found no route. No route can be called so.
 pub const NO_ROUTE: &str = "(none)";
@@ -149,6 +149,7 @@ impl Logger {
             (facts.generation, facts.members) = (None, None);
             facts.held.clear();
             (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
+            facts.outcome = None;
             spare.push(facts);
         }
     }
@@ -183,6 +184,8 @@ pub struct Facts {
     is_untold: bool,
     /// What came of a gRPC call, as far as that is known. `None`: it is none.
     call: Option<&'static str>,
+    /// Where that will be told of a call of gRPC-Web.
+    outcome: Option<grpc_web::Outcome>,
 }
 
 impl Facts {
@@ -201,6 +204,7 @@ impl Facts {
             is_failure: false,
             is_untold: false,
             call: None,
+            outcome: None,
         })
     }
 }
@@ -285,7 +289,7 @@ impl Drop for Closing {
         if facts.is_untold {
             return self.logger.keep(facts);
         }
-        let Facts { record, started, status, inbound, route, is_failure, call, .. } = &mut *facts;
+        let Facts { record, started, status, inbound, route, is_failure, call, outcome, .. } = &mut *facts;
         record.duration = started.elapsed();
         if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
@@ -300,6 +304,9 @@ impl Drop for Closing {
             if status.is_none() {
                 record.reason = Some(if self.logger.is_cutting.get() { "draining" } else { "client-closed" });
             }
+        }
+        if let Some(outcome) = outcome {
+            *call = Some(outcome.status().unwrap_or(UNKNOWN_CALL));
         }
         if let Some(status) = call {
             route.called(status);
@@ -334,6 +341,7 @@ impl Finish {
         if closing.record.version == Version::HTTP_2 && grpc::is_grpc(&head.headers) {
             closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
         }
+        closing.outcome = head.extensions.get::<grpc_web::Outcome>().cloned();
         let is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
         Self { body, is_silent, closing }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::connect::{connect, secure, within};
+use super::connect::{connect, introduce, secure, within};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::http1;
@@ -15,6 +15,7 @@ use super::http2;
 use super::link::Wire;
 use super::pool::{Common, PoolState, Terms, Worker};
 use crate::config::upstream::Protocol;
+use crate::http::proxy_protocol::{Ends, Version};
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::timer::Timer;
 
@@ -38,6 +39,14 @@ pub(super) struct Bench {
     connecting: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<Grant>>>,
     is_leaving: Cell<bool>,
+}
+
+/// What an endpoint is told ahead of a connection, which is then good for nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) version: Version,
+    /// The client's connection. None: it is armiger's own.
+    pub(super) ends: Option<Ends>,
 }
 
 /// A connection for one exchange.
@@ -193,23 +202,34 @@ impl Bench {
         })
     }
 
-    /// A connection: an idle one unless `is_fresh` asks for a new one, a new one, or what comes free.
-    pub(super) async fn checkout(self: &Rc<Self>, is_fresh: bool, timer: &mut Timer) -> Result<Checkout, Error> {
+    /// A connection of which the endpoint was `told` so: an idle one unless `is_fresh` asks for a new one, a new one, or
+    /// what comes free.
+    pub(super) async fn checkout(
+        self: &Rc<Self>,
+        is_fresh: bool,
+        told: Option<Told>,
+        timer: &mut Timer,
+    ) -> Result<Checkout, Error> {
         loop {
-            if let Some(line) = self.at_hand(is_fresh) {
+            if let Some(line) = self.at_hand(is_fresh, told) {
                 return Ok(self.reuse(line));
             }
-            if let Some(room) = self.room(is_fresh) {
-                return self.open(room, timer).await;
+            // What others leave idle gives way where it is good for nobody else.
+            if let Some(room) = self.room(is_fresh || told.is_some()) {
+                return self.open(room, told, timer).await;
             }
             match self.wait(timer).await? {
                 Grant::Failed(kind) => return Err(kind.into()),
-                Grant::Room(room) => return self.open(room, timer).await,
+                Grant::Room(room) => return self.open(room, told, timer).await,
                 Grant::Line(loan) => match loan.take() {
-                    Some(Line::Http1(connection)) if is_fresh || !connection.is_usable(self.worker().wheel.now()) => {
+                    Some(Line::Http1(connection))
+                        if is_fresh
+                            || connection.told() != told
+                            || !connection.is_usable(self.worker().wheel.now()) =>
+                    {
                         // Its room is what counts here: the new connection takes its place.
                         let Some(room) = connection.close() else { continue };
-                        return self.open(room, timer).await;
+                        return self.open(room, told, timer).await;
                     }
                     Some(line) => return Ok(self.reuse(line)),
                     None => continue,
@@ -226,7 +246,7 @@ impl Bench {
         Checkout { line, is_reused: true }
     }
 
-    fn at_hand(self: &Rc<Self>, is_fresh: bool) -> Option<Line> {
+    fn at_hand(self: &Rc<Self>, is_fresh: bool, told: Option<Told>) -> Option<Line> {
         let now = self.worker().wheel.now();
         if self.common.protocol.is_http2() {
             // A stream that was refused or lost took its connection's room with it: what still has room is as good
@@ -239,11 +259,18 @@ impl Bench {
         loop {
             // Dropped where it is not usable, which closes it. Never while the list is borrowed: its room may go on
             // to a waiter.
-            let connection = self.idle.borrow_mut().pop_back()?;
+            let connection = self.pop(told)?;
             if connection.is_usable(now) {
                 return Some(Line::Http1(connection));
             }
         }
+    }
+
+    /// The latest used of the idle connections of which the endpoint was `told` so.
+    fn pop(&self, told: Option<Told>) -> Option<Rc<http1::Connection>> {
+        let mut idle = self.idle.borrow_mut();
+        let place = idle.iter().rposition(|connection| connection.told() == told)?;
+        idle.remove(place)
     }
 
     fn room(self: &Rc<Self>, is_fresh: bool) -> Option<Room> {
@@ -262,10 +289,10 @@ impl Bench {
         None
     }
 
-    async fn open(self: &Rc<Self>, room: Room, timer: &mut Timer) -> Result<Checkout, Error> {
+    async fn open(self: &Rc<Self>, room: Room, told: Option<Told>, timer: &mut Timer) -> Result<Checkout, Error> {
         let attempt = Connecting::start(self);
         // In a box: it is rare and large, and the future of every exchange would have room for it, which is moved.
-        let outcome = Box::pin(self.establish(room, timer)).await;
+        let outcome = Box::pin(self.establish(room, told, timer)).await;
         // While `attempt` lives, nobody else opens an HTTP/2 connection: first those who waited for this one get theirs.
         match &outcome {
             Ok(Line::Http1(_)) => {}
@@ -279,15 +306,18 @@ impl Bench {
         Ok(Checkout { line, is_reused: false })
     }
 
-    async fn establish(self: &Rc<Self>, room: Room, timer: &mut Timer) -> Result<Line, Error> {
+    async fn establish(self: &Rc<Self>, room: Room, told: Option<Told>, timer: &mut Timer) -> Result<Line, Error> {
         let (worker, budget) = (self.worker(), self.terms().connect);
-        let stream = connect(&self.endpoint.address, &worker.lookups, budget, timer).await?;
+        let mut stream = connect(&self.endpoint.address, &worker.lookups, budget, timer).await?;
+        if let Some(Told { version, ends }) = told {
+            introduce(&mut stream, version, ends.as_ref(), budget, timer).await?;
+        }
         let stream = match &self.endpoint.tls {
             Some(tls) => secure(stream, tls, self.terms().tls, self.common.protocol, timer).await?,
             None => stream,
         };
         match self.common.protocol {
-            Protocol::Http1 => Ok(Line::Http1(http1::Connection::new(room, stream))),
+            Protocol::Http1 => Ok(Line::Http1(http1::Connection::new(room, stream, told))),
             Protocol::H2c | Protocol::H2 => {
                 timer.arm(budget);
                 let wire = Wire::new(stream, worker.scratch.clone());

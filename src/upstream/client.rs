@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
 use super::answer;
-use super::bench::{Checkout, Line};
+use super::bench::{Checkout, Line, Told};
 use super::breaker::{self, Outcome, Watch};
 use super::bulkhead::{Bulkhead, Place};
 use super::endpoint::Endpoint;
@@ -134,7 +134,7 @@ impl Upstream {
         call: Call<'_>,
         request: &mut Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let Call { host, deadline, due, tells, class, key, side, attempts } = call;
+        let Call { host, deadline, due, tells, ends, class, key, side, attempts } = call;
         let mut timer = pools.wheel().timer();
         let held = match Bulkhead::at_once(&self.state, &self.plan.bounds, class) {
             Some(place) => place,
@@ -150,6 +150,7 @@ impl Upstream {
         };
         let this = found.as_deref().unwrap_or(self);
         let plan = &*this.plan;
+        let told = plan.proxy_protocol.map(|version| Told { version, ends });
         let lineup = pools.lineup(this);
         let mut limit = plan.retry.as_ref().and_then(|retry| retry.per_try).map(|_| pools.wheel().timer());
         prepare(request, plan.protocol);
@@ -202,7 +203,7 @@ impl Upstream {
                 limit.arm(per_try);
             }
             let checkout = {
-                let checkout = pin!(lineup.bench(place).checkout(is_fresh, &mut timer));
+                let checkout = pin!(lineup.bench(place).checkout(is_fresh, told, &mut timer));
                 capped(limit.as_mut(), checkout).await
             };
             let Checkout { line, is_reused } = match checkout.unwrap_or(Err(Kind::ConnectTimeout.into())) {

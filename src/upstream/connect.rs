@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use super::endpoint::{Address, EndpointTls};
 use super::error::{Error, Kind};
 use crate::config::upstream::Protocol;
+use crate::http::proxy_protocol::{self, Ends, Version};
 use crate::timer::Timer;
 
 /// A connected socket, and TLS on it.
@@ -131,6 +132,29 @@ fn is_quiet_within(stream: &mut TlsStream<TcpStream>) -> bool {
         }
     }
     false
+}
+
+/// Says which client a new connection is for, ahead of everything else.
+pub(super) async fn introduce(
+    stream: &mut Stream,
+    version: Version,
+    ends: Option<&Ends>,
+    budget: Duration,
+    timer: &mut Timer,
+) -> Result<(), Error> {
+    let header = proxy_protocol::write(version, ends);
+    let mut left = &header[..];
+    let writing = poll_fn(|cx| {
+        while !left.is_empty() {
+            match ready!(Pin::new(&mut *stream).poll_write(cx, left))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                length => left = &left[length..],
+            }
+        }
+        Poll::Ready(Ok(()))
+    });
+    timer.arm(budget);
+    within(timer, writing).await.ok_or(Kind::ConnectTimeout)?.map_err(unreachable)
 }
 
 /// Speaks TLS on a new connection, within `budget`.

@@ -22,6 +22,7 @@ use crate::config::health::{self, By, Start};
 use crate::config::upstream::Protocol;
 use crate::config::value::Statuses;
 use crate::http::body::Body;
+use crate::http::proxy_protocol;
 use crate::keep::{Identity, Keeper};
 use crate::telemetry::metrics::EndpointMetrics;
 use crate::timer::Wheel;
@@ -70,6 +71,7 @@ impl Plan {
 pub struct Round {
     pub(super) plan: Plan,
     pub(super) protocol: Protocol,
+    pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     pub(super) breaker: Option<breaker::Plan>,
     pub(super) own: Option<Arc<Breaker>>,
     pub(super) patients: Vec<Patient>,
@@ -245,6 +247,9 @@ async fn ask_in_time(patient: &Patient, round: &Round, lookups: &Lookups, timer:
     let (endpoint, plan) = (&patient.endpoint, &round.plan);
     let told = |error: super::Error| error.to_string();
     let mut stream = connect::connect(&endpoint.address, lookups, plan.timeout, timer).await.map_err(told)?;
+    if let Some(version) = round.proxy_protocol {
+        connect::introduce(&mut stream, version, None, plan.timeout, timer).await.map_err(told)?;
+    }
     if let Some(tls) = &endpoint.tls {
         stream = connect::secure(stream, tls, plan.timeout, round.protocol, timer).await.map_err(told)?;
     }
@@ -365,6 +370,7 @@ impl Round {
         Some(Self {
             plan: plan.health.clone()?,
             protocol: plan.protocol,
+            proxy_protocol: plan.proxy_protocol,
             breaker: plan.breaker.clone(),
             own: standings.breaker.clone(),
             patients: patients.collect(),

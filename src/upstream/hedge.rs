@@ -155,10 +155,10 @@ impl Upstream {
         *again.uri_mut() = request.uri().clone();
         *again.headers_mut() = request.headers().clone();
         let asks = Cell::new(None);
-        let Call { host, deadline, due, class, tells, key, attempts, .. } = call;
+        let Call { host, deadline, due, class, tells, ends, key, attempts, .. } = call;
         let mut rows = Rows { all: attempts, first: SmallVec::new(), second: SmallVec::new(), is_second_first: false };
         let side = Side { tells: Some(&asks), shuns: None };
-        let call = Call { host, deadline, due, class, tells, key, attempts: &mut rows.first, side };
+        let call = Call { host, deadline, due, class, tells, ends, key, attempts: &mut rows.first, side };
         let mut first = pin!(self.send(pools, call, request));
         let mut timer = pools.wheel().timer();
         timer.arm(late.max(plan.floor));
@@ -175,7 +175,7 @@ impl Upstream {
         // Who waits for a place, or has nobody else to ask, is not helped by asking twice.
         let Some(place) = asks.get().filter(|place| self.may_hedge(*place, plan)) else { return first.await };
         let side = Side { tells: None, shuns: Some(place) };
-        let call = Call { host, deadline, due, class, tells, key, attempts: &mut rows.second, side };
+        let call = Call { host, deadline, due, class, tells, ends, key, attempts: &mut rows.second, side };
         let second = pin!(self.send(pools, call, &mut again));
         let (outcome, is_seconds) = race(first.as_mut(), second).await;
         self.metrics.hedged(if is_seconds { "won" } else { "lost" });

@@ -54,6 +54,7 @@ use smallvec::SmallVec;
 
 use crate::config::upstream::Class;
 use crate::http::grpc;
+use crate::http::proxy_protocol::Ends;
 use crate::telemetry::metrics::UpstreamMetrics;
 use crate::telemetry::record::AttemptRow;
 
@@ -161,6 +162,8 @@ pub struct Call<'c> {
     pub class: Class,
     /// Where each try is told how much of the time is left.
     pub tells: Tells<'c>,
+    /// The client's connection, for upstreams that are told of it. None: it is for no client.
+    pub ends: Option<Ends>,
     /// What makes it like others, where that decides which endpoint it goes to; see [`Upstream::key`].
     pub key: Option<u64>,
     /// What it knows of another try at the same time.
@@ -184,6 +187,7 @@ impl<'c> Call<'c> {
             due: deadline,
             class: Class::default(),
             tells: Tells::default(),
+            ends: None,
             key,
             side: hedge::Side::default(),
             attempts,

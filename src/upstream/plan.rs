@@ -22,6 +22,7 @@ use crate::config::retry::{Hedge, Retry};
 use crate::config::upstream::{self, Protocol};
 use crate::config::value::HumanDuration;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::http::proxy_protocol::Version;
 use crate::tls::client::Client;
 
 /// The least that `header_bytes_max` may be: hyper's first read.
@@ -38,6 +39,8 @@ pub struct Plan {
     pub(super) priorities: SmallVec<[u16; 1]>,
     /// What it speaks.
     pub protocol: Protocol,
+    /// How it is told which client a connection is for, if it is.
+    pub proxy_protocol: Option<Version>,
     /// To open a connection, name lookup included.
     pub connect: Duration,
     /// For the TLS handshake.
@@ -111,6 +114,7 @@ impl Plan {
             names: behind.into(),
             priorities: SmallVec::from_buf([0]),
             protocol: config.protocol,
+            proxy_protocol: check.proxy_protocol(config, &path),
             connect: check.duration(config.timeouts.connect, timeouts.key("connect")),
             tls: check.duration(config.timeouts.tls, timeouts.key("tls")),
             first_byte: check.duration(config.timeouts.first_byte, timeouts.key("first_byte")),
@@ -219,6 +223,24 @@ impl Check<'_> {
             _ => return,
         };
         self.refuse(Issue::new(path.key("protocol"), message).hint(hint));
+    }
+
+    fn proxy_protocol(&mut self, config: &upstream::Upstream, path: &KeyPath) -> Option<Version> {
+        let version = config.proxy_protocol?;
+        if config.protocol.is_http2() {
+            self.refuse(
+                Issue::new(
+                    path.key("proxy_protocol"),
+                    "says for which client a connection is, and HTTP/2's are for all",
+                )
+                .related(path.key("protocol"), "spoken here")
+                .hint("leave it out: the client stands in `X-Forwarded-For`; or write `protocol: http1`"),
+            );
+        }
+        Some(match version {
+            upstream::ProxyHeader::V1 => Version::V1,
+            upstream::ProxyHeader::V2 => Version::V2,
+        })
     }
 
     fn secure(&mut self, config: &upstream::Upstream, endpoints: &mut [Endpoint], path: &KeyPath) {
@@ -481,6 +503,7 @@ mod tests {
         Upstream {
             endpoints: endpoints.iter().map(ToString::to_string).collect(),
             protocol: Protocol::Http1,
+            proxy_protocol: None,
             tls: None,
             third_party: false,
             timeouts: Timeouts::default(),

@@ -11,7 +11,7 @@ use super::hedge::Latency;
 use super::retry::Budget;
 use super::standing::Seat;
 use crate::config::tls::UpstreamTls;
-use crate::config::upstream::{self, Adaptive, Protocol};
+use crate::config::upstream::{self, Adaptive, Protocol, ProxyHeader};
 use crate::keep::{Identity, Keeper};
 use crate::tls;
 
@@ -78,10 +78,12 @@ pub(super) struct Stay {
 /// The traits are called by their keys in the file, with the values that stand there: a report quotes them.
 fn identity(name: &str, config: &upstream::Upstream) -> Identity {
     // A breaker is a state of its own, and the rest is told by the report of what changed.
-    let upstream::Upstream { endpoints, protocol, tls, third_party, timeouts, pool, limits, .. } = config;
+    let upstream::Upstream { endpoints, protocol, proxy_protocol, tls, third_party, timeouts, pool, limits, .. } =
+        config;
     Identity::of("pool", name)
         .shape("protocol", word(*protocol))
         .setting("endpoints", format_args!("[{}]", endpoints.join(", ")))
+        .setting("proxy_protocol", proxy_protocol.map_or("off", form))
         .setting("tls", tls.as_ref().map_or_else(|| "none".to_owned(), secured))
         .setting("third_party", third_party)
         .setting("timeouts.connect", timeouts.connect)
@@ -105,6 +107,13 @@ fn identity(name: &str, config: &upstream::Upstream) -> Identity {
 
 fn adaptive(config: &Adaptive) -> String {
     format!("min {}, tolerance {}", config.min, config.tolerance)
+}
+
+fn form(header: ProxyHeader) -> &'static str {
+    match header {
+        ProxyHeader::V1 => "v1",
+        ProxyHeader::V2 => "v2",
+    }
 }
 
 fn word(protocol: Protocol) -> &'static str {
@@ -229,13 +238,14 @@ mod tests {
                 None => keys.push(key.clone()),
             }
         }
-        assert_eq!(keys.len(), 21);
+        assert_eq!(keys.len(), 22);
         for key in keys {
             let mut changed = whole.clone();
             let value = changed.pointer_mut(&format!("/{}", key.replace('.', "/"))).unwrap();
             *value = match (&*value, key.as_str()) {
                 (_, "protocol") => json!("h2c"),
                 (_, "limits.adaptive") => json!({"min": 3}),
+                (_, "proxy_protocol") => json!("v1"),
                 (_, "tls") => json!({"server_name": "app.test"}),
                 (Value::Bool(_), _) => json!(true),
                 (Value::Array(_), _) => json!(["http://127.0.0.1:3001"]),

@@ -141,6 +141,7 @@ fn settings(endpoints: &[&str]) -> config::Upstream {
     config::Upstream {
         endpoints: endpoints.iter().map(ToString::to_string).collect(),
         protocol: Protocol::Http1,
+        proxy_protocol: None,
         third_party: false,
         tls: None,
         timeouts: config::Timeouts::default(),

@@ -164,7 +164,11 @@ impl Authority {
 impl Dialler {
     /// Speaks TLS with `address`.
     pub async fn dial(&self, address: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
-        let stream = TcpStream::connect(address).await?;
+        self.dial_over(TcpStream::connect(address).await?).await
+    }
+
+    /// Speaks TLS on a connection that is open.
+    pub async fn dial_over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         stream.set_nodelay(true)?;
         within("a TLS handshake", self.connector.connect(self.name.clone(), stream)).await
     }

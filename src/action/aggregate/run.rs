@@ -4,7 +4,6 @@
 //! their connections and their permits; nothing of an aggregate outlives it.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
@@ -21,7 +20,7 @@ use crate::action::call;
 use crate::action::fill;
 use crate::action::json::{self, Json};
 use crate::action::proxy::reason;
-use crate::exchange::{Exchange, Reason, Rejection};
+use crate::exchange::{Client, Exchange, Reason, Rejection};
 use crate::expression::Fault;
 use crate::http::body::Body;
 use crate::http::headers::name;
@@ -37,7 +36,7 @@ pub(super) struct Run<'e> {
     pub(super) pools: &'e Pools,
     pub(super) wheel: Wheel,
     /// Who sent the request.
-    pub(super) client: IpAddr,
+    pub(super) client: Client,
     /// When the answer must be there.
     pub(super) until: Instant,
     /// Borrowed for as long as a request is made, or a line of the log written, and never while anybody waits.
@@ -108,7 +107,7 @@ impl Aggregate {
             aggregate: self,
             pools,
             wheel,
-            client: exchange.client.address,
+            client: exchange.client,
             until,
             exchange: RefCell::new(exchange),
             request_body,

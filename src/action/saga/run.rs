@@ -157,7 +157,7 @@ impl Saga {
         course.account.write().rows[place].state = State::Uncertain;
         let mut attempts = SmallVec::new();
         let answer = {
-            let whose = (course.exchange.client.address, own_until);
+            let whose = (course.exchange.client, own_until);
             let accepts = |status| step.accepts(status);
             let sent = call::send(&step.upstream, course.pools, whose, &mut attempts, request, step.body_max, accepts);
             let mut sent = pin!(sent);
@@ -239,7 +239,7 @@ impl Saga {
             let try_until = until.min(began + bounds.per_try);
             let mut attempts = SmallVec::new();
             let answer = {
-                let whose = (course.exchange.client.address, try_until);
+                let whose = (course.exchange.client, try_until);
                 let sent = call::send(&undo.upstream, course.pools, whose, &mut attempts, request, 0, |_| false);
                 let mut sent = pin!(sent);
                 timer.arm_at(try_until);

@@ -279,6 +279,7 @@ struct Families {
     listener_connections: Family<IntGauge>,
     listener_accepted: Family<IntCounter>,
     handshakes: Family<IntCounter>,
+    proxy_headers: Family<IntCounter>,
     certificate_ends: Family<IntGauge>,
     worker_connections: Family<IntGauge>,
     worker_accepted: Family<IntCounter>,
@@ -622,6 +623,14 @@ impl Families {
                 &["listener", "outcome"],
                 "handshakes",
                 "TLS handshakes with clients that ended, in handshakes: `full`, `resumed`, `failed`, `timeout`.",
+            ),
+            proxy_headers: Family::register(
+                catalogue,
+                "armiger_proxy_headers_total",
+                &["listener", "outcome"],
+                "connections",
+                "Connections of listeners with `proxy_protocol`, in connections: `v1`, `v2` and `local` were served, \
+                 `untrusted`, `absent`, `malformed`, `too_long`, `timeout` and `cut` were closed.",
             ),
             certificate_ends: Family::register(
                 catalogue,
@@ -1065,6 +1074,8 @@ impl Metrics {
             accepted: families.listener_accepted.series(&[name]),
             handshakes_family: families.handshakes.clone(),
             handshakes: SlugCounters::new(&families.handshakes, &[name]),
+            proxy_headers_family: families.proxy_headers.clone(),
+            proxy_headers: SlugCounters::new(&families.proxy_headers, &[name]),
             certificate_ends: families.certificate_ends.clone(),
         }))
     }
@@ -1925,6 +1936,8 @@ struct ListenerSeries {
     accepted: IntCounter,
     handshakes_family: Family<IntCounter>,
     handshakes: SlugCounters,
+    proxy_headers_family: Family<IntCounter>,
+    proxy_headers: SlugCounters,
     certificate_ends: Family<IntGauge>,
 }
 
@@ -1934,6 +1947,7 @@ impl Series for ListenerSeries {
         self.connections_family.remove(&name);
         self.accepted_family.remove(&name);
         self.handshakes_family.remove(&name);
+        self.proxy_headers_family.remove(&name);
         self.certificate_ends.remove(&name);
     }
 }
@@ -1959,6 +1973,11 @@ impl ListenerMetrics {
     /// Counts a TLS handshake, by how it ended.
     pub fn shaken(&self, outcome: &'static str) {
         self.0.series.handshakes.add(outcome, 1);
+    }
+
+    /// Counts a connection that was to begin with a PROXY header, by what came of it.
+    pub fn proxied(&self, outcome: &'static str) {
+        self.0.series.proxy_headers.add(outcome, 1);
     }
 
     /// Tells when the certificates end that are shown from now on, by a name of each.

@@ -21,7 +21,7 @@ use http::{HeaderMap, Method, Request, response};
 use http_body::{Frame, SizeHint};
 use tokio::task::AbortHandle;
 
-use super::bench::{Bench, Room};
+use super::bench::{Bench, Room, Told};
 use super::client::Failure;
 use super::connect::Stream;
 use super::error::Error;
@@ -45,6 +45,8 @@ pub(super) struct Connection {
     idle_since: Cell<Instant>,
     /// How long the peer keeps it unused, if it says so.
     announced: Cell<Option<Duration>>,
+    /// What the endpoint was told of it, which says for whom it is good.
+    told: Option<Told>,
     is_spent: Cell<bool>,
     /// Sends the rest of a request whose answer came before it was sent.
     rest: Cell<Option<AbortHandle>>,
@@ -89,7 +91,7 @@ impl Spare {
 
 impl Connection {
     /// Speaks HTTP/1.1 over `stream`.
-    pub(super) fn new(room: Room, stream: Stream) -> Rc<Self> {
+    pub(super) fn new(room: Room, stream: Stream, told: Option<Told>) -> Rc<Self> {
         let bench = room.bench().clone();
         let now = bench.worker().wheel.now();
         let talk = Talk {
@@ -103,6 +105,7 @@ impl Connection {
             age: Age::since(now),
             idle_since: Cell::new(now),
             announced: Cell::default(),
+            told,
             counted: Cell::new(bench.metrics().active()),
             _count: Open::count(&bench.worker().open),
             bench,
@@ -111,6 +114,11 @@ impl Connection {
             is_spent: Cell::new(false),
             rest: Cell::default(),
         })
+    }
+
+    /// What the endpoint was told of it.
+    pub(super) fn told(&self) -> Option<Told> {
+        self.told
     }
 
     /// Sends `request` and waits for the head of its answer.
