@@ -38,7 +38,7 @@ fuzz seconds="60":
 loom:
     cd loom && cargo run --release --locked --quiet
 
-# Instructions per request; fails when a change adds more than 2 %. Needs valgrind.
+# Instructions per request, of all kinds or of those named; fails when a change adds more than 2 %. Needs valgrind.
 instructions *arguments:
     benches/instructions {{ arguments }}
 

@@ -190,7 +190,8 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
     }
     let refusal = match signed(providers, text, most) {
         Ok((provider, token)) => {
-            let outcome = provider.verify(text, token, digest, now).await;
+            // In a box, as below: known tokens need neither, and their requests would carry it about.
+            let outcome = Box::pin(provider.verify(text, token, digest, now)).await;
             provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
             return outcome;
         }
@@ -207,7 +208,7 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
         Provider::Opaque(provider) => Some(provider),
         Provider::Jwt(_) | Provider::ApiKeys(_) | Provider::Mtls(_) => None,
     }) {
-        let outcome = provider.ask(text, digest, now).await;
+        let outcome = Box::pin(provider.ask(text, digest, now)).await;
         provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
         match outcome {
             // Another may know it.

@@ -73,16 +73,15 @@ async fn run(
 ) {
     fill.ask(&mut exchange.request);
     let mut followups = Followups::default();
-    let (timer, deadline) = (exchange.wheel.timer(), exchange.deadline);
-    let ready = pipeline::in_time(timer, deadline, pin!(pipeline::ready(&route, &mut exchange, &mut followups))).await;
+    let (wheel, deadline) = (worker.wheel.clone(), exchange.deadline);
+    let ready = pipeline::in_time(&wheel, deadline, pin!(pipeline::ready(&route, &mut exchange, &mut followups))).await;
     let mut outcome = match ready {
         Err(rejection) => Err(rejection),
         Ok(Some(answer)) => Ok(answer),
         Ok(None) => {
             fill.sent(exchange.headers());
-            let timer = exchange.wheel.timer();
             let act = pin!(route.action.run(&mut exchange, &worker.pools));
-            let act = pin!(pipeline::in_time(timer, deadline, act));
+            let act = pin!(pipeline::in_time(&wheel, deadline, act));
             match while_wanted(&mut *fill, &mut reply, act).await {
                 Some(outcome) => outcome,
                 None => return,

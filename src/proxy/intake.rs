@@ -50,20 +50,13 @@ pub(super) fn body(worker: &Worker, inlet: &Inlet, version: Version, incoming: A
     Body::Received(received)
 }
 
-/// Takes a request in, under the id `within` if it is part of another. There is always an exchange, for refusals are logged and counted like anything else; the second
-/// value tells whether it may go on, and what its path holds that a route must allow.
-pub(super) fn take_in(
-    worker: &Worker,
-    inlet: &Inlet,
-    request: Request<Body>,
-    within: Option<RequestId>,
-    now: Instant,
-) -> (Exchange, Result<Held, Rejection>) {
+/// The exchange of a request. There is always one, for refusals are logged and counted like anything else.
+pub(super) fn begin(worker: &Worker, inlet: &Inlet, request: Request<Body>, now: Instant) -> Exchange {
     let inbound = match request.body() {
         Body::Received(received) => Some(received.inbound().clone()),
         _ => None,
     };
-    let mut exchange = Exchange {
+    Exchange {
         request,
         client: Client {
             peer: inlet.peer,
@@ -85,12 +78,12 @@ pub(super) fn take_in(
         websocket: None,
         form: None,
         closing: worker.begin(now, inlet),
-    };
-    let held = check(worker, inlet, within, &mut exchange);
-    (exchange, held)
+    }
 }
 
-fn check(
+/// Takes a request in, under the id `within` if it is part of another. Tells whether it may go on, and what its path holds
+/// that a route must allow.
+pub(super) fn take_in(
     worker: &Worker,
     inlet: &Inlet,
     within: Option<RequestId>,

@@ -49,7 +49,8 @@ async fn answer(
 ) -> Response<Finish> {
     let now = Instant::now();
     let is_within = within.is_some();
-    let (mut exchange, taken) = intake::take_in(&worker, &inlet, request, within, now);
+    let mut exchange = intake::begin(&worker, &inlet, request, now);
+    let taken = intake::take_in(&worker, &inlet, within, &mut exchange);
     let found = taken.and_then(|held| {
         if exchange.path() == "*" {
             return Ok(None);

@@ -17,7 +17,7 @@ use crate::http::headers::name;
 use crate::policy::chain::Asked;
 use crate::snapshot::Route;
 use crate::telemetry::trace::RequestId;
-use crate::timer::Timer;
+use crate::timer::Wheel;
 
 /// Runs one exchange on its route.
 ///
@@ -29,12 +29,12 @@ pub(super) async fn run(
     inlet: &Rc<Inlet>,
 ) -> Response<Body> {
     let mut followups = Followups::default();
-    let (timer, deadline) = (exchange.wheel.timer(), exchange.deadline);
+    let deadline = exchange.deadline;
     let outcome = if deadline <= exchange.started {
         // Nobody waits for what would be done now.
         Err(Reason::DeadlineExceeded.into())
     } else {
-        in_time(timer, deadline, pin!(walk(route, exchange, worker, inlet, &mut followups))).await
+        in_time(&worker.wheel, deadline, pin!(walk(route, exchange, worker, inlet, &mut followups))).await
     };
     let response = match outcome {
         Ok(response) => response,
@@ -56,20 +56,21 @@ pub(super) async fn run(
 
 /// Does `work` until the deadline. What is still going on then is dropped, and so ended.
 pub(super) async fn in_time<T>(
-    mut timer: Timer,
+    wheel: &Wheel,
     deadline: Instant,
     mut work: Pin<&mut impl Future<Output = Result<T, Rejection>>>,
 ) -> Result<T, Rejection> {
-    let mut is_timed = false;
+    let mut timer = None;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(outcome) = work.as_mut().poll(cx) {
             return Poll::Ready(outcome);
         }
-        // Armed only now: an answer that needs no waiting costs no timer.
-        if !is_timed {
-            is_timed = true;
+        // Made only now: an answer that needs no waiting costs no timer.
+        let timer = timer.get_or_insert_with(|| {
+            let mut timer = wheel.timer();
             timer.arm_at(deadline);
-        }
+            timer
+        });
         timer.poll_expired(cx).map(|()| Err(Reason::DeadlineExceeded.into()))
     })
     .await
@@ -89,7 +90,7 @@ async fn walk(
         Asked::Answered(answer) => return Ok(answer),
         Asked::Fetched(fetch) => {
             let spare = route.action.fallback().and_then(|fallback| fallback.spare(exchange));
-            let outcome = errand::fetch(route, exchange, worker, fetch).await;
+            let outcome = Box::pin(errand::fetch(route, exchange, worker, fetch)).await;
             return match (route.action.fallback(), spare) {
                 (Some(fallback), Some(spare)) if fallback.is_wanted(&outcome) => {
                     Box::pin(instead(route, fallback, exchange, worker, *spare, outcome)).await
@@ -100,6 +101,9 @@ async fn walk(
     }
     if let Some(answer) = ready(route, exchange, followups).await? {
         return Ok(answer);
+    }
+    if let Some(answer) = route.action.at_once(exchange) {
+        return answer;
     }
     match (&route.action, received) {
         (Action::Batch(batch), Some(received)) => Box::pin(batch::run(batch, exchange, &received, worker, inlet)).await,

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -38,7 +38,9 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
 /// How long a frame of an answer has been waiting for its client. Not the body's to notice: hyper asks it for nothing
 /// as long as the frame before has not gone out.
 pub(super) struct Unread {
-    timer: RefCell<Timer>,
+    since: Cell<Option<Instant>>,
+    /// Made when it first waits: what is taken at once costs no timer.
+    timer: RefCell<Option<Timer>>,
     wheel: Wheel,
     max: Duration,
     metrics: Metrics,
@@ -46,22 +48,33 @@ pub(super) struct Unread {
 
 impl Unread {
     pub(super) fn new(wheel: &Wheel, max: Duration, metrics: &Metrics) -> Rc<Self> {
-        let timer = RefCell::new(wheel.timer());
-        Rc::new(Self { timer, wheel: wheel.clone(), max, metrics: metrics.clone() })
+        let (since, timer) = (Cell::default(), RefCell::default());
+        Rc::new(Self { since, timer, wheel: wheel.clone(), max, metrics: metrics.clone() })
     }
 
     /// hyper has got a frame.
     pub(super) fn begin(&self) {
-        self.timer.borrow_mut().arm_at(self.wheel.now() + self.max);
+        self.since.set(Some(self.wheel.now()));
     }
 
     /// hyper asks for the next one.
     pub(super) fn end(&self) {
-        self.timer.borrow_mut().disarm();
+        self.since.set(None);
+        if let Some(timer) = &mut *self.timer.borrow_mut() {
+            timer.disarm();
+        }
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let polled = self.timer.borrow_mut().poll_expired(cx);
+        let Some(since) = self.since.get() else { return Poll::Pending };
+        let mut timer = self.timer.borrow_mut();
+        let timer = timer.get_or_insert_with(|| self.wheel.timer());
+        // Asked before it is armed: a timer that expired counts as unarmed.
+        let mut polled = timer.poll_expired(cx);
+        if polled.is_pending() && !timer.is_armed() {
+            timer.arm_at(since + self.max);
+            polled = timer.poll_expired(cx);
+        }
         if polled.is_ready() {
             self.metrics.limit_hit("body_idle");
         }

@@ -1,6 +1,7 @@
 //! What becomes of a request: answered from what is stored, fetched for all who wait, or passed on untouched.
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -16,7 +17,7 @@ use super::key::{self, Target};
 use super::purge::Fate;
 use super::status::{Forward, Status, passed};
 use super::storable::Unstorable;
-use super::validate::{Conditions, FOR_UPSTREAM};
+use super::validate::{Conditions, FOR_UPSTREAM, OF_THE_CLIENT};
 use crate::exchange::{Exchange, Fetch, Reason, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::http::path;
@@ -45,19 +46,51 @@ enum Turn {
     Look,
 }
 
+/// What of a request's headers a cache has to look at: found by one walk, for each look-up costs as much.
+#[derive(Default)]
+struct Has {
+    /// It asks for a tunnel, which is no answer, or under conditions that are the upstream's to judge.
+    other: bool,
+    /// It says what is to be done with what is stored.
+    demands: bool,
+    /// It says what the client has, or that it wants a part.
+    conditions: bool,
+}
+
+impl Has {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut has = Self::default();
+        for name in headers.keys() {
+            has.other |= matches!(*name, header::UPGRADE | header::SEC_WEBSOCKET_KEY) || FOR_UPSTREAM.contains(name);
+            has.demands |= matches!(*name, header::CACHE_CONTROL | header::PRAGMA);
+            has.conditions |= OF_THE_CLIENT.contains(name);
+        }
+        has
+    }
+}
+
+/// A decision that may have to wait. In a box: what is stored is given without, and would carry it about.
+type Deciding<'e> = Pin<Box<dyn Future<Output = Result<Verdict, Rejection>> + 'e>>;
+
 /// Decides about a request.
 pub(super) async fn ask(rules: &Arc<Rules>, exchange: &Exchange, is_shadow: bool) -> Result<Verdict, Rejection> {
+    match look(rules, exchange, is_shadow) {
+        Ok(verdict) => Ok(verdict),
+        Err(deciding) => deciding.await,
+    }
+}
+
+/// Decides at once, or says how it will be decided.
+fn look<'e>(rules: &'e Arc<Rules>, exchange: &'e Exchange, is_shadow: bool) -> Result<Verdict, Deciding<'e>> {
     let (method, headers) = (exchange.request.method(), exchange.headers());
     let is_head = *method == Method::HEAD;
     if *method != Method::GET && !is_head {
         return Ok(if is_shadow { Verdict::Pass } else { unsafe_method(rules, exchange) });
     }
-    // A tunnel is no answer, a body makes another question, and some conditions are the upstream's to judge.
-    let is_other = matches!(exchange.request.body(), Body::Received(_))
-        || headers.contains_key(header::UPGRADE)
-        || headers.contains_key(header::SEC_WEBSOCKET_KEY)
-        || FOR_UPSTREAM.iter().any(|name| headers.contains_key(name));
-    let demand = if rules.honours { Demand::of(headers) } else { Demand::default() };
+    let has = Has::of(headers);
+    // A body makes another question.
+    let is_other = has.other || matches!(exchange.request.body(), Body::Received(_));
+    let demand = if rules.honours && has.demands { Demand::of(headers) } else { Demand::default() };
     let key = if is_other || demand.no_store { Err(key::NoKey) } else { rules.plan.key(exchange) };
     let Ok(key) = key else { return Ok(bypass(rules, Forward::Bypass, is_shadow)) };
     let request = Request {
@@ -65,7 +98,7 @@ pub(super) async fn ask(rules: &Arc<Rules>, exchange: &Exchange, is_shadow: bool
         rules,
         key,
         demand,
-        conditions: Conditions::of(headers),
+        conditions: if has.conditions { Conditions::of(headers) } else { Conditions::default() },
         is_head,
         is_credentialed: rules.plan.is_credentialed(exchange),
     };
@@ -77,10 +110,25 @@ pub(super) async fn ask(rules: &Arc<Rules>, exchange: &Exchange, is_shadow: bool
             None => Verdict::Pass,
         });
     }
-    request.decide().await
+    if let Some(answer) = request.hit() {
+        return Ok(Verdict::Answer(answer));
+    }
+    Err(Box::pin(request.decide()))
 }
 
 impl Request<'_> {
+    /// The answer, if it is here and fresh.
+    fn hit(&self) -> Option<Response<Body>> {
+        let shelf = self.rules.store.get(&self.key)?;
+        let (entry, fate) = self.found(&shelf)?;
+        let now = self.exchange.started;
+        let usable = entry.head.terms.usable(entry.head.age(now), fate == Fate::Stale, &self.demand);
+        (usable == Usable::Fresh).then(|| {
+            self.rules.metrics.hit();
+            self.answer(entry, now, Status::Hit)
+        })
+    }
+
     async fn decide(self) -> Result<Verdict, Rejection> {
         let rules = self.rules;
         let mut now = self.exchange.started;
@@ -166,7 +214,11 @@ impl Request<'_> {
 
     /// What is stored for this request, and alive.
     fn find(&self, shelf: Option<&Shelf>) -> Option<Arc<Entry>> {
-        let shelf = shelf?;
+        self.found(shelf?).map(|(entry, _)| entry.clone())
+    }
+
+    /// The same, and what purges made of it.
+    fn found<'s>(&self, shelf: &'s Shelf) -> Option<(&'s Arc<Entry>, Fate)> {
         let entry = match shelf.vary.as_slice() {
             [] => shelf.variants.first()?,
             names => shelf.find(&self.rules.plan.variant(names, self.exchange.headers()))?,
@@ -175,7 +227,8 @@ impl Request<'_> {
         if self.is_credentialed && !entry.head.terms.is_for_all {
             return None;
         }
-        (self.rules.store.fate(&self.key, entry) != Fate::Dead).then(|| entry.clone())
+        let fate = self.rules.store.fate(&self.key, entry);
+        (fate != Fate::Dead).then_some((entry, fate))
     }
 
     fn usable(&self, entry: &Entry, now: Instant) -> Usable {

@@ -102,7 +102,8 @@ impl KeyPlan {
     /// It has none, for it asks for something that no key tells.
     pub fn key(&self, exchange: &Exchange) -> Result<Bytes, NoKey> {
         let headers = exchange.headers();
-        if OVERRIDES.iter().any(|name| headers.contains_key(name)) {
+        // One walk: a look-up of each costs more.
+        if headers.keys().any(|name| OVERRIDES.contains(name)) {
             return Err(NoKey);
         }
         let mut key = Bytes::new();
