@@ -60,7 +60,7 @@ pub(super) async fn send(
 ) -> Result<Reply, Failed> {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let key = upstream.key(&request, client.address);
-    let call = Call { ends: Some(client.ends()), ..Call::new(HostRule::Endpoint, deadline, key, attempts) };
+    let call = Call::new(HostRule::Endpoint, deadline, key, attempts).of_client(client.ends());
     let sent = if upstream.hedges(&request) {
         Box::pin(upstream.hedge(pools, call, &mut request)).await
     } else {

@@ -63,7 +63,7 @@ impl Action {
     pub fn fallback(&self) -> Option<&Fallback> {
         match self {
             Self::Proxy(proxy) => proxy.fallback(),
-            Self::Aggregate(_) | Self::Batch(_) | Self::Respond(_) | Self::Redirect(_) => None,
+            Self::Aggregate(_) | Self::Batch(_) | Self::Saga(_) | Self::Respond(_) | Self::Redirect(_) => None,
         }
     }
 
@@ -72,7 +72,7 @@ impl Action {
         match self {
             Self::Respond(respond) => Some(Ok(respond.run())),
             Self::Redirect(redirect) => Some(redirect.run(exchange)),
-            Self::Proxy(_) | Self::Aggregate(_) | Self::Batch(_) => None,
+            Self::Proxy(_) | Self::Aggregate(_) | Self::Batch(_) | Self::Saga(_) => None,
         }
     }
 

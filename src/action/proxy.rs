@@ -139,10 +139,9 @@ impl Proxy {
         };
         let key = self.upstream.key(request, exchange.client.address);
         let record = &mut exchange.closing.record;
-        let call = Call {
-            ends: Some(exchange.client.ends()),
-            ..Call::new(host, exchange.deadline, key, &mut record.attempts).of_route(exchange.due, self.class, tells)
-        };
+        let call = Call::new(host, exchange.deadline, key, &mut record.attempts)
+            .of_route(exchange.due, self.class, tells)
+            .of_client(exchange.client.ends());
         let sent = if self.upstream.hedges(request) {
             // In a box: it is two of the other, and few upstreams have it.
             Box::pin(self.upstream.hedge(pools, call, request)).await

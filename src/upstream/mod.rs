@@ -202,6 +202,12 @@ impl<'c> Call<'c> {
     pub fn of_route(self, due: Instant, class: Class, tells: Tells<'c>) -> Self {
         Self { due, class, tells, ..self }
     }
+
+    /// The same for an upstream that is told of the client's connection.
+    #[must_use]
+    pub fn of_client(self, ends: Ends) -> Self {
+        Self { ends: Some(ends), ..self }
+    }
 }
 
 /// The headers that tell an upstream how long its caller waits still.
