@@ -17,9 +17,10 @@ use crate::config::aggregate as config;
 use crate::config::aggregate::MergeMode;
 use crate::config::load::unknown_name;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::identity::ClaimPath;
 use crate::exchange::template::Params;
 use crate::expression::{self, Condition};
-use crate::http::headers::name;
+use crate::http::headers::{is_credential, name};
 use crate::http::path;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -128,7 +129,7 @@ impl Aggregate {
                 varies_by.push(name.clone());
             }
         }
-        let is_credential = |name: &HeaderName| [header::AUTHORIZATION, header::COOKIE].contains(name);
+        let is_credential = |name: &HeaderName| is_credential(name.as_str());
         let is_private = all.iter().any(|source| match source {
             Source::Claim(_) | Source::ClientAddress => true,
             Source::Header(name) => is_credential(name),
@@ -634,6 +635,11 @@ impl Draft<'_, '_> {
         parts.sort_unstable();
         parts.dedup();
         self.sources.extend(parts.iter().map(|part| Source::PartBody(*part, Path::whole())));
+        // Whether a part is there tells what it was made dependent on.
+        let reads = holds.reads();
+        self.sources.extend(reads.headers.iter().cloned().map(Source::Header));
+        self.sources.extend(reads.caller.then(|| Source::Claim(ClaimPath::new("sub"))));
+        self.sources.extend(reads.address.then_some(Source::ClientAddress));
         Some(When { holds, parts })
     }
 

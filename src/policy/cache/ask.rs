@@ -53,7 +53,7 @@ pub(super) async fn ask(rules: &Arc<Rules>, exchange: &Exchange, is_shadow: bool
         return Ok(if is_shadow { Verdict::Pass } else { unsafe_method(rules, exchange) });
     }
     // A tunnel is no answer, a body makes another question, and some conditions are the upstream's to judge.
-    let is_other = matches!(exchange.request.body(), Body::Received(_))
+    let is_other = !matches!(exchange.request.body(), Body::Empty)
         || headers.contains_key(header::UPGRADE)
         || headers.contains_key(header::SEC_WEBSOCKET_KEY)
         || FOR_UPSTREAM.iter().any(|name| headers.contains_key(name));
