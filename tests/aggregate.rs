@@ -702,6 +702,33 @@ async fn a_part_is_asked_only_where_its_condition_holds() {
     assert_eq!(lacks(&armiger.get("/page/1").await, "other"), "{}");
 }
 
+/// Whether a part is there tells what its condition read.
+#[tokio::test]
+async fn a_condition_decides_for_whom_the_document_is() {
+    let backend = Backend::with(|_| {
+        let mut answer = answer(200, "1");
+        answer.headers_mut().insert("cache-control", http::HeaderValue::from_static("max-age=60"));
+        answer
+    })
+    .await;
+    for (when, forward, control, vary) in [
+        ("headers['x-tenant'] == 'a'", "[]", "max-age=60", Some("x-tenant")),
+        ("cookies.admin == 'yes'", "[]", "private", Some("cookie")),
+        ("client_ip != '10.0.0.1'", "[]", "private", None),
+        ("method == 'GET'", "[x-auth-token]", "private", Some("x-auth-token")),
+        ("method == 'GET'", "[]", "max-age=60", None),
+    ] {
+        let parts = format!("forward: {forward}\n        parts: {{ads: {{upstream: app, path: /ads, when: \"{when}\"}}}}");
+        let armiger = Armiger::with(page(&backend, &parts)).await;
+        let sent = [("x-tenant", "a"), ("cookie", "admin=yes")];
+        let response = armiger.request(request("GET", "/page/1", &sent)).await;
+        assert_eq!(complete(&response), r#"{"ads":1}"#, "{when}");
+        assert!(response.header("cache-control").contains(control), "{when}: {}", response.header("cache-control"));
+        let told = response.headers.get("vary").map(|value| value.to_str().unwrap());
+        assert_eq!(told, vary, "{when}");
+    }
+}
+
 // === what is wrong with a configuration ===
 
 #[track_caller]

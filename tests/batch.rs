@@ -29,6 +29,9 @@ fn config(backend: &Backend) -> Config {
 
 async fn post(armiger: &Armiger, headers: &[(&str, &str)], body: &str) -> Response {
     let mut request = Request::post("/batch");
+    if !headers.iter().any(|(name, _)| *name == "content-type") {
+        request = request.header("content-type", "application/json");
+    }
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -151,11 +154,55 @@ async fn a_request_is_asked_as_the_caller_of_the_batch_and_cannot_say_otherwise(
     assert!(seen.iter().all(|seen| !seen.has("if-none-match")));
 }
 
+/// A batch's peer may be a proxy that is believed; what stands in the batch is never that proxy's word.
+#[tokio::test]
+async fn a_request_says_nothing_of_where_it_is_from_behind_a_trusted_proxy_either() {
+    let backend = Backend::replies("{}").await;
+    let armiger = Armiger::with(config(&backend).listener("trusted_proxies: [127.0.0.0/8]")).await;
+    for name in [
+        "forwarded",
+        "x-real-ip",
+        "x-client-ip",
+        "true-client-ip",
+        "x-forwarded-host",
+        "x-original-url",
+        "x-armiger-explain",
+        "x_client_ip",
+        "x-auth-request-user",
+    ] {
+        let body = format!(r#"[{{"path":"/rest","headers":{{"{name}":"10.1.1.1"}}}}]"#);
+        assert_eq!(entries(&post(&armiger, &[], &body).await)[0]["status"], 400, "{name}");
+    }
+    assert_eq!(backend.count(), 0);
+}
+
+/// The body of one request is nothing that others get an answer to.
+#[tokio::test]
+async fn a_get_with_a_body_is_answered_past_the_cache() {
+    let backend = Backend::with(|seen| {
+        let mut answer = answer(200, seen.body.clone());
+        answer.headers_mut().insert("cache-control", HeaderValue::from_static("max-age=60"));
+        answer
+    })
+    .await;
+    let routes = ROUTES.replace("match: {path: '/{rest...}'}", "match: {path: '/{rest...}'}\n      policies: {cache: {}}");
+    let armiger = Armiger::with(Config::to(&backend).routes(&routes)).await;
+
+    let first = post(&armiger, &[], r#"[{"path":"/a","body":"evil"}]"#).await;
+    assert_eq!(entries(&first)[0]["status"], 200);
+    assert_eq!(armiger.get("/a").await.text(), "");
+    assert_eq!(backend.count(), 2);
+}
+
 #[tokio::test]
 async fn what_is_no_batch_is_refused_and_what_is_no_request_is_told_in_its_place() {
     let backend = Backend::replies("{}").await;
     let armiger = Armiger::with(config(&backend)).await;
 
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "json"] {
+        post(&armiger, &[("content-type", kind)], "[]").await.assert_problem(415, "unsupported-media-type");
+    }
+    post(&armiger, &[("content-type", "application/x+json; charset=utf-8")], "[]").await.assert_status(200);
     post(&armiger, &[], "{}").await.assert_problem(400, "bad-body");
     post(&armiger, &[], "[").await.assert_problem(400, "bad-body");
     post(&armiger, &[], &format!("[{}]", [r#"{"path":"/"}"#; 6].join(","))).await.assert_problem(413, "body-too-large");

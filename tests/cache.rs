@@ -296,6 +296,11 @@ async fn what_callers_are_known_for_is_cached_only_where_somebody_says_for_whom(
         ("{ttl: {200: 10s}}", false),
         ("{ttl: {default: 10s}, vary_by: [\"claim:plan\"]}", false),
         ("{ttl: {default: 10s}, vary_by: [\"claim:sub\"]}", true),
+        ("{ttl: {default: 10s}, vary_by: [\"claim:sub\"]}\nheaders: {request: {set: {x-plan: \"${claims.plan}\"}}}", false),
+        (
+            "{ttl: {default: 10s}, vary_by: [\"claim:sub\", \"claim:plan\"]}\nheaders: {request: {set: {x-plan: \"${claims.plan}\"}}}",
+            true,
+        ),
         ("{ttl: {default: 10s}, shared_across_users: true}", true),
         ("{}", true),
         ("{ttl: {max: 10s}}", true),
@@ -320,6 +325,18 @@ async fn two_callers_of_one_url_get_each_their_own() {
     }
     get(&armiger, "/", &[]).await.assert_problem(401, "token-missing");
 
+    assert_eq!(backend.count(), 2);
+}
+
+/// One caller whose rights have changed is not to see what it saw with those it had.
+#[tokio::test]
+async fn a_caller_with_other_scopes_gets_an_answer_of_its_own() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(identified(&backend, "{ttl: {default: 1m}, vary_by: [\"claim:sub\"]}")).await;
+    for scope in ["read", "read write", "read", "read write"] {
+        let token = signed("ada", json!({"scope": scope}));
+        get(&armiger, "/", &[("authorization", &token)]).await.assert_status(200);
+    }
     assert_eq!(backend.count(), 2);
 }
 
@@ -846,4 +863,19 @@ async fn what_is_stored_outlives_a_reload_unless_keys_mean_something_else() {
     assert_eq!(get().await, "2");
     let told = armiger.status().await.to_string();
     assert!(told.contains("reset"), "{told}");
+}
+
+#[tokio::test]
+async fn what_was_stored_for_all_is_gone_when_it_is_for_each() {
+    let backend = counting(&[("cache-control", "max-age=60")]).await;
+    let yaml = |policy: &str| Config::to(&backend).policies(&format!("cache: {policy}")).to_string();
+    let files = Files::of(yaml("{shared_across_users: true}"));
+    let armiger = Armiger::watching(files.config().into()).await;
+    let headers = [("host", "h.test"), ("authorization", "Bearer a")];
+    assert_eq!(get(&armiger, "/a", &headers).await.text(), "1");
+    assert_eq!(get(&armiger, "/a", &headers).await.text(), "1");
+
+    files.replace("config.yaml", yaml("{}"));
+    armiger.in_force(2).await;
+    assert_eq!(get(&armiger, "/a", &[("host", "h.test")]).await.text(), "2");
 }

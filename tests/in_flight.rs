@@ -51,6 +51,20 @@ async fn a_place_is_held_until_the_last_byte_is_out() {
     assert_eq!(second.open(get(&[])).await.expect("the head comes").status(), 200);
 }
 
+/// An answer that a cache does not store is the client's alone, and so is the place.
+#[tokio::test]
+async fn a_place_is_held_on_a_route_with_a_cache_too() {
+    let (backend, _answers) = endless().await;
+    let limits = "cache: {}\nin_flight: [{name: one, max: 1}]";
+    let armiger = Armiger::with(Config::to(&backend).policies(limits)).await;
+    let mut first = armiger.connect().await;
+    let response = first.open(get(&[])).await.expect("the head comes");
+    assert_eq!(response.status(), 200);
+
+    armiger.get("/").await.assert_problem(429, "too-many-in-flight");
+    assert_eq!(backend.count(), 1);
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_gives_its_place_back() {
     let (backend, _answers) = endless().await;

@@ -14,7 +14,7 @@ use crate::config::batch as config;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::{Reason, Rejection};
 use crate::http::body::Body;
-use crate::http::headers::name;
+use crate::http::headers::{is_provenance, name};
 
 /// Answers many requests in one.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,6 @@ const FIXED: &[&str] = &[
     "content-length",
     "cookie",
     "expect",
-    "forwarded",
     "host",
     "keep-alive",
     "max-forwards",
@@ -86,7 +85,6 @@ const FIXED: &[&str] = &[
     "transfer-encoding",
     "upgrade",
     "via",
-    "x-real-ip",
     "x-request-id",
 ];
 
@@ -151,6 +149,11 @@ impl Batch {
     /// # Errors
     /// It is no list of requests, or has too many of them. What is wrong with one of them is said in its place.
     pub fn items(&self, body: Bytes, received: &HeaderMap) -> Result<Vec<Item>, Rejection> {
+        // What pages of other sites can send without being asked about is no batch: it would be one of the user's.
+        if !received.get(header::CONTENT_TYPE).is_some_and(is_json) {
+            return Err(Rejection::from(Reason::UnsupportedMediaType)
+                .detail("A batch comes with `Content-Type: application/json`."));
+        }
         let wrong = |detail: &'static str| Rejection::from(Reason::BadBody).detail(detail);
         let document = Json::check(body).map_err(|_| wrong("The batch is no JSON document."))?;
         if document.view().kind() != Kind::Array {
@@ -220,7 +223,8 @@ impl Batch {
                 let (name, value) = header(&key.text(), value)
                     .ok_or_else(|| wrong("A header is a name, and a text that can stand in one.".into()))?;
                 let is_fixed = FIXED.contains(&name.as_str())
-                    || name.as_str().starts_with("x-forwarded-")
+                    || is_provenance(&name)
+                    || name.as_str().starts_with("x-auth-request")
                     || inherited.contains_key(&name);
                 if is_fixed {
                     return Err(wrong(format!("The header `{name}` is that of the batch, for all its requests.")));

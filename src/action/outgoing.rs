@@ -13,7 +13,7 @@ use crate::config::upstream::Class;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::body::Body;
-use crate::http::headers::name;
+use crate::http::headers::{self, name};
 use crate::http::path as http_path;
 use crate::telemetry::finish::Occupancy;
 use crate::telemetry::metrics::Metrics;
@@ -80,7 +80,7 @@ pub(super) fn is_of_caller(source: &Source) -> bool {
 
 /// Whether a header of this name is a credential.
 pub(super) fn is_credential(name: &HeaderName) -> bool {
-    [header::AUTHORIZATION, header::COOKIE].contains(name)
+    headers::is_credential(name.as_str())
 }
 
 // === compile ===

@@ -10,7 +10,8 @@ use super::value::{ByteSize, HumanDuration};
 /// The body is a JSON array of `{id, method, path, headers, body}`, of which only `path` must be there; the answer a 200 with an
 /// array of `{id, status, headers, body}` in the same order. Rate limits, identity and everything else count for each request as
 /// if it had come alone. A request cannot say who calls or where from: `Authorization`, `Cookie`, `Host` and the like are those
-/// of the batch. A batch within a batch is refused.
+/// of the batch. A batch within a batch is refused. A batch comes with `Content-Type: application/json`, or is a 415: what any
+/// web page can make a browser send is none.
 ///
 /// ```yaml
 /// - name: batch

@@ -177,6 +177,9 @@ reasons! {
     /// The body is longer than `body_max` or `body_limit` allows.
     BodyTooLarge => PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED, "body-too-large", "The request body is too large",
         Some("http_request_error");
+    /// The body is of a media type that the route does not take.
+    UnsupportedMediaType => UNSUPPORTED_MEDIA_TYPE, INVALID_ARGUMENT, "unsupported-media-type",
+        "The media type of the request is not taken here", Some("http_request_error");
     /// The target is longer than `target_bytes_max`.
     TargetTooLong => URI_TOO_LONG, INVALID_ARGUMENT, "target-too-long", "The request target is too long",
         Some("http_request_error");

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SourceInfo, operators};
 use cel::parser::{Parser, PrattParser};
-use http::HeaderName;
+use http::{HeaderName, header};
 use regex::RegexBuilder;
 
 use super::node::{Fact, Function, Node, Operation, Order, Quantifier, Step, Type};
@@ -336,7 +336,7 @@ impl<'n> Reader<'n> {
     }
 
     /// A part of a fact that has nothing but parts.
-    fn part(&self, at: &IdedExpr, root: &str, name: &str) -> Result<Fact, Wrong> {
+    fn part(&mut self, at: &IdedExpr, root: &str, name: &str) -> Result<Fact, Wrong> {
         Ok(match root {
             "path" => Fact::Param(
                 self.names
@@ -344,16 +344,25 @@ impl<'n> Reader<'n> {
                     .place(name)
                     .map_err(|error| Wrong::new(at, error.message).maybe_hint(error.hint).word(name))?,
             ),
-            "headers" => Fact::Header(HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-                Wrong::new(at, format!("`{name}` is no header name")).hint("such as `headers['x-tenant']`").word(name)
-            })?),
+            "headers" => {
+                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+                    Wrong::new(at, format!("`{name}` is no header name"))
+                        .hint("such as `headers['x-tenant']`")
+                        .word(name)
+                })?;
+                self.reads.headers.push(name.clone());
+                Fact::Header(name)
+            }
             "query" => Fact::Query(name.into()),
-            _ => Fact::Cookie(name.into()),
+            _ => {
+                self.reads.headers.push(header::COOKIE);
+                Fact::Cookie(name.into())
+            }
         })
     }
 
     /// `has(headers.x)`, `'x' in query`.
-    fn present(&self, root: &IdedExpr, name: &str) -> Result<Option<Node>, Wrong> {
+    fn present(&mut self, root: &IdedExpr, name: &str) -> Result<Option<Node>, Wrong> {
         match &root.expr {
             Expr::Ident(root_name)
                 if matches!(root_name.as_str(), "headers" | "query" | "cookies") && self.local(root_name).is_none() =>

@@ -14,6 +14,7 @@ mod tests;
 use std::fmt;
 use std::ops::Range;
 
+use http::HeaderName;
 use serde_json::Value;
 
 use crate::config::{Issue, KeyPath};
@@ -47,12 +48,14 @@ struct Expression {
 }
 
 /// What an expression reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     /// Who calls: `claims`, `roles`, `scopes` or `subject`.
     pub caller: bool,
     /// The client's address.
     pub address: bool,
+    /// Headers of the request; for its cookies, the one in which they stand.
+    pub headers: Vec<HeaderName>,
 }
 
 /// An expression that is true or false of an exchange: `path.id in claims.orders`.
@@ -68,8 +71,8 @@ impl Condition {
     }
 
     /// What it reads.
-    pub fn reads(&self) -> Reads {
-        self.0.reads
+    pub fn reads(&self) -> &Reads {
+        &self.0.reads
     }
 
     /// Whether it holds.
@@ -102,8 +105,8 @@ impl Number {
     }
 
     /// What it reads.
-    pub fn reads(&self) -> Reads {
-        self.0.reads
+    pub fn reads(&self) -> &Reads {
+        &self.0.reads
     }
 
     /// The number, which may be negative.

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
-use http::Request;
+use http::{Request, header};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -181,9 +181,15 @@ fn numbers_and_values_from_elsewhere() {
     let condition = Condition::compile("parts.user.body.id == 3 && has(parts.user) && !has(parts.ads)", names).unwrap();
     assert_eq!(condition.holds_with(&usual(), &[&parts]), Ok(true));
     assert_eq!(condition.holds(&usual()), Err(Fault::Absent));
-    let reads = |text| compile(text).unwrap().reads();
+    let reads = |text| compile(text).unwrap().reads().clone();
     assert_eq!(reads("method == 'GET'"), Reads::default());
-    assert_eq!(reads("client_ip == '::1' || has(claims.x)"), Reads { caller: true, address: true });
+    let both = Reads { caller: true, address: true, headers: vec![] };
+    assert_eq!(reads("client_ip == '::1' || has(claims.x)"), both);
+    let headers = vec![HeaderName::from_static("x-a"), header::COOKIE, header::ACCEPT];
+    assert_eq!(
+        reads("headers['x-a'] == 'b' || has(cookies.c) || 'accept' in headers"),
+        Reads { headers, ..Reads::default() }
+    );
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Blocks {
 }
 
 /// What stands for a part of an identity that is no claim. No claim of a caller can be called so.
-const IDENTITY: &str = "\0identity";
+pub const IDENTITY: &str = "\0identity";
 
 /// The claims that a template names: `${claims.sub}`, `${claims.name|base64url}`. What else it says of a caller counts as a
 /// claim that nobody can name.

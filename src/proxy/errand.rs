@@ -4,6 +4,7 @@
 //! is gone; it ends at the route's timeout, when nobody wants it any more, or with the worker. There are no more of them
 //! than exchanges that wait, and the refreshes that the cache allows.
 
+use std::any::Any;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ struct Fetched {
     upstream_addr: Option<Arc<str>>,
     upstream_duration: Option<Duration>,
     attempts: SmallVec<[AttemptRow; 2]>,
+    /// What policies hold until the answer is out, where that is all that is left to do.
+    held: Vec<Box<dyn Any>>,
 }
 
 /// Has an answer fetched, and gives what the exchange is answered.
@@ -61,6 +64,7 @@ pub(super) async fn fetch(
     let record = &mut exchange.closing.record;
     (record.upstream, record.upstream_addr) = (fetched.upstream, fetched.upstream_addr);
     (record.upstream_duration, record.attempts) = (fetched.upstream_duration, fetched.attempts);
+    fetched.held.into_iter().for_each(|held| exchange.closing.hold(held));
     fetched.answer
 }
 
@@ -96,6 +100,7 @@ async fn run(
     let arrival = Arrival { now, time: worker.wall(now), delay, wheel: exchange.wheel.clone() };
     let Settled { answer, rest } = fill.settle(outcome, arrival);
     if let (Some(reply), Some(answer)) = (reply, answer) {
+        let held = if rest.is_none() { exchange.closing.take_held() } else { Vec::new() };
         let record = &mut exchange.closing.record;
         // Fails when the client has gone meanwhile.
         let _ = reply.send(Fetched {
@@ -104,6 +109,7 @@ async fn run(
             upstream_addr: record.upstream_addr.take(),
             upstream_duration: record.upstream_duration,
             attempts: std::mem::take(&mut record.attempts),
+            held,
         });
     }
     if let Some(rest) = rest {

@@ -273,6 +273,11 @@ impl Closing {
         self.held.push(held);
     }
 
+    /// Gives away what it holds: the exchange goes on elsewhere.
+    pub fn take_held(&mut self) -> Vec<Box<dyn Any>> {
+        std::mem::take(&mut self.held)
+    }
+
     /// The head of the answer goes out with this status and these headers.
     pub fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
         let Self { facts, logger } = self;

@@ -17,6 +17,7 @@ use crate::config::aggregate as config;
 use crate::config::aggregate::MergeMode;
 use crate::config::load::unknown_name;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::identity::ClaimPath;
 use crate::expression::{self, Condition};
 
 /// The most parts of an aggregate.
@@ -390,6 +391,11 @@ impl Draft<'_, '_> {
         parts.sort_unstable();
         parts.dedup();
         self.sources.extend(parts.iter().map(|part| Source::PartBody(*part, Path::whole())));
+        // Whether a part is there tells what it was made dependent on.
+        let reads = holds.reads();
+        self.sources.extend(reads.headers.iter().cloned().map(Source::Header));
+        self.sources.extend(reads.caller.then(|| Source::Claim(ClaimPath::new("sub"))));
+        self.sources.extend(reads.address.then_some(Source::ClientAddress));
         Some(When { holds, parts })
     }
 

@@ -89,7 +89,7 @@ fn look<'e>(rules: &'e Arc<Rules>, exchange: &'e Exchange, is_shadow: bool) -> R
     }
     let has = Has::of(headers);
     // A body makes another question.
-    let is_other = has.other || matches!(exchange.request.body(), Body::Received(_));
+    let is_other = has.other || !matches!(exchange.request.body(), Body::Empty);
     let demand = if rules.honours && has.demands { Demand::of(headers) } else { Demand::default() };
     let key = if is_other || demand.no_store { Err(key::NoKey) } else { rules.plan.key(exchange) };
     let Ok(key) = key else { return Ok(bypass(rules, Forward::Bypass, is_shadow)) };

@@ -126,6 +126,7 @@ impl Drop for Filling {
 
 impl Fill for Filling {
     fn ask(&mut self, request: &mut Request<Body>) {
+        debug_assert!(matches!(request.body(), Body::Empty), "what others get too is asked for without a body");
         *request.method_mut() = Method::GET;
         let headers = request.headers_mut();
         self.asked = headers.clone();

@@ -171,10 +171,14 @@ impl Flight {
         Poll::Pending
     }
 
-    /// Lets the readers go who are the furthest behind: the others need not wait for them.
+    /// Lets the readers go who are the furthest behind: the others need not wait for them. Where there are no others, nobody.
     pub fn outrun(&self) {
         self.change(|state| {
-            let slowest = state.seats.iter().flatten().filter(|seat| !seat.is_outrun).map(|seat| seat.next).min();
+            let places = || state.seats.iter().flatten().filter(|seat| !seat.is_outrun).map(|seat| seat.next);
+            let (slowest, fastest) = (places().min(), places().max());
+            if slowest == fastest {
+                return;
+            }
             for seat in state.seats.iter_mut().flatten().filter(|seat| Some(seat.next) == slowest) {
                 seat.is_outrun = true;
             }
@@ -306,5 +310,33 @@ impl Drop for Reader {
         if let Some(pump) = pump {
             pump.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+    use crate::policy::cache::invalid::Invalid;
+
+    fn read(reader: &mut Reader) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        http_body::Body::poll_frame(Pin::new(reader), &mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn only_who_holds_up_others_is_let_go() {
+        let flight = Flight::new(0, Invalid::default().since(b""));
+        let (mut slow, mut quick) = (flight.join().unwrap(), flight.join().unwrap());
+        flight.push(Bytes::from_static(b"a"));
+        flight.loosen();
+        flight.outrun();
+        assert!(matches!(read(&mut quick), Poll::Ready(Some(Ok(_)))), "none is ahead of the other");
+        flight.outrun();
+        assert!(matches!(read(&mut slow), Poll::Ready(Some(Err(BodyError::Outrun)))));
+
+        flight.push(Bytes::from_static(b"b"));
+        flight.outrun();
+        assert!(matches!(read(&mut quick), Poll::Ready(Some(Ok(_)))), "alone it may be slow");
     }
 }

@@ -43,7 +43,7 @@ pub struct QueryRule {
 /// A part of the key that the route names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The caller, as the provider calls it.
+    /// The caller, as the provider calls it, with its roles and scopes.
     Subject,
     /// A claim of the caller.
     Claim(Box<str>, ClaimPath),
@@ -188,7 +188,14 @@ impl KeyPlan {
                         let value = path.find(&identity.claims).ok_or(NoKey)?;
                         push(key, value.to_string().as_bytes());
                     }
-                    _ => push(key, identity.subject.as_bytes()),
+                    _ => {
+                        push(key, identity.subject.as_bytes());
+                        // The upstream may see these too, and they change while the caller stays.
+                        for words in [&identity.roles, &identity.scopes] {
+                            push_length(key, words.len());
+                            words.iter().for_each(|word| push(key, word.as_bytes()));
+                        }
+                    }
                 }
             }
             Part::Header(name) => push_values(key, exchange.headers(), name),

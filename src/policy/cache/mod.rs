@@ -27,6 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::exposure::IDENTITY;
 use super::guard::names;
 use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::Issue;
@@ -69,7 +70,10 @@ pub struct Config {
     /// all the same.
     pub ttl_overrides: bool,
     /// What else tells answers apart: `claim:NAME` (or a JSON Pointer), `header:NAME`, `cookie:NAME`. `claim:sub` is the
-    /// caller.
+    /// caller, with its roles and scopes.
+    ///
+    /// The trap: of other claims it says nothing. Those that `headers` writes into requests must be named here too; those
+    /// that the upstream itself reads out of a credential, if they change while the caller stays the same.
     pub vary_by: Vec<String>,
     /// Which parameters of the query tell answers apart. Default: all, in their order.
     ///
@@ -212,12 +216,14 @@ impl Config {
             scope.issue(
                 Issue::new(path.key("ttl"), "would give one caller's answers to another: the upstream sees who calls")
                     .hint(
-                        "add `vary_by: [claim:sub]`; or, if all callers get the same, `shared_across_users: true`; or leave \
+                        "add `vary_by: [claim:sub]`, and each claim that the route writes into headers; or, if all callers get the same, `shared_across_users: true`; or leave \
                          `ttl` out, so that answers that say `public` are stored and no others",
                     ),
             );
         }
-        let definition = format!("{:?}|{:?}", self.vary_by, self.query);
+        // Also for whom it is: what was stored under a laxer word must not be found under a stricter one.
+        let audience = (self.shared_across_users, covers_caller, exposure.strips_credential);
+        let definition = format!("{:?}|{:?}|{audience:?}", self.vary_by, self.query);
         let plan = KeyPlan {
             id: id(scope.route, &definition),
             query: QueryRule {
@@ -298,10 +304,15 @@ impl Config {
     }
 }
 
-/// Whether all that an upstream sees of a caller is in the key.
+/// Whether all that an upstream sees of a caller is in the key. A caller's name tells its credential, of which the key then has
+/// the roles and scopes too; but claims change while the name stays, and those that the route writes count by themselves.
 fn covers(parts: &[Part], strips_credential: bool, claims: &[String]) -> bool {
-    let has = |claim: &String| parts.iter().any(|part| matches!(part, Part::Claim(name, _) if **name == **claim));
-    parts.contains(&Part::Subject) || (strips_credential && claims.iter().all(has))
+    let names_caller = parts.contains(&Part::Subject);
+    let has = |claim: &String| {
+        let is_of_name = names_caller && (claim == "sub" || claim == IDENTITY);
+        is_of_name || parts.iter().any(|part| matches!(part, Part::Claim(name, _) if **name == **claim))
+    };
+    (names_caller || strips_credential) && claims.iter().all(has)
 }
 
 /// The number of a definition of keys: the same wherever this configuration runs.
@@ -335,14 +346,17 @@ mod tests {
         let claims = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         for (vary_by, strips, seen, expected) in [
             (&["claim:sub"][..], false, &[][..], true),
-            (&["claim:sub"], false, &["plan"], true),
+            (&["claim:sub"], false, &["plan"], false),
+            (&["claim:sub"], true, &["plan"], false),
+            (&["claim:sub", "claim:plan"], false, &["plan"], true),
+            (&["claim:sub"], false, &["sub", IDENTITY], true),
             (&["claim:plan"], false, &["plan"], false),
             (&["claim:plan"], true, &["plan"], true),
             (&["claim:plan"], true, &["plan", "org"], false),
             (&[], true, &[], true),
             (&[], false, &[], false),
             (&["header:x-plan"], true, &["plan"], false),
-            (&["claim:plan"], true, &["\0identity"], false),
+            (&["claim:plan"], true, &[IDENTITY], false),
         ] {
             assert_eq!(covers(&parts(vary_by), strips, &claims(seen)), expected, "{vary_by:?} {strips} {seen:?}");
         }
