@@ -196,3 +196,18 @@ async fn checks_end_with_their_configuration() {
     // Nobody says any more that it is ill.
     armiger.get("/").await.assert_status(200);
 }
+
+#[tokio::test]
+async fn an_edit_that_is_refused_makes_nobody_well() {
+    let (backend, ..) = patient(500, 200).await;
+    let with = Config::to(&backend).upstream(&format!("health: {{{OFTEN}, fall: 1}}"));
+    let files = crate::harness::Files::of(with);
+    let armiger = Armiger::watching(files.path("config.yaml")).await;
+    armiger.until_metric(&healthy(&backend), 0.0).await;
+
+    files.replace("config.yaml", Config::to(&backend).top("acess_log: {}"));
+    armiger.until_status(|status| status["last_reload"]["result"] == "refused").await;
+
+    armiger.get("/").await.assert_problem(503, "no-endpoint");
+    assert_eq!(requests(&backend), 0);
+}

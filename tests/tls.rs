@@ -1,13 +1,14 @@
 //! TLS: with clients and to upstreams, whom armiger believes and how it proves who it is.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::{Armiger, Authority, Backend, Config, Files, Front, Pair, answer, within};
+use super::harness::{Armiger, Authority, Backend, Config, Files, Front, Pair, answer, now, within};
 
 /// A text as a YAML value on one line.
 fn quoted(text: &str) -> String {
@@ -446,4 +447,76 @@ async fn connections_by_tls_drain_without_a_lost_request() {
     for mut connection in connections {
         connection.closed().await;
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_is_believed_no_longer_on_a_connection_that_lasts() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let config = Config::to(&backend).top("identity: {mesh: {mtls: {}}}").policies("identity: {providers: [mesh]}");
+    let auth = ", client_auth: {ca: \"${file:ca.pem}\"}";
+    let files = serving_with(config, &[&authority.issue(&["a.test"])], auth);
+    files.write("ca.pem", authority.pem());
+    let armiger = Armiger::watching(files.config().into()).await;
+    let end = now() + 6;
+    let pair = authority.issue_with(&["app.test"], |params| {
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(end.unsigned_abs());
+    });
+    let diallers = ["h2", "http/1.1"].map(|alpn| authority.dialler("a.test", &[alpn], Some(&pair)));
+    let mut connections = Vec::new();
+    for dialler in &diallers {
+        let mut connection = dialler.connect(armiger.address()).await;
+        connection.get("/").await.assert_status(200);
+        connections.push(connection);
+    }
+
+    while now() < end {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    for mut connection in connections {
+        connection.get("/").await.assert_problem(421, "certificate-over");
+        connection.closed().await;
+    }
+    for dialler in &diallers {
+        // What the client may have kept of its session does not help it.
+        let Ok(mut stream) = dialler.dial(armiger.address()).await else { continue };
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = within("the end", stream.read_to_end(&mut answer)).await;
+        assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", answer.escape_ascii());
+    }
+    assert_eq!(backend.count(), 2);
+}
+
+#[tokio::test]
+async fn who_is_let_in_no_longer_is_not_served_once_more_and_others_are() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let issue = |name, number: u64| authority.issue_with(&[name], |params| params.serial_number = Some(number.into()));
+    let auth = ", client_auth: {ca: \"${file:ca.pem}\", crl: \"${file:crl.pem}\"}";
+    let files = serving_with(Config::to(&backend), &[&authority.issue(&["a.test"])], auth);
+    files.write("ca.pem", authority.pem());
+    files.write("crl.pem", authority.revoking(&[99]));
+    let armiger = Armiger::watching(files.config().into()).await;
+    let mut connections = Vec::new();
+    for alpn in ["h2", "http/1.1"] {
+        for (pair, is_good) in [(issue("good.test", 7), true), (issue("bad.test", 8), false)] {
+            let mut connection = authority.dialler("a.test", &[alpn], Some(&pair)).connect(armiger.address()).await;
+            connection.get("/").await.assert_status(200);
+            connections.push((connection, is_good));
+        }
+    }
+
+    files.replace("crl.pem", authority.revoking(&[8]));
+    armiger.in_force(2).await;
+
+    for (mut connection, is_good) in connections {
+        let answer = connection.get("/").await;
+        if is_good {
+            answer.assert_status(200);
+        } else {
+            answer.assert_problem(421, "certificate-over");
+        }
+        connection.closed().await;
+    }
+    assert_eq!(backend.count(), 6);
 }

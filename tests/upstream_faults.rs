@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 
-use super::harness::{Armiger, Backend, Broken, Config, Response, Script, Signal, answer, streamed};
+use super::harness::{Armiger, Backend, Broken, Chunks, Config, Response, Script, Signal, answer, streamed};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -954,4 +954,27 @@ async fn a_fault_of_the_back_end_itself_is_passed_on_as_it_is() {
     response.assert_no_header("proxy-status").assert_no_header("cache-control");
     let line = armiger.logged(|line| line["status"] == 503).await;
     assert_eq!(line.get("reason"), None, "{line:#}");
+}
+
+#[tokio::test]
+async fn readers_that_stop_do_not_stop_the_others_of_an_http2_upstream() {
+    let (chunks, replies): (Vec<_>, Vec<_>) = (0..4).map(|_| streamed(200)).unzip();
+    let replies = std::sync::Mutex::new(replies);
+    let backend = Backend::with(move |seen| match seen.target.as_str() {
+        "/much" => replies.lock().unwrap().pop().unwrap(),
+        _ => answer(200, "ok"),
+    })
+    .await;
+    let armiger = Armiger::with(Config::to(&backend).upstream("protocol: h2c")).await;
+    let mut readers = Vec::new();
+    for number in 1..=chunks.len() {
+        readers.push(armiger.raw("GET /much HTTP/1.1\r\nhost: a\r\n\r\n").await);
+        backend.arrived(number).await;
+    }
+    futures_util::future::join_all(chunks.iter().map(Chunks::until_stuck)).await;
+
+    for _ in 0..3 {
+        assert_eq!(armiger.get("/").await.assert_status(200).text(), "ok");
+    }
+    assert_eq!(backend.connections(), 1);
 }

@@ -46,7 +46,8 @@ pub struct UpstreamTls {
 ///
 /// Certificates and keys are read from files with `${file:…}`, as any other value: the files are watched, a renewed pair
 /// is in force for new connections within a second, and one whose halves do not go together is refused while the old
-/// one stays. Clients resume their sessions across reloads, unless `client_auth` has changed.
+/// one stays. Clients resume their sessions across reloads, unless `client_auth` asks them for certificates: each
+/// connection proves them anew.
 ///
 /// ```yaml
 /// listeners:

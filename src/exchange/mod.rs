@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use smallvec::SmallVec;
@@ -69,6 +69,12 @@ impl Certificate {
     /// A certificate that nobody has asked about.
     pub fn new(peer: Peer) -> Self {
         Self { peer, found: RefCell::default() }
+    }
+
+    /// Whether it has ended at `now`.
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        self.peer.ends.is_some_and(|end| i64::try_from(now).is_ok_and(|now| now >= end))
     }
 
     /// Who it stands for by the word of `provider`, which is asked once.

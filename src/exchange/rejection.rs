@@ -138,6 +138,9 @@ reasons! {
     /// The credential is not good. What is wrong with it stands in the log.
     TokenInvalid => UNAUTHORIZED, UNAUTHENTICATED, "token-invalid", "The credential is not valid",
         Some("http_request_denied");
+    /// The certificate that the connection began with has ended, or whoever shows it is no longer let in.
+    CertificateOver => MISDIRECTED_REQUEST, UNAUTHENTICATED, "certificate-over",
+        "The certificate of this connection is no longer good", Some("http_request_denied");
     /// Who calls is known, and may not.
     Forbidden => FORBIDDEN, PERMISSION_DENIED, "forbidden", "The caller may not do this", Some("http_request_denied");
     /// Whether the credential is good cannot be found out now.

@@ -31,6 +31,8 @@ pub struct Inlet {
     pub peer: SocketAddr,
     /// The peer is a trusted proxy.
     pub is_trusted: bool,
+    /// By what holds now, who opened the connection would not be let in again.
+    pub is_barred: bool,
 }
 
 /// A request's body, bounded.
@@ -92,6 +94,11 @@ fn check(
     identify(worker, inlet, exchange, inspected.as_ref().ok().map(|found| found.seen));
     if within.is_some() {
         exchange.closing.record.request_id = within;
+    }
+    // Proven once, at the handshake; a connection may last longer than that holds.
+    let is_over = inlet.hop.certificate.as_ref().is_some_and(|shown| shown.is_over(exchange.closing.record.time));
+    if inlet.is_barred || is_over {
+        return Err(Rejection::from(Reason::CertificateOver).detail("Connect anew, with a certificate that is good."));
     }
     let inspected = inspected
         .map_err(|fault| Rejection::from(Reason::BadHeader).detail(format!("The request is refused: {fault}.")))?;

@@ -21,7 +21,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
@@ -31,6 +31,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -71,6 +72,13 @@ const LOCAL_RESETS_MAX: usize = 64;
 /// lot times the streams of a connection.
 const SEND_BUFFER_MAX: usize = 64 * 1024;
 
+/// What a client may send on a stream ahead of who reads it. All its streams together may hold that much for each of them,
+/// so that those which nobody reads leave the others theirs.
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// The most that a window may be (RFC 9113 §6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+
 /// How long an HTTP/1.1 connection with nothing going on keeps the place of its exchanges.
 const REST_AFTER: Duration = Duration::from_secs(1);
 
@@ -102,8 +110,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
             (stream, Some(agreed))
         }
     };
-    let certificate = agreed.as_ref().and_then(|agreed| agreed.certificate.clone());
-    let door = Rc::new(Door::new(listening, peer, agreed.is_some(), certificate));
+    let door = Rc::new(Door::new(listening, peer, agreed.as_ref()));
     match open(shared, &mut stream, &plan, agreed).await {
         Some((Protocol::Http1, prefix)) => serve_http1(shared, stream, prefix, door).await,
         Some((Protocol::Http2, prefix)) => serve_http2(shared, stream, prefix, door).await,
@@ -118,19 +125,23 @@ struct Door {
     peer: SocketAddr,
     scheme: Scheme,
     certificate: Option<Rc<Certificate>>,
+    /// The certificates that the client showed.
+    shown: Box<[CertificateDer<'static>]>,
     version: Cell<u64>,
     inlet: RefCell<Rc<Inlet>>,
     is_outdated: Cell<bool>,
 }
 
 impl Door {
-    fn new(listening: Arc<Listening>, peer: SocketAddr, is_tls: bool, certificate: Option<Rc<Certificate>>) -> Self {
-        let scheme = if is_tls { Scheme::Https } else { Scheme::Http };
+    fn new(listening: Arc<Listening>, peer: SocketAddr, agreed: Option<&Agreed>) -> Self {
+        let scheme = if agreed.is_some() { Scheme::Https } else { Scheme::Http };
+        let certificate = agreed.and_then(|agreed| agreed.certificate.clone());
+        let shown = agreed.map(|agreed| agreed.shown.clone()).unwrap_or_default();
         // The number before the plan: a change in between is then seen twice, and not never.
         let version = listening.news(0).unwrap_or(0);
         let inlet = RefCell::new(Rc::new(inlet(&listening, peer, scheme, certificate.clone())));
         let is_outdated = Cell::new(listening.is_removed());
-        Self { listening, peer, scheme, certificate, version: Cell::new(version), inlet, is_outdated }
+        Self { listening, peer, scheme, certificate, shown, version: Cell::new(version), inlet, is_outdated }
     }
 
     /// What holds for a request that comes now.
@@ -143,10 +154,19 @@ impl Door {
     fn look(&self) {
         let Some(version) = self.listening.news(self.version.get()) else { return };
         self.version.set(version);
-        let inlet = Rc::new(inlet(&self.listening, self.peer, self.scheme, self.certificate.clone()));
+        let mut inlet = inlet(&self.listening, self.peer, self.scheme, self.certificate.clone());
+        inlet.is_barred = self.is_barred(&self.inlet.borrow(), &inlet);
+        let inlet = Rc::new(inlet);
         let old = self.inlet.replace(inlet.clone());
         let is_other = fixed(&old.plan.config) != fixed(&inlet.plan.config);
         self.is_outdated.set(self.is_outdated.get() || is_other || self.listening.is_removed());
+    }
+
+    /// Whether the client, which came in by `old`, would not by `new`: whom we believe counts from the next request on.
+    fn is_barred(&self, old: &Inlet, new: &Inlet) -> bool {
+        let asked = |inlet: &Inlet| inlet.plan.config.tls.as_ref().and_then(|tls| tls.client_auth.clone());
+        let Some(tls) = new.plan.tls.as_ref().filter(|_| asked(old) != asked(new)) else { return old.is_barred };
+        !tls.lets_in(&self.shown, UnixTime::now())
     }
 
     /// How many requests the connection may bring, as of the last look.
@@ -154,10 +174,10 @@ impl Door {
         self.inlet.borrow().plan.config.limits.requests_max.into()
     }
 
-    /// Whether, as of the last look, the listener is gone, or what the connection began with has changed: it serves its
-    /// present request and ends.
+    /// Whether, as of the last look, the listener is gone, or what the connection began with has changed or ended: it
+    /// serves its present request and ends.
     fn is_outdated(&self) -> bool {
-        self.is_outdated.get()
+        self.is_outdated.get() || self.certificate.as_ref().is_some_and(|shown| shown.is_over(SystemTime::now()))
     }
 }
 
@@ -172,6 +192,7 @@ fn inlet(listening: &Listening, peer: SocketAddr, scheme: Scheme, certificate: O
         }),
         peer,
         is_trusted: plan.trust.trusts(peer.ip()),
+        is_barred: false,
         plan,
     }
 }
@@ -646,6 +667,8 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams_max.max(1)).min(WINDOW_MAX))
         .max_header_list_size(u32::try_from(limits.header_bytes_max.get()).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +23,8 @@ pub(super) struct Agreed {
     pub(super) is_http2: bool,
     /// What the client's certificate says, if it showed one.
     pub(super) certificate: Option<Rc<Certificate>>,
+    /// What it showed: its certificate and those that lead to its authority.
+    pub(super) shown: Box<[CertificateDer<'static>]>,
 }
 
 /// Speaks TLS with a client, or closes its connection.
@@ -72,9 +75,10 @@ pub(super) async fn shake(
                 let session = stream.get_ref().1;
                 let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
                 metrics.shaken(if is_resumed { "resumed" } else { "full" });
-                let shown = session.peer_certificates().and_then(<[_]>::first);
-                let certificate = shown.map(|shown| Rc::new(Certificate::new(Peer::of(shown))));
-                let agreed = Agreed { is_http2: session.alpn_protocol() == Some(b"h2"), certificate };
+                let shown = session.peer_certificates().unwrap_or_default();
+                let certificate = shown.first().map(|first| Rc::new(Certificate::new(Peer::of(first))));
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
+                let agreed = Agreed { is_http2, certificate, shown: shown.into() };
                 Some((Wire::Tls(Box::new(stream)), agreed))
             })
             .await,

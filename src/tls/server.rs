@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::pki_types::CertificateRevocationListDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
-use sha2::{Digest, Sha256};
 
 use super::{expiry, pem, provider};
 use crate::config::tls::{CertificatePair, ClientAuth, ClientAuthMode, ListenerTls, TlsVersion};
@@ -27,6 +28,8 @@ pub struct Server {
     pub config: Arc<ServerConfig>,
     /// The certificates that are shown: a name that each holds, and when it ends, in seconds since 1970.
     pub ends: Vec<(String, i64)>,
+    /// Who is let in, where clients are asked for certificates.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Server {
@@ -71,34 +74,44 @@ impl Server {
                 return None;
             }
         };
-        let builder = match verifier {
+        let clients = match verifier {
+            None => None,
+            Some(verifier) => Some(verifier?),
+        };
+        let builder = match &clients {
             None => builder.with_no_client_auth(),
-            Some(verifier) => builder.with_client_cert_verifier(verifier?),
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
         };
         let mut config = builder.with_cert_resolver(Arc::new(shown));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // A session that is resumed is not asked for its certificate again, so tickets end with what they were given for.
-        let tickets = Identity::of("tls_tickets", name).shape("client_auth", asked(settings.client_auth.as_ref()));
-        let tickets = keeper.keep(tickets.untold(), || Tickets(Ticketer::new().ok()));
-        if let Some(ticketer) = &tickets.0 {
+        if clients.is_some() {
+            // A session that is resumed goes by the certificate of its first handshake, which may have ended or been
+            // renewed since.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else if let Some(ticketer) = &keeper.keep(Identity::of("tls_tickets", name).untold(), Tickets::new).0 {
             config.ticketer = ticketer.clone();
         }
-        Some(Self { config: Arc::new(config), ends })
+        Some(Self { config: Arc::new(config), ends, clients })
+    }
+
+    /// Whether a client that showed these certificates when it connected would be let in at `now`.
+    pub fn lets_in(&self, shown: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Some(verifier) = &self.clients else { return true };
+        match shown.split_first() {
+            None => !verifier.client_auth_mandatory(),
+            Some((own, others)) => verifier.verify_client_cert(own, others, now).is_ok(),
+        }
     }
 }
 
 /// The keys by which sessions are sealed for their clients. Outlives reloads.
 struct Tickets(Option<Arc<dyn ProducesTickets>>);
 
-/// Tells two settings apart.
-fn asked(auth: Option<&ClientAuth>) -> String {
-    let Some(ClientAuth { ca, mode, crl }) = auth else { return "none".into() };
-    let mut digest = Sha256::new();
-    for text in [Some(ca), crl.as_ref()] {
-        digest.update((text.map_or(0, String::len) as u64).to_be_bytes());
-        digest.update(text.map_or("", String::as_str));
+impl Tickets {
+    fn new() -> Self {
+        Self(Ticketer::new().ok())
     }
-    digest.finalize().iter().fold(format!("{mode:?} "), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn pair(config: &CertificatePair, path: &KeyPath, issues: &mut Issues) -> Option<CertifiedKey> {
@@ -280,24 +293,26 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_resumed_across_reloads_unless_clients_are_asked_for_something_else() {
+    fn sessions_are_resumed_across_reloads_unless_clients_are_asked_for_certificates() {
         let ((one, key), (ca, _)) = (pem(&["a.test"]), pem(&["ca.test"]));
         let settings = |auth: Value| -> ListenerTls {
             serde_json::from_value(json!({"certificates": [{"certificate": one, "key": key}], "client_auth": auth}))
                 .unwrap()
         };
         let mut kept = crate::keep::Kept::default();
-        let mut tickets = |auth: Value| {
+        let mut compiled = |auth: Value| {
             let mut keeper = Keeper::after(&kept);
             let server =
                 Server::compile(&settings(auth), "x", &KeyPath::root(), &mut keeper, &mut Issues::new()).unwrap();
             kept = keeper.finish().0;
-            server.config.ticketer.clone()
+            server.config
         };
-        let first = tickets(Value::Null);
-        assert!(Arc::ptr_eq(&first, &tickets(Value::Null)));
-        let asked = tickets(json!({"ca": ca}));
-        assert!(!Arc::ptr_eq(&first, &asked));
-        assert!(!Arc::ptr_eq(&asked, &tickets(json!({"ca": ca, "mode": "optional"}))));
+        let first = compiled(Value::Null).ticketer.clone();
+        assert!(first.enabled() && Arc::ptr_eq(&first, &compiled(Value::Null).ticketer));
+        for mode in ["required", "optional"] {
+            let asking = compiled(json!({"ca": ca, "mode": mode}));
+            assert!(!asking.ticketer.enabled() && !asking.session_storage.can_cache());
+            assert_eq!(asking.send_tls13_tickets, 0);
+        }
     }
 }

@@ -114,7 +114,10 @@ impl Background for Health {
     }
 
     fn follow(&self, plan: &Arc<Round>) {
-        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = Some(plan.clone());
+        let before = self.round.lock().unwrap_or_else(PoisonError::into_inner).replace(plan.clone());
+        if before.is_none() && plan.plan.start == Start::Well {
+            plan.patients.iter().for_each(|patient| patient.live.is_unasked());
+        }
         self.changed.notify_one();
     }
 

@@ -21,6 +21,16 @@ use super::state::Stay;
 use crate::http::body::{Body, Lease, cause};
 use crate::telemetry::metrics::InFlight;
 
+/// What may arrive on a stream ahead of who reads it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// Streams on one connection, whatever the peer allows: more of them open another connection.
+const STREAMS_MAX: usize = 128;
+
+/// What may arrive on all streams together: enough for each of them, so that those whose readers are slow leave the
+/// others theirs. It bounds what a connection holds, too.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
+
 /// An HTTP/2 connection. Closes when it is out of the bench and its last stream is over.
 pub(super) struct Connection {
     sender: RefCell<SendRequest<Body>>,
@@ -47,7 +57,10 @@ impl Connection {
         let bench = room.bench().clone();
         let header_bytes_max = bench.terms().heads.bytes_max;
         let mut builder = http2::Builder::new(LocalExec);
-        builder.max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX));
+        builder
+            .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
         let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
         let now = bench.worker().wheel.now();
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
@@ -83,7 +96,7 @@ impl Connection {
 
     /// Whether the peer takes another stream.
     pub(super) fn has_room(&self) -> bool {
-        self.streams.get() < self.allowed.get().min(self.borne.get())
+        self.streams.get() < self.allowed.get().min(self.borne.get()).min(STREAMS_MAX)
     }
 
     /// Whether new streams may go to it, by the terms that hold now.

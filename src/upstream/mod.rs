@@ -107,8 +107,9 @@ impl Upstream {
     /// What operators see of it.
     pub fn shown(&self, now: Instant) -> Value {
         let current = self.now();
-        let endpoints = current.plan.endpoints.iter().zip(&current.standings.endpoints);
-        let endpoints = endpoints.map(|(endpoint, standing)| standing.shown(&endpoint.label, now));
+        let endpoints = current.plan.endpoints.iter().zip(&current.standings.endpoints).enumerate();
+        let endpoints =
+            endpoints.map(|(place, (endpoint, standing))| standing.shown(&endpoint.label, current.is_ill(place), now));
         json!({
             "upstream": &*self.name,
             "in_flight": self.in_flight(),

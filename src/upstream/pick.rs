@@ -32,8 +32,7 @@ impl Upstream {
             _ => None,
         };
         let endpoints = &standings.endpoints;
-        let is_ill = endpoints.first().is_some_and(|only| only.live.is_ill());
-        if plan.endpoints.len() == 1 && !is_ill {
+        if plan.endpoints.len() == 1 && !self.is_ill(0) {
             let leave = match (own, self.admit_at(0, is_timed, now)) {
                 (Some(own), _) => Some(own),
                 (None, admitted) => admitted?,
@@ -67,6 +66,12 @@ impl Upstream {
         }
     }
 
+    /// Whether health checks keep the endpoint at `place` out. What they found counts only as long as the plan has them:
+    /// the state is shared with plans that have none, and compiling one that is refused must change nothing.
+    pub(super) fn is_ill(&self, place: usize) -> bool {
+        self.plan.health.is_some() && self.standings.was_ill(place)
+    }
+
     fn admit_at(&self, place: usize, is_timed: bool, now: Instant) -> Result<Option<breaker::Permit<'_>>, Refusal> {
         let breaker = self.standings.endpoints.get(place).and_then(|standing| standing.breaker.as_ref());
         match (&self.plan.breaker, breaker) {
@@ -80,7 +85,7 @@ impl Upstream {
     fn choose(&self, tried: &Tried, refused: &Tried, key: Option<u64>, now: Instant) -> Option<usize> {
         let endpoints = &self.standings.endpoints;
         let live = |place: usize| &endpoints[place].live;
-        let is_possible = |place: usize| !is_in(refused, place) && !live(place).is_ill();
+        let is_possible = |place: usize| !is_in(refused, place) && !self.is_ill(place);
         let load = |place: usize| (live(place).in_flight(), live(place).share(self.plan.slow_start, now));
         let label = |place: usize| endpoints[place].label;
         let turn = || self.state.turn();
@@ -98,6 +103,6 @@ impl Upstream {
     /// Whether an endpoint is left that is fit and was not tried.
     pub(super) fn has_another(&self, tried: &Tried, now: Instant) -> bool {
         let mut endpoints = self.standings.endpoints.iter().enumerate();
-        endpoints.any(|(place, one)| !is_in(tried, place) && !one.live.is_ill() && !one.live.is_ejected(now))
+        endpoints.any(|(place, one)| !is_in(tried, place) && !self.is_ill(place) && !one.live.is_ejected(now))
     }
 }

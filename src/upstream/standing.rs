@@ -108,8 +108,9 @@ impl Live {
         until > 0 && until > self.millis(now)
     }
 
-    /// Whether health checks find it ill.
-    pub fn is_ill(&self) -> bool {
+    /// Whether health checks find it ill, or did when it was last asked: ask [`Upstream::is_ill`](super::Upstream::is_ill)
+    /// whether that counts.
+    fn is_ill(&self) -> bool {
         self.is_ill.load(Ordering::Relaxed)
     }
 
@@ -118,8 +119,9 @@ impl Live {
         self.is_known.load(Ordering::Relaxed) && !self.is_ill()
     }
 
-    /// Nobody asks for its health any more: it gets requests like others.
-    fn is_unasked(&self) {
+    /// Its health is asked for anew: what was found before is long ago.
+    pub(super) fn is_unasked(&self) {
+        self.is_known.store(false, Ordering::Relaxed);
         self.is_ill.store(false, Ordering::Relaxed);
     }
 
@@ -188,12 +190,9 @@ impl Standings {
         };
         let endpoints: Box<[_]> = plan.endpoints.iter().map(standing).collect();
         let all = Self { breaker, endpoints, ejecting: Arc::default() };
-        match Round::of(plan, &all) {
-            Some(round) => {
-                let health = Health::keep(name, keeper);
-                background::employ(keeper, &health, round);
-            }
-            None => all.endpoints.iter().for_each(|standing| standing.live.is_unasked()),
+        if let Some(round) = Round::of(plan, &all) {
+            let health = Health::keep(name, keeper);
+            background::employ(keeper, &health, round);
         }
         let ejecting = keeper.keep(Identity::of("ejecting", name).untold(), Mutex::default);
         Self { ejecting, ..all }
@@ -222,9 +221,6 @@ impl Standings {
                 let make = || Arc::new(Breaker::new(name, Some(label), &plan.rules, metrics.breaker(name, label), now));
                 known.breaker.take().unwrap_or_else(make)
             });
-            if plan.health.is_none() {
-                known.live.is_unasked();
-            }
             Standing::of(label, known.breaker.clone(), known.live.clone(), known.metrics.clone())
         });
         let endpoints = self.endpoints.iter().cloned().chain(others).collect();
@@ -234,6 +230,11 @@ impl Standings {
     /// Of something that is no upstream of the configuration: nothing is known before, and nothing is counted.
     pub fn apart(plan: &Plan) -> Self {
         Self::keep("", plan, &mut Keeper::fresh(), &Metrics::new())
+    }
+
+    /// Whether the last word of health checks on the endpoint at `place` was that it is ill.
+    pub(super) fn was_ill(&self, place: usize) -> bool {
+        self.endpoints.get(place).is_some_and(|one| one.live.is_ill())
     }
 
     /// Every breaker, with the endpoint that it is of.
@@ -294,13 +295,13 @@ impl Standing {
     }
 
     /// What operators see of it.
-    pub(super) fn shown(&self, label: &str, now: Instant) -> Value {
+    pub(super) fn shown(&self, label: &str, is_ill: bool, now: Instant) -> Value {
         let live = &self.live;
         let left = live.ejected_until.load(Ordering::Relaxed).saturating_sub(live.millis(now));
         json!({
             "endpoint": label,
             "in_flight": live.in_flight(),
-            "is_ill": live.is_ill(),
+            "is_ill": is_ill,
             "failures_in_row": live.failures_in_row.load(Ordering::Relaxed),
             "ejected_for_seconds": (left > 0).then_some(left as f64 / 1000.0),
             "breaker": self.breaker.as_ref().map(|breaker| breaker.shown(now)),

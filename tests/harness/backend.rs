@@ -56,6 +56,13 @@ impl Chunks {
         within("the back end to send a chunk", self.0.send(Ok(Frame::data(bytes.into())))).await.ok();
     }
 
+    /// Sends data until nobody has taken any for a while: its reader has stopped.
+    pub async fn until_stuck(&self) {
+        let chunk = Bytes::from_static(&[0; 64 << 10]);
+        let send = || tokio::time::timeout(Duration::from_millis(500), self.0.send(Ok(Frame::data(chunk.clone()))));
+        while send().await.is_ok() {}
+    }
+
     /// Sends trailers.
     pub async fn trailers(&self, trailers: HeaderMap) {
         within("the back end to send trailers", self.0.send(Ok(Frame::trailers(trailers)))).await.ok();
