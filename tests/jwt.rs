@@ -142,6 +142,42 @@ async fn an_attack_on_a_token_is_a_401_that_tells_nothing_and_a_cause_in_the_log
         ("five parts, as of an encrypted token", "a.b.c.d.e".into(), "jwt_malformed"),
         ("padding", format!("{whole}="), "jwt_malformed"),
         ("the other alphabet", format!("{message}.+{}", &signature[1..]), "jwt_malformed"),
+        ("a part before the header", format!(".{whole}"), "jwt_malformed"),
+        ("an empty crit", signed(json!({"crit": []})), "jwt_critical_extension"),
+        ("a crit that is nothing", signed(json!({"crit": null})), "jwt_critical_extension"),
+        ("alg in a list", signed(json!({"alg": ["RS256", "none"]})), "jwt_malformed"),
+        ("no alg", signer.signed(r#"{"kid":"one"}"#, &good), "jwt_malformed"),
+        ("a kid that is a number", signed(json!({"kid": 1})), "jwt_malformed"),
+        ("a typ that is a number", signed(json!({"typ": 1})), "jwt_malformed"),
+        ("a header that is a list", signer.signed("[]", &good), "jwt_malformed"),
+        ("claims that are a list", signer.signed(&header(json!({})), &format!("[{good}]")), "jwt_malformed"),
+        ("claims with something behind", signer.signed(&header(json!({})), &format!("{good}{{}}")), "jwt_malformed"),
+        (
+            "claims with a comma too many",
+            signer.signed(&header(json!({})), &good.replacen('}', ",}", 1)),
+            "jwt_malformed",
+        ),
+        ("claims with a comment", signer.signed(&header(json!({})), &good.replacen('{', "{/* */", 1)), "jwt_malformed"),
+        (
+            "claims with a mark before them",
+            signer.signed(&header(json!({})), &format!("\u{feff}{good}")),
+            "jwt_malformed",
+        ),
+        (
+            "claims as deep as a well",
+            signer.signed(&header(json!({})), &format!("{{\"a\":{}1{}}}", "[".repeat(500), "]".repeat(500))),
+            "jwt_malformed",
+        ),
+        (
+            "a claim twice, far inside",
+            signer.signed(&header(json!({})), &good.replacen('{', r#"{"a":[{"b":1,"b":2}],"#, 1)),
+            "jwt_duplicate_member",
+        ),
+        (
+            "a claim twice, once in another spelling",
+            signer.signed(&header(json!({})), &good.replacen('{', r#"{"s\u0075b":"root","#, 1)),
+            "jwt_duplicate_member",
+        ),
         ("nothing", String::new(), "jwt_malformed"),
         ("a token as long as a book", format!("{whole}{}", "A".repeat(8 * 1024)), "jwt_too_large"),
     ];
@@ -152,14 +188,90 @@ async fn an_attack_on_a_token_is_a_401_that_tells_nothing_and_a_cause_in_the_log
         assert!(!response.text().contains("jwt"), "{attack}: {}", response.text());
         assert_eq!(cause(&armiger, &response).await, expected, "{attack}");
     }
-    // An ECDSA signature of r = s = 0 fits every message where it is not looked at (CVE-2022-21449).
     let curve = Signer::new("ES256");
     let armiger = staff(&backend, &format!("{{pem: [{}]}}", quoted(&curve.pem()))).await;
     let token = curve.token(&claims(json!({})));
     let (message, _) = token.rsplit_once('.').expect("three parts");
-    call(&armiger, &format!("{message}.{}", URL_SAFE_NO_PAD.encode([0; 64])))
-        .await
-        .assert_problem(401, "token-invalid");
+    let whole = curve.sign(message.as_bytes());
+    let order =
+        [
+            &[
+                0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+                0xad,
+            ][..],
+            &[0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51],
+        ]
+        .concat();
+    // As ASN.1 has it, whose numbers may need a byte more.
+    let integer = |number: &[u8]| {
+        let sign: &[u8] = if number[0] >= 0x80 { &[0] } else { &[] };
+        [&[2, (sign.len() + number.len()) as u8][..], sign, number].concat()
+    };
+    let numbers = [integer(&whole[..32]), integer(&whole[32..])].concat();
+    for (attack, signature) in [
+        ("zeros, which fit every message where they are not looked at (CVE-2022-21449)", vec![0; 64]),
+        ("the order of the curve twice", order.repeat(2)),
+        ("a byte more", [&whole[..], &[0]].concat()),
+        ("a byte more before each number", [&[0], &whole[..32], &[0], &whole[32..]].concat()),
+        ("a byte less", whole[..63].to_vec()),
+        ("in ASN.1", [&[0x30, numbers.len() as u8][..], &numbers].concat()),
+        ("twice", whole.repeat(2)),
+    ] {
+        let response = call(&armiger, &format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))).await;
+        response.assert_problem(401, "token-invalid");
+        assert_eq!(cause(&armiger, &response).await, "jwt_signature", "{attack}");
+    }
+    assert_eq!(backend.count(), 0);
+}
+
+/// Keys with which anybody could sign, or that are for something else, are good for nothing (RFC 7517 §4.2, §4.3, RFC 7518 §3.3).
+#[tokio::test]
+async fn an_attack_by_a_key_that_should_not_be_used_finds_none() {
+    let backend = Backend::replies("ok").await;
+    let (signer, good) = (Signer::new("RS256"), Signer::new("ES256"));
+    let with = |name: &str, value: Value| {
+        let mut jwk = signer.jwk("one");
+        jwk[name] = value;
+        jwk
+    };
+    let modulus = |bytes: usize| json!(URL_SAFE_NO_PAD.encode([&[0xc1][..], &vec![0x55; bytes - 1]].concat()));
+    for (attack, jwk) in [
+        ("for encryption", with("use", json!("enc"))),
+        ("for encryption, said otherwise", with("key_ops", json!(["encrypt"]))),
+        ("for another algorithm", with("alg", json!("RS512"))),
+        ("of 1024 bits", with("n", modulus(128))),
+        ("of 16384 bits", with("n", modulus(2048))),
+        ("with the exponent 1", with("e", json!("AQ"))),
+        ("an even exponent", with("e", json!("Ag"))),
+        (
+            "a published secret",
+            json!({"kty": "oct", "kid": "one", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode([7; 64])}),
+        ),
+    ] {
+        let keys = json!({"keys": [jwk, good.jwk("other")]}).to_string();
+        let armiger = staff(&backend, &format!("{{jwks: {}}}", quoted(&keys))).await;
+        call(&armiger, &good.token_by("other", &claims(json!({})))).await.assert_status(200);
+        let signed = [
+            signer.token_by("one", &claims(json!({}))),
+            Signer::shared("HS256", &[7; 64]).token_by("one", &claims(json!({}))),
+        ];
+        for (token, expected) in signed.iter().zip(["jwt_kid_unknown", "jwt_algorithm"]) {
+            let response = call(&armiger, token).await;
+            response.assert_problem(401, "token-invalid");
+            assert_eq!(cause(&armiger, &response).await, expected, "{attack}");
+        }
+    }
+}
+
+/// Only where the route says so: a token in the query is in every log on the way.
+#[tokio::test]
+async fn a_token_in_the_query_or_a_cookie_is_none_unless_the_route_says_so() {
+    let backend = Backend::replies("ok").await;
+    let armiger = staff(&backend, &secret()).await;
+    let token = Signer::secret("HS256").token(&claims(json!({})));
+    armiger.get(&format!("/?access_token={token}")).await.assert_problem(401, "token-missing");
+    let cookie = format!("access_token={token}; session={token}");
+    armiger.request(request("/", &[("cookie", &cookie)])).await.assert_problem(401, "token-missing");
     assert_eq!(backend.count(), 0);
 }
 
@@ -178,6 +290,17 @@ async fn what_a_token_claims_is_checked() {
         (json!({"exp": "absent"}), "jwt_exp_missing"),
         (json!({"exp": (now() + 600).to_string()}), "jwt_claim_type"),
         (json!({"nbf": now() + 90}), "jwt_not_yet_valid"),
+        (json!({"exp": 1e300}), "jwt_claim_type"),
+        (json!({"exp": -1}), "jwt_claim_type"),
+        (json!({"exp": [now() + 600]}), "jwt_claim_type"),
+        (json!({"aud": [["api"]]}), "jwt_claim_type"),
+        (json!({"aud": {"api": true}}), "jwt_claim_type"),
+        (json!({"aud": []}), "jwt_audience"),
+        (json!({"aud": "API"}), "jwt_audience"),
+        (json!({"aud": "api other"}), "jwt_audience"),
+        (json!({"iss": ["https://id.test"]}), "jwt_claim_type"),
+        (json!({"iss": "https://ID.test"}), "jwt_issuer"),
+        (json!({"sub": 7}), "jwt_claim_type"),
         (json!({"nbf": "1"}), "jwt_claim_type"),
         (json!({"iat": now() + 90}), "jwt_issued_in_future"),
         (json!({"roles": {"admin": true}}), "jwt_claim_type"),
