@@ -143,7 +143,6 @@ async fn a_bound_follows_what_the_upstream_bears() {
     let client = armiger.client();
     let mut load: Vec<JoinHandle<()>> = Vec::new();
     for _ in 0..40 {
-        let client = client.clone();
         load.push(tokio::spawn(async move {
             let mut connection = client.connect().await;
             loop {
