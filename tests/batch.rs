@@ -185,7 +185,8 @@ async fn a_get_with_a_body_is_answered_past_the_cache() {
         answer
     })
     .await;
-    let routes = ROUTES.replace("match: {path: '/{rest...}'}", "match: {path: '/{rest...}'}\n      policies: {cache: {}}");
+    let routes =
+        ROUTES.replace("match: {path: '/{rest...}'}", "match: {path: '/{rest...}'}\n      policies: {cache: {}}");
     let armiger = Armiger::with(Config::to(&backend).routes(&routes)).await;
 
     let first = post(&armiger, &[], r#"[{"path":"/a","body":"evil"}]"#).await;
@@ -261,6 +262,7 @@ async fn answers_go_out_one_by_one_to_those_who_ask_for_that() {
     let mut connection = armiger.connect().await;
     let request = Request::post("/batch")
         .header("accept", "application/x-ndjson")
+        .header("content-type", "application/json")
         .body(Full::new(bytes::Bytes::from_static(br#"[{"id":"s","path":"/slow"},{"path":"/fast"}]"#)))
         .unwrap();
 

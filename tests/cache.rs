@@ -296,7 +296,10 @@ async fn what_callers_are_known_for_is_cached_only_where_somebody_says_for_whom(
         ("{ttl: {200: 10s}}", false),
         ("{ttl: {default: 10s}, vary_by: [\"claim:plan\"]}", false),
         ("{ttl: {default: 10s}, vary_by: [\"claim:sub\"]}", true),
-        ("{ttl: {default: 10s}, vary_by: [\"claim:sub\"]}\nheaders: {request: {set: {x-plan: \"${claims.plan}\"}}}", false),
+        (
+            "{ttl: {default: 10s}, vary_by: [\"claim:sub\"]}\nheaders: {request: {set: {x-plan: \"${claims.plan}\"}}}",
+            false,
+        ),
         (
             "{ttl: {default: 10s}, vary_by: [\"claim:sub\", \"claim:plan\"]}\nheaders: {request: {set: {x-plan: \"${claims.plan}\"}}}",
             true,

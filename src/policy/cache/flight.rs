@@ -315,8 +315,6 @@ impl Drop for Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
-
     use super::*;
     use crate::policy::cache::invalid::Invalid;
 
