@@ -299,8 +299,12 @@ async fn a_client_that_leaves_takes_every_request_with_it() {
     let armiger = Armiger::with(config(&backend)).await;
     let body = r#"[{"path":"/a"},{"path":"/b"},{"path":"/c"}]"#;
 
-    let raw =
-        armiger.raw(format!("POST /batch HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+    let raw = armiger
+        .raw(format!(
+            "POST /batch HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .await;
     backend.arrived(2).await;
     raw.reset();
 

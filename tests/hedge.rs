@@ -25,7 +25,7 @@ async fn moody(name: &'static str, release: &Signal, is_slow: &Arc<AtomicBool>) 
 async fn before(backends: &[&Backend], keys: &str) -> Armiger {
     let endpoints: Vec<String> = backends.iter().map(|backend| backend.url()).collect();
     let top = format!(
-        "upstreams: {{app: {{endpoints: {}, balance: round_robin, hedge: {{floor: 30ms}}, {keys}}}}}",
+        "upstreams: {{app: {{endpoints: {}, balance: round_robin, hedge: {{floor: 150ms}}, {keys}}}}}",
         serde_json::json!(endpoints)
     );
     let armiger = Armiger::with(Config::empty().top(&top).routes(ROUTES)).await;
@@ -83,7 +83,7 @@ async fn what_is_not_safe_is_never_asked_twice() {
         ));
     }
     // One of them hangs, well beyond what is late.
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
     assert_eq!(slow.count() + fast.count() - before, 2);
     release.send();
     for asked in asked {
@@ -107,7 +107,7 @@ async fn without_budget_or_another_endpoint_nobody_asks_twice() {
             let client = armiger.client();
             asked.push(tokio::spawn(async move { client.get("/slow").await.status }));
         }
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
         let after: usize = backends.iter().map(|backend| backend.count()).sum();
         assert!(after - before <= if backends.len() == 1 { 3 } else { 4 }, "{} more", after - before);
         release.send();

@@ -193,6 +193,8 @@ fn unknown(root: &Value, schema: &Value, value: &Value, path: &str, found: &mut 
         return found.extend(least.iter().cloned());
     }
     match value {
+        // Any JSON may stand here.
+        Value::Object(_) if schema["type"].is_null() && schema["properties"].is_null() => {}
         Value::Object(fields) => {
             for (key, value) in fields {
                 let path = format!("{path}.{key}");

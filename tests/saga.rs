@@ -417,7 +417,9 @@ async fn a_batch_may_hold_sagas() {
     let config = checkout(&backend, "").routes("- {name: batch, match: {path: /batch, methods: [POST]}, batch: {}}");
     let armiger = Armiger::with(config).await;
 
-    let response = armiger.post("/batch", r#"[{"method":"POST","path":"/checkout/7"}]"#).await;
+    let items = http_body_util::Full::from(r#"[{"method":"POST","path":"/checkout/7"}]"#);
+    let request = http::Request::post("/batch").header("content-type", "application/json").body(items).unwrap();
+    let response = armiger.request(request).await;
 
     let answers = response.assert_status(200).json();
     assert_eq!((&answers[0]["status"], &answers[0]["body"]["outcome"]), (&json!(409), &json!("compensated")));

@@ -615,6 +615,7 @@ mod tests {
         record.upstream = Some("app".into());
         record.upstream_addr = Some("127.0.0.1:3000".into());
         record.reason = Some("rate-limited");
+        record.fallback = Some("respond");
         record.duration = Duration::from_micros(1_002_003);
         record.upstream_duration = Some(Duration::from_nanos(999));
         record.bytes_in = u64::MAX;
@@ -690,6 +691,7 @@ mod tests {
                      "cause": "per-caller", "mode": "shadow"},
                 ],
                 "reason": "rate-limited",
+                "fallback": "respond",
                 "duration": 1.002003,
                 "upstream_duration": 0.0,
                 "bytes_in": u64::MAX,
@@ -710,7 +712,7 @@ mod tests {
         assert_eq!(
             lines(config, &[record]),
             "2023-11-14T22:13:20.042Z POST \"/a b\\n\\u001b[31m status=200\"?page=***&token=*** 503 1002.003ms route=orders upstream=app \
-             at=127.0.0.1:3000 reason=rate-limited cut_by=upstream attempts=2 rate_limit=would_reject \
+             at=127.0.0.1:3000 reason=rate-limited fallback=respond cut_by=upstream attempts=2 rate_limit=would_reject \
              client=192.0.2.7 id=req-1\n"
         );
     }
