@@ -8,6 +8,8 @@ mod api_keys;
 mod batch;
 mod breaker;
 mod cache;
+#[cfg(feature = "redis")]
+mod cache_shared;
 mod compress;
 mod config;
 mod deadlines;
