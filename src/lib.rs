@@ -22,6 +22,8 @@ pub mod limits;
 pub mod machine;
 pub mod policy;
 pub mod proxy;
+#[cfg(feature = "redis")]
+pub mod redis_client;
 pub mod server;
 pub mod snapshot;
 pub mod telemetry;

@@ -9,6 +9,8 @@ mod batch;
 mod breaker;
 mod bulkhead;
 mod cache;
+#[cfg(feature = "redis")]
+mod cache_shared;
 mod compress;
 mod config;
 mod deadlines;

@@ -194,7 +194,7 @@ fn unknown(root: &Value, schema: &Value, value: &Value, path: &str, found: &mut 
     }
     match value {
         // Any JSON may stand here.
-        Value::Object(_) if schema["type"].is_null() && schema["properties"].is_null() => {}
+        Value::Object(_) if ["type", "properties", "enum", "const"].iter().all(|key| schema[*key].is_null()) => {}
         Value::Object(fields) => {
             for (key, value) in fields {
                 let path = format!("{path}.{key}");

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["limits"],
     &["exchange"],
     &["upstream"],
-    &["expression", "identity"],
+    &["expression", "identity", "redis_client"],
     &["policy", "action"],
     &["snapshot"],
     &["proxy"],

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::redis::Redis;
 use super::value::ByteSize;
 
 /// What all caches of routes share. What is stored, and for whom, is said by the policy `cache` of a route.
@@ -24,6 +25,14 @@ pub struct Cache {
     pub fills_max: ByteSize,
     /// How many stale answers may be refreshed at once behind the backs of those who got them.
     pub refreshes_max: u32,
+    /// A Redis in which the caches with `l2: redis` keep what several armigers share: what one has fetched the others need not, and a
+    /// purge at one is one at all of them. Default: each armiger has what it fetched itself.
+    ///
+    /// The trap: armigers that share a `prefix` share answers by the names of their routes. Two that have routes of one name and
+    /// different upstreams need different prefixes.
+    pub redis: Option<Redis>,
+    /// The longest answer that is kept there, head and body.
+    pub redis_entry_max: ByteSize,
 }
 
 impl Cache {
@@ -38,6 +47,12 @@ impl Cache {
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { memory: None, fills_max: ByteSize::mib(16), refreshes_max: 64 }
+        Self {
+            memory: None,
+            fills_max: ByteSize::mib(16),
+            refreshes_max: 64,
+            redis: None,
+            redis_entry_max: ByteSize::kib(256),
+        }
     }
 }

@@ -25,6 +25,7 @@ pub mod observe;
 pub mod operate;
 pub mod ordered;
 pub mod rate;
+pub mod redis;
 pub mod reference;
 pub mod retry;
 pub mod route;

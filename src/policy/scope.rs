@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::cache::second::Second;
 use super::chain::Link;
 use super::exposure::Exposure;
 use super::rate_limit::Remote;
@@ -62,6 +63,8 @@ pub struct Common<'a> {
     pub rate_limits: &'a RateLimits,
     /// The room that caches share.
     pub cache: &'a Cache,
+    /// Who keeps the answers that others share.
+    pub second: Option<Arc<dyn Second>>,
     /// Who keeps the buckets that others share.
     pub remote: Option<Arc<dyn Remote>>,
     /// Where things are counted.

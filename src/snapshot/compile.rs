@@ -26,6 +26,7 @@ use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
+use crate::policy::cache::second::second;
 use crate::policy::scope::{Common, Headers, Shared};
 use crate::policy::{Blocks, Scope, Stage, rate_limit};
 use crate::telemetry::finish::Occupancy;
@@ -55,11 +56,13 @@ pub fn compile(
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
     let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
     let remote = rate_limit::remote(&document.rate_limits, &root.key("rate_limits"), metrics, keeper, issues);
+    let second = second(&document.cache, &root.key("cache"), metrics, keeper, issues);
     let plan = Common {
         version,
         providers: &providers,
         rate_limits: &document.rate_limits,
         remote,
+        second,
         cache: &document.cache,
         metrics,
     };

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Method, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
 
 use super::control::Demand;
-use super::entry::{Ask, CACHE_STATUS, Entry, Head, Shelf, Whole, tags};
+use super::entry::{Ask, CACHE_STATUS, Entry, Head, Shelf, Whole, compact, tags};
 use super::fill::{Client, Filling, Rules};
 use super::flight::{Flight, Landed, Reader};
 use super::freshness::Usable;
 use super::key::{self, Target};
 use super::purge::Fate;
+use super::second::{Found, Wanted};
 use super::status::{Forward, Status, passed};
 use super::storable::Unstorable;
 use super::validate::{Conditions, FOR_UPSTREAM, OF_THE_CLIENT};
@@ -176,11 +177,21 @@ impl Request<'_> {
             }
             is_alone |= passes;
             if is_alone || waits >= WAITS_MAX {
-                return Ok(self.fetch(self.flight(), None, entry, forward));
+                return Ok(self.fetch(self.fill(self.flight(), None, entry, forward)));
             }
             let name = self.flight_name(shelf.as_deref());
             let reader = match self.join_or_lead(&name, shelf.as_ref()) {
-                Turn::Lead(flight) => return Ok(self.fetch(flight, Some(name), entry, forward)),
+                Turn::Lead(flight) => {
+                    let fill = self.fill(flight, Some(name), entry, forward);
+                    if rules.second().is_none() {
+                        return Ok(self.fetch(fill));
+                    }
+                    // In a box: it is large, and few routes have it.
+                    return Ok(match Box::pin(self.look_elsewhere(fill)).await {
+                        Ok(answer) => Verdict::Answer(answer),
+                        Err(fill) => self.fetch(fill),
+                    });
+                }
                 Turn::Wait(reader) => reader,
                 Turn::Look => continue,
             };
@@ -311,18 +322,50 @@ impl Request<'_> {
     }
 
     /// Has it fetched, for this request and for those that will wait.
-    fn fetch(
-        &self,
-        flight: Arc<Flight>,
-        listed: Option<Box<[u8]>>,
-        stale: Option<Arc<Entry>>,
-        forward: Forward,
-    ) -> Verdict {
+    fn fetch(&self, mut fill: Filling) -> Verdict {
         self.rules.metrics.missed();
-        let mut fill = self.fill(flight, listed, stale, forward);
         let Some(reader) = fill.flight.join() else { return Verdict::Pass };
         fill.client = Some(Client { reader, conditions: self.conditions.clone(), demand: self.demand });
         Verdict::Fetch(Fetch { fill: Box::new(fill), answer: None })
+    }
+
+    /// Looks for what another armiger has fetched, on behalf of all who wait. It is then kept here too.
+    async fn look_elsewhere(&self, mut fill: Filling) -> Result<Response<Body>, Filling> {
+        let rules = self.rules;
+        let Some(second) = rules.second() else { return Err(fill) };
+        let variant = |names: &[HeaderName]| rules.plan.variant(names, self.exchange.headers());
+        let wanted = Wanted { scope: &rules.scope, key: &self.key, variant: &variant };
+        let Some(Found { stored, fate }) = second.get(&wanted, &self.exchange.wheel).await else { return Err(fill) };
+        let now = Instant::now();
+        let head = Head {
+            status: stored.status,
+            headers: compact(&stored.headers),
+            length: Some(stored.body.len()),
+            variant: variant(&stored.vary).as_slice().into(),
+            vary: stored.vary,
+            terms: stored.terms,
+            initial_age: stored.age,
+            received: now,
+            received_at: self.exchange.closing.record.time,
+            epoch: fill.flight.epoch,
+            since: fill.flight.since,
+            tags: stored.tags,
+        };
+        let entry = Arc::new(Entry::new(Arc::new(head), stored.body));
+        if fate == Fate::Stale {
+            entry.soften();
+        }
+        if self.usable(&entry, now) == Usable::Fresh {
+            if !rules.store.put(&self.key, entry.clone()) {
+                return Err(fill);
+            }
+            rules.metrics.hit();
+            fill.land(&entry);
+            return Ok(self.answer(&entry, now, Status::Shared));
+        }
+        // To be asked about, or to be used if the upstream fails.
+        fill.stale.get_or_insert(entry);
+        Err(fill)
     }
 
     /// Has it fetched behind the answer, unless somebody does so already.
@@ -362,6 +405,7 @@ impl Request<'_> {
             client: None,
             forward,
             is_credentialed: self.is_credentialed,
+            ground: self.rules.second().and_then(|second| second.ground(Instant::now())),
             refresh: None,
             asked: HeaderMap::new(),
             is_conditional: false,
@@ -397,8 +441,13 @@ fn unsafe_method(rules: &Arc<Rules>, exchange: &Exchange) -> Verdict {
     Verdict::followup(move |response| {
         let status = response.status();
         if status.is_success() || status.is_redirection() {
-            let invalid = &rules.store.invalid;
-            invalid.invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
+            let invalidate = |target: &Target<'_>| {
+                rules.store.invalid.invalidate(target);
+                if let Some(shared) = &rules.shared {
+                    shared.invalidate(target);
+                }
+            };
+            invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
             for name in [header::LOCATION, header::CONTENT_LOCATION] {
                 let Some((path, query)) =
                     response.headers().get(name).and_then(|place| of_this_host(place, &host, &path))
@@ -406,7 +455,7 @@ fn unsafe_method(rules: &Arc<Rules>, exchange: &Exchange) -> Verdict {
                     continue;
                 };
                 let query = key::counted_query(&rules.plan, query.as_deref());
-                invalid.invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
+                invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
             }
         }
         response.headers_mut().append(&CACHE_STATUS, passed(Forward::Method, None));

@@ -232,6 +232,11 @@ impl Entry {
         if self.is_soft.load(Ordering::Acquire) { Fate::Stale } else { Fate::Good }
     }
 
+    /// It counts as stale from now on.
+    pub fn soften(&self) {
+        self.is_soft.store(true, Ordering::Release);
+    }
+
     fn weight(&self) -> usize {
         let head = &self.head;
         let headers: usize =

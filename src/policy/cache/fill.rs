@@ -18,6 +18,7 @@ use super::flight::{Flight, Reader};
 use super::freshness::{Terms, Ttl, initial_age};
 use super::key::{Codings, KeyPlan};
 use super::purge::Fate;
+use super::second::{Ground, Second};
 use super::status::{Forward, Status, passed};
 use super::storable::{Asked, Unstorable, judge, strip};
 use super::store::{Refresh, Reserved, Store};
@@ -60,8 +61,21 @@ pub struct Rules {
     pub store: Arc<Store>,
     /// What is on its way.
     pub flights: Arc<Flights>,
+    /// What several armigers keep together, if they do.
+    pub shared: Option<Arc<dyn Second>>,
+    /// This route's answers are among it.
+    pub is_shared: bool,
+    /// The rules by which an answer is stored, in short: what others stored by other rules is none for this route.
+    pub scope: [u8; 32],
     /// Where it is counted.
     pub metrics: CacheMetrics,
+}
+
+impl Rules {
+    /// Whoever keeps this route's answers for others too.
+    pub fn second(&self) -> Option<&Arc<dyn Second>> {
+        self.shared.as_ref().filter(|_| self.is_shared)
+    }
 }
 
 /// What is on its way to a route's cache, by key. As many as requests in flight and refreshes, at most.
@@ -103,6 +117,8 @@ pub struct Filling {
     pub forward: Forward,
     /// The request has credentials that the key does not cover.
     pub is_credentialed: bool,
+    /// As of when it is asked for, in the terms of what is shared.
+    pub ground: Option<Ground>,
     /// A refresh's place.
     pub refresh: Option<Refresh>,
     /// Headers of the request as it came.
@@ -266,7 +282,28 @@ impl Filling {
         self.flight.end(Ok(()));
         self.is_settled = true;
         self.unlist();
-        Settled { answer: self.client.is_some().then_some(Ok(answer)), rest: None }
+        let answer = self.client.is_some().then_some(Ok(answer));
+        if !is_kept || self.ground.is_none() {
+            return Settled { answer, rest: None };
+        }
+        let wheel = arrival.wheel.clone();
+        Settled { answer, rest: Some(Box::pin(async move { self.share(&entry, &wheel).await })) }
+    }
+
+    /// All who wait get what another armiger fetched.
+    pub fn land(&mut self, entry: &Entry) {
+        self.flight.begin(entry.head.clone());
+        self.flight.push(entry.body.clone());
+        self.flight.end(Ok(()));
+        self.is_settled = true;
+        self.unlist();
+    }
+
+    /// Keeps it for other armigers too.
+    async fn share(&self, entry: &Entry, wheel: &Wheel) {
+        if let (Some(second), Some(ground)) = (self.rules.second(), self.ground) {
+            second.put(&self.rules.scope, &self.key, entry, ground, wheel).await;
+        }
     }
 
     fn demanded(&self) -> Asked {
@@ -449,6 +486,7 @@ async fn pump(mut fill: Filling, mut body: Body, head: Arc<Head>, reserved: Rese
         }
     }
     let is_whole = announced.is_none_or(|announced| announced as u64 == read);
+    let mut kept = None;
     let outcome = match is_refused {
         Some(why) => why.word(),
         None if !is_whole => Unstorable::Failed.word(),
@@ -458,8 +496,12 @@ async fn pump(mut fill: Filling, mut body: Body, head: Arc<Head>, reserved: Rese
             let whole = Bytes::from(chunks.concat().into_boxed_slice());
             // What slow readers still hold is then what the store holds.
             fill.flight.exchange(&whole);
-            match fill.rules.store.put(&fill.key, Arc::new(Entry::new(head, whole))) {
-                true => "stored",
+            let entry = Arc::new(Entry::new(head, whole));
+            match fill.rules.store.put(&fill.key, entry.clone()) {
+                true => {
+                    kept = Some(entry);
+                    "stored"
+                }
                 false => Unstorable::Purged.word(),
             }
         }
@@ -468,6 +510,10 @@ async fn pump(mut fill: Filling, mut body: Body, head: Arc<Head>, reserved: Rese
     // Stored first: whoever comes between the two finds it.
     fill.unlist();
     guard.end(Ok(()));
+    if let Some(entry) = kept {
+        // Nobody waits for this: all of it is with who asked.
+        fill.share(&entry, &wheel).await;
+    }
 }
 
 /// Room for more of a body.

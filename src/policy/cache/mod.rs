@@ -13,6 +13,7 @@ pub mod freshness;
 pub mod invalid;
 pub mod key;
 pub mod purge;
+pub mod second;
 pub mod status;
 pub mod storable;
 pub mod store;
@@ -102,6 +103,10 @@ pub struct Config {
     pub strip_set_cookie: bool,
     /// Whether clients see `Surrogate-Key` and `Cache-Tag`, by whose words answers can be purged.
     pub keep_tags: bool,
+    /// Where else answers are kept, for several armigers: `redis`, that of the section `cache`. What is not here is looked for there
+    /// before the upstream is asked, and what was fetched goes there. While it does not answer each armiger does with its own.
+    /// Default: nowhere.
+    pub l2: Option<Second>,
     /// Whether it is enforced. In `shadow` nothing is stored; what was stored before is looked up, and nobody gets it.
     pub mode: Mode,
 }
@@ -122,6 +127,7 @@ impl Default for Config {
             shared_across_users: false,
             strip_set_cookie: false,
             keep_tags: false,
+            l2: None,
             mode: Mode::default(),
         }
     }
@@ -138,6 +144,15 @@ pub struct Query {
     pub only: Vec<String>,
     /// Whether the order of differently named parameters does not matter.
     pub sort: bool,
+}
+
+/// Where else answers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "CacheSecond")]
+pub enum Second {
+    /// In the Redis of `cache.redis`.
+    Redis,
 }
 
 /// What becomes of `Cache-Control` in requests.
@@ -243,8 +258,14 @@ impl Config {
             .setting("stale_while_revalidate", format!("{:?}", self.stale_while_revalidate.get()))
             .setting("stale_if_error", format!("{:?}", self.stale_if_error.get()));
         let flights = scope.keeper.keep(identity, Flights::default);
-        let room = Identity::of("cache_memory", "all routes").shape("memory", memory);
-        let store = scope.keeper.keep(room, || Store::new(memory));
+        let store = Store::kept(memory, scope.keeper);
+        if self.l2.is_some() && scope.plan.cache.redis.is_none() {
+            scope.issue(
+                Issue::new(path.key("l2"), "the section `cache` names no Redis")
+                    .hint("add `cache: {redis: {url: \"redis://HOST:6379\"}}`, or leave it out"),
+            );
+        }
+        let by = format!("{plan:?}|{}|{}", self.strip_set_cookie, self.keep_tags);
         let rules = Arc::new(Rules {
             plan,
             ttl,
@@ -260,6 +281,9 @@ impl Config {
             refreshes_max: u64::from(scope.plan.cache.refreshes_max),
             store,
             flights,
+            shared: scope.plan.second.clone(),
+            is_shared: self.l2.is_some(),
+            scope: Sha256::digest(by).into(),
             metrics: scope.metrics.cache(scope.route),
         });
         scope.keeper.attach(RouteCache { route: scope.route.into(), rules: rules.clone() });

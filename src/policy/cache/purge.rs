@@ -5,16 +5,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::key::Target;
 
 /// The most purges that are remembered one by one. The oldest beyond makes everything older than itself dead.
-const RECORDS_MAX: usize = 16_384;
+pub const RECORDS_MAX: usize = 16_384;
 
 /// The same of prefixes, which are looked at one after the other.
 const PREFIXES_MAX: usize = 128;
 
 /// What to purge.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum What {
     /// All that is stored of one URL.
     Exact {
@@ -106,6 +108,20 @@ impl Purges {
         let epoch = self.latest.load(Ordering::Relaxed) + 1;
         records.note(what, epoch, is_soft);
         // Published last: whoever sees the epoch finds its record.
+        self.latest.store(epoch, Ordering::Release);
+    }
+
+    /// Notes a purge that somebody else numbered: later than all before.
+    pub fn note_at(&self, what: What, epoch: u64, is_soft: bool) {
+        let mut records = self.records();
+        records.note(what, epoch, is_soft);
+        self.latest.store(epoch, Ordering::Release);
+    }
+
+    /// Begins anew at `epoch`: of purges before nothing is known, so that all that was asked for before it is dead.
+    pub fn begin(&self, epoch: u64) {
+        let mut records = self.records();
+        *records = Records { all: Mark { hard: epoch, soft: 0 }, ..Records::default() };
         self.latest.store(epoch, Ordering::Release);
     }
 

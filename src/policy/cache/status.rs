@@ -46,6 +46,8 @@ pub enum Status {
     Hit,
     /// It had it, stale, and that had to do.
     StaleHit(&'static str),
+    /// Another armiger had it.
+    Shared,
     /// It was fetched and is stored.
     Stored {
         /// Why it was fetched.
@@ -64,6 +66,7 @@ impl Status {
         // Writing into it does not fail.
         let _ = match self {
             Self::Hit => write!(line, "armiger; hit; ttl={ttl}"),
+            Self::Shared => write!(line, "armiger; hit; ttl={ttl}; detail=shared"),
             Self::StaleHit(why) => write!(line, "armiger; hit; ttl={ttl}; detail={why}"),
             Self::Stored { forward, is_revalidated, is_collapsed } => {
                 let status = if is_revalidated { "; fwd-status=304" } else { "" };

@@ -11,6 +11,7 @@ use super::entry::{Entry, Shelf};
 use super::invalid::Invalid;
 use super::purge::{Fate, Purges};
 use super::storable::Unstorable;
+use crate::keep::{Identity, Keep};
 
 type Shelves = Cache<Vec<u8>, Arc<Shelf>, foldhash::fast::RandomState>;
 
@@ -37,6 +38,12 @@ impl Store {
             .build_with_hasher(foldhash::fast::RandomState::default());
         let (purges, filling, refreshing) = (Purges::default(), AtomicU64::new(0), AtomicU64::new(0));
         Self { shelves, purges, invalid: Invalid::default(), filling, refreshing, capacity }
+    }
+
+    /// The store of all routes, kept over reloads.
+    pub fn kept(capacity: u64, keeper: &mut (dyn Keep + '_)) -> Arc<Self> {
+        let room = Identity::of("cache_memory", "all routes").shape("memory", capacity);
+        keeper.keep(room, || Self::new(capacity))
     }
 
     /// All that is known under a key.

@@ -73,9 +73,18 @@ impl Caches {
         if let Some((_, rules)) = self.0.first() {
             for target in &targets {
                 rules.store.purges.purge(target.clone(), order.is_soft);
+                if let Some(shared) = &rules.shared {
+                    shared.purge(target.clone(), order.is_soft);
+                }
             }
         }
         Ok(order.urls.len() + order.prefixes.len() + order.tags.len() + usize::from(order.is_all))
+    }
+
+    /// Waits, for a moment, until other armigers can know of what was purged. Whether they can; `None`: there are none.
+    pub async fn told(&self) -> Option<bool> {
+        let (_, rules) = self.0.first()?;
+        Some(rules.shared.as_ref()?.told().await)
     }
 
     /// One row for all routes together, and one for each.
@@ -91,6 +100,7 @@ impl Caches {
             "fills_bytes_max": first.fills_max,
             "refreshes": usage.refreshing,
             "epoch": first.store.purges.epoch(),
+            "shared": first.shared.as_ref().map(|shared| shared.shown()),
         })];
         rows.extend(self.0.iter().map(|(route, rules)| {
             let counts = rules.metrics.counts();

@@ -1,53 +1,24 @@
-//! Buckets in a Redis that several armigers share. All that knows Redis is in this file and its script.
-//!
-//! One connection, which the thread `background` opens, watches and opens again; requests on every worker send through it,
-//! and it takes what comes in the order it comes. **The connection is the breaker**: after three failures in a row it is
-//! taken away, so that requests do without at once, and a new one is put there only after it has answered a `PING`.
+//! Buckets in a Redis that several armigers share. What is asked stands here and in the script; how Redis is reached, in
+//! `redis_client.rs`.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::Poll;
-use std::time::Duration;
+use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Script, TlsCertificates};
-use tokio::sync::Notify;
+use redis::Script;
 
 use super::remote::{Away, Remote, RemoteAsk, RemoteLevel, RemoteLevels};
-use crate::config::limits::Redis as Settings;
-use crate::config::{Issue, Issues, KeyPath};
+use crate::config::redis::Redis as Settings;
+use crate::config::{Issues, KeyPath};
 use crate::exchange::allowance::{Lender, Loan};
-use crate::keep::{Identity, Keeper};
-use crate::telemetry::metrics::{LimitStoreMetrics, Metrics};
+use crate::keep::Keeper;
+use crate::redis_client::{self, Client};
+use crate::telemetry::metrics::Metrics;
 use crate::timer::Wheel;
-use crate::upstream::background::{self, Awaited, Background, Desk, Ticket};
 
-/// Failures in a row after which Redis is not asked any more.
-const FAILURES_MAX: u32 = 3;
-
-/// How long a connection may take until it has answered.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The first and the longest wait before the next try. Up to half of it is left to chance, so that all armigers do not come
-/// at once.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// Requests that may be on their way at once; further ones do without.
-const PIPELINE_MAX: usize = 4096;
-
-/// A shared store, kept over reloads: one client, whatever changes.
-pub struct Client {
-    ticket: Ticket,
+/// Buckets elsewhere.
+struct Buckets {
+    client: Arc<Client>,
     script: Script,
-    plan: Mutex<Option<Arc<Settings>>>,
-    timeout_ms: AtomicU32,
-    connection: ArcSwapOption<MultiplexedConnection>,
-    failures: AtomicU32,
-    /// Rung when the connection is to be left: it fails, or the plan is another one.
-    bell: Arc<Notify>,
-    metrics: LimitStoreMetrics,
 }
 
 /// Compiles the section, which stands at `path`. Touches no network.
@@ -58,90 +29,14 @@ pub fn compile(
     keeper: &mut Keeper<'_>,
     issues: &mut Issues,
 ) -> Option<Arc<dyn Remote>> {
-    let before = issues.len();
-    let url = settings.url.as_str();
-    let is_known = ["redis://", "rediss://", "unix:///"].iter().any(|scheme| url.starts_with(scheme));
-    if !is_known || url.into_connection_info().is_err() {
-        issues.push(
-            Issue::new(path.key("url"), "is no address of a Redis")
-                .hint("write `redis://HOST:6379`, `rediss://HOST:6379` for TLS, or `unix:///PATH`"),
-        );
-    } else if url
-        .split_once("://")
-        .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
-    {
-        issues.push(
-            Issue::new(path.key("url"), "holds a credential")
-                .hint("put it under `username` and `password`: there it is masked"),
-        );
-    }
-    let timeout = settings.timeout.get();
-    if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&timeout) {
-        issues.push(Issue::new(path.key("timeout"), "is out of bounds").hint("choose from 1ms to 5s"));
-    }
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if settings.prefix.is_empty() || settings.prefix.len() > 100 || !settings.prefix.bytes().all(fits) {
-        issues.push(
-            Issue::new(path.key("prefix"), "cannot begin a key")
-                .hint("use 1 to 100 letters, digits, `-`, `_`, `.` and `:`"),
-        );
-    }
-    if settings.ca.is_some() && (!url.starts_with("rediss://") || client(settings).is_err()) {
-        let hint = "give certificates in PEM, and a `rediss://` URL; or leave `ca` out";
-        issues.push(Issue::new(path.key("ca"), "goes with no server").hint(hint));
-    }
-    if issues.len() != before {
-        return None;
-    }
-    let identity = Identity::of("redis", "rate_limits").setting("url", url).setting("prefix", &settings.prefix);
-    let client = keeper.keep(identity, || Client::new(metrics.limit_store()));
-    background::employ(keeper, &client, settings.clone());
-    Some(client)
+    let whose = ("limits", "rate_limits");
+    let client = redis_client::compile(settings, path, whose, metrics.limit_store(), keeper, issues)?;
+    Some(Arc::new(Buckets { client, script: Script::new(include_str!("draw.lua")) }))
 }
 
-fn client(settings: &Settings) -> redis::RedisResult<redis::Client> {
-    let mut info = settings.url.as_str().into_connection_info()?;
-    let mut login = info.redis_settings().clone();
-    if let Some(username) = &settings.username {
-        login = login.set_username(username);
-    }
-    if let Some(password) = &settings.password {
-        login = login.set_password(password.expose());
-    }
-    info = info.set_redis_settings(login);
-    match &settings.ca {
-        None => redis::Client::open(info),
-        Some(ca) => {
-            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.clone().into_bytes()) };
-            redis::Client::build_with_tls(info, certificates)
-        }
-    }
-}
-
-impl Client {
-    fn new(metrics: LimitStoreMetrics) -> Self {
-        Self {
-            ticket: Ticket::default(),
-            script: Script::new(include_str!("draw.lua")),
-            plan: Mutex::default(),
-            timeout_ms: AtomicU32::new(20),
-            connection: ArcSwapOption::empty(),
-            failures: AtomicU32::new(0),
-            bell: Arc::default(),
-            metrics,
-        }
-    }
-
-    fn plan(&self) -> Option<Arc<Settings>> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
+impl Buckets {
     /// Runs the script, within the time that a request waits.
     async fn run(&self, what: &str, rows: &[(Arc<str>, [u64; 5])], wheel: &Wheel) -> Result<Vec<i64>, Away> {
-        let Some(connection) = self.connection.load_full() else {
-            self.metrics.asked("unavailable");
-            return Err(Away);
-        };
         let mut invocation = self.script.prepare_invoke();
         rows.iter().for_each(|(key, _)| {
             invocation.key(&**key);
@@ -150,51 +45,12 @@ impl Client {
         rows.iter().flat_map(|(_, numbers)| numbers).for_each(|number| {
             invocation.arg(*number);
         });
-        let mut handle = (*connection).clone();
-        let mut asking = std::pin::pin!(invocation.invoke_async::<Vec<i64>>(&mut handle));
-        let mut timer = wheel.timer();
-        timer.arm(Duration::from_millis(u64::from(self.timeout_ms.load(Ordering::Relaxed))));
-        let answer = std::future::poll_fn(|cx| match asking.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending => timer.poll_expired(cx).map(|()| None),
-        })
-        .await;
-        match answer {
-            Some(Ok(answer)) => {
-                if self.failures.load(Ordering::Relaxed) != 0 {
-                    self.failures.store(0, Ordering::Relaxed);
-                }
-                self.metrics.asked("ok");
-                Ok(answer)
-            }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "redis failed");
-                self.failed("error", &connection);
-                Err(Away)
-            }
-            None => {
-                self.failed("timeout", &connection);
-                Err(Away)
-            }
-        }
-    }
-
-    fn failed(&self, outcome: &'static str, connection: &Arc<MultiplexedConnection>) {
-        self.metrics.asked(outcome);
-        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_MAX {
-            return;
-        }
-        let current = self.connection.load();
-        // A late failure of a connection that was left already is no word about the new one.
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
-            self.connection.store(None);
-            self.metrics.is_up(false);
-            self.bell.notify_one();
-        }
+        let asked = self.client.ask(wheel, async |connection| invocation.invoke_async::<Vec<i64>>(connection).await);
+        asked.await.map_err(|redis_client::Away| Away)
     }
 }
 
-impl Remote for Client {
+impl Remote for Buckets {
     fn draw<'a>(
         &'a self,
         asks: &'a [RemoteAsk],
@@ -231,7 +87,7 @@ impl Remote for Client {
     }
 }
 
-impl Lender for Client {
+impl Lender for Buckets {
     fn give_back<'a>(
         &'a self,
         loans: &'a [(&'a Loan, u64)],
@@ -246,92 +102,4 @@ impl Lender for Client {
             let _ = self.run("give", &rows, wheel).await;
         })
     }
-}
-
-impl Background for Client {
-    type Plan = Settings;
-
-    fn ticket(&self) -> &Ticket {
-        &self.ticket
-    }
-
-    fn follow(&self, plan: &Arc<Settings>) {
-        let millis = u32::try_from(plan.timeout.get().as_millis()).unwrap_or(u32::MAX);
-        self.timeout_ms.store(millis, Ordering::Relaxed);
-        let mut held = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_same = |old: &Settings| {
-            let of = |one: &Settings| (one.url.clone(), one.username.clone(), one.password.clone(), one.ca.clone());
-            of(old) == of(plan)
-        };
-        if !held.as_deref().is_some_and(is_same) {
-            // The first plan is what the work begins with: nothing has to be left for it.
-            if held.replace(plan.clone()).is_some() {
-                self.bell.notify_one();
-            }
-        }
-    }
-
-    async fn work(state: Weak<Self>, _: Desk) {
-        let mut wait = RETRY.0;
-        let mut is_told = false;
-        loop {
-            let Some(client) = state.upgrade() else { return };
-            let Some(plan) = client.plan() else { return };
-            let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(&plan)).await;
-            match opened {
-                Ok(Ok(connection)) => {
-                    client.failures.store(0, Ordering::Relaxed);
-                    client.connection.store(Some(Arc::new(connection)));
-                    client.metrics.is_up(true);
-                    tracing::info!(url = %plan.url, "limits are shared over redis");
-                    (wait, is_told) = (RETRY.0, false);
-                    // Its own state is not held while it waits, or that would never end.
-                    let bell = client.bell.clone();
-                    drop(client);
-                    bell.notified().await;
-                    let Some(client) = state.upgrade() else { return };
-                    client.connection.store(None);
-                    let is_changed = client.plan().is_none_or(|newest| !Arc::ptr_eq(&newest, &plan));
-                    if !is_changed {
-                        tracing::warn!(url = %plan.url, "redis does not answer: limits do without it");
-                        is_told = true;
-                    }
-                }
-                failed => {
-                    if !is_told {
-                        is_told = true;
-                        let error = match failed {
-                            Ok(Err(error)) => error.to_string(),
-                            _ => "no answer in time".to_owned(),
-                        };
-                        tracing::warn!(url = %plan.url, error, "redis cannot be reached: limits do without it");
-                    }
-                    let pause = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
-                    wait = (wait * 2).min(RETRY.1);
-                    let bell = client.bell.clone();
-                    drop(client);
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = bell.notified() => {}
-                    }
-                }
-            }
-        }
-    }
-
-    fn awaited(&self, _: &Settings) -> Option<Awaited> {
-        None
-    }
-}
-
-/// A connection that has answered.
-async fn open(settings: &Settings) -> redis::RedisResult<MultiplexedConnection> {
-    // Requests have a time limit of their own, in the wheel of their worker.
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(None)
-        .set_concurrency_limit(PIPELINE_MAX);
-    let mut connection = client(settings)?.get_multiplexed_async_connection_with_config(&config).await?;
-    Cmd::new().arg("PING").exec_async(&mut connection).await?;
-    Ok(connection)
 }

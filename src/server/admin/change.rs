@@ -76,7 +76,7 @@ pub static CHANGE: &[Page] = &[
         what: "purge what is stored: {\"url\": …}, {\"prefix\": …}, {\"tag\": …} or {\"all\": true}; with \"soft\": true it is stale",
         who: Who::Operator,
         keys: Some(&[]),
-        run: |call| Box::pin(async move { purge(call) }),
+        run: |call| Box::pin(purge(call)),
     },
 ];
 
@@ -103,7 +103,7 @@ impl From<Texts> for Vec<String> {
     }
 }
 
-fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
+async fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Wanted {
@@ -136,9 +136,14 @@ fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
     if targets > TARGETS_MAX || order.tags.iter().any(String::is_empty) {
         return Err(bad(format!("at most {TARGETS_MAX} targets, and no empty tag")));
     }
-    let purged = Caches::of(&call.operator.live().kept).purge(&order).map_err(bad)?;
+    let caches = Caches::of(&call.operator.live().kept);
+    let purged = caches.purge(&order).map_err(bad)?;
     tracing::info!(purged, soft = order.is_soft, all = order.is_all, "cache purged");
-    Ok(json(StatusCode::OK, &json!({"purged": purged, "soft": order.is_soft})))
+    let mut answer = json!({"purged": purged, "soft": order.is_soft});
+    if let Some(is_told) = caches.told().await {
+        answer["told_to_others"] = is_told.into();
+    }
+    Ok(json(StatusCode::OK, &answer))
 }
 
 /// How long a breaker is held unless the caller says so, and at most.

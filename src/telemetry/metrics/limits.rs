@@ -14,6 +14,10 @@ pub(super) struct LimitFamilies {
     keys: Family<IntGauge>,
     store: Family<IntCounter>,
     store_up: Family<IntGauge>,
+    cache_store: Family<IntCounter>,
+    cache_store_up: Family<IntGauge>,
+    cache_looks: Family<IntCounter>,
+    cache_kept: Family<IntCounter>,
 }
 
 impl LimitFamilies {
@@ -46,6 +50,36 @@ impl LimitFamilies {
                 &[],
                 "",
                 "1 if the store that limits share answers, 0 if limits do without it; absent where there is none.",
+            ),
+            cache_store: Family::register(
+                catalogue,
+                "armiger_cache_store_requests_total",
+                &["outcome"],
+                "requests",
+                "Round trips to the store that caches share, in requests; `unavailable` was not sent at all.",
+            ),
+            cache_store_up: Family::register(
+                catalogue,
+                "armiger_cache_store_up",
+                &[],
+                "",
+                "1 if the store that caches share answers, 0 if caches do without it; absent where there is none.",
+            ),
+            cache_looks: Family::register(
+                catalogue,
+                "armiger_cache_shared_lookups_total",
+                &["outcome"],
+                "requests",
+                "Looks for an answer that another armiger has fetched, in requests: `hit`, `miss`, `dead` (purged or invalid), \
+                 `behind` or `untold` (whether it was purged cannot be told yet), `foreign` (damaged, or nobody's), `unavailable`; \
+                 and `gap` for purges that may have been missed.",
+            ),
+            cache_kept: Family::register(
+                catalogue,
+                "armiger_cache_shared_stores_total",
+                &["outcome"],
+                "answers",
+                "Answers that other armigers could use, in answers: `stored`, `short` (of too short a life), `too_long`, `unavailable`.",
             ),
         }
     }
@@ -113,29 +147,40 @@ impl LimitMetrics {
     }
 }
 
-/// What is counted about the store that limits share.
+/// What is counted about a store that several armigers share.
 #[derive(Clone)]
-pub struct LimitStoreMetrics {
+pub struct StoreMetrics {
     requests: Arc<SlugCounters>,
     up: IntGauge,
 }
 
 impl Metrics {
-    /// The handles of the shared store.
-    pub fn limit_store(&self) -> LimitStoreMetrics {
+    /// The handles of the store that limits share.
+    pub fn limit_store(&self) -> StoreMetrics {
         let families = &self.0.families.limits;
         let requests = Arc::new(SlugCounters::new(&families.store, &[]));
-        LimitStoreMetrics { requests, up: families.store_up.series(&[]) }
+        StoreMetrics { requests, up: families.store_up.series(&[]) }
+    }
+
+    /// The handles of the second level of caches.
+    pub fn cache_second(&self) -> SecondMetrics {
+        let families = &self.0.families.limits;
+        let counters = |family| Arc::new(SlugCounters::new(family, &[]));
+        SecondMetrics {
+            store: StoreMetrics { requests: counters(&families.cache_store), up: families.cache_store_up.series(&[]) },
+            looks: counters(&families.cache_looks),
+            kept: counters(&families.cache_kept),
+        }
     }
 }
 
-impl fmt::Debug for LimitStoreMetrics {
+impl fmt::Debug for StoreMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LimitStoreMetrics").finish_non_exhaustive()
+        f.debug_struct("StoreMetrics").finish_non_exhaustive()
     }
 }
 
-impl LimitStoreMetrics {
+impl StoreMetrics {
     /// Counts a round trip.
     pub fn asked(&self, outcome: &'static str) {
         self.requests.add(outcome, 1);
@@ -144,6 +189,27 @@ impl LimitStoreMetrics {
     /// Whether it answers.
     pub fn is_up(&self, is_up: bool) {
         self.up.set(is_up.into());
+    }
+}
+
+/// What is counted about the second level of caches.
+#[derive(Clone)]
+pub struct SecondMetrics {
+    /// Round trips.
+    pub store: StoreMetrics,
+    looks: Arc<SlugCounters>,
+    kept: Arc<SlugCounters>,
+}
+
+impl SecondMetrics {
+    /// Counts what came of a look.
+    pub fn came(&self, outcome: &'static str) {
+        self.looks.add(outcome, 1);
+    }
+
+    /// Counts what came of an answer that was to be kept.
+    pub fn kept(&self, outcome: &'static str) {
+        self.kept.add(outcome, 1);
     }
 }
 

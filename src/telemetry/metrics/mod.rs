@@ -26,7 +26,7 @@ use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge,
 use crate::telemetry::record::{Enforcement, VerdictWord};
 use limits::{LimitFamilies, LimitSeries};
 
-pub use limits::{LimitMetrics, LimitStoreMetrics};
+pub use limits::{LimitMetrics, SecondMetrics, StoreMetrics};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -1,0 +1,566 @@
+//! The second level in a Redis.
+//!
+//! Keys, all in one slot: `{PREFIX}:cache:clock` (which life this memory has, and the number of its last purge), `…:purges` (a
+//! log of purges by their numbers), `…:e:NAME` (a response), `…:v:NAME` (which headers choose among the variants of a key),
+//! `…:t:TARGET` (when an unsafe request made a target invalid).
+//!
+//! **A purge is never missed.** Whoever reads a response gets the clock with it, in one transaction, and takes the response
+//! only if it knows all purges up to that number, and none of those since the response was asked for is about it. What each
+//! armiger keeps itself follows the log, a tenth of a second behind. If the log has a gap, or the memory another life, nobody
+//! can tell what was purged: then all that is kept here is purged. As long as something that was purged here is not told,
+//! nothing of the second level is read here.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::HeaderName;
+use redis::Script;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use super::value::{self, Stored};
+use super::{Found, Ground, Second, Wanted, Work};
+use crate::config::cache::Cache as Section;
+use crate::config::redis::Redis as Settings;
+use crate::config::{Issues, KeyPath};
+use crate::keep::{Identity, Keeper};
+use crate::policy::cache::entry::Entry;
+use crate::policy::cache::key::Target;
+use crate::policy::cache::purge::{Fate, Purges, RECORDS_MAX, What};
+use crate::policy::cache::store::Store;
+use crate::redis_client::{self, Away, Client};
+use crate::telemetry::metrics::{Metrics, SecondMetrics};
+use crate::timer::Wheel;
+use crate::upstream::background::{self, Background, Desk, Ticket};
+
+/// How far what is kept here may be behind the log.
+const FOLLOW: Duration = Duration::from_millis(100);
+
+/// Purges that are read at once.
+const BATCH: usize = 500;
+
+/// How long a response is kept at most.
+const KEEP_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// How long an invalid target is remembered: longer than any response is kept.
+const INVALID_KEEP: Duration = Duration::from_secs(25 * 3600);
+
+/// After so long without a word, what time it is there is not known any more.
+const CLOCK_MAX: Duration = Duration::from_secs(5);
+
+/// What may wait to be told. More becomes one purge of all.
+const UNTOLD_MAX: usize = 4096;
+
+/// How long a purge waits until all others are told.
+const TELL_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest list of names of headers.
+const NAMES_MAX: usize = 4096;
+
+/// What several armigers keep together. Kept over reloads.
+pub(super) struct Shared {
+    ticket: Ticket,
+    client: Arc<Client>,
+    /// What is kept here, which the purges of others are about too.
+    store: Arc<Store>,
+    /// What keys begin with.
+    prefix: String,
+    /// The longest value.
+    value_max: usize,
+    fills_max: u64,
+    /// Who this armiger is, in the log.
+    own: String,
+    follow: Script,
+    tell: Script,
+    clock: Mutex<Option<Clock>>,
+    /// Purges by their numbers.
+    purges: Purges,
+    untold: Mutex<VecDeque<Note>>,
+    /// Rung when there is something to tell.
+    bell: Arc<Notify>,
+    /// Rung when all is told.
+    all_told: Notify,
+    metrics: SecondMetrics,
+}
+
+/// What is known of the shared memory.
+#[derive(Clone, Copy)]
+struct Clock {
+    life: u128,
+    /// All purges up to this one are known.
+    purges: u64,
+    /// Its time, in milliseconds, when it was read here.
+    time: u64,
+    read: Instant,
+}
+
+/// Something to tell the others.
+#[derive(Clone, Debug)]
+enum Note {
+    Purge(What, bool),
+    Invalid([u8; 32]),
+}
+
+/// A purge in the log.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Row {
+    by: String,
+    soft: bool,
+    what: What,
+}
+
+/// What comes of following: the time there, its life, the number of the last purge, and purges with their numbers.
+type Followed = (u64, String, u64, Vec<(String, Vec<u8>)>);
+
+/// What comes of a look: clock, when the target was invalid, names of headers, value, and how long it is kept yet.
+type Looked = ((Option<String>, Option<u64>), Option<u64>, Vec<u8>, Vec<u8>, i64);
+
+/// Compiles what the section says of it.
+pub(super) fn compile(
+    settings: &Settings,
+    section: &Section,
+    path: &KeyPath,
+    store: Arc<Store>,
+    metrics: &Metrics,
+    keeper: &mut Keeper<'_>,
+    issues: &mut Issues,
+) -> Option<Arc<dyn Second>> {
+    let counts = metrics.cache_second();
+    let client = redis_client::compile(settings, path, ("caches", "cache"), counts.store.clone(), keeper, issues)?;
+    let value_max = usize::try_from(section.redis_entry_max.get()).unwrap_or(usize::MAX);
+    let fills_max = section.fills_max.get();
+    let identity = Identity::of("cache_second_level", "all routes")
+        .shape("prefix", &settings.prefix)
+        .shape("url", &settings.url)
+        .shape("memory", section.memory().get())
+        .shape("redis_entry_max", value_max)
+        .shape("fills_max", fills_max);
+    let shared = keeper.keep(identity, || Shared {
+        ticket: Ticket::default(),
+        client,
+        store,
+        prefix: format!("{{{}}}:cache:", settings.prefix),
+        value_max,
+        fills_max,
+        own: format!("{:032x}", fastrand::u128(..)),
+        follow: Script::new(include_str!("follow.lua")),
+        tell: Script::new(include_str!("tell.lua")),
+        clock: Mutex::default(),
+        purges: Purges::default(),
+        untold: Mutex::default(),
+        bell: Arc::default(),
+        all_told: Notify::new(),
+        metrics: counts,
+    });
+    background::employ(keeper, &shared, ());
+    Some(shared)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn target_name(target: &Target<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [Some(target.host), Some(target.path), target.query] {
+        hash.update([u8::from(part.is_some())]);
+        hash.update((part.map_or(0, str::len) as u64).to_le_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    hash.finalize().into()
+}
+
+impl Shared {
+    fn clock(&self) -> Option<Clock> {
+        *locked(&self.clock)
+    }
+
+    fn is_untold(&self) -> bool {
+        !locked(&self.untold).is_empty()
+    }
+
+    fn note(&self, note: Note) {
+        let mut untold = locked(&self.untold);
+        if untold.len() >= UNTOLD_MAX {
+            untold.clear();
+            untold.push_back(Note::Purge(What::All, false));
+        } else {
+            untold.push_back(note);
+        }
+        drop(untold);
+        self.bell.notify_one();
+    }
+
+    /// Tells what is untold, as far as it can.
+    async fn tell_all(&self, wheel: &Wheel) -> Result<(), Away> {
+        loop {
+            let Some(note) = locked(&self.untold).front().cloned() else { break };
+            let mut invocation = self.tell.prepare_invoke();
+            invocation.key(format!("{}clock", self.prefix));
+            match &note {
+                Note::Purge(what, is_soft) => {
+                    let row = Row { by: self.own.clone(), soft: *is_soft, what: what.clone() };
+                    invocation.key(format!("{}purges", self.prefix)).arg("purge").arg(life());
+                    invocation.arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX);
+                }
+                Note::Invalid(name) => {
+                    invocation.key(format!("{}t:{}", self.prefix, hex(name))).arg("invalid");
+                    invocation.arg(INVALID_KEEP.as_millis() as u64);
+                }
+            }
+            self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
+            // Only this tells, and what comes meanwhile stands behind; unless all of it became one purge.
+            let mut untold = locked(&self.untold);
+            if untold.front().is_some_and(|front| front.is(&note)) {
+                untold.pop_front();
+            }
+        }
+        self.all_told.notify_waiters();
+        Ok(())
+    }
+
+    /// Follows the log to its end.
+    async fn catch_up(&self, wheel: &Wheel) -> Result<(), Away> {
+        loop {
+            let known = self.clock();
+            let from = known.map_or(0, |clock| clock.purges) + 1;
+            let mut invocation = self.follow.prepare_invoke();
+            invocation.key(format!("{}clock", self.prefix)).key(format!("{}purges", self.prefix));
+            invocation.arg(life()).arg(from).arg(BATCH);
+            let followed =
+                self.client.ask(wheel, async |connection| invocation.invoke_async::<Followed>(connection).await);
+            let (time, born, last, rows) = followed.await?;
+            let read = Instant::now();
+            let born = u128::from_str_radix(&born, 16).map_err(|_| Away)?;
+            if known.is_some_and(|known| known.life != born || last < known.purges) {
+                // Another memory than before: from its beginning.
+                self.forget();
+                continue;
+            }
+            let is_more = rows.len() == BATCH;
+            let mut at = known.map(|known| known.purges);
+            for (id, row) in rows {
+                let number: u64 = id.split('-').next().and_then(|number| number.parse().ok()).ok_or(Away)?;
+                match at {
+                    Some(at) if at + 1 != number => self.lost(number - 1),
+                    Some(_) => {}
+                    None => self.purges.begin(number - 1),
+                }
+                self.apply(number, &row);
+                at = Some(number);
+            }
+            let at = match at {
+                // The log is shorter than it should be: something let go of it.
+                Some(at) if !is_more && at < last => {
+                    self.lost(last);
+                    last
+                }
+                Some(at) => at,
+                None => {
+                    self.purges.begin(last);
+                    last
+                }
+            };
+            *locked(&self.clock) = Some(Clock { life: born, purges: at, time, read });
+            if !is_more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a purge from the log.
+    fn apply(&self, number: u64, row: &[u8]) {
+        let Ok(row) = serde_json::from_slice::<Row>(row) else {
+            // Of a version to come: what it is about cannot be told.
+            return self.lost(number);
+        };
+        if row.by != self.own {
+            self.store.purges.purge(row.what.clone(), row.soft);
+        }
+        self.purges.note_at(row.what, number, row.soft);
+    }
+
+    /// Purges up to this one may have been missed.
+    fn lost(&self, number: u64) {
+        tracing::warn!("purges of other armigers may have been missed: all that is cached here is purged");
+        self.store.purges.purge(What::All, false);
+        self.purges.begin(number);
+        self.metrics.came("gap");
+    }
+
+    /// Another memory is there: what was purged in between is not known.
+    fn forget(&self) {
+        self.lost(0);
+        *locked(&self.clock) = None;
+    }
+
+    /// Looks for a value, and whatever tells whether it is good, at one moment.
+    async fn look(&self, name: &[u8; 32], target: &str, index: &str, wheel: &Wheel) -> Result<Looked, &'static str> {
+        let entry = format!("{}e:{}", self.prefix, hex(name));
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("HMGET").arg(format!("{}clock", self.prefix)).arg("life").arg("purges");
+        pipe.cmd("GET").arg(target);
+        // No more of it than may be: what others put there may be of any length.
+        pipe.cmd("GETRANGE").arg(index).arg(0).arg(NAMES_MAX);
+        pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(self.value_max);
+        pipe.cmd("PTTL").arg(&entry);
+        let looked = self.client.ask(wheel, async |connection| match pipe.query_async::<Looked>(connection).await {
+            // Somebody else's, of another type: the server is well.
+            Err(error) if is_about_type(&error) => Ok(None),
+            looked => looked.map(Some),
+        });
+        looked.await.map_err(|Away| "unavailable")?.ok_or("foreign")
+    }
+
+    async fn find(&self, wanted: &Wanted<'_>, wheel: &Wheel) -> Result<Found, &'static str> {
+        if self.is_untold() {
+            return Err("untold");
+        }
+        let target = Target::of(wanted.key).ok_or("miss")?;
+        let invalid = format!("{}t:{}", self.prefix, hex(&target_name(&target)));
+        let index = format!("{}v:{}", self.prefix, hex(&value::name(wanted.scope, wanted.key, &[], b"vary")));
+        let mut vary: Vec<HeaderName> = Vec::new();
+        // A second look, where the first one tells that headers choose.
+        for _ in 0..2 {
+            let name = value::name(wanted.scope, wanted.key, &vary, &(wanted.variant)(&vary));
+            let looked = self.look(&name, &invalid, &index, wheel).await?;
+            let ((life, purges), invalid_at, names, bytes, left) = looked;
+            let names = value::read_names(&names).ok_or("foreign")?;
+            if names != vary {
+                vary = names;
+                continue;
+            }
+            if bytes.is_empty() {
+                return Err("miss");
+            }
+            let mut stored = value::read(&name, Bytes::from(bytes)).ok_or("foreign")?;
+            let life = life.and_then(|life| u128::from_str_radix(&life, 16).ok());
+            stored.vary = vary;
+            return self.judge(stored, (life, purges.unwrap_or(0)), invalid_at, left, &target);
+        }
+        Err("miss")
+    }
+
+    fn judge(
+        &self,
+        mut stored: Stored,
+        (life, purges): (Option<u128>, u64),
+        invalid_at: Option<u64>,
+        left: i64,
+        target: &Target<'_>,
+    ) -> Result<Found, &'static str> {
+        let clock = self.clock().ok_or("behind")?;
+        if life != Some(clock.life) || purges != clock.purges {
+            return Err("behind");
+        }
+        let ground = stored.ground;
+        if ground.life != clock.life || ground.purges > purges {
+            return Err("dead");
+        }
+        if invalid_at.is_some_and(|at| at >= ground.time) {
+            return Err("dead");
+        }
+        let fate = self.purges.fate(ground.purges, Some(target), &stored.tags);
+        if fate == Fate::Dead {
+            return Err("dead");
+        }
+        let left = u64::try_from(left).map(Duration::from_millis).map_err(|_| "foreign")?;
+        // How long it has been there, by the clock that all share.
+        stored.age += stored.keep.checked_sub(left).ok_or("foreign")?;
+        Ok(Found { stored, fate })
+    }
+
+    async fn keep(
+        &self,
+        (scope, key): (&[u8; 32], &[u8]),
+        entry: &Entry,
+        ground: Ground,
+        wheel: &Wheel,
+    ) -> Result<(), &'static str> {
+        let (head, age) = (&entry.head, entry.head.age(Instant::now()));
+        let longest = head.terms.lifetime + head.terms.while_revalidate.max(head.terms.if_error);
+        let keep = longest.saturating_sub(age).min(KEEP_MAX);
+        if keep < Duration::from_secs(1) {
+            return Err("short");
+        }
+        let name = value::name(scope, key, &head.vary, &head.variant);
+        let mut room = self.store.reserve(self.fills_max);
+        if entry.body.len() > self.value_max || !room.grow(entry.body.len() as u64) {
+            return Err("too_long");
+        }
+        let written = value::write(&name, entry, ground, age, keep);
+        if written.len() > self.value_max {
+            return Err("too_long");
+        }
+        let index = format!("{}v:{}", self.prefix, hex(&value::name(scope, key, &[], b"vary")));
+        let millis = keep.as_millis() as u64;
+        let mut pipe = redis::pipe();
+        pipe.atomic().cmd("SET").arg(format!("{}e:{}", self.prefix, hex(&name))).arg(written);
+        pipe.arg("PX").arg(millis).ignore();
+        if head.vary.is_empty() {
+            pipe.cmd("DEL").arg(index).ignore();
+        } else {
+            let names = value::write_names(&head.vary);
+            if names.len() > NAMES_MAX {
+                return Err("too_long");
+            }
+            pipe.cmd("SET").arg(index).arg(names).arg("PX").arg(millis).ignore();
+        }
+        let asked = self.client.ask(wheel, async |connection| pipe.query_async::<()>(connection).await);
+        asked.await.map_err(|Away| "unavailable")
+    }
+}
+
+fn is_about_type(error: &redis::RedisError) -> bool {
+    error.code() == Some("WRONGTYPE")
+        || error.to_string().contains("WRONGTYPE")
+        || error.kind() == redis::ErrorKind::UnexpectedReturnType
+}
+
+/// The life of a memory that has none yet.
+fn life() -> String {
+    format!("{:032x}", fastrand::u128(..))
+}
+
+impl Note {
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Purge(one, soft), Self::Purge(other, also)) => one == other && soft == also,
+            (Self::Invalid(one), Self::Invalid(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Second for Shared {
+    fn get<'w>(&'w self, wanted: &'w Wanted<'w>, wheel: &'w Wheel) -> Work<'w, Option<Found>> {
+        Box::pin(async move {
+            let found = self.find(wanted, wheel).await;
+            self.metrics.came(found.as_ref().map_or_else(|word| *word, |_| "hit"));
+            found.ok()
+        })
+    }
+
+    fn ground(&self, now: Instant) -> Option<Ground> {
+        let Clock { life, purges, time, read } = self.clock()?;
+        let since = now.saturating_duration_since(read);
+        (since <= CLOCK_MAX).then(|| Ground { life, purges, time: time + since.as_millis() as u64 })
+    }
+
+    fn put<'w>(
+        &'w self,
+        scope: &'w [u8; 32],
+        key: &'w [u8],
+        entry: &'w Entry,
+        ground: Ground,
+        wheel: &'w Wheel,
+    ) -> Work<'w, ()> {
+        Box::pin(async move {
+            let kept = self.keep((scope, key), entry, ground, wheel).await;
+            self.metrics.kept(kept.err().unwrap_or("stored"));
+        })
+    }
+
+    fn purge(&self, what: What, is_soft: bool) {
+        self.note(Note::Purge(what, is_soft));
+    }
+
+    fn invalidate(&self, target: &Target<'_>) {
+        self.note(Note::Invalid(target_name(target)));
+    }
+
+    fn told(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move {
+            let told = async {
+                loop {
+                    let mut told = std::pin::pin!(self.all_told.notified());
+                    // Enabled before the look, so that what is told between the look and the wait is not missed.
+                    told.as_mut().enable();
+                    if !self.is_untold() {
+                        return;
+                    }
+                    told.await;
+                }
+            };
+            tokio::time::timeout(TELL_WAIT, told).await.is_ok()
+        })
+    }
+
+    fn shown(&self) -> serde_json::Value {
+        json!({
+            "up": self.client.is_up(),
+            "purges": self.clock().map(|clock| clock.purges),
+            "untold": locked(&self.untold).len(),
+        })
+    }
+}
+
+impl Background for Shared {
+    type Plan = ();
+
+    fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    fn follow(&self, _: &Arc<()>) {}
+
+    async fn work(state: Weak<Self>, desk: Desk) {
+        loop {
+            let Some(shared) = state.upgrade() else { return };
+            if shared.client.is_up() {
+                // What cannot be told or read now is so the next time.
+                let _ = shared.tell_all(&desk.wheel).await;
+                let _ = shared.catch_up(&desk.wheel).await;
+            }
+            let bell = shared.bell.clone();
+            drop(shared);
+            tokio::select! {
+                () = tokio::time::sleep(FOLLOW) => {}
+                () = bell.notified() => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_is_read_as_it_is_told() {
+        for what in [
+            What::Exact { host: "h".into(), path: "/a\"b".into(), query: None },
+            What::Exact { host: "h".into(), path: "/".into(), query: Some(String::new()) },
+            What::Prefix { host: None, path: "/ä".into() },
+            What::Tag("t".into()),
+            What::All,
+        ] {
+            let row = Row { by: "me".into(), soft: true, what };
+            let text = serde_json::to_vec(&row).unwrap();
+            assert_eq!(serde_json::from_slice::<Row>(&text).unwrap(), row);
+        }
+    }
+
+    #[test]
+    fn targets_that_differ_have_names_that_differ() {
+        let target = |host, path, query| Target { host, path, query };
+        let names = [
+            target("h", "/a", None),
+            target("h", "/a", Some("")),
+            target("h/", "a", None),
+            target("h", "/", Some("a")),
+        ]
+        .map(|target| target_name(&target));
+        let distinct: std::collections::HashSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len());
+    }
+}

@@ -1,0 +1,290 @@
+//! A Redis that several armigers share: the connection to it, for whoever keeps something there.
+//!
+//! One connection, which the thread `background` opens, watches and opens again; requests on every worker send through it,
+//! and it takes what comes in the order it comes. **The connection is the breaker**: after three failures in a row it is
+//! taken away, so that requests do without at once, and a new one is put there only after it has answered a `PING`.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, RedisResult, TlsCertificates};
+use tokio::sync::Notify;
+
+use crate::config::redis::Redis as Settings;
+use crate::config::{Issue, Issues, KeyPath};
+use crate::keep::{Identity, Keeper};
+use crate::telemetry::metrics::StoreMetrics;
+use crate::timer::Wheel;
+use crate::upstream::background::{self, Awaited, Background, Desk, Ticket};
+
+/// Failures in a row after which Redis is not asked any more.
+const FAILURES_MAX: u32 = 3;
+
+/// How long a connection may take until it has answered.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The first and the longest wait before the next try. Up to half of it is left to chance, so that all armigers do not come
+/// at once.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Requests that may be on their way at once; further ones do without.
+const PIPELINE_MAX: usize = 4096;
+
+/// It did not answer, or not in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Away;
+
+/// A shared store, kept over reloads: one client, whatever changes.
+pub struct Client {
+    /// What is kept there, in words.
+    what: &'static str,
+    ticket: Ticket,
+    plan: Mutex<Option<Arc<Settings>>>,
+    timeout_ms: AtomicU32,
+    connection: ArcSwapOption<MultiplexedConnection>,
+    failures: AtomicU32,
+    /// Rung when the connection is to be left: it fails, or the plan is another one.
+    bell: Arc<Notify>,
+    metrics: StoreMetrics,
+}
+
+/// Compiles the section, which stands at `path`, for who keeps `what` there. Touches no network.
+pub fn compile(
+    settings: &Settings,
+    path: &KeyPath,
+    (what, section): (&'static str, &'static str),
+    metrics: StoreMetrics,
+    keeper: &mut Keeper<'_>,
+    issues: &mut Issues,
+) -> Option<Arc<Client>> {
+    let before = issues.len();
+    let url = settings.url.as_str();
+    let is_known = ["redis://", "rediss://", "unix:///"].iter().any(|scheme| url.starts_with(scheme));
+    if !is_known || url.into_connection_info().is_err() {
+        issues.push(
+            Issue::new(path.key("url"), "is no address of a Redis")
+                .hint("write `redis://HOST:6379`, `rediss://HOST:6379` for TLS, or `unix:///PATH`"),
+        );
+    } else if url
+        .split_once("://")
+        .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
+    {
+        issues.push(
+            Issue::new(path.key("url"), "holds a credential")
+                .hint("put it under `username` and `password`: there it is masked"),
+        );
+    }
+    let timeout = settings.timeout.get();
+    if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&timeout) {
+        issues.push(Issue::new(path.key("timeout"), "is out of bounds").hint("choose from 1ms to 5s"));
+    }
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if settings.prefix.is_empty() || settings.prefix.len() > 100 || !settings.prefix.bytes().all(fits) {
+        issues.push(
+            Issue::new(path.key("prefix"), "cannot begin a key")
+                .hint("use 1 to 100 letters, digits, `-`, `_`, `.` and `:`"),
+        );
+    }
+    if settings.ca.is_some() && (!url.starts_with("rediss://") || client(settings).is_err()) {
+        let hint = "give certificates in PEM, and a `rediss://` URL; or leave `ca` out";
+        issues.push(Issue::new(path.key("ca"), "goes with no server").hint(hint));
+    }
+    if issues.len() != before {
+        return None;
+    }
+    let identity = Identity::of("redis", section).setting("url", url).setting("prefix", &settings.prefix);
+    let client = keeper.keep(identity, || Client::new(what, metrics));
+    background::employ(keeper, &client, settings.clone());
+    Some(client)
+}
+
+fn client(settings: &Settings) -> RedisResult<redis::Client> {
+    let mut info = settings.url.as_str().into_connection_info()?;
+    let mut login = info.redis_settings().clone();
+    if let Some(username) = &settings.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &settings.password {
+        login = login.set_password(password.expose());
+    }
+    info = info.set_redis_settings(login);
+    match &settings.ca {
+        None => redis::Client::open(info),
+        Some(ca) => {
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.clone().into_bytes()) };
+            redis::Client::build_with_tls(info, certificates)
+        }
+    }
+}
+
+impl Client {
+    fn new(what: &'static str, metrics: StoreMetrics) -> Self {
+        Self {
+            what,
+            ticket: Ticket::default(),
+            plan: Mutex::default(),
+            timeout_ms: AtomicU32::new(20),
+            connection: ArcSwapOption::empty(),
+            failures: AtomicU32::new(0),
+            bell: Arc::default(),
+            metrics,
+        }
+    }
+
+    fn plan(&self) -> Option<Arc<Settings>> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether it answered when it was last asked.
+    pub fn is_up(&self) -> bool {
+        self.connection.load().is_some()
+    }
+
+    /// Asks it something, within the time that a request waits.
+    ///
+    /// # Errors
+    /// It did not answer in time, or with an error, or is left alone for a while.
+    pub async fn ask<T>(
+        &self,
+        wheel: &Wheel,
+        ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
+    ) -> Result<T, Away> {
+        let Some(connection) = self.connection.load_full() else {
+            self.metrics.asked("unavailable");
+            return Err(Away);
+        };
+        let mut handle = (*connection).clone();
+        let mut asking = std::pin::pin!(ask(&mut handle));
+        let mut timer = wheel.timer();
+        timer.arm(Duration::from_millis(u64::from(self.timeout_ms.load(Ordering::Relaxed))));
+        let answer = std::future::poll_fn(|cx| match asking.as_mut().poll(cx) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => timer.poll_expired(cx).map(|()| None),
+        })
+        .await;
+        match answer {
+            Some(Ok(answer)) => {
+                if self.failures.load(Ordering::Relaxed) != 0 {
+                    self.failures.store(0, Ordering::Relaxed);
+                }
+                self.metrics.asked("ok");
+                Ok(answer)
+            }
+            Some(Err(error)) => {
+                tracing::debug!(%error, "redis failed");
+                self.failed("error", &connection);
+                Err(Away)
+            }
+            None => {
+                self.failed("timeout", &connection);
+                Err(Away)
+            }
+        }
+    }
+
+    fn failed(&self, outcome: &'static str, connection: &Arc<MultiplexedConnection>) {
+        self.metrics.asked(outcome);
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_MAX {
+            return;
+        }
+        let current = self.connection.load();
+        // A late failure of a connection that was left already is no word about the new one.
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            self.connection.store(None);
+            self.metrics.is_up(false);
+            self.bell.notify_one();
+        }
+    }
+}
+
+impl Background for Client {
+    type Plan = Settings;
+
+    fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    fn follow(&self, plan: &Arc<Settings>) {
+        let millis = u32::try_from(plan.timeout.get().as_millis()).unwrap_or(u32::MAX);
+        self.timeout_ms.store(millis, Ordering::Relaxed);
+        let mut held = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |old: &Settings| {
+            let of = |one: &Settings| (one.url.clone(), one.username.clone(), one.password.clone(), one.ca.clone());
+            of(old) == of(plan)
+        };
+        if !held.as_deref().is_some_and(is_same) {
+            // The first plan is what the work begins with: nothing has to be left for it.
+            if held.replace(plan.clone()).is_some() {
+                self.bell.notify_one();
+            }
+        }
+    }
+
+    async fn work(state: Weak<Self>, _: Desk) {
+        let mut wait = RETRY.0;
+        let mut is_told = false;
+        loop {
+            let Some(client) = state.upgrade() else { return };
+            let Some(plan) = client.plan() else { return };
+            let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(&plan)).await;
+            match opened {
+                Ok(Ok(connection)) => {
+                    client.failures.store(0, Ordering::Relaxed);
+                    client.connection.store(Some(Arc::new(connection)));
+                    client.metrics.is_up(true);
+                    tracing::info!(url = %plan.url, what = client.what, "shared over redis");
+                    (wait, is_told) = (RETRY.0, false);
+                    // Its own state is not held while it waits, or that would never end.
+                    let bell = client.bell.clone();
+                    drop(client);
+                    bell.notified().await;
+                    let Some(client) = state.upgrade() else { return };
+                    client.connection.store(None);
+                    let is_changed = client.plan().is_none_or(|newest| !Arc::ptr_eq(&newest, &plan));
+                    if !is_changed {
+                        tracing::warn!(url = %plan.url, what = client.what, "redis does not answer: they do without it");
+                        is_told = true;
+                    }
+                }
+                failed => {
+                    if !is_told {
+                        is_told = true;
+                        let error = match failed {
+                            Ok(Err(error)) => error.to_string(),
+                            _ => "no answer in time".to_owned(),
+                        };
+                        tracing::warn!(url = %plan.url, what = client.what, error, "redis cannot be reached: they do without it");
+                    }
+                    let pause = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+                    wait = (wait * 2).min(RETRY.1);
+                    let bell = client.bell.clone();
+                    drop(client);
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = bell.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn awaited(&self, _: &Settings) -> Option<Awaited> {
+        None
+    }
+}
+
+/// A connection that has answered.
+async fn open(settings: &Settings) -> RedisResult<MultiplexedConnection> {
+    // Requests have a time limit of their own, in the wheel of their worker.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(None)
+        .set_concurrency_limit(PIPELINE_MAX);
+    let mut connection = client(settings)?.get_multiplexed_async_connection_with_config(&config).await?;
+    Cmd::new().arg("PING").exec_async(&mut connection).await?;
+    Ok(connection)
+}

@@ -1,0 +1,349 @@
+//! The second level of caches: what one armiger fetched the others need not, a purge at one is one at all, and no request suffers
+//! when Redis fails.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{Empty, Full};
+use serde_json::{Value, json};
+
+use crate::harness::{Armiger, Backend, Config, Redis, Response, SECRET_YAML, Signer, answer, claims, within};
+
+/// With time enough for a machine that is busy: what is late is none.
+fn caching(backend: &Backend, redis: &Redis, policy: &str) -> Config {
+    let section = format!("cache: {{redis: {{url: \"{}\", timeout: 2s}}}}", redis.url());
+    Config::to(backend).top(&section).policies(&format!("cache: {{l2: redis{policy}}}"))
+}
+
+const UP: &str = "armiger_cache_store_up";
+
+/// armiger, once it has reached its Redis and knows what was purged.
+async fn connected(config: Config) -> Armiger {
+    let armiger = Armiger::with(config).await;
+    armiger.until_metric(UP, 1.0).await;
+    within("the log of purges", async { while state(&armiger).await["purges"].is_null() {} }).await;
+    armiger
+}
+
+/// Two armigers on one port, as replicas are: the upstream is told of the port, so what it answers may depend on it.
+async fn two(config: impl Fn() -> Config) -> (Armiger, Armiger) {
+    let one = connected(config()).await;
+    let two = connected(config().listener(&format!("address: 127.0.0.2:{}", one.address().port()))).await;
+    (one, two)
+}
+
+async fn state(armiger: &Armiger) -> Value {
+    armiger.admin().get("/state/cache").await.assert_status(200).json()["rows"][0]["shared"].clone()
+}
+
+async fn purges(armiger: &Armiger, number: u64) {
+    within("a purge to be known", async { while state(armiger).await["purges"] != number {} }).await;
+}
+
+async fn stored(armiger: &Armiger, times: f64) {
+    armiger.until_metric(r#"armiger_cache_shared_stores_total{outcome="stored"}"#, times).await;
+}
+
+async fn looked(armiger: &Armiger, outcome: &str) -> f64 {
+    armiger.metric(&format!(r#"armiger_cache_shared_lookups_total{{outcome="{outcome}"}}"#)).await
+}
+
+async fn purge(armiger: &Armiger, what: Value) -> Value {
+    let request = Request::post("/cache/purge").body(Full::from(what.to_string())).unwrap();
+    armiger.admin().request(request).await.assert_status(200).json()
+}
+
+const HOST: &str = "shop.test";
+
+async fn get(armiger: &Armiger, target: &str, headers: &[(&str, &str)]) -> Response {
+    let mut request = Request::get(target).header("host", HOST);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    armiger.request(request.body(Empty::<Bytes>::new()).unwrap()).await
+}
+
+fn status(response: &Response) -> &str {
+    response.header("cache-status")
+}
+
+/// Counts what it answers, with these headers.
+async fn counting(headers: &'static [(&'static str, &'static str)]) -> Backend {
+    let count = std::sync::atomic::AtomicUsize::new(0);
+    Backend::with(move |seen| {
+        let mut reply =
+            answer(200, format!("{} {}", seen.target, count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+        for (name, value) in headers {
+            reply.headers_mut().append(*name, value.parse().unwrap());
+        }
+        reply
+    })
+    .await
+}
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=600"), ("surrogate-key", "t u"), ("etag", "\"a\"")];
+
+#[tokio::test]
+async fn what_one_has_fetched_the_other_need_not() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    let first = get(&one, "/a", &[]).await;
+    stored(&one, 1.0).await;
+
+    let second = get(&two, "/a", &[]).await;
+
+    assert_eq!(second.text(), first.text());
+    assert!(
+        status(&second).contains("; hit; ttl=") && status(&second).contains("detail=shared"),
+        "{}",
+        status(&second)
+    );
+    second.assert_header("etag", "\"a\"").assert_no_header("surrogate-key");
+    assert!(second.headers.contains_key("age"));
+    // From here on it has it itself.
+    assert!(!status(&get(&two, "/a", &[]).await).contains("shared"));
+    get(&two, "/a", &[("if-none-match", "\"a\"")]).await.assert_status(304);
+    assert_eq!((backend.count(), looked(&two, "hit").await), (1, 1.0));
+    // Neither URL nor headers stand in the names.
+    let keys: Vec<String> = redis.ask(&["KEYS", "*"]).await;
+    assert!(keys.iter().all(|key| key.starts_with("{armiger}:cache:") && !key.contains("/a")), "{keys:?}");
+    let entry = keys.iter().find(|key| key.contains(":e:")).unwrap();
+    let left: i64 = redis.ask(&["PTTL", entry]).await;
+    assert!((500_000..=600_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn a_purge_at_one_is_one_at_all() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    let mut number = 0;
+    for (what, is_purged) in [
+        (json!({"tag": "u"}), true),
+        (json!({"tag": "other"}), false),
+        (json!({"prefix": "/a/"}), true),
+        (json!({"url": "http://shop.test/a/b"}), true),
+        (json!({"all": true}), true),
+    ] {
+        let before = get(&one, "/a/b", &[]).await.text().to_owned();
+        get(&two, "/a/b", &[]).await;
+
+        let said = purge(&one, what.clone()).await;
+        assert_eq!(said["told_to_others"], true);
+        number += 1;
+        purges(&two, number).await;
+
+        let after = get(&two, "/a/b", &[]).await.text().to_owned();
+        assert_eq!(before != after, is_purged, "{what}: {before} and {after}");
+        purges(&one, number).await;
+    }
+}
+
+#[tokio::test]
+async fn a_soft_purge_makes_it_stale_for_all() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    get(&one, "/a", &[]).await;
+    stored(&one, 1.0).await;
+
+    purge(&one, json!({"tag": "t", "soft": true})).await;
+    purges(&two, 1).await;
+    get(&two, "/a", &[]).await.assert_status(200);
+
+    // It is not let go of: the upstream is asked whether it still holds.
+    let asked = backend.received(2).await;
+    assert_eq!(asked[1].header("if-none-match"), "\"a\"");
+}
+
+#[tokio::test]
+async fn an_unsafe_request_at_one_makes_it_invalid_for_all_who_have_not_it_themselves() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    get(&one, "/a", &[]).await;
+    stored(&one, 1.0).await;
+
+    let change = Request::post("/a").header("host", HOST).body(Full::<Bytes>::from("x")).unwrap();
+    one.request(change).await.assert_status(200);
+    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+
+    assert!(status(&get(&two, "/a", &[]).await).contains("fwd=uri-miss"));
+    assert_eq!(looked(&two, "dead").await, 1.0);
+}
+
+#[tokio::test]
+async fn what_headers_chose_is_for_those_who_send_them() {
+    let (backend, redis) =
+        (counting(&[("cache-control", "max-age=600"), ("vary", "accept-language")]).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    let german = get(&one, "/a", &[("accept-language", "de")]).await;
+    let english = get(&one, "/a", &[("accept-language", "en")]).await;
+    stored(&one, 2.0).await;
+
+    for (language, expected) in [("de", &german), ("en", &english)] {
+        let got = get(&two, "/a", &[("accept-language", language)]).await;
+        assert_eq!((got.text(), status(&got).contains("shared")), (expected.text(), true), "{language}");
+    }
+    assert!(!status(&get(&two, "/a", &[("accept-language", "fr")]).await).contains("shared"));
+    assert_eq!(backend.count(), 3);
+}
+
+/// The identity rule holds over all armigers: one caller never gets what is another's.
+#[tokio::test]
+async fn callers_do_not_meet_on_the_second_level() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let jwt = format!("{{issuer: \"https://id.test\", audiences: [api], keys: {{secret: {SECRET_YAML}}}}}");
+    let config = |policy: &str| {
+        caching(&backend, &redis, policy)
+            .top(&format!("identity: {{staff: {{jwt: {jwt}}}}}"))
+            .policies("identity: {providers: [staff]}")
+    };
+    let own = || config(", vary_by: [\"claim:sub\"]");
+    let (one, two) = two(own).await;
+    let token = |sub: &str| format!("Bearer {}", Signer::secret("HS256").token(&claims(json!({"sub": sub}))));
+    let (ada, bob) = (token("ada"), token("bob"));
+    let first = get(&one, "/me", &[("authorization", &ada)]).await;
+    stored(&one, 1.0).await;
+
+    let of_bob = get(&two, "/me", &[("authorization", &bob)]).await;
+    let of_ada = get(&two, "/me", &[("authorization", &ada)]).await;
+
+    assert_ne!(of_bob.text(), first.text());
+    assert_eq!((of_ada.text(), status(&of_ada).contains("shared")), (first.text(), true));
+    // An armiger with other rules does not take what these stored.
+    let address = format!("address: 127.0.0.3:{}", one.address().port());
+    let other = connected(config(", vary_by: [\"claim:sub\"], shared_across_users: true").listener(&address)).await;
+    assert!(!status(&get(&other, "/me", &[("authorization", &ada)]).await).contains("shared"));
+    let keys: Vec<String> = redis.ask(&["KEYS", "*:e:*"]).await;
+    for key in keys {
+        let value: Vec<u8> = redis.ask(&["GET", &key]).await;
+        assert!(!value.windows(3).any(|word| word == b"ada" || word == b"bob"), "no caller is named in Redis");
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_nobodys_is_a_miss_and_never_a_wrong_body() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let one = connected(caching(&backend, &redis, "")).await;
+    get(&one, "/a", &[]).await;
+    get(&one, "/b", &[]).await;
+    stored(&one, 2.0).await;
+    let keys: Vec<String> = redis.ask(&["KEYS", "*:e:*"]).await;
+    let (first, second): (Vec<u8>, Vec<u8>) =
+        (redis.ask(&["GET", &keys[0]]).await, redis.ask(&["GET", &keys[1]]).await);
+    assert_ne!(first, second);
+
+    let mut number = 1;
+    let mut next = async || {
+        number += 1;
+        let address = format!("address: 127.0.0.{number}:{}", one.address().port());
+        connected(caching(&backend, &redis, "").listener(&address)).await
+    };
+    for damage in [
+        vec!["SETRANGE", &keys[0], "100", "x"],
+        vec!["SET", &keys[0], "OK", "PX", "60000"],
+        vec!["COPY", &keys[1], &keys[0], "REPLACE"],
+        vec!["PERSIST", &keys[0]],
+    ] {
+        let _: redis::Value = redis.ask(&damage).await;
+        let two = next().await;
+        for path in ["/a", "/b"] {
+            let got = get(&two, path, &[]).await;
+            assert!(got.text().starts_with(path), "{damage:?}: {path} got {}", got.text());
+        }
+        // What it fetched anew is there again; the next damage is done to that.
+        stored(&two, 1.0).await;
+        assert_eq!((looked(&two, "foreign").await, looked(&two, "hit").await), (1.0, 1.0), "{damage:?}");
+    }
+    let _: redis::Value = redis.ask(&["DEL", &keys[0]]).await;
+    let _: redis::Value = redis.ask(&["LPUSH", &keys[0], "a list"]).await;
+    let two = next().await;
+    for path in ["/a", "/b"] {
+        get(&two, path, &[]).await.assert_status(200);
+    }
+    assert_eq!((looked(&two, "foreign").await, two.metric(UP).await), (1.0, 1.0));
+}
+
+#[tokio::test]
+async fn an_outage_is_a_miss_and_no_error_and_a_new_redis_is_an_empty_one() {
+    let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    let first = get(&one, "/a", &[]).await;
+    stored(&one, 1.0).await;
+
+    redis.kill();
+    for target in ["/a", "/b", "/c", "/d", "/e"] {
+        get(&two, target, &[]).await.assert_status(200);
+    }
+    assert_eq!(get(&one, "/a", &[]).await.text(), first.text(), "it has its own");
+    two.until_metric(UP, 0.0).await;
+    // A purge that cannot be told is one here all the same, and is told later.
+    assert_eq!(purge(&one, json!({"tag": "t"})).await["told_to_others"], false);
+    assert_ne!(get(&one, "/a", &[]).await.text(), first.text());
+    let kept = get(&two, "/a", &[]).await.text().to_owned();
+
+    redis.restart().await;
+    one.until_metric(UP, 1.0).await;
+    purges(&two, 1).await;
+
+    let renewed = within("the purge to come", async {
+        loop {
+            let got = get(&two, "/a", &[]).await.text().to_owned();
+            if got != kept {
+                return got;
+            }
+        }
+    });
+    assert!(renewed.await.starts_with("/a "));
+    let stores = one.metric(r#"armiger_cache_shared_stores_total{outcome="stored"}"#).await;
+    get(&one, "/new", &[]).await;
+    stored(&one, stores + 1.0).await;
+    assert!(status(&get(&two, "/new", &[]).await).contains("shared"));
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_holds_up_few_requests_and_none_for_long() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let section = format!("cache: {{redis: {{url: \"{}\", timeout: 50ms}}}}", redis.url());
+    let config = Config::to(&backend).top(&section).policies("cache: {l2: redis}");
+    let armiger = connected(config).await;
+    let hanging = redis.ask::<redis::Value>(&["DEBUG", "SLEEP", "3"]);
+    let asking = async {
+        let began = Instant::now();
+        for number in 0..40 {
+            get(&armiger, &format!("/{number}"), &[]).await.assert_status(200);
+        }
+        began.elapsed()
+    };
+
+    let (took, _) = tokio::join!(asking, hanging);
+
+    assert!(took < Duration::from_millis(2_500), "{took:?}");
+    armiger.until_metric(UP, 1.0).await;
+}
+
+#[tokio::test]
+async fn a_log_that_lost_its_beginning_is_as_if_all_was_purged() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let armiger = connected(caching(&backend, &redis, "")).await;
+    let first = get(&armiger, "/a", &[]).await.text().to_owned();
+    stored(&armiger, 1.0).await;
+
+    // Somebody purged, and the log did not keep it.
+    let _: i64 = redis.ask(&["HINCRBY", "{armiger}:cache:clock", "purges", "1"]).await;
+    purges(&armiger, 1).await;
+
+    assert_ne!(get(&armiger, "/a", &[]).await.text(), first);
+    assert_eq!(looked(&armiger, "gap").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_level_that_is_nowhere_is_a_mistake() {
+    let backend = Backend::replies("").await;
+    let Err(report) = Armiger::try_with(Config::to(&backend).policies("cache: {l2: redis}")).await else {
+        panic!("it is accepted")
+    };
+    assert!(report.contains("the section `cache` names no Redis"), "{report}");
+    let config = Config::to(&backend).top("cache: {redis: {url: \"http://x\"}}").policies("cache: {l2: redis}");
+    let Err(report) = Armiger::try_with(config).await else { panic!("it is accepted") };
+    assert!(report.contains("is no address of a Redis"), "{report}");
+}
