@@ -10,6 +10,7 @@ const ROUTES: &str = r#"
 - {name: critical, match: {path: /critical}, class: critical, timeout: 20s, proxy: {upstream: app}}
 - {name: bulk, match: {path: /bulk}, class: bulk, timeout: 20s, proxy: {upstream: app}}
 - {name: probe, match: {path: /probe}, class: probe, proxy: {upstream: app}}
+- {name: page, match: {path: /page}, class: probe, aggregate: {parts: {a: {upstream: app, path: /json}}}}
 - {name: brief, match: {path: /brief}, timeout: 80ms, proxy: {upstream: app}}
 - {name: all, match: {path: "/{rest...}"}, timeout: 20s, proxy: {upstream: app}}
 "#;
@@ -24,7 +25,7 @@ async fn slow() -> (Backend, Signal) {
             if seen.target.starts_with("/held") {
                 held.wait().await;
             }
-            answer(200, seen.target)
+            answer(200, if seen.target == "/json" { "{}".to_owned() } else { seen.target })
         }
     })
     .await;
@@ -95,6 +96,20 @@ async fn what_matters_more_is_served_before_and_sends_others_away() {
     assert_eq!(order, ["/held", "/probe", "/critical", "/other"]);
     assert_eq!(armiger.metric(&shed("bulk")).await, 1.0);
     assert_eq!(armiger.metric(&shed("critical")).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_part_is_of_the_class_of_its_route() {
+    let (backend, release) = slow().await;
+    let armiger = before(&backend, "in_flight_max: 1").await;
+    let held = ask(&armiger, "/held");
+    backend.received(1).await;
+    armiger.get("/other").await.assert_problem(503, "upstream-overloaded");
+
+    assert_eq!(armiger.get("/page").await.assert_status(200).text(), r#"{"a":{}}"#);
+
+    release.send();
+    end(held).await.assert_status(200);
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::json::Json;
 use super::proxy::reason;
+use crate::config::upstream::Class;
 use crate::exchange::{Client, Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::telemetry::record::AttemptRow;
@@ -46,13 +47,23 @@ pub(super) enum Failed {
     Coding,
 }
 
+/// For whom a request is sent.
+#[derive(Clone, Copy)]
+pub(super) struct Whose {
+    pub(super) client: Client,
+    /// When nobody wants the answer any more.
+    pub(super) deadline: Instant,
+    /// The route's, which upstreams that have too much to do go by.
+    pub(super) class: Class,
+}
+
 /// Sends a request and reads its answer, `max` bytes at most. Of statuses that are not `wanted` the body is left.
 ///
 /// The one place where aggregates and sagas meet upstreams. A cache of parts belongs in front of it.
 pub(super) async fn send(
     upstream: &Upstream,
     pools: &Pools,
-    (client, deadline): (Client, Instant),
+    Whose { client, deadline, class }: Whose,
     attempts: &mut SmallVec<[AttemptRow; 2]>,
     mut request: Request<Body>,
     max: usize,
@@ -60,7 +71,7 @@ pub(super) async fn send(
 ) -> Result<Reply, Failed> {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let key = upstream.key(&request, client.address);
-    let call = Call::new(HostRule::Endpoint, deadline, key, attempts).of_client(client.ends());
+    let call = Call::new(HostRule::Endpoint, deadline, key, attempts).of_client(client.ends()).of_class(class);
     let sent = if upstream.hedges(&request) {
         Box::pin(upstream.hedge(pools, call, &mut request)).await
     } else {

@@ -48,7 +48,7 @@ pub struct Route<P> {
     #[serde(default)]
     pub deadline_header: Option<String>,
     /// Whom an upstream that has too much to do turns away first: `bulk`, then `default`, then `critical`, and never
-    /// `probe`. For `proxy`.
+    /// `probe`. Parts of an aggregate and steps of a saga are of their route's class; what undoes a step is `critical`.
     #[serde(default)]
     pub class: Class,
     /// What is demanded of a request, and what is done to it. Asked in a fixed order, whatever the order here.

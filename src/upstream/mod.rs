@@ -203,6 +203,12 @@ impl<'c> Call<'c> {
         Self { due, class, tells, ..self }
     }
 
+    /// The same of a class.
+    #[must_use]
+    pub fn of_class(self, class: Class) -> Self {
+        Self { class, ..self }
+    }
+
     /// The same for an upstream that is told of the client's connection.
     #[must_use]
     pub fn of_client(self, ends: Ends) -> Self {

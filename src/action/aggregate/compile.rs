@@ -106,6 +106,7 @@ impl Aggregate {
             varies_by,
             is_private,
             is_unsafe,
+            class: around.class,
         })
     }
 }

@@ -26,6 +26,7 @@ use super::json::Json;
 use super::outgoing::Outgoing;
 use super::{fill, shape};
 use crate::config::aggregate::{MergeMode, OnConflict};
+use crate::config::upstream::Class;
 use crate::expression::Condition;
 use crate::telemetry::metrics::PartMetrics;
 use crate::upstream::Upstream;
@@ -49,6 +50,8 @@ pub struct Aggregate {
     is_private: bool,
     /// A part changes something.
     is_unsafe: bool,
+    /// Whom the parts' upstreams turn away first.
+    class: Class,
 }
 
 /// A part, ready to be asked.

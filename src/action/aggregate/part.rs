@@ -11,7 +11,7 @@ use super::Part;
 use super::answer::Freshness;
 use super::merge;
 use super::run::Run;
-use crate::action::call::{self, Failed};
+use crate::action::call::{self, Failed, Whose};
 use crate::action::fill::{Known, Unfilled};
 use crate::action::json::{Fault, Json, Kind as Form, View};
 use crate::action::shape::Writer;
@@ -234,7 +234,8 @@ async fn single(run: &Run<'_>, part: &Part, upstream: &Upstream, item: Option<Vi
     let _turn = run.turns.acquire().await.map_err(|_| Failure::of(word::ABANDONED))?;
     let mut tries = Tries { run, rows: SmallVec::new() };
     let until = part.timeout.map_or(run.until, |timeout| run.until.min(Instant::now() + timeout));
-    let (whose, tries_of) = ((run.client, until), &mut tries.rows);
+    let whose = Whose { client: run.client, deadline: until, class: run.class };
+    let tries_of = &mut tries.rows;
     let reply = call::send(upstream, run.pools, whose, tries_of, request, part.body_max, |status| part.accepts(status));
     let reply = reply.await?;
     drop(tries);

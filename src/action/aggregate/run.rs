@@ -20,6 +20,7 @@ use crate::action::call;
 use crate::action::fill;
 use crate::action::json::{self, Json};
 use crate::action::proxy::reason;
+use crate::config::upstream::Class;
 use crate::exchange::{Client, Exchange, Reason, Rejection};
 use crate::expression::Fault;
 use crate::http::body::Body;
@@ -37,6 +38,7 @@ pub(super) struct Run<'e> {
     pub(super) wheel: Wheel,
     /// Who sent the request.
     pub(super) client: Client,
+    pub(super) class: Class,
     /// When the answer must be there.
     pub(super) until: Instant,
     /// Borrowed for as long as a request is made, or a line of the log written, and never while anybody waits.
@@ -108,6 +110,7 @@ impl Aggregate {
             pools,
             wheel,
             client: exchange.client,
+            class: self.class,
             until,
             exchange: RefCell::new(exchange),
             request_body,

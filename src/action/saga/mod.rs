@@ -19,6 +19,7 @@ use http::StatusCode;
 
 use super::json::Json;
 use super::outgoing::Outgoing;
+use crate::config::upstream::Class;
 use crate::exchange::{Exchange, Rejection};
 use crate::telemetry::finish::{Occupancy, Occupied};
 use crate::telemetry::metrics::{SagaMetrics, SagaStepMetrics};
@@ -35,6 +36,8 @@ pub struct Saga {
     compensation: Compensation,
     places: Arc<Occupancy>,
     in_flight_max: u32,
+    /// Whom the steps' upstreams turn away first. What undoes a step is `critical`, whatever it is.
+    class: Class,
     request_body_max: usize,
     reads_request_body: bool,
     metrics: SagaMetrics,

@@ -10,10 +10,11 @@ use smallvec::SmallVec;
 
 use super::account::{Account, End, Row, State, Undone};
 use super::{Saga, Undo};
-use crate::action::call::{self, Failed};
+use crate::action::call::{self, Failed, Whose};
 use crate::action::fill::{Known, Unfilled};
 use crate::action::json::Json;
 use crate::action::outgoing::Outgoing;
+use crate::config::upstream::Class;
 use crate::exchange::Exchange;
 use crate::http::body::Body;
 use crate::http::headers::name;
@@ -157,7 +158,7 @@ impl Saga {
         course.account.write().rows[place].state = State::Uncertain;
         let mut attempts = SmallVec::new();
         let answer = {
-            let whose = (course.exchange.client, own_until);
+            let whose = Whose { client: course.exchange.client, deadline: own_until, class: self.class };
             let accepts = |status| step.accepts(status);
             let sent = call::send(&step.upstream, course.pools, whose, &mut attempts, request, step.body_max, accepts);
             let mut sent = pin!(sent);
@@ -239,7 +240,7 @@ impl Saga {
             let try_until = until.min(began + bounds.per_try);
             let mut attempts = SmallVec::new();
             let answer = {
-                let whose = (course.exchange.client, try_until);
+                let whose = Whose { client: course.exchange.client, deadline: try_until, class: Class::Critical };
                 let sent = call::send(&undo.upstream, course.pools, whose, &mut attempts, request, 0, |_| false);
                 let mut sent = pin!(sent);
                 timer.arm_at(try_until);
