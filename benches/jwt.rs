@@ -66,7 +66,10 @@ fn providers(algorithm: Algorithm, keys: &str, cache_max: &str) -> Vec<Arc<Provi
     let snapshot = checked.unwrap_or_else(|report| panic!("{report}")).snapshot;
     let (mut keeper, mut issues) = (Keeper::fresh(), Issues::new());
     let section = &snapshot.document.identity;
-    identity::compile(section, &KeyPath::root(), &metrics, &mut keeper, &mut issues).into_values().flatten().collect()
+    identity::compile(section, &KeyPath::root(), &metrics, &mut keeper, &mut issues, &|_| false)
+        .into_values()
+        .flatten()
+        .collect()
 }
 
 fn tokens(criterion: &mut Criterion) {

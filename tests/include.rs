@@ -424,3 +424,23 @@ fn a_generation_that_is_removed_under_our_feet_is_never_half_read() {
     assert!(stable);
     assert_eq!(generation(&partial), Some(last.load(Ordering::Relaxed).to_string()));
 }
+
+#[test]
+fn a_credential_in_a_url_is_shown_nowhere() {
+    let directory = Files::of(&[(
+        "main.yaml",
+        "\
+listeners: [{name: http, address: \"127.0.0.1:8080\"}]
+identity:
+  staff: {jwt: {issuer: a, audiences: [b], keys: {jwks_url: \"https://user:hunter2@id.test/keys\"}}}
+  other: {jwt: {issuer: c, audiences: [d], keys: {secret: hunter3}}}
+upstreams:
+  app: {endpoints: [\"http://user:hunter2@127.0.0.1:3000\", \"htp://hunter2:x@h\"]}
+routes: []
+",
+    )]);
+    let report = directory.report();
+    assert!(report.contains("***") && !report.contains("hunter"), "{report}");
+    assert!(report.contains("contains credentials"), "{report}");
+    assert!(!report.contains("names no key"), "it has one, which is told: {report}");
+}

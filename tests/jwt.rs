@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use serde_json::{Value, json};
 
-use crate::harness::{Armiger, Backend, Config, Response, SECRET, SECRET_YAML, Signer, claims, now, streamed};
+use crate::harness::{Armiger, Backend, Config, Files, Response, SECRET, SECRET_YAML, Signer, claims, now, streamed};
 
 fn request(target: &str, headers: &[(&str, &str)]) -> Request<Empty<Bytes>> {
     let mut request = Request::get(target);
@@ -775,4 +775,24 @@ async fn refusals_are_for_whoever_asks() {
         armiger.request(request("/", &headers)).await.assert_status(200).assert_header("grpc-status", grpc);
     }
     assert_eq!(backend.count(), 0);
+}
+
+/// A secret's text is another key in another encoding: what the old one signed is known no more.
+#[tokio::test]
+async fn another_encoding_of_the_secret_forgets_what_was_known() {
+    let backend = Backend::replies("ok").await;
+    let config = |more: &str| {
+        Config::to(&backend)
+            .top(&provider(&format!("keys: {{secret: {SECRET_YAML}{more}}}, algorithms: [HS256]")))
+            .policies("identity: {providers: [staff]}")
+    };
+    let files = Files::of(config(""));
+    let armiger = Armiger::watching(files.config().into()).await;
+    let token = Signer::secret("HS256").token(&claims(json!({})));
+    for _ in 0..2 {
+        call(&armiger, &token).await.assert_status(200);
+    }
+    files.replace("config.yaml", config(", secret_encoding: base64"));
+    armiger.in_force(2).await;
+    call(&armiger, &token).await.assert_problem(401, "token-invalid");
 }

@@ -119,6 +119,30 @@ async fn a_key_may_be_a_header_a_cookie_a_parameter_or_all_together() {
     armiger.request(request("/all", &[("x-forwarded-for", "192.0.2.2")])).await.assert_status(429);
 }
 
+/// Which of two a back end goes by nobody knows: neither buys a new bucket.
+#[tokio::test]
+async fn a_decoy_beside_the_key_counts_as_no_key() {
+    let backend = Backend::replies("ok").await;
+    let limit = "{name: keyed, rate: 1/h, burst: 1, by: [\"KEY\"], on_missing: deny}";
+    for key in ["cookie:c", "header:x-key"] {
+        let armiger = Armiger::with(limited(&backend, &limit.replace("KEY", key))).await;
+        let (same, decoys): (Vec<(&str, &str)>, [Vec<(&str, &str)>; 2]) = if key == "cookie:c" {
+            (vec![("cookie", "c=1; c=1")], [vec![("cookie", "c=2; c=1")], vec![("cookie", "c=3"), ("cookie", "c=1")]])
+        } else {
+            (
+                vec![("x-key", "1"), ("x-key", "1")],
+                [vec![("x-key", "2"), ("x-key", "1")], vec![("x-key", "1"), ("x-key", "3")]],
+            )
+        };
+        armiger.request(request("/", &same)).await.assert_status(200);
+        armiger.request(request("/", &same)).await.assert_status(429);
+        for decoy in decoys {
+            let refused = armiger.request(request("/", &decoy)).await;
+            refused.assert_problem(403, "limit-key-missing");
+        }
+    }
+}
+
 /// No silent bucket that all who lack a key share.
 #[tokio::test]
 async fn a_request_without_the_key_is_counted_by_address_skipped_or_refused() {

@@ -63,6 +63,26 @@ async fn two_armigers_grant_together_exactly_what_the_limit_says() {
     assert!(refused.header("ratelimit").contains("\"more\";r=40;"), "a refused request draws from none: {refused:?}");
 }
 
+/// What is tried uses up nothing of what is enforced under the same name.
+#[tokio::test]
+async fn a_limit_in_shadow_has_buckets_of_its_own() {
+    let (backend, redis) = (Backend::replies("ok").await, Redis::start().await);
+    let limit =
+        |more: &str| limited(&backend, &redis, &format!("{{name: few, rate: 1/h, burst: 2, store: redis{more}}}"));
+    let tried = connected(limit(", mode: shadow")).await;
+    let enforced = connected(limit("")).await;
+    for _ in 0..3 {
+        tried.get("/").await.assert_status(200);
+    }
+    enforced.get("/").await.assert_status(200).assert_header("ratelimit", "\"few\";r=1;t=3600");
+    let mut keys: Vec<String> = redis.ask(&["KEYS", "*"]).await;
+    keys.sort();
+    assert!(
+        matches!(&keys[..], [one, other] if one.starts_with("{armiger}:few:") && other.starts_with("{armiger}:shadow:few:")),
+        "{keys:?}"
+    );
+}
+
 #[tokio::test]
 async fn what_redis_holds_is_in_one_slot_and_goes_by_itself() {
     let (backend, redis) = (Backend::replies("ok").await, Redis::start().await);
@@ -236,5 +256,14 @@ async fn mistakes_are_told() {
     }
     let section = "rate_limits: {redis: {url: \"redis://:hunter2@127.0.0.1:1\"}}";
     let report = told(Config::to(&backend).top(section)).await;
-    assert!(report.contains("holds a credential"), "{report}");
+    assert!(report.contains("holds a credential") && !report.contains("hunter2"), "{report}");
+    let jwt = format!("{{issuer: \"https://id.test\", audiences: [api], keys: {{secret: {SECRET_YAML}}}}}");
+    let overrides = "{claim: plan, rates: {gold: {rate: 1/h, burst: 2000000}}}";
+    let section =
+        format!("rate_limits: {{redis: {{url: \"redis://127.0.0.1:1\"}}}}\nidentity: {{staff: {{jwt: {jwt}}}}}");
+    let limits = format!(
+        "rate_limit: [{{name: a, rate: 1/h, store: redis, overrides: {overrides}}}]\nidentity: {{providers: [staff]}}"
+    );
+    let report = told(Config::to(&backend).top(&section).policies(&limits)).await;
+    assert!(report.contains("too large for Redis to count") && report.contains("rates.gold"), "{report}");
 }

@@ -234,7 +234,8 @@ impl Inspect {
 /// What the document's providers make of a token.
 fn judge(document: &Document, token: &str) -> Result<std::sync::Arc<crate::exchange::Identity>, String> {
     let (metrics, mut keeper, mut issues) = (Metrics::new(), Keeper::fresh(), Issues::new());
-    let providers = identity::compile(&document.identity, &KeyPath::root(), &metrics, &mut keeper, &mut issues);
+    let providers =
+        identity::compile(&document.identity, &KeyPath::root(), &metrics, &mut keeper, &mut issues, &|_| false);
     let providers: Vec<_> = providers.into_values().flatten().collect();
     let now = Now { wall: i64::try_from(since_epoch()).unwrap_or(i64::MAX), instant: Instant::now() };
     let runtime =

@@ -135,8 +135,9 @@ pub struct Jwt {
     pub algorithms: Vec<Algorithm>,
     /// The keys by which signatures are checked.
     pub keys: Keys,
-    /// What `typ` may be, whatever its case, where the token has it. `application/` before it counts for nothing.
-    /// Default: `JWT` and `at+jwt` (RFC 9068), so that a logout token or an ID token of that kind is none to call with.
+    /// What `typ` may be, whatever its case. `application/` before it counts for nothing, and a token without it is a `JWT`.
+    /// Default: `JWT` and `at+jwt` (RFC 9068), so that a logout token is none to call with. Where the issuer marks its access
+    /// tokens, write `[at+jwt]`: then its ID tokens, which often say nothing, are refused too (RFC 8725 §3.11).
     #[serde(default = "types")]
     pub types: Vec<String>,
     /// How far clocks may differ. At most `5m`.

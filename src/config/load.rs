@@ -17,6 +17,7 @@ use super::issue::{Issue, Issues, KeyPath, Mask, Report, Source, quote};
 use super::reference;
 use super::yaml::decode;
 pub use super::yaml::expand::Environment;
+use super::yaml::userinfo::Userinfo;
 
 /// The most bytes that one file of a configuration may have.
 pub const FILE_MAX: usize = 1024 * 1024;
@@ -187,7 +188,9 @@ where
     let assembled = include::assemble(main, others, environment, &mut reader);
     let Assembled { source, text, tree, mut issues, mut lost, mut concealed, outside, bundle } = assembled;
     let inputs = reader.finish(bundle);
-    let mask = Mask::new(outside.outside.iter().chain(&outside.values));
+    let Userinfo { mut spans, texts } = tree.as_ref().map(|tree| Userinfo::find(&tree.root)).unwrap_or_default();
+    concealed.append(&mut spans);
+    let mask = Mask::new(outside.outside.iter().chain(&outside.values).chain(&texts));
     let Some(tree) = tree else {
         return Partial { document: None, source: source.masked(mask), issues, inputs, outside: outside.outside };
     };

@@ -150,7 +150,7 @@ impl<'e> Walk<'e> {
             Node::Double(value) => Value::Double(*value),
             Node::Text(text) => Value::Text(text),
             Node::Read(fact, steps) => self.read(fact, steps)?,
-            Node::Present(fact) => Value::Bool(self.has(fact)),
+            Node::Present(fact) => Value::Bool(self.has(fact)?),
             Node::Local(depth) => self.locals.get(*depth).cloned().ok_or(Fault::Absent)?,
             Node::Not(one) => Value::Bool(!self.truth(one)?),
             Node::Negate(one) => match self.value(one)? {
@@ -245,7 +245,11 @@ impl<'e> Walk<'e> {
             Fact::Roles => Value::Words(identity.map_or(&[], |identity| &identity.roles)),
             Fact::Scopes => Value::Words(identity.map_or(&[], |identity| &identity.scopes)),
             Fact::Subject => Value::Text(identity.map_or("", |identity| &identity.subject)),
-            Fact::Param(place) => decoded(exchange.param(*place))?,
+            Fact::Param(place) => {
+                let param = exchange.param(*place);
+                self.spend(param.len() / BYTES_PER_STEP)?;
+                decoded(param)?
+            }
             Fact::RequestPath => Value::Text(exchange.path()),
             Fact::Method => Value::Text(exchange.request.method().as_str()),
             Fact::Host => host(exchange.host()),
@@ -268,19 +272,26 @@ impl<'e> Walk<'e> {
                 }
             }
             Fact::Cookie(name) => {
+                self.spend(cookie_bytes(exchange) / BYTES_PER_STEP)?;
                 Value::Text(std::str::from_utf8(only(cookies(exchange, name))?).map_err(|_| Fault::NotText)?)
             }
         })
     }
 
-    fn has(&self, fact: &Fact) -> bool {
-        match fact {
+    fn has(&mut self, fact: &Fact) -> Result<bool, Fault> {
+        Ok(match fact {
             Fact::Header(name) => self.exchange.headers().contains_key(name),
-            Fact::Query(name) => query_pairs(self.exchange.request.uri().query().unwrap_or(""))
-                .any(|(key, _)| key.as_deref() == Some(name)),
-            Fact::Cookie(name) => cookies(self.exchange, name).next().is_some(),
+            Fact::Query(name) => {
+                let query = self.exchange.request.uri().query().unwrap_or("");
+                self.spend(query.len() / BYTES_PER_STEP)?;
+                query_pairs(query).any(|(key, _)| key.as_deref() == Some(name))
+            }
+            Fact::Cookie(name) => {
+                self.spend(cookie_bytes(self.exchange) / BYTES_PER_STEP)?;
+                cookies(self.exchange, name).next().is_some()
+            }
             _ => true,
-        }
+        })
     }
 
     fn equal(&mut self, left: &Value<'e>, right: &Value<'e>) -> Result<bool, Fault> {
@@ -593,6 +604,11 @@ fn cookies<'e>(exchange: &'e Exchange, name: &str) -> impl Iterator<Item = &'e [
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(move |cookie| {
         cookie.trim_ascii().strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
     })
+}
+
+/// How much there is to search for a cookie.
+fn cookie_bytes(exchange: &Exchange) -> usize {
+    exchange.headers().get_all(header::COOKIE).iter().map(|line| line.len()).sum()
 }
 
 /// A parameter of the path as what it stands for.

@@ -260,12 +260,14 @@ fn no_expression_breaks_what_reads_it() {
 fn no_caller_makes_an_expression_expensive() {
     let many = Value::Array((0..5_000).map(Value::from).collect());
     let long = "a".repeat(30_000);
-    let dear = exchange(Request::get("/").header("x-long", &long), Some(json!({"many": many, "text": long})));
+    let request = Request::get("/").header("x-long", &long).header("cookie", &long);
+    let dear = exchange(request, Some(json!({"many": many, "text": long})));
     for text in [
         "claims.many.all(a, claims.many.exists(b, a + b == 4999)) || true",
         "claims.many.map(a, claims.text + claims.text) == [] || true",
         "claims.many.exists(a, headers['x-long'].contains('aaaaab')) || true",
         "claims.many.filter(a, claims.many == claims.many) == [] || true",
+        "claims.many.exists(a, 'none' in cookies) || true",
     ] {
         let begun = Instant::now();
         assert_eq!(compile(text).unwrap().holds(&dear), Err(Fault::TooMuch), "{text}");

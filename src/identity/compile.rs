@@ -46,19 +46,20 @@ fn is_framing(name: &HeaderName) -> bool {
 /// Providers by name. `None`: it is wrong, which is reported.
 pub type Providers = BTreeMap<String, Option<Arc<Provider>>>;
 
-/// Compiles the section, which stands at `path`.
+/// Compiles the section, which stands at `path`. `is_lost`: what is there and could not be read, which is reported.
 pub fn compile(
     section: &BTreeMap<String, config::Provider>,
     path: &KeyPath,
     metrics: &Metrics,
     keeper: &mut Keeper<'_>,
     issues: &mut Issues,
+    is_lost: &dyn Fn(&KeyPath) -> bool,
 ) -> Providers {
     let mut providers = Providers::new();
     for (name, provider) in section {
         let path = path.key(name);
         let before = issues.len();
-        let mut compiler = Compiler { name, metrics, keeper, issues };
+        let mut compiler = Compiler { name, metrics, keeper, issues, is_lost };
         let ways = (&provider.jwt, &provider.introspection, &provider.api_keys, &provider.mtls);
         let compiled = match ways {
             (None, None, Some(keys), None) => {
@@ -97,6 +98,7 @@ struct Compiler<'c, 'k> {
     metrics: &'c Metrics,
     keeper: &'c mut Keeper<'k>,
     issues: &'c mut Issues,
+    is_lost: &'c dyn Fn(&KeyPath) -> bool,
 }
 
 impl Compiler<'_, '_> {
@@ -494,7 +496,10 @@ impl Compiler<'_, '_> {
                 self.fits(path, Key::secret(secret.expose(), keys.secret_encoding, algorithms)).map(|key| vec![key])
             });
             let made: Vec<Option<Vec<Key>>> = made.collect();
-            return given_keys(made, secrets.iter().map(|(_, secret)| secret.expose()));
+            let encoding = format!("{:?}", keys.secret_encoding);
+            // The same text means other keys in another encoding, and tokens that those signed are known no more.
+            let source = std::iter::once(encoding.as_str()).chain(secrets.iter().map(|(_, secret)| secret.expose()));
+            return given_keys(made, source);
         }
         if !keys.pem.is_empty() {
             let made = keys
@@ -521,6 +526,9 @@ impl Compiler<'_, '_> {
         }
         if keys.jwks_url.is_some() || keys.discover {
             return self.fetched(jwt, algorithms, path);
+        }
+        if (self.is_lost)(path) {
+            return None;
         }
         self.refuse(
             path.clone(),

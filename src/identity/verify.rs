@@ -145,8 +145,8 @@ impl Rules {
     }
 
     fn kind(&self, kind: Option<&str>) -> Result<(), Defect> {
-        let Some(kind) = kind else { return Ok(()) };
-        let kind = short_type(kind);
+        // What does not say is a JWT like any other (RFC 7519 §5.1), where those are accepted.
+        let kind = kind.map_or_else(|| "jwt".to_owned(), short_type);
         if self.types.contains(&kind) { Ok(()) } else { Err(Defect::Type) }
     }
 }
@@ -309,6 +309,16 @@ mod tests {
             let outcome = verify(&rules(), json!({"alg": "HS256", "typ": kind}), json!({}));
             assert_eq!(outcome.err(), (!good).then_some(Defect::Type), "{kind}");
         }
+    }
+
+    #[test]
+    fn a_token_that_does_not_say_its_type_is_a_jwt_like_any_other() {
+        assert!(verify(&rules(), json!({"alg": "HS256"}), json!({})).is_ok());
+        let strict = Rules { types: vec!["at+jwt".into()], ..rules() };
+        for header in [json!({"alg": "HS256"}), json!({"alg": "HS256", "typ": "JWT"})] {
+            assert_eq!(verify(&strict, header.clone(), json!({})).err(), Some(Defect::Type), "{header}");
+        }
+        assert!(verify(&strict, json!({"alg": "HS256", "typ": "at+jwt"}), json!({})).is_ok());
     }
 
     #[test]

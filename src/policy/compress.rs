@@ -107,6 +107,11 @@ impl Config {
                 scope.issue(Issue::new(path.key(key), "names nothing").hint("leave it out, or write `compress: off`"));
             }
         }
+        for (place, coding) in self.codings.iter().enumerate() {
+            if self.codings[..place].contains(coding) {
+                scope.issue(Issue::new(path.key("codings").index(place), "is named twice").hint("remove one of them"));
+            }
+        }
         if self.at_once_max == 0 {
             scope.issue(Issue::new(path.key("at_once_max"), "is 0").hint("write `compress: off`"));
         }

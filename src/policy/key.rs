@@ -3,7 +3,7 @@
 use std::hash::Hasher;
 use std::net::IpAddr;
 
-use http::{HeaderName, header};
+use http::{HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -211,9 +211,11 @@ impl Part {
                 return claim(path.find(&caller.identity.claims), name, sink);
             }
             Self::Header(name) => {
-                // Of several lines the first: a client that sends more must not get a bucket for each mixture.
-                let Some(value) = exchange.headers().get(name) else { return false };
-                sink.part(Kind::Header, name.as_str(), value.as_bytes());
+                // Lines that differ tell nobody apart: back ends may go by any of them.
+                let Some(value) = alike(exchange.headers().get_all(name).iter().map(HeaderValue::as_bytes)) else {
+                    return false;
+                };
+                sink.part(Kind::Header, name.as_str(), value);
             }
             Self::Cookie(name) => {
                 let Some(value) = cookie(exchange, name) else { return false };
@@ -276,6 +278,12 @@ fn claim(value: Option<&Value>, name: &str, sink: &mut impl Sink) -> bool {
 
 fn cookie<'e>(exchange: &'e Exchange, name: &str) -> Option<&'e [u8]> {
     let lines = exchange.headers().get_all(header::COOKIE).iter();
-    let mut cookies = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-    cookies.find_map(|cookie| cookie.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    let cookies = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
+    alike(cookies.filter_map(|cookie| cookie.strip_prefix(name.as_bytes())?.strip_prefix(b"=")))
+}
+
+/// What all of them say. A decoy beside the one that a back end goes by must not be a bucket of its own.
+fn alike<'e>(mut values: impl Iterator<Item = &'e [u8]>) -> Option<&'e [u8]> {
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
 }

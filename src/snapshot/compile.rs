@@ -54,7 +54,9 @@ pub fn compile(
     admin(&document, &root, issues);
     access_log(&document, &root.key("access_log"), issues);
     let upstreams = upstreams(&document, &root.key("upstreams"), version, metrics, keeper, issues);
-    let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues);
+    let providers = identity::compile(&document.identity, &root.key("identity"), metrics, keeper, issues, &|path| {
+        source.is_lost(path)
+    });
     let remote = rate_limit::remote(&document.rate_limits, &root.key("rate_limits"), metrics, keeper, issues);
     let second = second(&document.cache, &root.key("cache"), metrics, keeper, issues);
     let plan = Common {

@@ -91,7 +91,7 @@ impl Limit {
         if overrides.is_some() {
             scope.needs_caller("overrides go by a caller's claim");
         }
-        let is_good = self.check(usual, path, scope);
+        let is_good = self.check(usual, &special, path, scope);
         let (key, usual) = (key?, usual?);
         if !is_good || special.len() != overrides.map_or(0, |overrides| overrides.rates.len()) {
             return None;
@@ -151,7 +151,7 @@ impl Limit {
         counted
     }
 
-    fn check(&self, usual: Option<Rate>, path: &KeyPath, scope: &mut Scope<'_>) -> bool {
+    fn check(&self, usual: Option<Rate>, special: &[(&str, Rate)], path: &KeyPath, scope: &mut Scope<'_>) -> bool {
         let has_redis = scope.plan.rate_limits.redis.is_some();
         let mut is_good = true;
         let mut wrong = |issue| {
@@ -181,11 +181,14 @@ impl Limit {
                     .hint("add `rate_limits: {redis: {url: \"redis://HOST:6379\"}}`, or write `store: local`"),
             );
         }
-        if self.store == Where::Redis && usual.is_some_and(|rate| rate.capacity() > REDIS_CAPACITY_MAX) {
-            wrong(
-                Issue::new(path.key("burst"), "a bucket of this size is too large for Redis to count")
-                    .hint("lower `burst`, or give a rate in a shorter time: `10/s` instead of `36000/h`"),
-            );
+        let rates = special.iter().map(|(value, rate)| (path.key("overrides").key("rates").key(*value), *rate));
+        for (at, rate) in usual.map(|rate| (path.clone(), rate)).into_iter().chain(rates) {
+            if self.store == Where::Redis && rate.capacity() > REDIS_CAPACITY_MAX {
+                wrong(
+                    Issue::new(at.key("burst"), "a bucket of this size is too large for Redis to count")
+                        .hint("lower `burst`, or give a rate in a shorter time: `10/s` instead of `36000/h`"),
+                );
+            }
         }
         if !(0.001..=1.0).contains(&self.local_share) {
             wrong(
@@ -290,8 +293,10 @@ impl Limit {
         }
         let remote = scope.plan.remote.clone()?;
         let settings = scope.plan.rate_limits.redis.as_ref()?;
+        // What is tried in shadow draws from buckets of its own: it must not use up what is enforced under the same name.
+        let apart = if self.mode == Mode::Shadow { "shadow:" } else { "" };
         // All in one slot of a cluster, for a request draws from several.
-        let prefix = format!("{{{}}}:{name}:", settings.prefix).into();
+        let prefix = format!("{{{}}}:{apart}{name}:", settings.prefix).into();
         Some(Elsewhere { remote, prefix, rate, on_error: self.on_error })
     }
 }
