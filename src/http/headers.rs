@@ -376,6 +376,23 @@ pub fn strip_request(headers: &mut HeaderMap, inspected: &Inspected) {
     }
 }
 
+/// Removes from a request's trailers what has no business there (RFC 9110 §6.5.1): what belongs to the hop or frames the
+/// message, and what says who asks or where it came from, for which there are headers. A next reader may merge the two.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    const NOT_BEHIND: Seen = ANY_HOP_BY_HOP
+        .with(Seen::HOST)
+        .with(Seen::CONTENT_LENGTH)
+        .with(Seen::AUTHORIZATION)
+        .with(Seen::COOKIE)
+        .with(Seen::VIA)
+        .with(Seen::PROVENANCE)
+        .with(Seen::LOOKALIKE);
+    remove_where(trailers, |name| {
+        let kind = classify(name);
+        kind != Seen::NOTHING && NOT_BEHIND.has(kind)
+    });
+}
+
 /// Removes from a response what belongs to the hop it came over, with the rules of `strip_request`.
 ///
 /// `Content-Length` goes when `Transfer-Encoding` overrode it (RFC 9112 §6.3), and is kept once when it came in several
