@@ -38,11 +38,10 @@ async fn an_open_breaker_answers_at_once_and_nothing_reaches_the_upstream() {
     assert_eq!(backend.count(), 3);
     let line = armiger.logged(|line| line["reason"] == "breaker-open").await;
     assert_eq!(line["attempts"], json!(null), "there was no attempt");
-    assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",upstream="app"}"#).await, 2.0);
-    let changes =
-        r#"armiger_breaker_transitions_total{cause="consecutive",endpoint="",from="closed",to="open",upstream="app"}"#;
+    assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",route="",upstream="app"}"#).await, 2.0);
+    let changes = r#"armiger_breaker_transitions_total{cause="consecutive",endpoint="",from="closed",route="",to="open",upstream="app"}"#;
     assert_eq!(armiger.metric(changes).await, 1.0);
-    let refusals = r#"armiger_breaker_refusals_total{endpoint="",reason="open",upstream="app"}"#;
+    let refusals = r#"armiger_breaker_refusals_total{endpoint="",reason="open",route="",upstream="app"}"#;
     assert_eq!(armiger.metric(refusals).await, 1.0);
     let state = armiger.admin().get("/state/upstreams").await.json();
     assert_eq!(state["rows"][0]["breaker"]["state"], "open");
@@ -217,6 +216,27 @@ async fn of_two_endpoints_one_may_be_left_alone() {
     }
 
     assert_eq!((failed, bad.count()), (2, 2));
+}
+
+#[tokio::test]
+async fn of_two_routes_one_may_be_left_alone() {
+    let backend = Backend::with(|seen| answer(if seen.target == "/bad" { 500 } else { 200 }, "told")).await;
+    let three = THREE.replace("breaker: {", "breaker: {scope: route, ");
+    let route = |name: &str| format!("- {{name: {name}, match: {{path: /{name}}}, proxy: {{upstream: app}}}}");
+    let config = Config::to(&backend).upstream(&three).routes(&route("good")).routes(&route("bad"));
+    let armiger = Armiger::with(config).await;
+    for _ in 0..3 {
+        armiger.get("/bad").await.assert_status(500);
+    }
+    armiger.get("/bad").await.assert_problem(503, "breaker-open");
+    armiger.get("/good").await.assert_status(200);
+
+    assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",route="bad",upstream="app"}"#).await, 2.0);
+    assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",route="good",upstream="app"}"#).await, 0.0);
+    let rows = armiger.admin().get("/state/upstreams").await.json();
+    assert_eq!(rows["rows"][0]["breakers_of_routes"]["bad"]["state"], "open");
+    assert_eq!(rows["rows"][0]["breakers_of_routes"]["good"]["requests"], 1);
+    assert_eq!(backend.count(), 4);
 }
 
 #[tokio::test]

@@ -517,6 +517,38 @@ async fn a_stale_answer_takes_the_place_of_an_error() {
     }
 }
 
+/// Nobody asks an upstream whose breaker is open, and what is stored serves on.
+#[tokio::test]
+async fn a_stale_answer_takes_the_place_of_an_upstream_whose_breaker_is_open() {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let broken = is_broken.clone();
+    let backend = Backend::with(move |_| match broken.load(Ordering::SeqCst) {
+        true => reply(503, &[], "broken"),
+        false => reply(200, &[("cache-control", "max-age=0, stale-if-error=60")], "old"),
+    })
+    .await;
+    let breaker = "breaker: {trip: {consecutive: 2}, open_for: {base: 1m}}";
+    let armiger = Armiger::with(Config::to(&backend).upstream(breaker).policies("cache: {}")).await;
+    armiger.get("/").await.assert_status(200);
+    is_broken.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(armiger.get("/").await.assert_status(200).text(), "old");
+    }
+    let asked = backend.count();
+
+    for _ in 0..3 {
+        let response = armiger.get("/").await;
+        assert_eq!((response.status, response.text()), (200, "old"));
+        assert!(
+            status(&response).contains("hit") && status(&response).contains("detail=error"),
+            "{}",
+            status(&response)
+        );
+    }
+    armiger.get("/other").await.assert_problem(503, "breaker-open");
+    assert_eq!((asked, backend.count()), (3, 3), "none of them reached it");
+}
+
 #[tokio::test]
 async fn a_slow_upstream_is_an_error_too() {
     let go = Signal::new();

@@ -74,6 +74,40 @@ async fn each_try_is_told_what_is_left() {
     assert!((15_000..=20_000).contains(&left), "{left}");
 }
 
+/// Of a part's own time, where that is shorter.
+#[tokio::test]
+async fn parts_of_an_aggregate_and_steps_of_a_saga_are_told_too() {
+    let backend = Backend::with(|_| answer(200, "{}")).await;
+    let routes = format!(
+        "- name: page
+  match: {{path: /page, methods: [GET]}}
+  deadline_header: {HEADER}
+  aggregate:
+    deadline: 10s
+    parts:
+      brief: {{upstream: app, path: /brief, timeout: 2s}}
+      long: {{upstream: app, path: /long}}
+- name: order
+  match: {{path: /order, methods: [POST]}}
+  deadline_header: {HEADER}
+  saga_in_memory:
+    deadline: 10s
+    steps:
+      book: {{upstream: app, path: /book, timeout: 3s, compensate: off}}
+"
+    );
+    let armiger = Armiger::with(Config::to(&backend).routes(&routes)).await;
+    let of = |path: &str| told(backend.requests().iter().rfind(|seen| seen.target == path).expect("it was asked"));
+
+    armiger.get("/page").await.assert_status(200);
+    assert!((1000..=2000).contains(&of("/brief")) && (5000..=10_000).contains(&of("/long")));
+    let hasty = Request::builder().uri("/page").header("host", "app").header(HEADER, "1500");
+    armiger.request(hasty.body(Full::new(bytes::Bytes::new())).unwrap()).await.assert_status(200);
+    assert!(of("/brief") <= 1500 && of("/long") <= 1500, "its caller waits no longer");
+    armiger.post("/order", "").await.assert_status(200);
+    assert!((1500..=3000).contains(&of("/book")));
+}
+
 #[tokio::test]
 async fn a_caller_that_waits_too_briefly_says_nothing_of_the_upstream() {
     let release = Signal::new();

@@ -116,6 +116,18 @@ async fn clients_in_a_closed_loop_lose_nothing() {
     }
 }
 
+/// What ends the wait is heard within it too.
+#[tokio::test]
+async fn a_delay_that_nobody_needs_any_more_is_cut_short() {
+    let armiger = Armiger::with(hello("{delay: 1h}")).await;
+    let drain = armiger.running().drain();
+    assert!(drain.begin());
+    let gauge = async { while armiger.metric("armiger_draining").await != 1.0 {} };
+    within("the gauge", gauge).await;
+    assert!(!drain.begin_without_delay(), "it had begun");
+    within("the end", drain.over()).await;
+}
+
 // === closing ===
 
 fn connected(address: SocketAddr) -> TcpStream {

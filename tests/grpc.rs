@@ -325,6 +325,25 @@ async fn streams_pass_message_by_message_both_ways() {
     assert!(within("the end", chat.next()).await.is_none());
 }
 
+/// Whoever listens to a stream has nothing to say for hours.
+#[tokio::test]
+async fn a_caller_may_be_silent_in_its_own_stream() {
+    let (_, _armiger, mut client) = start(|config| config.listener("timeouts: {body_idle: 200ms}")).await;
+    let (sender, receiver) = mpsc::channel(1);
+    let words =
+        stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Bytes>| Some((receiver.recv().await?, receiver)));
+    let calling = client.streaming(Request::new(words), at("/test.Echo/Chat"), Plain);
+    let mut chat = within("the head", calling).await.unwrap().into_inner();
+    for word in ["one", "two"] {
+        sender.send(Bytes::from(word)).await.unwrap();
+        assert_eq!(within("an echo", chat.next()).await.unwrap().unwrap(), word);
+        // The silence itself, several times what other bodies may pause.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    drop(sender);
+    assert!(within("the end", chat.next()).await.is_none());
+}
+
 #[tokio::test]
 async fn a_deadline_is_obeyed_shrunk_and_ends_the_call_behind() {
     let (server, armiger, mut client) = start(|config| config.route("timeout: 20s")).await;

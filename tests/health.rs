@@ -164,7 +164,7 @@ async fn a_check_that_succeeds_lets_an_open_breaker_try_at_once() {
     );
     let armiger = before(&[&backend], &keys).await;
     within("the breaker to open", async {
-        while armiger.metric(r#"armiger_breaker_state{endpoint="",upstream="app"}"#).await != 2.0 {
+        while armiger.metric(r#"armiger_breaker_state{endpoint="",route="",upstream="app"}"#).await != 2.0 {
             armiger.get("/").await;
         }
     })
@@ -177,8 +177,7 @@ async fn a_check_that_succeeds_lets_an_open_breaker_try_at_once() {
     health.store(200, Ordering::Relaxed);
 
     until_status(&armiger, 200).await;
-    let cause =
-        r#"armiger_breaker_transitions_total{cause="healthy",endpoint="",from="open",to="half_open",upstream="app"}"#;
+    let cause = r#"armiger_breaker_transitions_total{cause="healthy",endpoint="",from="open",route="",to="half_open",upstream="app"}"#;
     assert_eq!(armiger.metric(cause).await, 1.0);
 }
 

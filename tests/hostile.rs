@@ -325,6 +325,18 @@ async fn a_head_is_bounded() {
     assert_eq!(backend.count(), 3);
 }
 
+/// What the gate refuses of HTTP/1.1 would reach an HTTP/1.1 upstream by another way.
+#[tokio::test]
+async fn a_query_that_is_not_encoded_is_refused_on_http2_too() {
+    let backend = strict().await;
+    let armiger = Armiger::proxying(&backend).await;
+    armiger.raw("GET /q?\u{e9} HTTP/1.1\r\nhost: a\r\n\r\n").await.answer().await.assert_status(400);
+    let mut connection = armiger.connect_h2c().await;
+    connection.get("/q?\u{e9}").await.assert_problem(400, "bad-path");
+    connection.get("/q?%C3%A9&{a}=[1]").await.assert_status(200);
+    assert_eq!(backend.count(), 1);
+}
+
 #[tokio::test]
 async fn an_endless_head_is_cut_off_by_default_too() {
     let backend = strict().await;

@@ -31,8 +31,8 @@ fn plans(text: impl std::fmt::Display) -> Vec<Arc<ListenerPlan>> {
 /// What a reload does to listeners.
 fn apply(armiger: &Armiger, text: impl std::fmt::Display) {
     let listeners = armiger.running().listeners();
-    let prepared = listeners.prepare(&plans(text));
-    listeners.commit(prepared.unwrap_or_else(|errors| panic!("{errors:#?}")));
+    let ready = listeners.prepare(&plans(text)).and_then(|prepared| prepared.listen());
+    listeners.commit(ready.unwrap_or_else(|errors| panic!("{errors:#?}")));
 }
 
 /// A port that was free a moment ago, on every address.
@@ -263,6 +263,11 @@ async fn an_address_that_cannot_be_had_is_named_and_changes_nothing() {
     for _ in 0..20 {
         assert_eq!(armiger.get("/").await.assert_status(200).text(), "hello");
     }
+    // An address beside others is taken before anything is in force: what might fail has not failed by then.
+    let ready = listeners.prepare(&plans(&wide)).unwrap().listen().unwrap();
+    drop(TcpStream::connect(("127.0.0.2", first.port())).expect("it listens"));
+    drop(ready);
+    assert!(Client::to(SocketAddr::from(([127, 0, 0, 2], first.port()))).is_refused().await);
     let stranger = TcpListener::bind(("0.0.0.0", first.port()));
     assert!(stranger.is_err(), "the port is shared with nobody");
 }
@@ -279,7 +284,7 @@ async fn once_it_ends_no_listener_opens_any_more() {
     let address = armiger.address();
     armiger.running().drain().begin();
     is_closed(address).await;
-    listeners.commit(prepared);
+    listeners.commit(prepared.listen().unwrap());
 
     assert_eq!(listeners.addresses(), []);
     drop(idle);

@@ -47,6 +47,7 @@ mod retry;
 mod routing;
 mod rules;
 mod saga;
+mod slow_readers;
 mod tidy;
 mod tls;
 mod token;

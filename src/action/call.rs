@@ -18,7 +18,7 @@ use crate::config::upstream::Class;
 use crate::exchange::{Client, Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::telemetry::record::AttemptRow;
-use crate::upstream::{Call, HostRule, Kind, Pools, Upstream};
+use crate::upstream::{Call, HostRule, Kind, Pools, Tells, Upstream};
 
 /// How many times its size a compressed answer may grow to, beyond a first piece that any may.
 const RATIO_MAX: usize = 100;
@@ -49,10 +49,14 @@ pub(super) enum Failed {
 
 /// For whom a request is sent.
 #[derive(Clone, Copy)]
-pub(super) struct Whose {
+pub(super) struct Whose<'w> {
     pub(super) client: Client,
     /// When nobody wants the answer any more.
     pub(super) deadline: Instant,
+    /// When the time is over that the configuration gives.
+    pub(super) due: Instant,
+    /// Where each try is told how much of the time is left.
+    pub(super) tells: Tells<'w>,
     /// The route's, which upstreams that have too much to do go by.
     pub(super) class: Class,
 }
@@ -63,7 +67,7 @@ pub(super) struct Whose {
 pub(super) async fn send(
     upstream: &Upstream,
     pools: &Pools,
-    Whose { client, deadline, class }: Whose,
+    Whose { client, deadline, due, tells, class }: Whose<'_>,
     attempts: &mut SmallVec<[AttemptRow; 2]>,
     mut request: Request<Body>,
     max: usize,
@@ -71,7 +75,8 @@ pub(super) async fn send(
 ) -> Result<Reply, Failed> {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     let key = upstream.key(&request, client.address);
-    let call = Call::new(HostRule::Endpoint, deadline, key, attempts).of_client(client.ends()).of_class(class);
+    let call = Call::new(HostRule::Endpoint, deadline, key, attempts).of_client(client.ends());
+    let call = call.of_route(due, class, tells);
     let sent = if upstream.hedges(&request) {
         Box::pin(upstream.hedge(pools, call, &mut request)).await
     } else {

@@ -111,7 +111,7 @@ struct Operators {
 
 /// Sockets that a configuration wants, bound.
 pub(super) struct Prepared {
-    listeners: listener::Prepared,
+    listeners: listener::Ready,
     admin: admin::Prepared,
 }
 
@@ -127,7 +127,10 @@ impl Parts {
         let admin = admin.prepare(&snapshot.document);
         drop(inside);
         match (listeners, admin) {
-            (Ok(listeners), Ok(admin)) => Ok(Prepared { listeners, admin }),
+            (Ok(listeners), Ok(admin)) => match listeners.listen() {
+                Ok(listeners) => Ok(Prepared { listeners, admin }),
+                Err(errors) => Err(errors.into_iter().map(StartError::from).collect()),
+            },
             (listeners, admin) => {
                 let listeners = listeners.err().into_iter().flatten().map(StartError::from);
                 Err(listeners.chain(admin.err().map(StartError::from)).collect())

@@ -44,6 +44,9 @@ pub enum Scope {
     Upstream,
     /// Each endpoint: calls go to those whose breakers let them in, and are refused if there is none.
     Endpoint,
+    /// Each route: where one kind of requests fails, the others go on. The trap: an upstream that is down is found out by
+    /// each route anew.
+    Route,
 }
 
 /// How much failure opens a breaker. Where both `consecutive` and `ratio` are given, whichever comes first.

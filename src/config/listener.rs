@@ -174,7 +174,8 @@ pub struct Timeouts {
     /// From the first byte of a request to the end of its headers; a new connection has as long for its first byte.
     /// Later is a 408.
     pub request_headers: HumanDuration,
-    /// The longest pause within a request body, and the longest that a client may read nothing of an answer.
+    /// The longest pause within a request body, and the longest that a client may read nothing of an answer. The stream of
+    /// a caller of gRPC may pause for as long as its call lasts.
     pub body_idle: HumanDuration,
     /// How long a connection may stay open with nothing going on.
     pub keep_alive: HumanDuration,

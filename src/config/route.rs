@@ -41,8 +41,8 @@ pub struct Route<P> {
     pub timeout: Option<HumanDuration>,
     /// The header in which callers say how long they wait, in milliseconds, such as `x-request-timeout-ms`. It shortens
     /// `timeout` and never lengthens it; 0 is a 504 at once, and what is no number is as if it were not there. With each
-    /// try the upstream of `proxy` is told in the same header what is left, be it of `timeout`. Default:
-    /// `defaults.deadline_header`, else none.
+    /// try the upstream of `proxy` is told in the same header what is left, be it of `timeout`; so are those of an
+    /// aggregate's parts and a saga's steps, of their own time. Default: `defaults.deadline_header`, else none.
     ///
     /// A call that ends since its caller wanted no longer says nothing of the upstream: no breaker counts it.
     #[serde(default)]

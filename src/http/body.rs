@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::encoded::Encoded;
 use super::framing::Violation;
+use super::headers::strip_trailers;
 use super::inflow::Inflow;
 use super::reserved::Reserved;
 use crate::timer::Timer;
@@ -336,14 +337,16 @@ impl Received {
     }
 
     fn cleaned(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
-        let Some(reserved) = self.reserved.as_ref().filter(|_| frame.is_trailers()) else { return frame };
-        frame.into_trailers().map_or_else(
-            |frame| frame,
-            |mut trailers| {
-                reserved.clean(&mut trailers);
+        match frame.into_trailers() {
+            Ok(mut trailers) => {
+                strip_trailers(&mut trailers);
+                if let Some(reserved) = &self.reserved {
+                    reserved.clean(&mut trailers);
+                }
                 Frame::trailers(trailers)
-            },
-        )
+            }
+            Err(frame) => frame,
+        }
     }
 
     fn fail(&self, error: BodyError) -> BodyError {

@@ -501,9 +501,14 @@ fn is_path_and_query(bytes: &[u8]) -> bool {
     let query = bytes.iter().position(|&b| !is(b, PATH)).unwrap_or(bytes.len());
     match bytes[query..].split_first() {
         None => true,
-        Some((b'?', query)) => query.iter().all(|&b| is(b, QUERY)),
+        Some((b'?', query)) => is_query(query),
         Some(_) => false,
     }
+}
+
+/// Whether a query holds nothing but what belongs in one. HTTP/2 has no gate, and `http::Uri` takes more.
+pub fn is_query(query: &[u8]) -> bool {
+    query.iter().all(|&b| is(b, QUERY))
 }
 
 /// `host [":" port]` (RFC 9110 §7.2) without user information.

@@ -376,28 +376,49 @@ pub fn strip_request(headers: &mut HeaderMap, inspected: &Inspected) {
     }
 }
 
+/// Removes from a request's trailers what has no business there (RFC 9110 §6.5.1): what belongs to the hop or frames the
+/// message, and what says who asks or where it came from, for which there are headers. A next reader may merge the two.
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    const NOT_BEHIND: Seen = ANY_HOP_BY_HOP
+        .with(Seen::HOST)
+        .with(Seen::CONTENT_LENGTH)
+        .with(Seen::AUTHORIZATION)
+        .with(Seen::COOKIE)
+        .with(Seen::VIA)
+        .with(Seen::PROVENANCE)
+        .with(Seen::LOOKALIKE);
+    remove_where(trailers, |name| {
+        let kind = classify(name);
+        kind != Seen::NOTHING && NOT_BEHIND.has(kind)
+    });
+}
+
 /// Removes from a response what belongs to the hop it came over, with the rules of `strip_request`.
 ///
 /// `Content-Length` goes when `Transfer-Encoding` overrode it (RFC 9112 §6.3), and is kept once when it came in several
-/// equal lines. `Set-Cookie`, `Date` and `Server` are never touched. A 101 needs its `Upgrade` read before.
+/// equal lines; zeros in front of it go, for not everybody reads those as a decimal number. `Set-Cookie`, `Date` and `Server` are never touched. A 101 needs its `Upgrade` read before.
 pub fn strip_response(headers: &mut HeaderMap) {
     let mut found = Inspected::default();
-    let mut lengths = 0;
+    let (mut lengths, mut is_padded) = (0, false);
     for (name, value) in &*headers {
         let kind = classify(name);
         found.seen.add(kind);
         match kind {
             Seen::CONNECTION => found.note_connection(value),
-            Seen::CONTENT_LENGTH => lengths += 1,
+            Seen::CONTENT_LENGTH => {
+                lengths += 1;
+                is_padded |= matches!(value.as_bytes(), [b'0', _, ..]);
+            }
             _ => {}
         }
     }
     if found.seen.has(Seen::TRANSFER_ENCODING) && lengths > 0 {
         headers.remove(header::CONTENT_LENGTH);
-    } else if lengths > 1
+    } else if (lengths > 1 || is_padded)
         && let Some(first) = headers.get(header::CONTENT_LENGTH).cloned()
     {
-        let _ = headers.try_insert(header::CONTENT_LENGTH, first);
+        let number = std::str::from_utf8(first.as_bytes()).ok().and_then(|digits| digits.parse::<u64>().ok());
+        let _ = headers.try_insert(header::CONTENT_LENGTH, number.map_or(first, HeaderValue::from));
     }
     if found.seen.has(ANY_HOP_BY_HOP) {
         strip_hop_by_hop(headers, found.seen, found.names_others);
@@ -419,17 +440,35 @@ fn strip_hop_by_hop(headers: &mut HeaderMap, seen: Seen, names_others: bool) {
     }
 }
 
-/// Removes the header a `Connection` option names. What is no header name names nothing.
+/// Removes the header a `Connection` option names. What is no header name names nothing, and what is for all who get the
+/// message is not the hop's to remove (RFC 9110 §7.6.1): without its `Cache-Control` an answer for one would be for all.
 fn remove_named(headers: &mut HeaderMap, option: &[u8]) {
     const PROTECTED: Seen =
         Seen::HOST.with(Seen::CONTENT_LENGTH).with(Seen::AUTHORIZATION).with(Seen::COOKIE).with(Seen::PROVENANCE);
 
     if let Ok(name) = HeaderName::from_bytes(option)
         && !classify(&name).has(PROTECTED)
+        && !END_TO_END.contains(&name)
     {
         headers.remove(name);
     }
 }
+
+/// What says whose an answer is, what it is and who may keep it.
+static END_TO_END: [HeaderName; 12] = [
+    header::SET_COOKIE,
+    header::CACHE_CONTROL,
+    header::VARY,
+    header::EXPIRES,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::WWW_AUTHENTICATE,
+    header::STRICT_TRANSPORT_SECURITY,
+    header::CONTENT_SECURITY_POLICY,
+    header::X_CONTENT_TYPE_OPTIONS,
+    header::X_FRAME_OPTIONS,
+];
 
 /// Removes every header whose name fits. Collects first: a header map has no `retain`.
 pub(super) fn remove_where(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -> bool) {
@@ -550,6 +589,11 @@ mod tests {
         let mut headers = map(&[("content-length", "3"), ("content-length", "3")]);
         strip_response(&mut headers);
         assert_eq!(lines(&headers), ["content-length: 3"]);
+        for (told, number) in [("0010", "10"), ("000", "0"), ("0", "0")] {
+            let mut headers = map(&[("content-length", told)]);
+            strip_response(&mut headers);
+            assert_eq!(lines(&headers), [format!("content-length: {number}")]);
+        }
     }
 
     #[test]
@@ -582,6 +626,16 @@ mod tests {
             let left = stripped(&[("connection", &name.to_uppercase()), (name, "1")]);
             assert_eq!(left, [format!("{name}: 1")], "{name}");
         }
+    }
+
+    #[test]
+    fn connection_cannot_name_what_is_for_all_who_get_an_answer() {
+        let kept =
+            [("cache-control", "private"), ("content-type", "text/html"), ("set-cookie", "a=1"), ("vary", "cookie")];
+        let named = ("connection", "Set-Cookie, cache-control, vary, content-type, x-hop");
+        let mut headers = map(&[&kept[..], &[named, ("x-hop", "1")]].concat());
+        strip_response(&mut headers);
+        assert_eq!(lines(&headers), kept.map(|(name, value)| format!("{name}: {value}")));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::Body;
+use super::grpc;
 
 /// What a refusal says.
 #[derive(Debug)]
@@ -43,10 +44,7 @@ pub enum Form {
 impl Form {
     /// The form for the sender of these headers.
     pub fn of(headers: &HeaderMap) -> Self {
-        if let Some(kind) = headers.get(header::CONTENT_TYPE)
-            && let Some(rest) = kind.as_bytes().strip_prefix(b"application/grpc")
-            && matches!(rest.first(), None | Some(b'+' | b';'))
-        {
+        if grpc::is_grpc(headers) {
             return Self::Grpc;
         }
         let mut lines = headers.get_all(header::ACCEPT).iter().peekable();
@@ -153,6 +151,7 @@ mod tests {
     fn the_form_follows_what_the_caller_speaks() {
         check("content-type", "application/grpc", Form::Grpc);
         check("content-type", "application/grpc+proto", Form::Grpc);
+        check("content-type", "application/grpc ;charset=utf-8", Form::Grpc);
         check("content-type", "application/grpc-web", Form::Json);
         check("accept", "text/html", Form::Text);
         check("accept", "text/html, */*;q=0.1", Form::Json);

@@ -3,14 +3,16 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, Version, header, request};
 
 use super::Worker;
 use crate::exchange::{Client, Exchange, Hop, Reason, Rejection};
 use crate::http::body::{Arriving, Body, Received};
 use crate::http::forwarded;
+use crate::http::framing;
+use crate::http::grpc;
 use crate::http::headers::{self, Seen, name};
 use crate::http::path::{self, Held};
 use crate::http::problem::Form;
@@ -38,14 +40,17 @@ pub struct Inlet {
 }
 
 /// A request's body, bounded.
-pub(super) fn body(worker: &Worker, inlet: &Inlet, version: Version, incoming: Arriving) -> Body {
+pub(super) fn body(worker: &Worker, inlet: &Inlet, head: &request::Parts, incoming: Arriving) -> Body {
     if incoming.is_end_stream() {
         return Body::Empty;
     }
     let mut received = Received::new(incoming, inlet.plan.config.limits.body_max.get());
-    if version == Version::HTTP_2 {
-        // On HTTP/1.1 the gate watches for pauses.
-        received.watch(worker.wheel.timer(), inlet.plan.config.timeouts.body_idle.get());
+    if head.version == Version::HTTP_2 {
+        // On HTTP/1.1 the gate watches for pauses. A caller of gRPC may be silent for as long as its call lasts, which the
+        // deadline and the pauses of the answer bound; whether it is there still, pings tell.
+        let idle =
+            if grpc::is_grpc(&head.headers) { Duration::MAX } else { inlet.plan.config.timeouts.body_idle.get() };
+        received.watch(worker.wheel.timer(), idle);
     }
     Body::Received(received)
 }
@@ -92,6 +97,8 @@ pub(super) fn take_in(
     let limits = &inlet.plan.config.limits;
     let inspected = headers::inspect_request(exchange.request.headers());
     identify(worker, inlet, exchange, inspected.as_ref().ok().map(|found| found.seen));
+    // The gate has read the target, except of what came by HTTP/2 or within another request.
+    let is_read = exchange.request.version() != Version::HTTP_2 && within.is_none();
     if within.is_some() {
         exchange.closing.record.request_id = within;
     }
@@ -139,6 +146,9 @@ pub(super) fn take_in(
         && received.announced().is_some_and(|length| length > limits.body_max.get())
     {
         return Err(Reason::BodyTooLarge.into());
+    }
+    if !is_read && exchange.request.uri().query().is_some_and(|query| !framing::is_query(query.as_bytes())) {
+        return Err(Rejection::from(Reason::BadPath).detail("The query has bytes that must be percent-encoded."));
     }
     let held = normalise(exchange)?;
     if inspected.seen.has(Seen::MAX_FORWARDS)

@@ -43,7 +43,8 @@ use super::handshake::{self, Agreed};
 use super::http1::{Ended, Exchange};
 use super::listener::{Accepted, Listening};
 use super::proxied;
-use super::rt::{Lent, LocalExecutor, Rewound, Unread};
+use super::rt::{Lent, LocalExecutor, Rewound};
+use super::stream::{Outbound, Outgoing, Stream, Streams};
 use super::tunnel::{self, End};
 use super::wire::Wire;
 use super::worker::Shared;
@@ -71,7 +72,7 @@ const LOCAL_RESETS_MAX: usize = 64;
 
 /// What is kept of an answer, per stream, for an HTTP/2 client that is slow to take it. hyper's own bound of 400 KiB is a
 /// lot times the streams of a connection.
-const SEND_BUFFER_MAX: usize = 64 * 1024;
+pub(super) const SEND_BUFFER_MAX: usize = 64 * 1024;
 
 /// What a client may send on a stream ahead of who reads it. All its streams together may hold that much for each of them,
 /// so that those which nobody reads leave the others theirs.
@@ -227,10 +228,13 @@ fn has_unread(stream: &TcpStream) -> bool {
     SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]).is_ok_and(|length| length > 0)
 }
 
-/// Closes so that a client that is still sending sees an end and no reset.
-async fn part(shared: &Shared, stream: &mut Wire) {
+/// Closes so that a client that is still sending sees an end and no reset: waits for its end as long as it says something
+/// every [`LINGER_TIME`], and no longer than `most`.
+async fn part(shared: &Shared, stream: &mut Wire, most: Duration) {
     let mut timer = shared.worker.wheel.timer();
-    timer.arm(LINGER_TIME);
+    let now = shared.worker.wheel.now();
+    let end = now + most;
+    timer.arm_at(end.min(now + LINGER_TIME));
     let shut_down = tokio::select! {
         biased;
         shut_down = stream.shutdown() => shut_down,
@@ -251,7 +255,10 @@ async fn part(shared: &Shared, stream: &mut Wire) {
             () = shared.reached(Phase::Forced) => return,
         };
         match read {
-            Ok(length) if length > 0 => left = left.saturating_sub(length),
+            Ok(length) if length > 0 => {
+                left = left.saturating_sub(length);
+                timer.arm_at(end.min(shared.worker.wheel.now() + LINGER_TIME));
+            }
             _ => return,
         }
     }
@@ -292,7 +299,7 @@ async fn open(
                     continue;
                 }
                 if is_closing && prefix.is_empty() {
-                    part(shared, stream).await;
+                    part(shared, stream, LINGER_TIME).await;
                     return None;
                 }
                 shared.metrics.limit_hit("request_headers");
@@ -475,7 +482,7 @@ async fn pass_through(shared: &Shared, client: &mut Wire, held: Vec<u8>, tunnel:
     match Box::pin(tunnel::carry(shared, client, held, tunnel, finish)).await {
         End::Over => {
             finish.ended(None);
-            part(shared, client).await;
+            part(shared, client, LINGER_TIME).await;
         }
         End::Cut(by) => {
             finish.ended(Some(by));
@@ -656,8 +663,8 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             let (worker, inlet) = (shared.worker.clone(), door.inlet());
             let stream = Stream::open(&streams);
             let (shared, tunnels) = (shared.clone(), tunnels.clone());
-            let unread = Unread::new(&shared.worker.wheel, body_idle, &shared.metrics);
-            next.set(Some(unread.clone()));
+            let outgoing = Outgoing::new(&shared.worker.wheel, body_idle, &shared.metrics);
+            next.set(Some(outgoing.clone()));
             async move {
                 let upgrade = Wish::is_extended_connect(&request).then(|| hyper::upgrade::on(&mut request));
                 let mut response = proxy::handle(worker, inlet, request.map(Arriving::Http2)).await;
@@ -669,9 +676,9 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                         while tunnels.try_join_next().is_some() {}
                         tunnels.spawn_local(stream_through(shared, upgrade, tunnel, finish, stream));
                     }
-                    return Ok(Response::from_parts(head, Counted { body: None, unread, _stream: None }));
+                    return Ok(Response::from_parts(head, Outbound::tunnel(outgoing)));
                 }
-                Ok::<_, Infallible>(response.map(|body| Counted { body: Some(body), unread, _stream: Some(stream) }))
+                Ok::<_, Infallible>(response.map(|body| Outbound::new(outgoing, body, stream)))
             }
         }
     });
@@ -695,7 +702,7 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         let mut connection = pin!(builder.serve_connection(TokioIo::new(Lent(stream.clone())), service));
         let mut moved_on = pin!(shared.moved_on());
         let mut lookout = Lookout::new();
-        let mut idle = Idle { timer: shared.worker.wheel.timer(), is_timed: false };
+        let mut idle = Idle { timer: shared.worker.wheel.timer(), waits: None };
         let mut is_told = false;
         poll_fn(|cx| {
             let phase = lookout.poll(cx, shared, moved_on.as_mut());
@@ -705,8 +712,23 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
             }
-            let wait = if is_told { GOODBYE_WAIT } else { timeouts.keep_alive.get() };
-            let is_over = idle.poll(cx, streams.open.get(), wait).is_ready();
+            let is_over = if streams.is_answering() {
+                idle.end();
+                false
+            } else {
+                let (written, is_stuck) = (stream.borrow().written(), stream.borrow().is_stuck());
+                let (wait, max) = match streams.is_open() || is_stuck {
+                    true => (Wait::Sending, body_idle),
+                    false => (Wait::Resting, if is_told { GOODBYE_WAIT } else { timeouts.keep_alive.get() }),
+                };
+                let is_over = idle.poll(cx, wait, max, written).is_ready();
+                if is_over && wait == Wait::Sending {
+                    // The client took nothing of its answers for too long. What is cut must not look complete.
+                    shared.metrics.limit_hit("body_idle");
+                    return Poll::Ready(None);
+                }
+                is_over
+            };
             if is_told {
                 // A client that has seen GOAWAY and has no stream open closes at once. One that does not is left.
                 return if is_over { Poll::Ready(Some(Ok(()))) } else { Poll::Pending };
@@ -715,13 +737,13 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             // a failure.
             let is_ending = match phase {
                 Phase::Serving => false,
-                Phase::LameDuck => streams.opened.get() > 0,
+                Phase::LameDuck => streams.opened() > 0,
                 Phase::Closing | Phase::Forced => true,
             };
-            let is_spent = streams.opened.get() >= door.requests_max();
-            if is_over || is_ending || is_spent || door.is_outdated() && streams.opened.get() > 0 {
+            let is_spent = streams.opened() >= door.requests_max();
+            if is_over || is_ending || is_spent || door.is_outdated() && streams.opened() > 0 {
                 is_told = true;
-                idle.is_timed = false;
+                idle.end();
                 connection.as_mut().graceful_shutdown();
                 // Again at once, so that GOAWAY goes out and the wait for its effect begins.
                 cx.waker().wake_by_ref();
@@ -744,7 +766,8 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         // Streams that crossed with GOAWAY are lawfully ignored, but unread they would make of the close a reset.
         Some(Ok(())) => {
             let Ok(stream) = Rc::try_unwrap(stream) else { return };
-            part(shared, &mut stream.into_inner().into_inner()).await;
+            // A client that is slow says now and then how much more it takes.
+            part(shared, &mut stream.into_inner().into_inner(), body_idle).await;
         }
     }
 }
@@ -766,79 +789,42 @@ async fn stream_through(shared: Rc<Shared>, upgrade: OnUpgrade, tunnel: Tunnel, 
     }
 }
 
-/// Watches for a connection without streams.
+/// Watches for a connection that answers nobody.
 struct Idle {
     timer: Timer,
-    is_timed: bool,
+    /// What is waited for, and how much had been written when that began.
+    waits: Option<(Wait, u64)>,
+}
+
+/// What a connection that answers nobody waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// That its client takes what is left for it.
+    Sending,
+    /// Another request, or that the client closes.
+    Resting,
 }
 
 impl Idle {
-    /// Ready once there was no stream for so long.
-    fn poll(&mut self, cx: &mut Context<'_>, streams: usize, wait: Duration) -> Poll<()> {
-        if streams > 0 {
-            self.timer.disarm();
-            self.is_timed = false;
-            return Poll::Pending;
+    /// Ready once nobody was answered for so long. As long as bytes leave, the time begins anew.
+    fn poll(&mut self, cx: &mut Context<'_>, wait: Wait, max: Duration, written: u64) -> Poll<()> {
+        if self.waits.is_none_or(|(before, _)| before != wait) {
+            self.waits = Some((wait, written));
+            self.timer.arm(max);
         }
-        if !self.is_timed {
-            self.is_timed = true;
-            self.timer.arm(wait);
+        ready!(self.timer.poll_expired(cx));
+        if self.waits.is_some_and(|(_, before)| before == written) {
+            return Poll::Ready(());
         }
+        self.waits = Some((wait, written));
+        self.timer.arm(max);
         self.timer.poll_expired(cx)
     }
-}
 
-/// The streams of a connection.
-#[derive(Default)]
-struct Streams {
-    open: Cell<usize>,
-    opened: Cell<u64>,
-}
-
-struct Stream(Rc<Streams>);
-
-impl Stream {
-    fn open(streams: &Rc<Streams>) -> Self {
-        streams.open.set(streams.open.get() + 1);
-        streams.opened.set(streams.opened.get() + 1);
-        Self(streams.clone())
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.0.open.set(self.0.open.get() - 1);
-    }
-}
-
-/// A response body that counts as an open stream, whose client must read.
-struct Counted {
-    /// None if the stream becomes a tunnel: its exchange is not over.
-    body: Option<Finish>,
-    unread: Rc<Unread>,
-    _stream: Option<Stream>,
-}
-
-impl http_body::Body for Counted {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.unread.end();
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let polled = Pin::new(body).poll_frame(cx);
-        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
-            self.unread.begin();
+    /// Somebody is being answered.
+    fn end(&mut self) {
+        if self.waits.take().is_some() {
+            self.timer.disarm();
         }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        // An answer that ended here would end the tunnel with it.
-        self.body.as_ref().is_some_and(Finish::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(SizeHint::default, Finish::size_hint)
     }
 }

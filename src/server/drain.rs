@@ -4,7 +4,7 @@
 //! connection stands in `connection.rs`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ pub enum Phase {
 pub struct Drain {
     phase: watch::Sender<Phase>,
     is_over: watch::Sender<bool>,
-    is_undelayed: AtomicBool,
+    is_undelayed: watch::Sender<bool>,
     metrics: Metrics,
     cut: AtomicU64,
 }
@@ -42,7 +42,7 @@ impl Drain {
         Arc::new(Self {
             phase: watch::Sender::new(Phase::Serving),
             is_over: watch::Sender::new(false),
-            is_undelayed: AtomicBool::new(false),
+            is_undelayed: watch::Sender::new(false),
             metrics: metrics.clone(),
             cut: AtomicU64::new(0),
         })
@@ -53,9 +53,10 @@ impl Drain {
         self.advance(Phase::LameDuck)
     }
 
-    /// Begins the end, without `drain.delay`: nobody has to learn of it. Exchanges finish all the same.
+    /// Begins the end, without `drain.delay`: nobody has to learn of it. Where it has begun, what is left of the delay is
+    /// not waited for. Exchanges finish all the same.
     pub fn begin_without_delay(&self) -> bool {
-        self.is_undelayed.store(true, Ordering::Release);
+        self.is_undelayed.send_replace(true);
         self.begin()
     }
 
@@ -100,10 +101,13 @@ impl Drain {
         self.reached(Phase::LameDuck).await;
         self.metrics.draining(true);
         let config = config();
-        let delay = if self.is_undelayed.load(Ordering::Acquire) { Duration::ZERO } else { config.delay.get() };
+        let delay = if *self.is_undelayed.borrow() { Duration::ZERO } else { config.delay.get() };
         tracing::info!(?delay, timeout = ?config.timeout.get(), "draining: answers ask their clients to close");
+        let mut undelayed = self.is_undelayed.subscribe();
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
+            // Fails only without a sender, and this is the sender.
+            _ = undelayed.wait_for(|is_undelayed| *is_undelayed) => {}
             () = self.reached(Phase::Forced) => {}
         }
         self.advance(Phase::Closing);

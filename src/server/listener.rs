@@ -225,6 +225,17 @@ struct Open {
 /// Everything that a set of plans needs is bound. Dropped, it closes what was bound for it.
 pub struct Prepared(Vec<(Arc<ListenerPlan>, Source)>);
 
+/// Everything that a set of plans needs listens. Dropped, it closes what was bound for it.
+pub struct Ready(Vec<(Arc<ListenerPlan>, Taken)>);
+
+/// A listener's socket, as it is when nothing can go wrong any more.
+enum Taken {
+    /// It listens already.
+    Open(Arc<Listening>),
+    /// Connections wait in its queue.
+    Bound(TcpListener, SocketAddr),
+}
+
 /// Where a listener's socket comes from.
 enum Source {
     /// It listens already.
@@ -247,8 +258,8 @@ impl Listeners {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Binds every address that is not bound yet, and changes nothing else. To be followed by [`Listeners::commit`], or
-    /// dropped, before the next one.
+    /// Binds every address that is not bound yet, and changes nothing else. To be followed by [`Prepared::listen`] and
+    /// [`Listeners::commit`], or dropped, before the next one.
     ///
     /// A socket whose address stays is handed on, whatever its listener is called. Port 0 is known by the listener's
     /// name, so it keeps its number.
@@ -297,29 +308,21 @@ impl Listeners {
     /// with their next answer, or when their keep-alive time is over.
     ///
     /// Does nothing once [`Listeners::stop_accepting`] was called.
-    pub fn commit(&self, prepared: Prepared) {
+    pub fn commit(&self, ready: Ready) {
         let mut sockets = self.sockets();
         if sockets.is_stopped {
             return;
         }
         let mut before = std::mem::take(&mut sockets.open);
-        for (plan, source) in prepared.0 {
-            let (socket, address) = match source {
-                Source::Open(listening) => {
+        for (plan, socket) in ready.0 {
+            let (socket, address) = match socket {
+                Taken::Open(listening) => {
                     listening.follow(plan);
                     let place = before.iter().position(|open| Arc::ptr_eq(&open.listening, &listening));
                     sockets.open.extend(place.map(|place| before.swap_remove(place)));
                     continue;
                 }
-                Source::Bound(socket, address) => (socket, address),
-                Source::Beside(socket, address, rivals) => match listen_beside(socket, &rivals) {
-                    Ok(socket) => (socket, address),
-                    // It was bound, so only another process that did the same at this moment can be in the way.
-                    Err(error) => {
-                        tracing::error!(listener = %plan.name, %address, %error, "cannot listen");
-                        continue;
-                    }
-                },
+                Taken::Bound(socket, address) => (socket, address),
             };
             let open = self.open(Listening::new(address, plan), socket);
             sockets.open.push(open);
@@ -366,6 +369,29 @@ impl Listeners {
             }
         });
         Open { listening, socket: held, leave, task }
+    }
+}
+
+impl Prepared {
+    /// Listens where that had to wait. From here on connections come to where they will be served: to be called when
+    /// nothing else can go wrong, right before [`Listeners::commit`].
+    ///
+    /// # Errors
+    /// Every address that cannot be had after all: another process did the same at this moment.
+    pub fn listen(self) -> Result<Ready, Vec<BindError>> {
+        let mut errors = Vec::new();
+        let mut ready = Vec::with_capacity(self.0.len());
+        for (plan, source) in self.0 {
+            match source {
+                Source::Open(listening) => ready.push((plan, Taken::Open(listening))),
+                Source::Bound(socket, address) => ready.push((plan, Taken::Bound(socket, address))),
+                Source::Beside(socket, address, rivals) => match listen_beside(socket, &rivals) {
+                    Ok(socket) => ready.push((plan, Taken::Bound(socket, address))),
+                    Err(error) => errors.push(BindError { name: plan.name.clone(), address, error }),
+                },
+            }
+        }
+        if errors.is_empty() { Ok(Ready(ready)) } else { Err(errors) }
     }
 }
 

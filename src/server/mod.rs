@@ -9,6 +9,7 @@ mod http1;
 pub mod listener;
 mod proxied;
 mod rt;
+mod stream;
 mod tunnel;
 mod wire;
 pub mod worker;

@@ -6,79 +6,30 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::telemetry::metrics::Metrics;
-use crate::timer::{Timer, Wheel};
+use super::stream::Outgoing;
 
 /// Spawns on the worker's own thread. The tasks are streams of one HTTP/2 connection and end with it, or when their
 /// client has taken nothing of the answer for too long.
 #[derive(Clone)]
 pub(super) struct LocalExecutor {
-    /// The clock of the stream that hyper spawns next: it asks the service for a future and spawns it at once.
-    pub(super) next: Rc<Cell<Option<Rc<Unread>>>>,
+    /// The answer of the stream that hyper spawns next: it asks the service for a future and spawns it at once.
+    pub(super) next: Rc<Cell<Option<Rc<Outgoing>>>>,
 }
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        let unread = self.next.take();
+        let outgoing = self.next.take();
         tokio::task::spawn_local(async move {
             let mut future = pin!(future);
             poll_fn(|cx| match future.as_mut().poll(cx) {
                 Poll::Ready(_) => Poll::Ready(()),
-                Poll::Pending => unread.as_ref().map_or(Poll::Pending, |unread| unread.poll(cx)),
+                Poll::Pending => outgoing.as_ref().map_or(Poll::Pending, |outgoing| outgoing.poll(cx)),
             })
             .await;
         });
-    }
-}
-
-/// How long a frame of an answer has been waiting for its client. Not the body's to notice: hyper asks it for nothing
-/// as long as the frame before has not gone out.
-pub(super) struct Unread {
-    since: Cell<Option<Instant>>,
-    /// Made when it first waits: what is taken at once costs no timer.
-    timer: RefCell<Option<Timer>>,
-    wheel: Wheel,
-    max: Duration,
-    metrics: Metrics,
-}
-
-impl Unread {
-    pub(super) fn new(wheel: &Wheel, max: Duration, metrics: &Metrics) -> Rc<Self> {
-        let (since, timer) = (Cell::default(), RefCell::default());
-        Rc::new(Self { since, timer, wheel: wheel.clone(), max, metrics: metrics.clone() })
-    }
-
-    /// hyper has got a frame.
-    pub(super) fn begin(&self) {
-        self.since.set(Some(self.wheel.now()));
-    }
-
-    /// hyper asks for the next one.
-    pub(super) fn end(&self) {
-        self.since.set(None);
-        if let Some(timer) = &mut *self.timer.borrow_mut() {
-            timer.disarm();
-        }
-    }
-
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(since) = self.since.get() else { return Poll::Pending };
-        let mut timer = self.timer.borrow_mut();
-        let timer = timer.get_or_insert_with(|| self.wheel.timer());
-        // Asked before it is armed: a timer that expired counts as unarmed.
-        let mut polled = timer.poll_expired(cx);
-        if polled.is_pending() && !timer.is_armed() {
-            timer.arm_at(since + self.max);
-            polled = timer.poll_expired(cx);
-        }
-        if polled.is_ready() {
-            self.metrics.limit_hit("body_idle");
-        }
-        polled
     }
 }
 
@@ -86,18 +37,38 @@ impl Unread {
 pub(super) struct Rewound<S> {
     prefix: Vec<u8>,
     given: usize,
+    written: u64,
+    is_stuck: bool,
     io: S,
 }
 
 impl<S> Rewound<S> {
     pub(super) fn new(io: S, prefix: Vec<u8>) -> Self {
-        Self { prefix, given: 0, io }
+        Self { prefix, given: 0, written: 0, is_stuck: false, io }
     }
 }
 
 impl<S> Rewound<S> {
     pub(super) fn get_ref(&self) -> &S {
         &self.io
+    }
+
+    /// Bytes that were written.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether it took nothing of what was to be written last.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.is_stuck
+    }
+
+    fn note(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.is_stuck = written.is_pending();
+        if let Poll::Ready(Ok(length)) = &written {
+            self.written += *length as u64;
+        }
+        written
     }
 
     /// The stream, without the bytes in front.
@@ -122,7 +93,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.note(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -142,7 +114,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.note(written)
     }
 }
 

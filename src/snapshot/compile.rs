@@ -3,6 +3,7 @@
 //! Reports everything that is wrong at once. Touches no network and starts no task, so `armiger check` is safe
 //! anywhere.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -423,6 +424,11 @@ fn routes(
             if config.timeout.is_some() { path.key("timeout") } else { KeyPath::root().key("defaults").key("timeout") };
         positive(timeout, &timeout_at, issues);
         let deadline_header = deadline_header(config, document, &path, issues);
+        let sagas = config
+            .saga_in_memory
+            .is_some()
+            .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default));
+        let keeping = RefCell::new(&mut *keeper);
         let around = action::Surroundings {
             route: &config.name,
             params: &params,
@@ -431,12 +437,12 @@ fn routes(
             deadline_header: deadline_header.clone(),
             class: config.class,
             knows_caller: chain.enforces_at(Stage::Authenticate),
-            upstream: &|name, at, issues| upstream(name, at, source, upstreams, issues),
+            upstream: &|name, at, issues| {
+                let found = upstream(name, at, source, upstreams, issues)?;
+                Some(found.of_route(&config.name, &mut keeping.borrow_mut(), metrics))
+            },
             metrics,
-            sagas: config
-                .saga_in_memory
-                .is_some()
-                .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default)),
+            sagas,
         };
         let action = action(config, source, &around, &path, issues);
         if let Some(Action::Proxy(proxy)) = &action

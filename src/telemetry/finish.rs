@@ -371,6 +371,18 @@ impl Finish {
         self.closing.record.bytes_out = to_client;
     }
 
+    /// Its body is over, and goes before the exchange does.
+    pub fn let_body_go(&mut self) {
+        self.body = Body::default();
+    }
+
+    /// So many bytes of the answer never left: it is not complete, whatever was read of it.
+    pub fn lost(&mut self, bytes: u64) {
+        let record = &mut self.closing.record;
+        record.complete = false;
+        record.bytes_out = record.bytes_out.saturating_sub(bytes);
+    }
+
     /// The exchange has come to a good end, or was cut.
     pub fn ended(&mut self, cut_by: Option<CutBy>) {
         self.closing.record.complete = cut_by.is_none();

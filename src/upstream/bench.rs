@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::connect::{connect, introduce, secure, within};
+use super::connect::{Stream, connect, introduce, secure, within};
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::http1;
@@ -203,11 +203,12 @@ impl Bench {
     }
 
     /// A connection of which the endpoint was `told` so: an idle one unless `is_fresh` asks for a new one, a new one, or
-    /// what comes free.
+    /// what comes free. `is_queued` says as long as it waits for that, and when it is dropped while it does.
     pub(super) async fn checkout(
         self: &Rc<Self>,
         is_fresh: bool,
         told: Option<Told>,
+        is_queued: &Cell<bool>,
         timer: &mut Timer,
     ) -> Result<Checkout, Error> {
         loop {
@@ -218,7 +219,7 @@ impl Bench {
             if let Some(room) = self.room(is_fresh || told.is_some()) {
                 return self.open(room, told, timer).await;
             }
-            match self.wait(timer).await? {
+            match self.wait(is_queued, timer).await? {
                 Grant::Failed(kind) => return Err(kind.into()),
                 Grant::Room(room) => return self.open(room, told, timer).await,
                 Grant::Line(loan) => match loan.take() {
@@ -273,8 +274,8 @@ impl Bench {
         idle.remove(place)
     }
 
-    fn room(self: &Rc<Self>, is_fresh: bool) -> Option<Room> {
-        if self.common.protocol.is_http2() && self.connecting.get() > 0 {
+    pub(super) fn room(self: &Rc<Self>, is_fresh: bool) -> Option<Room> {
+        if self.is_coming() {
             // A connection of many streams is on its way. More of them open only when it turned out too small.
             return None;
         }
@@ -316,13 +317,25 @@ impl Bench {
             Some(tls) => secure(stream, tls, self.terms().tls, self.common.protocol, timer).await?,
             None => stream,
         };
+        self.speak(room, stream, told, timer).await
+    }
+
+    /// Makes of a new stream a connection that takes requests.
+    pub(super) async fn speak(
+        self: &Rc<Self>,
+        room: Room,
+        stream: Stream,
+        told: Option<Told>,
+        timer: &mut Timer,
+    ) -> Result<Line, Error> {
         match self.common.protocol {
             Protocol::Http1 => Ok(Line::Http1(http1::Connection::new(room, stream, told))),
             Protocol::H2c | Protocol::H2 => {
-                timer.arm(budget);
-                let wire = Wire::new(stream, worker.scratch.clone());
+                timer.arm(self.terms().connect);
+                let wire = Wire::new(stream, self.worker().scratch.clone());
                 let start = within(timer, http2::Connection::start(room, wire)).await.ok_or(Kind::ConnectTimeout)?;
-                let connection = start.map_err(|error| Error::because(Kind::Reset, error))?;
+                // No request was on it yet, so that any may go elsewhere.
+                let connection = start.map_err(|error| Error::because(Kind::Unreachable, error))?;
                 let stream = connection.stream();
                 self.shared.borrow_mut().push(connection);
                 Ok(Line::Http2(stream))
@@ -330,7 +343,12 @@ impl Bench {
         }
     }
 
-    async fn wait(self: &Rc<Self>, timer: &mut Timer) -> Result<Grant, Error> {
+    /// Whether who waits for a connection waits for the endpoint, and not for others to leave theirs.
+    pub(super) fn is_coming(&self) -> bool {
+        self.common.protocol.is_http2() && self.connecting.get() > 0
+    }
+
+    async fn wait(self: &Rc<Self>, is_queued: &Cell<bool>, timer: &mut Timer) -> Result<Grant, Error> {
         let (sender, receiver) = oneshot::channel();
         let terms = self.terms();
         {
@@ -346,7 +364,9 @@ impl Bench {
         let queued = self.metrics().queued();
         let began = Instant::now();
         timer.arm(terms.queue_wait);
+        is_queued.set(true);
         let granted = within(timer, receiver).await;
+        is_queued.set(false);
         drop(queued);
         self.metrics().queue_waited(began.elapsed());
         match granted {
@@ -373,8 +393,8 @@ impl Bench {
 
     /// Lets one who waits open a connection, if another may be open. Says whether it may.
     fn make_room(self: &Rc<Self>) -> bool {
-        let is_coming = self.common.protocol.is_http2() && self.connecting.get() > 0;
-        let has_room = self.open.get() < self.terms().open_max && !is_coming && !self.waiting.borrow().is_empty();
+        let has_room =
+            self.open.get() < self.terms().open_max && !self.is_coming() && !self.waiting.borrow().is_empty();
         if has_room {
             self.open.set(self.open.get() + 1);
             // Unwanted, it is dropped and asks again here; but then nobody waits any more.

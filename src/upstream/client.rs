@@ -1,5 +1,6 @@
 //! Sending a request: which endpoint, which connection, and whether a failed try may be followed by another.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
 use super::answer;
-use super::bench::{Checkout, Line, Told};
+use super::bench::{Bench, Checkout, Line, Told};
 use super::breaker::{self, Outcome, Watch};
 use super::bulkhead::{Bulkhead, Place};
 use super::endpoint::Endpoint;
@@ -174,7 +175,9 @@ impl Upstream {
             if course.is_none() && side.shuns.is_none() {
                 course = plan.retry.as_ref().map(|retry| Course::begin(retry, &this.state.budget, deadline, now));
             }
-            let Pick { place, leave, seat } = match this.pick(at.take(), &tried, key, is_timed(request), now) {
+            // What it is with the addresses of now is the same for all routes; whose breaker counts is not.
+            let own = self.standings.breaker.as_ref();
+            let Pick { place, leave, seat } = match this.pick(own, at.take(), &tried, key, is_timed(request), now) {
                 Ok(pick) => pick,
                 // What came of the last try says more.
                 Err(error) => {
@@ -188,10 +191,14 @@ impl Upstream {
                 tells.set(Some(place));
             }
             let endpoint = &plan.endpoints[place];
+            let bench = lineup.bench(place);
+            let is_queued = Cell::new(false);
             let mut trial = Trial {
                 endpoint: &endpoint.label,
                 place,
                 upstream: this,
+                bench,
+                is_queued: &is_queued,
                 attempts,
                 began: now,
                 due,
@@ -203,17 +210,20 @@ impl Upstream {
                 limit.arm(per_try);
             }
             let checkout = {
-                let checkout = pin!(lineup.bench(place).checkout(is_fresh, told, &mut timer));
+                let checkout = pin!(bench.checkout(is_fresh, told, &is_queued, &mut timer));
                 capped(limit.as_mut(), checkout).await
             };
-            let Checkout { line, is_reused } = match checkout.unwrap_or(Err(Kind::ConnectTimeout.into())) {
+            // A try that ended in armiger's own queue says nothing of the endpoint, but another may have room.
+            let is_cut = checkout.is_none();
+            let cut = || Err(if trial.is_queued() { Kind::QueueWait } else { Kind::ConnectTimeout }.into());
+            let Checkout { line, is_reused } = match checkout.unwrap_or_else(cut) {
                 Ok(checkout) => checkout,
                 Err(error) => {
                     trial.failed(error.kind());
                     drop((trial, seat));
                     unreached += 1;
                     push(&mut tried, place);
-                    if !error.kind().is_connect() {
+                    if !error.kind().is_connect() && !is_cut {
                         return Err(error);
                     }
                     if unreached < plan.endpoints.len() {
@@ -479,6 +489,8 @@ struct Trial<'t, 'u> {
     endpoint: &'t Arc<str>,
     place: usize,
     upstream: &'u Upstream,
+    bench: &'t Rc<Bench>,
+    is_queued: &'t Cell<bool>,
     attempts: &'t mut SmallVec<[AttemptRow; 2]>,
     began: Instant,
     due: Instant,
@@ -506,6 +518,11 @@ impl Trial<'_, '_> {
         self.upstream.metrics.responded(now.saturating_duration_since(self.began));
         self.end("ok", now);
         watch
+    }
+
+    /// Whether it waits for others to leave their connections, which is armiger's bound and not the endpoint's doing.
+    fn is_queued(&self) -> bool {
+        self.is_queued.get() && !self.bench.is_coming()
     }
 
     /// There was no answer.
@@ -563,11 +580,13 @@ impl Drop for Trial<'_, '_> {
         // Whoever gives up early says nothing of the upstream, be it by the deadline that it asked for; but if the time that
         // the configuration gives was over, it is the upstream that used it up, unless it waited for the client itself.
         let is_clients = self.inbound.as_ref().is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
-        if now >= self.due && !is_clients {
+        if now >= self.due && !is_clients && !self.is_queued() {
             if let Some(leave) = self.leave.take() {
                 leave.failed(Kind::Timeout, now);
             }
-            self.counts_against(now);
+            if self.upstream.plan.judge.of_error(Kind::Timeout) == Outcome::Failure {
+                self.counts_against(now);
+            }
         }
         self.end("abandoned", now);
     }
@@ -698,7 +717,8 @@ fn prepare(request: &mut Request<Body>, protocol: Protocol) {
     match length {
         Some(length) => {
             let told = headers.get(CONTENT_LENGTH);
-            if told.is_some_and(|told| told.to_str().ok().and_then(|told| told.parse().ok()) != Some(length)) {
+            // `0010` is lawful and says the same; but not everybody reads it as a decimal number.
+            if told.is_some_and(|told| !is_number(told.as_bytes(), length)) {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
             }
         }
@@ -710,6 +730,12 @@ fn prepare(request: &mut Request<Body>, protocol: Protocol) {
             }
         }
     }
+}
+
+/// Whether these are the digits of `number`, and no more.
+fn is_number(digits: &[u8], number: u64) -> bool {
+    let value = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    value == Some(number) && (!matches!(digits[0], b'0' | b'+') || digits.len() == 1)
 }
 
 /// Addresses the request to `endpoint`: the form of its target, and `Host` or `:authority`.

@@ -4,20 +4,20 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::endpoint::{Address, EndpointTls};
 use super::error::{Error, Kind};
+use super::lookup::Lookups;
 use crate::config::upstream::Protocol;
 use crate::http::proxy_protocol::{self, Ends, Version};
 use crate::timer::Timer;
@@ -189,33 +189,6 @@ pub(super) async fn within<F: Future>(timer: &mut Timer, future: F) -> Option<F:
     outcome
 }
 
-/// How many names a worker looks up at once.
-///
-/// The system's resolver cannot be told to give up: a lookup that nobody waits for any more keeps its thread until the
-/// resolver does. So it keeps its place here too, and an outage of the name service ties up a few threads, not hundreds.
-#[derive(Clone)]
-pub(super) struct Lookups(Arc<Semaphore>);
-
-impl Default for Lookups {
-    fn default() -> Self {
-        const AT_ONCE: usize = 4;
-        Self(Arc::new(Semaphore::new(AT_ONCE)))
-    }
-}
-
-impl Lookups {
-    async fn find(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let place = self.0.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let host = host.to_owned();
-        let lookup = tokio::task::spawn_local(async move {
-            let found = lookup_host((host.as_str(), port)).await.map(Iterator::collect);
-            drop(place);
-            found
-        });
-        lookup.await.map_err(io::Error::other)?
-    }
-}
-
 /// Connects to `address` within `budget`.
 pub(super) async fn connect(
     address: &Address,
@@ -225,11 +198,7 @@ pub(super) async fn connect(
 ) -> Result<Stream, Error> {
     let (host, port) = match address {
         Address::Ip(address) => return tcp(*address, budget, timer).await,
-        Address::Unix(path) => {
-            timer.arm(budget);
-            let stream = within(timer, UnixStream::connect(path)).await.ok_or(Kind::ConnectTimeout)?;
-            return stream.map(Stream::Unix).map_err(unreachable);
-        }
+        Address::Unix(path) => return unix(path, budget, timer).await,
         Address::Name { host, port } => (host, *port),
     };
     let end = Instant::now() + budget;
@@ -255,6 +224,25 @@ async fn tcp(address: SocketAddr, budget: Duration, timer: &mut Timer) -> Result
     // Requests leave in one piece: waiting for more to send (RFC 896) only adds delay.
     stream.set_nodelay(true).map_err(unreachable)?;
     Ok(Stream::Tcp(stream))
+}
+
+/// A socket whose queue is full says so at once, where one of TCP would be silent: it is asked again until its time is over.
+async fn unix(path: &Path, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
+    const AGAIN: Duration = Duration::from_millis(10);
+    let end = Instant::now() + budget;
+    loop {
+        timer.arm(end.saturating_duration_since(Instant::now()));
+        match within(timer, UnixStream::connect(path)).await.ok_or(Kind::ConnectTimeout)? {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            connected => return connected.map(Stream::Unix).map_err(unreachable),
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::because(Kind::ConnectTimeout, "its queue of connections is full"));
+        }
+        timer.arm(left.min(AGAIN));
+        timer.expired().await;
+    }
 }
 
 fn unreachable(error: io::Error) -> Error {

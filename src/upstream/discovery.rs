@@ -282,7 +282,7 @@ impl Upstream {
         let now = Arc::new(discovery.with_addresses(&self, metrics));
         let questions = self.plan.names.iter().map(|name| name.question.clone()).collect();
         let health = self.plan.health.is_some().then(|| Health::keep(&name, keeper));
-        let behind = Behind { now: ArcSwap::from(now), discovery: discovery.clone() };
+        let behind = Arc::new(Behind { now: ArcSwap::from(now), discovery: discovery.clone() });
         let upstream = Arc::new(Self { behind: Some(behind), ..self });
         let course = Course {
             upstream: Arc::downgrade(&upstream),

@@ -13,11 +13,12 @@ use tokio::task::JoinSet;
 
 use super::background::{self, Awaited, Background, Desk, Ticket};
 use super::breaker::{self, Breaker};
-use super::connect::{self, Lookups};
+use super::connect;
 use super::endpoint::Endpoint;
 use super::http2::LocalExec;
 use super::link::{Scratch, Wire};
-use super::standing::Live;
+use super::lookup::Lookups;
+use super::standing::{Live, OfRoutes};
 use crate::config::health::{self, By, Start};
 use crate::config::upstream::Protocol;
 use crate::config::value::Statuses;
@@ -74,6 +75,7 @@ pub struct Round {
     pub(super) proxy_protocol: Option<proxy_protocol::Version>,
     pub(super) breaker: Option<breaker::Plan>,
     pub(super) own: Option<Arc<Breaker>>,
+    pub(super) of_routes: Arc<OfRoutes>,
     pub(super) patients: Vec<Patient>,
 }
 
@@ -213,7 +215,8 @@ async fn attend(state: &Weak<Health>, label: &Arc<str>, wheel: &Wheel, lookups: 
             let why = found.as_ref().err();
             tracing::warn!(upstream = upstream.as_deref(), endpoint = %label, is_well, why, "endpoint's health changed");
         }
-        let breakers = || patient.breaker.iter().chain(&round.own);
+        let of_routes = || round.of_routes.all().into_iter().map(|(_, breaker)| breaker);
+        let breakers = || patient.breaker.iter().chain(&round.own).cloned().chain(of_routes());
         if is_good
             && !last_was_good
             && let Some(plan) = &round.breaker
@@ -376,6 +379,7 @@ impl Round {
             proxy_protocol: plan.proxy_protocol,
             breaker: plan.breaker.clone(),
             own: standings.breaker.clone(),
+            of_routes: standings.of_routes.clone(),
             patients: patients.collect(),
         })
     }

@@ -24,6 +24,7 @@ mod hedge;
 mod http1;
 mod http2;
 mod link;
+mod lookup;
 mod name;
 mod pick;
 pub mod plan;
@@ -32,6 +33,7 @@ mod resolver;
 mod retry;
 pub mod standing;
 mod state;
+mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -49,13 +51,14 @@ pub use standing::Standings;
 pub use state::State;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use smallvec::SmallVec;
 
 use crate::config::upstream::Class;
 use crate::http::grpc;
 use crate::http::proxy_protocol::Ends;
-use crate::telemetry::metrics::UpstreamMetrics;
+use crate::keep::Keeper;
+use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::telemetry::record::AttemptRow;
 
 /// A named service behind armiger, as a snapshot has it. Shared by all workers, and unchanging.
@@ -72,7 +75,7 @@ pub struct Upstream {
     pub standings: Standings,
     metrics: UpstreamMetrics,
     /// Where some of its endpoints stand behind names: what it is with the addresses that are known now.
-    behind: Option<Behind>,
+    behind: Option<Arc<Behind>>,
     /// The how manyth answer of names it is made of. A pool follows the highest.
     answer: u64,
 }
@@ -98,6 +101,15 @@ impl Upstream {
         }
     }
 
+    /// What a route has of it: the upstream as it is, or one with the breaker that the route has of its own.
+    pub fn of_route(self: &Arc<Self>, route: &str, keeper: &mut Keeper<'_>, metrics: &Metrics) -> Arc<Self> {
+        let Self { name, version, plan, state, standings, metrics: own, behind, answer } = &**self;
+        let Some(standings) = standings.of_route(name, route, plan, keeper, metrics) else { return self.clone() };
+        let (name, plan, state) = (name.clone(), plan.clone(), state.clone());
+        let (metrics, behind) = (own.clone(), behind.clone());
+        Arc::new(Self { name, version: *version, plan, state, standings, metrics, behind, answer: *answer })
+    }
+
     /// Of two of these, a pool follows the higher one.
     fn edition(&self) -> (u64, u64) {
         (self.version, self.answer)
@@ -121,9 +133,16 @@ impl Upstream {
             "in_flight_bound": self.state.bulkhead.bound(&self.plan.bounds),
             "waiting": self.state.bulkhead.waiting(),
             "breaker": self.standings.breaker.as_ref().map(|breaker| breaker.shown(now)),
+            "breakers_of_routes": self.of_routes(now),
             "endpoints": endpoints.collect::<Vec<_>>(),
             "names": self.behind.as_ref().map(|behind| behind.shown(now)),
         })
+    }
+
+    fn of_routes(&self, now: Instant) -> Option<Map<String, Value>> {
+        let all = self.standings.of_routes.all();
+        let shown = |(route, breaker): &(Arc<str>, Arc<breaker::Breaker>)| (route.to_string(), breaker.shown(now));
+        (!all.is_empty()).then(|| all.iter().map(shown).collect())
     }
 
     /// Requests in flight, over all workers: from [`Upstream::send`] to the end of the answer's body.
@@ -201,12 +220,6 @@ impl<'c> Call<'c> {
     #[must_use]
     pub fn of_route(self, due: Instant, class: Class, tells: Tells<'c>) -> Self {
         Self { due, class, tells, ..self }
-    }
-
-    /// The same of a class.
-    #[must_use]
-    pub fn of_class(self, class: Class) -> Self {
-        Self { class, ..self }
     }
 
     /// The same for an upstream that is told of the client's connection.

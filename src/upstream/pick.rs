@@ -1,9 +1,10 @@
 //! Where a try goes: the endpoints that may be asked, the balance among them, and the breakers' leave.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Upstream;
-use super::breaker::{self, Refusal};
+use super::breaker::{self, Breaker, Refusal};
 use super::client::{Tried, has as is_in, push};
 use super::error::{Error, Kind};
 use super::standing::Seat;
@@ -17,17 +18,19 @@ pub(super) struct Pick<'u> {
 }
 
 impl Upstream {
-    /// The endpoint for the next try: `at`, if that is settled; else one that was not tried yet, if there is one.
-    pub(super) fn pick(
-        &self,
+    /// The endpoint for the next try: `at`, if that is settled; else one that was not tried yet, if there is one. `own` is
+    /// the breaker that all calls of this kind have in common.
+    pub(super) fn pick<'u>(
+        &'u self,
+        own: Option<&'u Arc<Breaker>>,
         at: Option<usize>,
         tried: &Tried,
         key: Option<u64>,
         is_timed: bool,
         now: Instant,
-    ) -> Result<Pick<'_>, Error> {
+    ) -> Result<Pick<'u>, Error> {
         let Self { plan, standings, .. } = self;
-        let own = match (&plan.breaker, &standings.breaker) {
+        let own = match (&plan.breaker, own) {
             (Some(rules), Some(breaker)) => Some(breaker.admit(rules, is_timed, now)?),
             _ => None,
         };

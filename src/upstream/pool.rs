@@ -14,10 +14,10 @@ use serde::Serialize;
 
 use super::Upstream;
 use super::bench::Bench;
-use super::connect::Lookups;
 use super::endpoint::Endpoint;
 use super::http1::Spare;
 use super::link::Scratch;
+use super::lookup::Lookups;
 use super::plan::Plan;
 use super::state::State;
 use crate::config::upstream::Protocol;

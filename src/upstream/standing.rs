@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::background;
-use super::breaker::{Breaker, Rules};
+use super::breaker::{Breaker, Of, Rules};
 use super::endpoint::Endpoint;
 use super::health::{Health, Round};
 use super::plan::Plan;
@@ -28,8 +28,28 @@ pub struct Standings {
     pub breaker: Option<Arc<Breaker>>,
     /// Of each endpoint, in the order of the plan.
     pub endpoints: Box<[Standing]>,
+    /// Of each route that has a breaker of its own.
+    pub(super) of_routes: Arc<OfRoutes>,
     /// Ejections happen one after the other, or two at once could take out more than may be.
     ejecting: Arc<Mutex<()>>,
+}
+
+/// The breakers of an upstream's routes, told while their snapshot is compiled.
+#[derive(Default)]
+pub struct OfRoutes(Mutex<Vec<(Arc<str>, Arc<Breaker>)>>);
+
+impl OfRoutes {
+    /// All of them, with the routes that they are of.
+    pub(super) fn all(&self) -> Vec<(Arc<str>, Arc<Breaker>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, route: &str, breaker: &Arc<Breaker>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.iter().any(|(_, known)| Arc::ptr_eq(known, breaker)) {
+            all.push((route.into(), breaker.clone()));
+        }
+    }
 }
 
 /// What is known of an endpoint.
@@ -168,16 +188,14 @@ impl Standings {
         let rules =
             |scope| plan.breaker.as_ref().filter(|breaker| breaker.scope == scope).map(|breaker| &breaker.rules);
         let breaker = rules(Scope::Upstream).map(|rules| {
-            keeper.keep(identity(name.to_owned(), rules), || {
-                Breaker::new(name, None, rules, metrics.breaker(name, ""), now)
-            })
+            keeper.keep(identity(name.to_owned(), rules), || Breaker::new(name, Of::All, rules, metrics, now))
         });
         let starts_ill = starts_ill(plan);
         let standing = |endpoint: &Endpoint| {
             let label = &endpoint.label;
             let breaker = rules(Scope::Endpoint).map(|rules| {
                 keeper.keep(identity(format!("{name} {label}"), rules), || {
-                    Breaker::new(name, Some(label), rules, metrics.breaker(name, label), now)
+                    Breaker::new(name, Of::Endpoint(label.clone()), rules, metrics, now)
                 })
             });
             let live = Identity::of("endpoint", format!("{name} {label}")).untold();
@@ -189,7 +207,7 @@ impl Standings {
             )
         };
         let endpoints: Box<[_]> = plan.endpoints.iter().map(standing).collect();
-        let all = Self { breaker, endpoints, ejecting: Arc::default() };
+        let all = Self { breaker, endpoints, ..Self::default() };
         if let Some(round) = Round::of(plan, &all) {
             let health = Health::keep(name, keeper);
             background::employ(keeper, &health, round);
@@ -218,13 +236,36 @@ impl Standings {
                 metrics: metrics.endpoint(name, label),
             });
             known.breaker = rules.map(|plan| {
-                let make = || Arc::new(Breaker::new(name, Some(label), &plan.rules, metrics.breaker(name, label), now));
+                let of = || Of::Endpoint(label.clone());
+                let make = || Arc::new(Breaker::new(name, of(), &plan.rules, metrics, now));
                 known.breaker.take().unwrap_or_else(make)
             });
             Standing::of(label, known.breaker.clone(), known.live.clone(), known.metrics.clone())
         });
         let endpoints = self.endpoints.iter().cloned().chain(others).collect();
-        Self { breaker: self.breaker.clone(), endpoints, ejecting: self.ejecting.clone() }
+        Self { endpoints, ..self.again(self.breaker.clone()) }
+    }
+
+    /// The same for the calls of a route, where each route has a breaker of its own.
+    pub(super) fn of_route(
+        &self,
+        name: &str,
+        route: &str,
+        plan: &Plan,
+        keeper: &mut Keeper<'_>,
+        metrics: &Metrics,
+    ) -> Option<Self> {
+        let rules = &plan.breaker.as_ref().filter(|breaker| breaker.scope == Scope::Route)?.rules;
+        let breaker = keeper.keep(identity(format!("{name} route {route}"), rules), || {
+            Breaker::new(name, Of::Route(route.into()), rules, metrics, Instant::now())
+        });
+        self.of_routes.add(route, &breaker);
+        Some(self.again(Some(breaker)))
+    }
+
+    fn again(&self, breaker: Option<Arc<Breaker>>) -> Self {
+        let Self { endpoints, of_routes, ejecting, .. } = self;
+        Self { breaker, endpoints: endpoints.clone(), of_routes: of_routes.clone(), ejecting: ejecting.clone() }
     }
 
     /// Of something that is no upstream of the configuration: nothing is known before, and nothing is counted.
@@ -238,14 +279,12 @@ impl Standings {
     }
 
     /// Every breaker, with the endpoint that it is of.
-    pub fn breakers(&self) -> impl Iterator<Item = (Option<usize>, &Arc<Breaker>)> {
-        let own = self.breaker.iter().map(|breaker| (None, breaker));
-        own.chain(
-            self.endpoints
-                .iter()
-                .enumerate()
-                .filter_map(|(place, standing)| Some((Some(place), standing.breaker.as_ref()?))),
-        )
+    pub fn breakers(&self) -> impl Iterator<Item = (Option<usize>, Arc<Breaker>)> {
+        let own = self.breaker.iter().map(|breaker| (None, breaker.clone()));
+        let of_routes = self.of_routes.all().into_iter().map(|(_, breaker)| (None, breaker));
+        let of_endpoints = self.endpoints.iter().enumerate();
+        own.chain(of_routes)
+            .chain(of_endpoints.filter_map(|(place, standing)| Some((Some(place), standing.breaker.clone()?))))
     }
 
     /// A call to the endpoint at `place` ended well.
@@ -336,7 +375,7 @@ mod tests {
             label: place as u64,
             metrics: metrics.endpoint("app", &place.to_string()),
         });
-        Standings { breaker: None, endpoints: endpoints.collect(), ejecting: Arc::default() }
+        Standings { endpoints: endpoints.collect(), ..Standings::default() }
     }
 
     const EJECTION: Ejection =

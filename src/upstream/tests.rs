@@ -20,6 +20,8 @@ use tokio::task::{spawn_local, yield_now};
 
 use super::*;
 use crate::config::balance::Balance;
+use crate::config::breaker::{Breaker, Trip};
+use crate::config::retry::Retry;
 use crate::config::upstream::{self as config, Protocol};
 use crate::config::value::{ByteSize, HumanDuration};
 use crate::config::{Issues, KeyPath};
@@ -710,6 +712,45 @@ fn a_wait_too_long_is_an_error() {
     });
 }
 
+/// One failure opens its breaker.
+fn touchy(settings: &mut config::Upstream) {
+    let trip = Trip { consecutive: Some(1), ..Trip::default() };
+    settings.breaker = Some(Breaker { trip, ..Breaker::default() });
+}
+
+/// Others hold all that armiger may have open: that says nothing of the endpoint.
+#[test]
+fn a_wait_in_the_queue_says_nothing_of_the_upstream_however_it_ends() {
+    run(async {
+        let (stage, _, release) = held(|settings| {
+            settings.pool.connections_max = 1;
+            touchy(settings);
+        })
+        .await;
+        let holder = ask_later(&stage);
+        until(|| stage.in_flight() == 1).await;
+        yield_now().await;
+        let mut hasty = settings(&[&format!("http://{}", stage.upstream().plan.endpoints[0].label)]);
+        hasty.pool.connections_max = 1;
+        hasty.retry = Some(Retry { per_try: Some(HumanDuration::millis(50)), ..Retry::default() });
+        touchy(&mut hasty);
+        stage.reload(&hasty);
+        assert_eq!(stage.ask(get("/")).await.unwrap_err(), Kind::QueueWait, "the try is over");
+
+        let mut rows = SmallVec::new();
+        let mut call = Call::new(HostRule::AsIs, Instant::now() + Duration::from_secs(30), None, &mut rows);
+        call.due = Instant::now();
+        let (upstream, mut request) = (stage.upstream(), get("/"));
+        let given_up = tokio::time::timeout(Duration::ZERO, upstream.send(&stage.pools, call, &mut request)).await;
+        assert!(given_up.is_err(), "the time that the configuration gives is over");
+
+        let breaker = upstream.standings.breaker.as_ref().expect("it has one");
+        assert_eq!(breaker.shown(Instant::now())["state"], "closed");
+        release.notify_one();
+        holder.await.unwrap().unwrap();
+    });
+}
+
 #[test]
 fn whoever_gives_up_waiting_loses_nothing_for_the_others() {
     run(async {
@@ -1170,9 +1211,12 @@ fn requests_have_the_form_that_the_upstream_expects() {
         *bare.version_mut() = http::Version::HTTP_3;
         let mut lying = post("true");
         lying.headers_mut().insert("content-length", "9".parse().unwrap());
+        let mut padded = post("true");
+        padded.headers_mut().insert("content-length", "0004".parse().unwrap());
         let mut lying_empty = get("/empty");
         lying_empty.headers_mut().insert("content-length", "9".parse().unwrap());
-        for request in [get("/a?b"), absolute, bare, lying, lying_empty, request(Method::OPTIONS, "*", "")] {
+        let asterisk = request(Method::OPTIONS, "*", "");
+        for request in [get("/a?b"), absolute, bare, lying, padded, lying_empty, asterisk] {
             stage.ask(request).await.unwrap();
         }
         drop(stage.send_as(HostRule::Endpoint, &mut SmallVec::new(), get("/")).await.unwrap());
@@ -1182,6 +1226,7 @@ fn requests_have_the_form_that_the_upstream_expects() {
                 "GET /a?b HTTP/1.1\r\nhost: shop.example\r\n\r\n".to_owned(),
                 "GET /a?b HTTP/1.1\r\nhost: other.example\r\n\r\n".to_owned(),
                 format!("GET /bare HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\n\r\n"),
+                "POST / HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 4\r\n\r\n".to_owned(),
                 "POST / HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 4\r\n\r\n".to_owned(),
                 "GET /empty HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 0\r\n\r\n".to_owned(),
                 "OPTIONS * HTTP/1.1\r\nhost: shop.example\r\n\r\n".to_owned(),
@@ -1245,6 +1290,47 @@ fn a_unix_socket_and_a_name_serve_as_well() {
         let port = url.rsplit(':').next().unwrap();
         let stage = Stage::new(&settings(&[&format!("http://localhost:{port}")]));
         assert_eq!(stage.ask(get("/")).await.unwrap().1, "name");
+    });
+}
+
+/// A socket says that its queue is full where TCP would be silent: both are waited for.
+#[test]
+fn a_unix_socket_whose_queue_is_full_is_asked_again() {
+    run(async {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let listener = UnixListener::from_std(socket.into()).unwrap();
+        let mut before = Vec::new();
+        while let Ok(stream) = tokio::net::UnixStream::connect(&path).await {
+            before.push(stream);
+        }
+
+        let mut settings = settings(&[&format!("unix:{}", path.display())]);
+        settings.timeouts.connect = HumanDuration::millis(50);
+        let stage = Stage::new(&settings);
+        assert_eq!(stage.ask(get("/")).await.unwrap_err(), Kind::ConnectTimeout, "nobody accepts");
+
+        settings.timeouts.connect = HumanDuration::seconds(20);
+        let stage = Stage::new(&settings);
+        let asked = stage.ask(get("/"));
+        tokio::pin!(asked);
+        assert!(tokio::time::timeout(Duration::from_millis(30), asked.as_mut()).await.is_err(), "it is waited for");
+        spawn_local(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                spawn_local(async move {
+                    let mut peer = Peer { stream: Box::new(stream), read: Vec::new(), number: 0 };
+                    while peer.request().await.is_some() {
+                        peer.ok("unix").await;
+                    }
+                });
+            }
+        });
+        assert_eq!(asked.await.unwrap().1, "unix");
     });
 }
 
@@ -1457,6 +1543,22 @@ fn a_new_http2_connection_that_breaks_is_not_tried_again() {
         .await;
         assert_eq!(Stage::new(&h2c(&url)).ask(get("/")).await.unwrap_err(), Kind::Reset);
         assert_eq!(connections.get(), 1);
+    });
+}
+
+/// No request was on it: another endpoint may be asked, whatever the method.
+#[test]
+fn an_http2_connection_that_breaks_before_it_began_did_not_come_about() {
+    run(async {
+        let stage = Stage::new(&h2c("http://127.0.0.1:1"));
+        let lineup = stage.pools.lineup(&stage.upstream());
+        let bench = lineup.bench(0);
+        let (near, far) = tokio::net::UnixStream::pair().unwrap();
+        drop(far);
+        let (room, mut timer) = (bench.room(false).unwrap(), stage.pools.wheel().timer());
+        let begun = bench.speak(room, super::connect::Stream::Unix(near), None, &mut timer).await;
+        let error = begun.map(|_| ()).unwrap_err();
+        assert!(error.kind().is_connect(), "{error:?}");
     });
 }
 

@@ -107,6 +107,7 @@ impl Aggregate {
             is_private,
             is_unsafe,
             class: around.class,
+            deadline_header: around.deadline_header.clone(),
         })
     }
 }

@@ -52,6 +52,8 @@ pub struct Aggregate {
     is_unsafe: bool,
     /// Whom the parts' upstreams turn away first.
     class: Class,
+    /// Where they are told how much time is left.
+    deadline_header: Option<HeaderName>,
 }
 
 /// A part, ready to be asked.

@@ -17,7 +17,7 @@ use crate::action::json::{Fault, Json, Kind as Form, View};
 use crate::action::shape::Writer;
 use crate::http::body::Body;
 use crate::telemetry::record::{AttemptRow, PartRow, ROWS_MAX};
-use crate::upstream::{Kind, Upstream};
+use crate::upstream::{Kind, Tells, Upstream};
 
 /// What came of a part.
 pub(super) enum Outcome {
@@ -233,8 +233,9 @@ async fn single(run: &Run<'_>, part: &Part, upstream: &Upstream, item: Option<Vi
     // Never closed: it lives as long as the run.
     let _turn = run.turns.acquire().await.map_err(|_| Failure::of(word::ABANDONED))?;
     let mut tries = Tries { run, rows: SmallVec::new() };
-    let until = part.timeout.map_or(run.until, |timeout| run.until.min(Instant::now() + timeout));
-    let whose = Whose { client: run.client, deadline: until, class: run.class };
+    let due = part.timeout.map_or(run.until, |timeout| run.until.min(Instant::now() + timeout));
+    let tells = Tells { grpc: false, header: run.aggregate.deadline_header.as_ref() };
+    let whose = Whose { client: run.client, deadline: due.min(run.deadline), due, tells, class: run.class };
     let tries_of = &mut tries.rows;
     let reply = call::send(upstream, run.pools, whose, tries_of, request, part.body_max, |status| part.accepts(status));
     let reply = reply.await?;

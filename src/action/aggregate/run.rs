@@ -41,6 +41,8 @@ pub(super) struct Run<'e> {
     pub(super) class: Class,
     /// When the answer must be there.
     pub(super) until: Instant,
+    /// When its caller gives up.
+    pub(super) deadline: Instant,
     /// Borrowed for as long as a request is made, or a line of the log written, and never while anybody waits.
     pub(super) exchange: RefCell<&'e mut Exchange>,
     pub(super) request_body: Option<Json>,
@@ -112,6 +114,7 @@ impl Aggregate {
             client: exchange.client,
             class: self.class,
             until,
+            deadline: until.min(exchange.deadline),
             exchange: RefCell::new(exchange),
             request_body,
             turns: Semaphore::new(self.concurrency),

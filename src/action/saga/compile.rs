@@ -79,6 +79,7 @@ impl Saga {
             places: around.sagas.clone().unwrap_or_default(),
             in_flight_max: config.in_flight_max,
             class: around.class,
+            deadline_header: around.deadline_header.clone(),
             request_body_max: usize::try_from(config.request_body_max.get()).unwrap_or(usize::MAX),
             reads_request_body,
             metrics: around.metrics.saga(around.route),

@@ -15,7 +15,7 @@ pub mod run;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use super::json::Json;
 use super::outgoing::Outgoing;
@@ -38,6 +38,8 @@ pub struct Saga {
     in_flight_max: u32,
     /// Whom the steps' upstreams turn away first. What undoes a step is `critical`, whatever it is.
     class: Class,
+    /// Where all of them are told how much time is left.
+    deadline_header: Option<HeaderName>,
     request_body_max: usize,
     reads_request_body: bool,
     metrics: SagaMetrics,

@@ -19,7 +19,7 @@ use crate::exchange::Exchange;
 use crate::http::body::Body;
 use crate::http::headers::name;
 use crate::telemetry::record::{AttemptRow, PartRow};
-use crate::upstream::{Kind, Pools};
+use crate::upstream::{Kind, Pools, Tells};
 
 /// The longest wait between two tries.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -158,7 +158,7 @@ impl Saga {
         course.account.write().rows[place].state = State::Uncertain;
         let mut attempts = SmallVec::new();
         let answer = {
-            let whose = Whose { client: course.exchange.client, deadline: own_until, class: self.class };
+            let whose = self.whose(course, own_until, self.class);
             let accepts = |status| step.accepts(status);
             let sent = call::send(&step.upstream, course.pools, whose, &mut attempts, request, step.body_max, accepts);
             let mut sent = pin!(sent);
@@ -228,6 +228,12 @@ impl Saga {
         end
     }
 
+    /// For whom a step is done, or undone.
+    fn whose<'w>(&'w self, course: &Course<'_>, until: Instant, class: Class) -> Whose<'w> {
+        let tells = Tells { grpc: false, header: self.deadline_header.as_ref() };
+        Whose { client: course.exchange.client, deadline: until, due: until, tells, class }
+    }
+
     /// Undoes a step, or tells why it cannot.
     async fn undo(&self, undo: &Undo, course: &Course<'_>) -> Result<(), &'static str> {
         let bounds = &self.compensation;
@@ -240,7 +246,7 @@ impl Saga {
             let try_until = until.min(began + bounds.per_try);
             let mut attempts = SmallVec::new();
             let answer = {
-                let whose = Whose { client: course.exchange.client, deadline: try_until, class: Class::Critical };
+                let whose = self.whose(course, try_until, Class::Critical);
                 let sent = call::send(&undo.upstream, course.pools, whose, &mut attempts, request, 0, |_| false);
                 let mut sent = pin!(sent);
                 timer.arm_at(try_until);

@@ -526,28 +526,28 @@ impl Families {
             breaker_state: Family::register(
                 catalogue,
                 "armiger_breaker_state",
-                &["upstream", "endpoint"],
+                &["upstream", "endpoint", "route"],
                 "",
-                "What a breaker is: 0 closed, 1 half-open, 2 open; `endpoint` is empty for one of a whole upstream.",
+                "What a breaker is: 0 closed, 1 half-open, 2 open; `endpoint` and `route` are empty but for one of these.",
             ),
             breaker_changes: Family::register(
                 catalogue,
                 "armiger_breaker_transitions_total",
-                &["upstream", "endpoint", "from", "to", "cause"],
+                &["upstream", "endpoint", "route", "from", "to", "cause"],
                 "transitions",
                 "Changes of a breaker's state, in transitions, by what it was, what it became, and why.",
             ),
             breaker_refusals: Family::register(
                 catalogue,
                 "armiger_breaker_refusals_total",
-                &["upstream", "endpoint", "reason"],
+                &["upstream", "endpoint", "route", "reason"],
                 "attempts",
                 "Attempts that a breaker let not out, in attempts: `open`, or `probing` while all its probes were out.",
             ),
             breaker_ratio: Family::register(
                 catalogue,
                 "armiger_breaker_failure_ratio",
-                &["upstream", "endpoint"],
+                &["upstream", "endpoint", "route"],
                 "",
                 "The share of failures among the calls in a breaker's window, from 0 to 1.",
             ),
@@ -1008,10 +1008,10 @@ impl Metrics {
         }))
     }
 
-    /// The handles of a breaker, of an endpoint or, where that is empty, of a whole upstream.
-    pub fn breaker(&self, upstream: &str, endpoint: &str) -> BreakerMetrics {
+    /// The handles of a breaker: of an endpoint, of a route or, where both are empty, of a whole upstream.
+    pub fn breaker(&self, upstream: &str, endpoint: &str, route: &str) -> BreakerMetrics {
         let families = &self.0.families;
-        let names = [upstream, endpoint];
+        let names = [upstream, endpoint, route];
         BreakerMetrics(self.0.breakers.get(&names, || BreakerSeries {
             names: names.map(str::to_owned),
             changes: families.breaker_changes.clone(),
@@ -1720,7 +1720,7 @@ impl EndpointMetrics {
 pub struct BreakerMetrics(Arc<Held<BreakerSeries>>);
 
 struct BreakerSeries {
-    names: [String; 2],
+    names: [String; 3],
     changes: Family<IntCounter>,
     counters: Vec<Family<IntCounter>>,
     states: Family<IntGauge>,
@@ -1732,7 +1732,7 @@ struct BreakerSeries {
 
 impl Series for BreakerSeries {
     fn leave(&self) {
-        let names = [self.names[0].as_str(), self.names[1].as_str()];
+        let names = self.names.each_ref().map(String::as_str);
         self.counters.iter().for_each(|family| family.remove(&names));
         self.states.remove(&names);
         self.ratios.remove(&names);
@@ -1754,8 +1754,8 @@ impl BreakerMetrics {
     /// Counts a change of state.
     pub fn changed(&self, from: &'static str, to: &'static str, cause: &'static str) {
         let series = &self.0.series;
-        let [upstream, endpoint] = &series.names;
-        series.changes.series(&[upstream, endpoint, from, to, cause]).inc();
+        let [upstream, endpoint, route] = &series.names;
+        series.changes.series(&[upstream, endpoint, route, from, to, cause]).inc();
     }
 
     /// Counts an attempt that was not let out.

@@ -1,4 +1,4 @@
-//! The breaker of an upstream or of an endpoint: one for all workers, kept over reloads.
+//! The breaker of an upstream, of an endpoint or of a route's calls: one for all workers, kept over reloads.
 //!
 //! `machine.rs` decides; this is the lock around it, and what the world learns of its decisions. The lock is held for
 //! counting only.
@@ -11,7 +11,7 @@ mod tests;
 mod window;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -23,8 +23,9 @@ pub use machine::{Cause, Change, Force, Outcome, Refusal, Rules, State};
 use machine::{Machine, Ticket};
 
 use super::error::Kind;
+use super::sync::{Mutex, MutexGuard};
 use crate::config::breaker::Scope;
-use crate::telemetry::metrics::BreakerMetrics;
+use crate::telemetry::metrics::{BreakerMetrics, Metrics};
 
 /// What the breakers of an upstream go by.
 #[derive(Clone, Debug)]
@@ -37,11 +38,37 @@ pub struct Plan {
     pub judge: Arc<Judge>,
 }
 
+/// What a breaker is of.
+#[derive(Clone, Debug)]
+pub enum Of {
+    /// The whole upstream.
+    All,
+    /// The endpoint of this label.
+    Endpoint(Arc<str>),
+    /// What the route of this name sends there.
+    Route(Arc<str>),
+}
+
+impl Of {
+    fn endpoint(&self) -> Option<&str> {
+        match self {
+            Self::Endpoint(label) => Some(label),
+            Self::All | Self::Route(_) => None,
+        }
+    }
+
+    fn route(&self) -> Option<&str> {
+        match self {
+            Self::Route(name) => Some(name),
+            Self::All | Self::Endpoint(_) => None,
+        }
+    }
+}
+
 /// A breaker.
 pub struct Breaker {
     upstream: Arc<str>,
-    /// The endpoint that it is of, unless it is of the whole upstream.
-    endpoint: Option<Arc<str>>,
+    of: Of,
     machine: Mutex<Machine>,
     refused: AtomicU64,
     metrics: BreakerMetrics,
@@ -49,22 +76,11 @@ pub struct Breaker {
 
 impl Breaker {
     /// A closed one.
-    pub fn new(
-        upstream: &str,
-        endpoint: Option<&Arc<str>>,
-        rules: &Rules,
-        metrics: BreakerMetrics,
-        now: Instant,
-    ) -> Self {
+    pub fn new(upstream: &str, of: Of, rules: &Rules, metrics: &Metrics, now: Instant) -> Self {
+        let metrics = metrics.breaker(upstream, of.endpoint().unwrap_or(""), of.route().unwrap_or(""));
         let machine = Machine::new(rules, now, fastrand::u64(..));
         metrics.state(machine.state().number());
-        Self {
-            upstream: upstream.into(),
-            endpoint: endpoint.cloned(),
-            machine: Mutex::new(machine),
-            refused: AtomicU64::new(0),
-            metrics,
-        }
+        Self { upstream: upstream.into(), of, machine: Mutex::new(machine), refused: AtomicU64::new(0), metrics }
     }
 
     /// Leave for one call, to be settled with its outcome. Dropped before, the call says nothing. One that is not
@@ -109,13 +125,14 @@ impl Breaker {
             Force::Open => "open",
             Force::Closed => "closed",
         };
-        tracing::warn!(upstream = %self.upstream, endpoint = self.endpoint.as_deref(), force = word, ?lasts, "breaker forced");
+        let (endpoint, route) = (self.of.endpoint(), self.of.route());
+        tracing::warn!(upstream = %self.upstream, endpoint, route, force = word, ?lasts, "breaker forced");
     }
 
     /// An operator lets it start afresh.
     pub fn reset(&self, now: Instant) {
         let change = self.lock().reset(now);
-        tracing::warn!(upstream = %self.upstream, endpoint = self.endpoint.as_deref(), "breaker reset");
+        tracing::warn!(upstream = %self.upstream, endpoint = self.of.endpoint(), route = self.of.route(), "breaker reset");
         self.tell(change);
     }
 
@@ -149,16 +166,16 @@ impl Breaker {
         let Some(change) = change else { return };
         self.metrics.state(change.to.number());
         self.metrics.changed(change.from.as_str(), change.to.as_str(), change.cause.as_str());
-        let (upstream, endpoint) = (&*self.upstream, self.endpoint.as_deref());
+        let (upstream, endpoint, route) = (&*self.upstream, self.of.endpoint(), self.of.route());
         let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause.as_str());
         let (requests, failures) = (change.tally.calls(), change.tally.failures);
         match change.to {
             State::Open => {
                 let open_for = change.open_for;
-                tracing::warn!(upstream, endpoint, from, cause, requests, failures, ?open_for, "breaker opened");
+                tracing::warn!(upstream, endpoint, route, from, cause, requests, failures, ?open_for, "breaker opened");
             }
             State::HalfOpen | State::Closed => {
-                tracing::warn!(upstream, endpoint, from, to, cause, requests, failures, "breaker changed");
+                tracing::warn!(upstream, endpoint, route, from, to, cause, requests, failures, "breaker changed");
             }
         }
     }
@@ -193,7 +210,7 @@ impl Permit<'_> {
     }
 
     /// The call ended.
-    pub(super) fn settle(mut self, outcome: Outcome, now: Instant) -> Option<Ticket> {
+    pub fn settle(mut self, outcome: Outcome, now: Instant) -> Option<Ticket> {
         let mut ticket = self.ticket.take()?;
         self.breaker.settle(&self.plan.rules, &mut ticket, outcome, now);
         Some(ticket)

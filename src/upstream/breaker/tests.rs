@@ -346,7 +346,7 @@ fn just_as_many_probes_as_allowed_pass_a_thousand_racing_callers() {
     let rules = Rules { probes: 3, open_for: Duration::ZERO, ..rules() };
     let plan = Plan { scope: Scope::Upstream, rules: Arc::new(rules), judge: Arc::new(Judge::of(&Failure::default())) };
     let metrics = Metrics::new();
-    let breaker = Arc::new(Breaker::new("app", None, &plan.rules, metrics.breaker("app", ""), Instant::now()));
+    let breaker = Arc::new(Breaker::new("app", Of::All, &plan.rules, &metrics, Instant::now()));
     let admit = || breaker.admit(&plan, true, Instant::now());
     for _ in 0..3 {
         admit().unwrap().settle(Outcome::Failure, Instant::now());
