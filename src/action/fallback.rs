@@ -3,7 +3,7 @@
 //! Each is a rung of a ladder, and one is stepped on only when those before it gave nothing: the upstream, what a cache has
 //! stored of it (`cache.stale_if_error`), the other upstream, the fixed answer, the refusal.
 
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body as _;
 
 use super::{Proxy, Respond, Surroundings};
@@ -107,7 +107,7 @@ impl Fallback {
         exchange: &mut Exchange,
         outcome: &Result<Response<Body>, Rejection>,
     ) -> Option<Response<Body>> {
-        let mut response = self.respond.as_ref()?.run();
+        let mut response = self.respond.as_ref()?.run(&mut HeaderMap::new());
         step(exchange, &mut response, "respond", outcome);
         Some(response)
     }

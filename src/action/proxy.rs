@@ -134,7 +134,7 @@ impl Proxy {
             request.extensions_mut().insert(*wish);
         }
         let tells = Tells {
-            grpc: request.headers().contains_key(&grpc::GRPC_TIMEOUT) && grpc::is_grpc(request.headers()),
+            grpc: headers::has_rare(request.headers(), &grpc::GRPC_TIMEOUT) && grpc::is_grpc(request.headers()),
             header: self.deadline_header.as_ref(),
         };
         let key = self.upstream.key(request, exchange.client.address);

@@ -23,10 +23,10 @@ pub use rejection::{Reason, Rejection};
 pub use verdict::{Amendment, Followup, Followups, Verdict};
 
 use crate::http::body::{Body, Inbound};
-use crate::http::forwarded;
 use crate::http::problem::{self, Problem};
 use crate::http::proxy_protocol::Ends;
 use crate::http::websocket::Wish;
+use crate::http::{forwarded, headers as fields};
 use crate::limits::fields::VIOLATED;
 use crate::telemetry::finish::Closing;
 use crate::telemetry::trace::{RequestId, TraceContext};
@@ -294,6 +294,6 @@ fn render(rejection: Rejection, form: problem::Form, request_id: &str, members: 
 pub fn host_of<'a>(headers: &'a HeaderMap, uri: &'a http::Uri) -> &'a str {
     match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or(""),
+        None => fields::host(headers).and_then(|host| host.to_str().ok()).unwrap_or(""),
     }
 }

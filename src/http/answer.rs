@@ -3,6 +3,8 @@
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::decimal::Decimal;
+
 /// What of a request decides how its answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -43,8 +45,8 @@ pub enum Framing {
 /// The most bytes of a chunk's size and the line end behind it.
 const CHUNK_SIZE_MAX: usize = 18;
 
-/// What a header line costs beside its name and value.
-const LINE_REST: usize = 4;
+/// The bytes of a head that most do with.
+const HEAD_USUAL: usize = 1024;
 
 /// Writes the head, and says how the body follows and whether the connection ends with it.
 ///
@@ -67,8 +69,8 @@ pub fn write_head(
     }
     let is_bodiless =
         head.status.is_informational() || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let size = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + LINE_REST).sum::<usize>();
-    out.reserve(size + 128);
+    // What most take, and the buffer goes round: to add up what this one takes would cost each of them.
+    out.reserve(HEAD_USUAL);
     status_line(out, head, asked);
     let framing = body(&head.headers, length, asked, is_bodiless);
     let mut has_date = false;
@@ -214,19 +216,7 @@ fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 fn write_length(out: &mut Vec<u8>, length: u64) {
-    const DIGITS_MAX: usize = 20;
-    let mut digits = [0; DIGITS_MAX];
-    let mut at = DIGITS_MAX;
-    let mut left = length;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    line(out, b"content-length", &digits[at..]);
+    line(out, b"content-length", Decimal::of(length).as_bytes());
 }
 
 #[cfg(test)]

@@ -382,6 +382,17 @@ impl Hop {
 ///
 /// Claims of an untrusted peer must be gone before: `clean`.
 pub fn append(headers: &mut HeaderMap, hop: &Hop, host: Option<&HeaderValue>) {
+    // The usual case: nobody has said anything, so there is nothing to look for.
+    if !headers.keys().any(|name| name.as_str().starts_with("x-forwarded-")) {
+        // As below.
+        let _ = headers.try_append(&name::X_FORWARDED_FOR, hop.address.clone());
+        let _ = headers.try_append(&name::X_FORWARDED_PROTO, hop.proto.clone());
+        let _ = headers.try_append(&name::X_FORWARDED_PORT, hop.port.clone());
+        if let Some(host) = host {
+            let _ = headers.try_append(&name::X_FORWARDED_HOST, host.clone());
+        }
+        return;
+    }
     append_to_list(headers, &name::X_FORWARDED_FOR, &hop.address);
     insert_if_absent(headers, &name::X_FORWARDED_PROTO, &hop.proto);
     insert_if_absent(headers, &name::X_FORWARDED_PORT, &hop.port);

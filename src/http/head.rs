@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 use memchr::memchr;
 
 use super::answer::{Asked, has_token};
+use super::field_name;
 use super::framing::Violation;
 
 /// A request head, and what it says of its connection.
@@ -42,7 +43,7 @@ pub fn parse(bytes: &Bytes, mut headers: HeaderMap) -> Result<Arrived, Violation
         let rest = &bytes[at..];
         let colon = memchr(b':', rest).ok_or(Violation::HeaderName)?;
         let end = colon + memchr(b'\r', &rest[colon..]).ok_or(Violation::BareLineEnd)?;
-        let name = HeaderName::from_bytes(&rest[..colon]).map_err(|_| Violation::HeaderName)?;
+        let name = field_name::read(&rest[..colon]).map_err(|_| Violation::HeaderName)?;
         let blanks = rest[colon + 1..end].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         let start = colon + 1 + blanks;
         let trailing = rest[start..end].iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();

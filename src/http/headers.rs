@@ -357,6 +357,30 @@ fn options(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
+/// The first `Host`. Nearly all clients write it first, where it costs no look-up.
+pub fn host(headers: &HeaderMap) -> Option<&HeaderValue> {
+    match headers.iter().next() {
+        Some((name, value)) if *name == header::HOST => Some(value),
+        _ => headers.get(header::HOST),
+    }
+}
+
+/// Headers of a map in which a walk costs less than a look-up.
+const FEW: usize = 8;
+
+/// Whether there is a header of this name, which few messages have.
+pub fn has_rare(headers: &HeaderMap, name: &HeaderName) -> bool {
+    if headers.len() <= FEW { headers.keys().any(|key| key == name) } else { headers.contains_key(name) }
+}
+
+/// The lines of a header, in a small map by a walk.
+pub fn lines<'h>(headers: &'h HeaderMap, name: &'h HeaderName) -> impl Iterator<Item = &'h HeaderValue> {
+    let is_small = headers.len() <= FEW;
+    let walked = is_small.then(|| headers.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value));
+    let looked_up = (!is_small).then(|| headers.get_all(name).iter());
+    walked.into_iter().flatten().chain(looked_up.into_iter().flatten())
+}
+
 /// Removes from a request what belongs to the hop it came over: `Connection` and what it names, the hop-by-hop names,
 /// `Expect`, and underscore look-alikes of the provenance names (no sender has a lawful use for those).
 ///

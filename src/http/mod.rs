@@ -2,7 +2,9 @@
 
 pub mod answer;
 pub mod body;
+pub mod decimal;
 pub mod encoded;
+pub mod field_name;
 pub mod forwarded;
 pub mod framing;
 pub mod grpc;

@@ -17,6 +17,7 @@ use hyper::ext::ReasonPhrase;
 use memchr::memchr;
 use smallvec::SmallVec;
 
+use super::field_name;
 use super::framing::{ChunkFollower, LENGTH_MAX, Violation};
 
 /// How large the head of an answer may be.
@@ -167,7 +168,7 @@ fn parse(bytes: &Bytes, ends: &[usize], asked: Asked, mut fields: HeaderMap) -> 
     for &end in rest {
         let line = &bytes[start..end - 1];
         let colon = memchr(b':', line).ok_or(Fault::Field)?;
-        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| Fault::Field)?;
+        let name = field_name::read(&line[..colon]).map_err(|_| Fault::Field)?;
         let (from, to) = trimmed(line, colon + 1);
         let value = &line[from..to];
         if name == CONTENT_LENGTH {

@@ -23,7 +23,8 @@ impl Wish {
             && request.version() == Version::HTTP_11
             && upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
             && only(headers, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-        let key = only(headers, &SEC_WEBSOCKET_KEY).filter(|_| is_asked)?;
+        // Looked for only then: a look-up costs more than all of the above.
+        let key = is_asked.then(|| only(headers, &SEC_WEBSOCKET_KEY)).flatten()?;
         let is_key = STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == 16);
         is_key.then(|| Self::with_key(key.as_bytes()))
     }

@@ -182,16 +182,19 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
     if text.len() > most {
         return Err(Defect::TooLarge.into());
     }
-    let digest = cache::digest(text);
-    for provider in providers {
-        if let Some(identity) = provider.known(&digest, now) {
-            return Ok(identity);
-        }
+    if let Some(identity) = jwt(providers).find_map(|provider| provider.known(text, now)) {
+        return Ok(identity);
+    }
+    // Made where somebody goes by it: it costs more than all else that is done for a known token.
+    let mut made = None;
+    let mut digest = || *made.get_or_insert_with(|| cache::digest(text));
+    if let Some(identity) = opaque(providers).find_map(|provider| provider.known(&digest(), now)) {
+        return Ok(identity);
     }
     let refusal = match signed(providers, text, most) {
         Ok((provider, token)) => {
             // In a box, as below: known tokens need neither, and their requests would carry it about.
-            let outcome = Box::pin(provider.verify(text, token, digest, now)).await;
+            let outcome = Box::pin(provider.verify(text, token, now)).await;
             provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
             return outcome;
         }
@@ -199,16 +202,13 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
     };
     let mut last = refusal;
     for provider in api_keys(providers).filter(|provider| provider.bearer && text.len() <= api_key::MOST) {
-        match provider.find(&digest, now.wall) {
+        match provider.find(&digest(), now.wall) {
             Err(refusal) if refusal.cause == api_key::UNKNOWN => last = refusal,
             decided => return decided,
         }
     }
-    for provider in providers.iter().filter_map(|provider| match &**provider {
-        Provider::Opaque(provider) => Some(provider),
-        Provider::Jwt(_) | Provider::ApiKeys(_) | Provider::Mtls(_) => None,
-    }) {
-        let outcome = Box::pin(provider.ask(text, digest, now)).await;
+    for provider in opaque(providers) {
+        let outcome = Box::pin(provider.ask(text, digest(), now)).await;
         provider.metrics.judged(outcome.as_ref().map_or_else(|refusal| refusal.cause, |_| "verified"));
         match outcome {
             // Another may know it.
@@ -245,6 +245,20 @@ fn api_keys(providers: &[Arc<Provider>]) -> impl Iterator<Item = &ApiKeyProvider
     })
 }
 
+fn jwt(providers: &[Arc<Provider>]) -> impl Iterator<Item = &JwtProvider> {
+    providers.iter().filter_map(|provider| match &**provider {
+        Provider::Jwt(provider) => Some(&**provider),
+        Provider::Opaque(_) | Provider::ApiKeys(_) | Provider::Mtls(_) => None,
+    })
+}
+
+fn opaque(providers: &[Arc<Provider>]) -> impl Iterator<Item = &OpaqueProvider> {
+    providers.iter().filter_map(|provider| match &**provider {
+        Provider::Opaque(provider) => Some(provider),
+        Provider::Jwt(_) | Provider::ApiKeys(_) | Provider::Mtls(_) => None,
+    })
+}
+
 /// Finds out whose certificate it is: the first of `providers` that takes it decides. `None`: none of them has to do with
 /// certificates.
 ///
@@ -273,13 +287,7 @@ fn signed<'p, 't>(
     text: &'t str,
     most: usize,
 ) -> Result<(&'p JwtProvider, Token<'t>), Defect> {
-    let mut signers = providers
-        .iter()
-        .filter_map(|provider| match &**provider {
-            Provider::Jwt(provider) => Some(provider),
-            Provider::Opaque(_) | Provider::ApiKeys(_) | Provider::Mtls(_) => None,
-        })
-        .peekable();
+    let mut signers = jwt(providers).peekable();
     if !looks_signed(text) || signers.peek().is_none() {
         return Err(Defect::Malformed);
     }
@@ -305,21 +313,15 @@ impl Provider {
             Self::Mtls(_) => 0,
         }
     }
-
-    fn known(&self, digest: &cache::Digest, now: Now) -> Option<Arc<Identity>> {
-        match self {
-            Self::Jwt(provider) => provider.known(digest, now),
-            Self::Opaque(provider) => {
-                let identity = provider.state.known(digest, now.wall)?.ok()?;
-                provider.metrics.known();
-                Some(identity)
-            }
-            Self::ApiKeys(_) | Self::Mtls(_) => None,
-        }
-    }
 }
 
 impl OpaqueProvider {
+    fn known(&self, digest: &cache::Digest, now: Now) -> Option<Arc<Identity>> {
+        let identity = self.state.known(digest, now.wall)?.ok()?;
+        self.metrics.known();
+        Some(identity)
+    }
+
     async fn ask(&self, text: &str, digest: cache::Digest, now: Now) -> Result<Arc<Identity>, Refusal> {
         // RFC 6750 §2.1: what no bearer token can be nobody need be asked about.
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
@@ -337,23 +339,17 @@ impl OpaqueProvider {
 }
 
 impl JwtProvider {
-    fn known(&self, digest: &cache::Digest, now: Now) -> Option<Arc<Identity>> {
+    fn known(&self, token: &str, now: Now) -> Option<Arc<Identity>> {
         let stamp = match &self.keys {
             Keys::Given(keys) => keys.stamp(),
             Keys::Fetched { jwks, .. } => jwks.stamp()?,
         };
-        let identity = self.known.find(digest, stamp, now.wall)?;
+        let identity = self.known.find(token, stamp, now.wall)?;
         self.metrics.known();
         Some(identity)
     }
 
-    async fn verify(
-        &self,
-        text: &str,
-        token: Token<'_>,
-        digest: cache::Digest,
-        now: Now,
-    ) -> Result<Arc<Identity>, Refusal> {
+    async fn verify(&self, text: &str, token: Token<'_>, now: Now) -> Result<Arc<Identity>, Refusal> {
         if text.len() > self.token_max {
             return Err(Defect::TooLarge.into());
         }
@@ -371,6 +367,6 @@ impl JwtProvider {
             }
         };
         let verified = self.rules.verify(&self.name, token, &keys, now.wall)?;
-        Ok(self.known.remember(digest, text.len(), keys.stamp(), verified))
+        Ok(self.known.remember(text, keys.stamp(), verified))
     }
 }

@@ -1,18 +1,23 @@
 //! What clients are told of their limits: the header fields of draft-ietf-httpapi-ratelimit-headers-11, and the three that
 //! came before them. The draft is unfinished: all that knows its form is in this file.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use crate::config::limits::{Fields, RateLimits, Theirs};
+use crate::http::decimal::Decimal;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const LEGACY_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const LEGACY_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const LEGACY_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// All of them.
+static NAMES: [HeaderName; 5] = [POLICY, LIMIT, LEGACY_LIMIT, LEGACY_REMAINING, LEGACY_RESET];
 
 /// The problem type of a refusal by a limit (the draft, "Quota Exceeded").
 pub const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -70,16 +75,21 @@ pub fn write(readings: &mut [Reading], headers: &mut HeaderMap) {
     readings.sort_by_key(|reading| (!reading.is_denied, reading.remaining));
     let Some(tightest) = readings.first() else { return };
     let RateLimits { headers: fields, upstream_headers: theirs, .. } = tightest.told.settings;
-    let goes_out = match theirs {
-        Theirs::Keep => has_theirs(headers),
-        Theirs::Smaller => theirs_remaining(headers).is_some_and(|remaining| remaining < tightest.remaining),
-        Theirs::Replace | Theirs::Drop => false,
-    };
+    // One walk, for hardly any answer has one of them, and each look-up costs as much.
+    let has_any = headers.keys().any(is_one);
+    let goes_out = has_any
+        && match theirs {
+            Theirs::Keep => has_theirs(headers),
+            Theirs::Smaller => theirs_remaining(headers).is_some_and(|remaining| remaining < tightest.remaining),
+            Theirs::Replace | Theirs::Drop => false,
+        };
     if goes_out || (fields == Fields::Off && theirs != Theirs::Drop) {
         return;
     }
-    for name in [&POLICY, &LIMIT, &LEGACY_LIMIT, &LEGACY_REMAINING, &LEGACY_RESET] {
-        headers.remove(name);
+    if has_any {
+        for name in &NAMES {
+            headers.remove(name);
+        }
     }
     if matches!(fields, Fields::Ietf | Fields::Both) {
         ietf(readings, headers);
@@ -92,11 +102,20 @@ pub fn write(readings: &mut [Reading], headers: &mut HeaderMap) {
 }
 
 fn ietf(readings: &[Reading], headers: &mut HeaderMap) {
-    let mut limit = String::with_capacity(readings.len() * 48);
-    for reading in readings {
-        let separator = if limit.is_empty() { "" } else { ", " };
-        let Reading { told, remaining, reset, .. } = reading;
-        let _ = write!(limit, "{separator}\"{}\";r={remaining};t={reset}", told.name);
+    let numbers: SmallVec<[(Decimal, Decimal); 2]> =
+        readings.iter().map(|reading| (Decimal::of(reading.remaining), Decimal::of(reading.reset))).collect();
+    let length = |((remaining, reset), reading): (&(Decimal, Decimal), &Reading)| {
+        ", \"\";r=;t=".len() + reading.told.name.len() + remaining.as_bytes().len() + reset.as_bytes().len()
+    };
+    // Room for all of it and no more, but for the separator that the first one does without: then it is no copy that goes out.
+    let mut limit = Vec::with_capacity(numbers.iter().zip(readings).map(length).sum::<usize>() - ", ".len());
+    for ((remaining, reset), Reading { told, .. }) in numbers.iter().zip(readings) {
+        limit.extend_from_slice(if limit.is_empty() { b"\"" } else { b", \"" });
+        limit.extend_from_slice(told.name.as_bytes());
+        limit.extend_from_slice(b"\";r=");
+        limit.extend_from_slice(remaining.as_bytes());
+        limit.extend_from_slice(b";t=");
+        limit.extend_from_slice(reset.as_bytes());
     }
     let policy = match readings {
         [only] => Ok(only.told.alone.clone()),
@@ -105,10 +124,16 @@ fn ietf(readings: &[Reading], headers: &mut HeaderMap) {
             HeaderValue::try_from(members.join(", "))
         }
     };
-    if let (Ok(policy), Ok(limit)) = (policy, HeaderValue::try_from(limit)) {
+    if let (Ok(policy), Ok(limit)) = (policy, HeaderValue::from_maybe_shared(Bytes::from(limit))) {
         headers.insert(POLICY, policy);
         headers.insert(LIMIT, limit);
     }
+}
+
+/// Whether it is one of the names above.
+fn is_one(name: &HeaderName) -> bool {
+    // The length clears nearly every header of a comparison.
+    matches!(name.as_str().len(), 9 | 16 | 17 | 21) && NAMES.contains(name)
 }
 
 fn has_theirs(headers: &HeaderMap) -> bool {

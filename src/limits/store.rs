@@ -244,6 +244,9 @@ pub type Levels = SmallVec<[Level; 3]>;
 ///
 /// Each store is asked once.
 pub fn draw(asks: &[Ask<'_>], now: Instant) -> Levels {
+    if let [ask] = asks {
+        return [draw_one(ask, now)].into_iter().collect();
+    }
     let mut places: SmallVec<[(usize, usize); 3]> =
         asks.iter().enumerate().map(|(place, ask)| (place, ask.store.shard_of(ask.hash))).collect();
     // Whoever locks several locks them in this order, so nobody waits for somebody who waits for it.
@@ -258,6 +261,48 @@ pub fn draw(asks: &[Ask<'_>], now: Instant) -> Levels {
                 ask.store.metrics.bound_hit("rate_limit.keys_max");
             }
         }
+    }
+}
+
+/// Draws from one bucket: the usual case, which needs no order and no second look.
+fn draw_one(ask: &Ask<'_>, now: Instant) -> Level {
+    let Ask { store, plan, hash, cost } = ask;
+    let micros = store.micros(now);
+    let last = store.shards.len() - 1;
+    let (mut place, mut hash) = (store.shard_of(*hash), *hash);
+    loop {
+        let mut guard = store.lock(place);
+        let shard = &mut *guard;
+        let at = shard.ready(plan, micros);
+        let known = shard.table.get(hash);
+        let before = known.unwrap_or(0);
+        let drawn = shard.rate.draw(before, at, *cost);
+        let (mut lacks, mut since) = (before.saturating_sub(at), 0);
+        if let Drawn::Granted { full, from } = drawn {
+            // Rounded down: what is given back is never more than was taken.
+            since = shard.base + from / shard.rate.units().0;
+            if *cost > 0 {
+                let is_in = match known {
+                    Some(_) => shard.table.set(hash, full),
+                    None => {
+                        let count = shard.table.len();
+                        let is_in = shard.table.insert(hash, full, at, store.keys_max);
+                        store.metrics.keys(shard.table.len() as i64 - count as i64);
+                        is_in
+                    }
+                };
+                if !is_in && place != last {
+                    // No room for a new key: it shares a bucket with the others.
+                    (place, hash) = (last, OVERFLOW);
+                    drop(guard);
+                    store.metrics.bound_hit("rate_limit.keys_max");
+                    continue;
+                }
+                lacks = full.saturating_sub(at);
+            }
+        }
+        let place = Place { shard: place as u32, hash, from: since };
+        return Level { rate: shard.rate, lacks, drawn, place };
     }
 }
 

@@ -18,7 +18,7 @@ use crate::action::Action;
 use crate::exchange::{self, Exchange, Reason, Rejection};
 use crate::http::body::{Arriving, Body};
 use crate::http::framing::Violation;
-use crate::http::headers::name;
+use crate::http::headers::{self, name};
 use crate::http::problem::Form;
 use crate::http::{grpc, grpc_web};
 use crate::snapshot::Route;
@@ -30,6 +30,8 @@ pub use intake::Inlet;
 pub use worker::Worker;
 
 /// Answers one request of a connection.
+// In line, so that the future is made where it will be: made elsewhere it is moved twice, which took 660 instructions.
+#[inline]
 pub fn handle(
     worker: Rc<Worker>,
     inlet: Rc<Inlet>,
@@ -87,7 +89,8 @@ fn patience(exchange: &Exchange, route: &Route) -> Duration {
         Version::HTTP_2 => grpc::is_grpc(headers) || grpc_web::Call::of(headers).is_some(),
         _ => grpc_web::Call::of(headers).is_some(),
     };
-    let waits = if headers.contains_key(&grpc::GRPC_TIMEOUT) && is_call() { grpc::timeout(headers) } else { None };
+    let waits =
+        if headers::has_rare(headers, &grpc::GRPC_TIMEOUT) && is_call() { grpc::timeout(headers) } else { None };
     waits.map_or(most, |waits| waits.min(most))
 }
 
@@ -198,11 +201,10 @@ mod tests {
         size_of::<F>()
     }
 
-    /// The future is moved before it is polled. At ten kilobytes that took a fifth of what a request costs;
-    /// what is rare and large belongs in a box.
+    /// Each connection that is busy has one. What is rare and large belongs in a box.
     #[test]
     fn the_future_of_an_exchange_stays_small() {
         let size = size(handle);
-        assert!(size <= 3_800, "{size} bytes");
+        assert!(size <= 5_600, "{size} bytes");
     }
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response};
 
 use super::{Inlet, Worker, batch, errand, saga};
 use crate::action::{Action, Fallback};
 use crate::exchange::{Exchange, Followups, Reason, Rejection};
 use crate::http::body::Body;
 use crate::http::forwarded;
-use crate::http::headers::name;
+use crate::http::headers::{self, name};
 use crate::policy::chain::Asked;
 use crate::snapshot::Route;
 use crate::telemetry::trace::RequestId;
@@ -186,7 +186,7 @@ fn introduce(exchange: &mut Exchange) {
     let headers = exchange.request.headers_mut();
     // Room for all that is added here, or the map grows twice.
     headers.reserve(INTRODUCED);
-    let host = headers.get(header::HOST).cloned();
+    let host = headers::host(headers).cloned();
     forwarded::append(headers, &exchange.hop.forwarded, host.as_ref());
     if let Some(via) = &exchange.hop.via {
         via.append(headers, version);

@@ -667,7 +667,8 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             next.set(Some(outgoing.clone()));
             async move {
                 let upgrade = Wish::is_extended_connect(&request).then(|| hyper::upgrade::on(&mut request));
-                let mut response = proxy::handle(worker, inlet, request.map(Arriving::Http2)).await;
+                // In a box: what hyper asks for is moved several times before it is polled.
+                let mut response = Box::pin(proxy::handle(worker, inlet, request.map(Arriving::Http2))).await;
                 if let Some(upgrade) = upgrade.filter(|_| response.body().is_tunnel()) {
                     Wish::grant_stream(&mut response);
                     let (head, mut finish) = response.into_parts();

@@ -60,21 +60,23 @@ pub fn normalise_host(raw: &str) -> Option<Cow<'_, str>> {
         return normalise_address(raw);
     }
     // One pass: this runs for every request.
-    let (mut end, mut has_capitals, mut label_is_empty) = (raw.len(), false, true);
+    let (mut end, mut all, mut last) = (raw.len(), 0, DOT);
     for (place, byte) in raw.bytes().enumerate() {
-        match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => label_is_empty = false,
-            b'A'..=b'Z' => (has_capitals, label_is_empty) = (true, false),
-            b'.' if !label_is_empty => label_is_empty = true,
-            b':' => {
-                end = place;
-                break;
-            }
-            _ => return None,
+        let kind = KINDS[usize::from(byte)];
+        if kind == COLON {
+            end = place;
+            break;
         }
+        // No label is empty.
+        if kind == 0 || kind & last & DOT != 0 {
+            return None;
+        }
+        all |= kind;
+        last = kind;
     }
     let (mut host, port) = raw.split_at(end);
-    if label_is_empty {
+    let has_capitals = all & CAPITAL != 0;
+    if last == DOT {
         // Only the root's dot may end it, and only behind a name.
         host = host.strip_suffix('.')?;
     }
@@ -83,6 +85,28 @@ pub fn normalise_host(raw: &str) -> Option<Cow<'_, str>> {
     }
     Some(if has_capitals { Cow::Owned(host.to_ascii_lowercase()) } else { Cow::Borrowed(host) })
 }
+
+const PLAIN: u8 = 1;
+const CAPITAL: u8 = 2;
+const DOT: u8 = 4;
+const COLON: u8 = 8;
+
+/// What a byte is in a host; 0 is for those that are in none.
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => PLAIN,
+            b'A'..=b'Z' => CAPITAL,
+            b'.' => DOT,
+            b':' => COLON,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+};
 
 fn normalise_address(raw: &str) -> Option<Cow<'_, str>> {
     let (host, port) = raw.split_at(raw.find(']')? + 1);
@@ -97,7 +121,11 @@ fn normalise_address(raw: &str) -> Option<Cow<'_, str>> {
 /// Nothing, or `:` and a port. An empty port is legal: `example.com:` (RFC 3986 §3.2.3).
 fn port_is_valid(after: &str) -> bool {
     let Some(port) = after.strip_prefix(':') else { return after.is_empty() };
-    port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+    let mut number = 0;
+    port.bytes().all(|byte| {
+        number = number * 10 + u32::from(byte.wrapping_sub(b'0'));
+        byte.is_ascii_digit() && number <= u32::from(u16::MAX)
+    })
 }
 
 /// The hosts that a rule is for.

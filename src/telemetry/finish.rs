@@ -20,7 +20,7 @@ use super::metrics::{self, Metrics, RouteMetrics};
 use super::record::{CutBy, Record};
 use super::trace::RequestId;
 use crate::http::body::{Body, BodyError, Inbound, Tunnel};
-use crate::http::{grpc, grpc_web};
+use crate::http::{grpc, grpc_web, headers};
 
 /// The route label of exchanges that found no route. No route can be called so.
 pub const NO_ROUTE: &str = "(none)";
@@ -85,7 +85,7 @@ impl Logger {
             record.set_query(request.uri().query().map(str::as_bytes));
         }
         for name in settings.headers() {
-            for value in request.headers().get_all(name) {
+            for value in headers::lines(request.headers(), name) {
                 record.push_header(name, value.as_bytes());
             }
         }
@@ -93,7 +93,7 @@ impl Logger {
 
     fn note_response(&self, record: &mut Record, headers: &HeaderMap) {
         for name in self.buffer.settings().response_headers() {
-            for value in headers.get_all(name) {
+            for value in headers::lines(headers, name) {
                 record.push_response_header(name, value.as_bytes());
             }
         }

@@ -18,6 +18,8 @@ use super::status::Status;
 use super::storable::Unstorable;
 use super::validate::{Conditions, Part};
 use crate::http::body::Body;
+use crate::http::decimal::Decimal;
+use crate::http::headers::name::X_REQUEST_ID;
 
 /// `Cache-Status` (RFC 9211).
 pub static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -37,7 +39,7 @@ pub const VARIANTS_MAX: usize = 32;
 pub struct Head {
     /// Its status.
     pub status: StatusCode,
-    /// Its headers as they go out, with room for `Age` and `Cache-Status`.
+    /// Its headers as they go out, with places for `Age`, `Cache-Status` and `X-Request-Id`.
     pub headers: HeaderMap,
     /// How long its body is, if that is known.
     pub length: Option<usize>,
@@ -69,8 +71,12 @@ impl Head {
 
     /// How long it is fresh yet; below zero, for how long it has not been.
     pub fn ttl(&self, now: Instant) -> i64 {
+        self.ttl_at(self.age(now))
+    }
+
+    fn ttl_at(&self, age: Duration) -> i64 {
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        seconds(self.terms.lifetime) - seconds(self.age(now))
+        seconds(self.terms.lifetime) - seconds(age)
     }
 
     /// The answer to a request with these conditions, `body` being its whole.
@@ -85,8 +91,9 @@ impl Head {
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
         let headers = response.headers_mut();
-        headers.insert(header::AGE, number(self.age(ask.now).as_secs()));
-        headers.insert(&CACHE_STATUS, status.value(self.ttl(ask.now)));
+        let age = self.age(ask.now);
+        headers.insert(header::AGE, number(age.as_secs()));
+        headers.insert(&CACHE_STATUS, status.value(self.ttl_at(age)));
         match part {
             Part::Whole => {
                 if ask.is_head {
@@ -121,9 +128,10 @@ impl Head {
     }
 }
 
-/// A number as a header's value, with one allocation.
+/// A number as a header's value.
 fn number(number: u64) -> HeaderValue {
-    HeaderValue::from(number)
+    let digits = Bytes::copy_from_slice(Decimal::of(number).as_bytes());
+    HeaderValue::from_maybe_shared(digits).unwrap_or(HeaderValue::from_static("0"))
 }
 
 /// RFC 9110 §15.4.5: no more than what tells of the response as a whole.
@@ -176,6 +184,9 @@ impl From<Whole> for Body {
     }
 }
 
+/// Headers that are written into each answer, with room for what limits say and one to spare: a map that is full grows.
+const WRITTEN: usize = 6;
+
 /// A head in as few bytes as it takes: values that share the buffer that they were read into would keep it.
 pub fn compact(headers: &HeaderMap) -> HeaderMap {
     let length: usize = headers.values().map(HeaderValue::len).sum();
@@ -185,7 +196,7 @@ pub fn compact(headers: &HeaderMap) -> HeaderMap {
     }
     let mut bytes = bytes.freeze();
     // With places for what is written into each answer, so that no copy has to grow.
-    let mut compact = HeaderMap::with_capacity(headers.len() + 2);
+    let mut compact = HeaderMap::with_capacity(headers.len() + WRITTEN);
     for (name, value) in headers {
         let is_sensitive = value.is_sensitive();
         // They were values before.
@@ -196,6 +207,8 @@ pub fn compact(headers: &HeaderMap) -> HeaderMap {
     }
     compact.insert(header::AGE, HeaderValue::from_static("0"));
     compact.insert(CACHE_STATUS.clone(), HeaderValue::from_static("armiger"));
+    // Every answer has one of its own, which takes this one's place: a copy of a map has room for no more than is in it.
+    compact.insert(&X_REQUEST_ID, HeaderValue::from_static("-"));
     compact
 }
 

@@ -7,6 +7,7 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::storable::Unstorable;
+use crate::http::decimal::Decimal;
 
 /// Why a request went on to the upstream (RFC 9211 §2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,16 @@ impl Status {
         let mut line = Line::default();
         // Writing into it does not fail.
         let _ = match self {
-            Self::Hit => write!(line, "armiger; hit; ttl={ttl}"),
+            // Nearly every one, without the formatting machinery.
+            Self::Hit => {
+                let beginning: &[u8] = if ttl < 0 { b"armiger; hit; ttl=-" } else { b"armiger; hit; ttl=" };
+                let seconds = Decimal::of(ttl.unsigned_abs());
+                let mut text = Vec::with_capacity(beginning.len() + seconds.as_bytes().len());
+                text.extend_from_slice(beginning);
+                text.extend_from_slice(seconds.as_bytes());
+                return HeaderValue::from_maybe_shared(Bytes::from(text))
+                    .unwrap_or(HeaderValue::from_static("armiger"));
+            }
             Self::Shared => write!(line, "armiger; hit; ttl={ttl}; detail=shared"),
             Self::StaleHit(why) => write!(line, "armiger; hit; ttl={ttl}; detail={why}"),
             Self::Stored { forward, is_revalidated, is_collapsed } => {

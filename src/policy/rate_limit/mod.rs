@@ -296,10 +296,10 @@ impl Asked<'_> {
 /// Refuses who is kept out.
 fn banned(asked: &AllAsked<'_>, now: Instant) -> Result<(), Rejection> {
     for Asked { entry, bucket, hash, .. } in asked {
-        let micros = bucket.store.micros(now);
         if entry.counted.penalty.is_none() {
             continue;
         }
+        let micros = bucket.store.micros(now);
         if let Some(until) = bucket.store.bans.until(*hash, micros) {
             bucket.store.metrics.decided("banned");
             let (wait, names) = (Some(until - micros), [bucket.told.clone()].into_iter().collect());
