@@ -3,15 +3,17 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Version, header};
+use http::{HeaderValue, Method, Request, Version, header, request};
 
 use super::Worker;
 use crate::exchange::{Client, Exchange, Hop, Reason, Rejection};
 use crate::http::body::{Arriving, Body, Received};
 use crate::http::forwarded;
+use crate::http::grpc;
 use crate::http::headers::{self, Seen, name};
+use crate::http::pace::Rate;
 use crate::http::path::{self, Held};
 use crate::http::problem::Form;
 use crate::http::websocket::Wish;
@@ -37,15 +39,27 @@ pub struct Inlet {
     pub is_barred: bool,
 }
 
+/// How long the caller of a gRPC call may say nothing. The call has bounds of its own, and pings tell whether the caller is
+/// there.
+const CALL_IDLE: Duration = Duration::from_secs(24 * 3600);
+
 /// A request's body, bounded.
-pub(super) fn body(worker: &Worker, inlet: &Inlet, version: Version, incoming: Arriving) -> Body {
+pub(super) fn body(worker: &Worker, inlet: &Inlet, head: &request::Parts, incoming: Arriving) -> Body {
     if incoming.is_end_stream() {
         return Body::Empty;
     }
-    let mut received = Received::new(incoming, inlet.plan.config.limits.body_max.get());
-    if version == Version::HTTP_2 {
+    let (limits, timeouts) = (&inlet.plan.config.limits, &inlet.plan.config.timeouts);
+    let mut received = Received::new(incoming, limits.body_max.get());
+    let is_http2 = head.version == Version::HTTP_2;
+    // A caller that has nothing to say for the moment may wait for what the service says.
+    let is_call = is_http2 && grpc::is_grpc(&head.headers);
+    if is_http2 {
         // On HTTP/1.1 the gate watches for pauses.
-        received.watch(worker.wheel.timer(), inlet.plan.config.timeouts.body_idle.get());
+        received.watch(worker.wheel.timer(), if is_call { CALL_IDLE } else { timeouts.body_idle.get() });
+    }
+    if !is_call {
+        let rate = Rate { min: limits.body_rate_min.get(), over: timeouts.body_rate.get() };
+        received.keep_pace(rate, worker.wheel.clone());
     }
     Body::Received(received)
 }

@@ -36,7 +36,7 @@ pub fn handle(
     request: Request<Arriving>,
 ) -> impl Future<Output = Response<Finish>> {
     let (head, incoming) = request.into_parts();
-    let body = intake::body(&worker, &inlet, head.version, incoming);
+    let body = intake::body(&worker, &inlet, &head, incoming);
     answer(worker, inlet, Request::from_parts(head, body), None)
 }
 

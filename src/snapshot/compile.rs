@@ -435,6 +435,11 @@ fn routes(
                 .saga_in_memory
                 .is_some()
                 .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default)),
+            copies: config
+                .proxy
+                .as_ref()
+                .is_some_and(|proxy| proxy.mirror.is_some())
+                .then(|| keeper.keep(Identity::of("mirror", &config.name), Occupancy::default)),
         };
         let action = action(config, source, &around, &path, issues);
         if let Some(Action::Proxy(proxy)) = &action
