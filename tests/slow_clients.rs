@@ -17,11 +17,10 @@ use super::harness::{Armiger, Backend, Config, within};
 const SLOW: &str = "limits: {body_rate_min: 100KiB}\ntimeouts: {body_rate: 200ms}";
 const HITS: &str = "armiger_limit_hits_total{limit=\"body_rate_min\"}";
 
+type Piece = Result<Frame<Bytes>, Infallible>;
+
 /// A body that the test sends piece by piece.
-fn piecewise() -> (
-    mpsc::Sender<Result<Frame<Bytes>, Infallible>>,
-    StreamBody<impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static>,
-) {
+fn piecewise() -> (mpsc::Sender<Piece>, StreamBody<impl futures_util::Stream<Item = Piece> + Send + 'static>) {
     let (sender, receiver) = mpsc::channel(1);
     let pieces = futures_util::stream::unfold(receiver, async |mut receiver| Some((receiver.recv().await?, receiver)));
     (sender, StreamBody::new(pieces))
