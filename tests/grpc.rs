@@ -449,7 +449,12 @@ async fn statuses_are_counted_and_a_failure_is_one_in_the_log() {
     let answer = client.server_streaming(request(vec![1]), at("/test.Echo/Count"), Plain).await.unwrap();
     let mut messages = answer.into_inner();
     while let Ok(Some(_)) = within("a message", messages.message()).await {}
-    for (status, count) in [("OK", 1.0), ("INTERNAL", 1.0), ("OUT_OF_RANGE", 1.0)] {
+    // Whoever makes up names makes no series.
+    for path in ["/test.Echo/Made", "/made.Up/Up"] {
+        unary(&mut client, path, request("")).await.unwrap_err();
+    }
+    for (status, count) in [("OK", 1.0), ("INTERNAL", 1.0), ("OUT_OF_RANGE", 1.0), ("UNIMPLEMENTED", 2.0)] {
+        armiger.logged(|line| line["grpc_status"] == status && line["status"] == 200).await;
         let series = format!(r#"armiger_grpc_calls_total{{route="everything",status="{status}"}}"#);
         within(&series, async {
             while armiger.metric(&series).await != count {
@@ -458,4 +463,15 @@ async fn statuses_are_counted_and_a_failure_is_one_in_the_log() {
         })
         .await;
     }
+    for (service, method, status, count) in [
+        ("test.Echo", "Unary", "OK", 1.0),
+        ("test.Echo", "Fail", "INTERNAL", 1.0),
+        ("test.Echo", "Count", "OUT_OF_RANGE", 1.0),
+        ("other", "other", "UNIMPLEMENTED", 2.0),
+    ] {
+        let labels = format!(r#"{{method="{method}",service="{service}",status="{status}"}}"#);
+        assert_eq!(armiger.metric(&format!("armiger_grpc_method_calls_total{labels}")).await, count, "{labels}");
+    }
+    let metrics = armiger.admin().get("/metrics").await;
+    assert!(!metrics.text().contains("Made") && !metrics.text().contains("made.Up"));
 }

@@ -3,6 +3,8 @@
 //! Each is a rung of a ladder, and one is stepped on only when those before it gave nothing: the upstream, what a cache has
 //! stored of it (`cache.stale_if_error`), the other upstream, the fixed answer, the refusal.
 
+use std::rc::Rc;
+
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body as _;
 
@@ -47,7 +49,7 @@ impl Fallback {
                 return None;
             }
             let upstream = (around.upstream)(name, at, issues)?;
-            let config = route::Proxy { upstream: name.clone(), fallback: None, ..proxy.clone() };
+            let config = route::Proxy { upstream: name.clone(), fallback: None, mirror: None, ..proxy.clone() };
             Proxy::compile(&config, upstream, around, path, issues).map(Box::new)
         });
         let respond =
@@ -83,7 +85,7 @@ impl Fallback {
     pub async fn run(
         &self,
         exchange: &mut Exchange,
-        pools: &Pools,
+        pools: &Rc<Pools>,
         outcome: Result<Response<Body>, Rejection>,
     ) -> Result<Response<Body>, Rejection> {
         if let Some(proxy) = &self.proxy {

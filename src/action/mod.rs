@@ -6,12 +6,15 @@ mod call;
 mod fallback;
 mod fill;
 pub mod json;
+mod mirror;
 mod outgoing;
 mod proxy;
 mod redirect;
 mod respond;
 pub mod saga;
 mod shape;
+
+use std::rc::Rc;
 
 use http::Response;
 
@@ -77,7 +80,7 @@ impl Action {
     }
 
     /// Acts.
-    pub async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
+    pub async fn run(&self, exchange: &mut Exchange, pools: &Rc<Pools>) -> Result<Response<Body>, Rejection> {
         match self {
             // In line, for most exchanges need it, and nobody moves it: a box of its size costs 600 instructions.
             Self::Proxy(proxy) => proxy.run(exchange, pools).await,

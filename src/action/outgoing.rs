@@ -110,6 +110,8 @@ pub struct Surroundings<'s> {
     pub metrics: &'s Metrics,
     /// The sagas of the route that are under way, if it is one.
     pub sagas: Option<Arc<Occupancy>>,
+    /// The copies of its requests that are under way, if it has a mirror.
+    pub copies: Option<Arc<Occupancy>>,
 }
 
 pub(super) fn positive(duration: Duration, path: KeyPath, issues: &mut Issues) {

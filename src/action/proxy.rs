@@ -1,11 +1,13 @@
 //! `proxy`: one upstream asked, its answer streamed back.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
 
+use super::mirror::Mirror;
 use super::redirect::template;
 use super::{Fallback, Surroundings};
 use crate::config::upstream::Class;
@@ -30,6 +32,7 @@ pub struct Proxy {
     deadline_header: Option<HeaderName>,
     class: Class,
     fallback: Option<Box<Fallback>>,
+    mirror: Option<Mirror>,
 }
 
 enum Host {
@@ -83,6 +86,8 @@ impl Proxy {
                 }
             },
         };
+        let mirror =
+            config.mirror.as_ref().and_then(|mirror| Mirror::compile(mirror, around, &path.key("mirror"), issues));
         let deadline_header = around.deadline_header.clone();
         let fallback = config.fallback.as_ref().filter(|_| issues.len() == before).and_then(|fallback| {
             Fallback::compile(fallback, config, around, &path.key("fallback"), issues).map(Box::new)
@@ -95,6 +100,7 @@ impl Proxy {
             deadline_header,
             class: around.class,
             fallback,
+            mirror,
         })
     }
 
@@ -112,7 +118,7 @@ impl Proxy {
     }
 
     /// Sends the request and passes the answer on as it comes.
-    pub(super) async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
+    pub(super) async fn run(&self, exchange: &mut Exchange, pools: &Rc<Pools>) -> Result<Response<Body>, Rejection> {
         exchange.remember_form();
         exchange.closing.record.upstream = Some(self.upstream.name.clone());
         let target = self.target(exchange)?;
@@ -133,6 +139,12 @@ impl Proxy {
             Wish::name_upgrade(request.headers_mut());
             request.extensions_mut().insert(*wish);
         }
+        let is_tunnel = request.extensions().get::<Wish>().is_some();
+        let mut copy = self.mirror.as_ref().filter(|_| !is_tunnel).and_then(|mirror| mirror.copy(exchange, host));
+        if let Some(here) = copy.take_if(|copy| copy.is_here()) {
+            here.send(pools);
+        }
+        let request = &mut exchange.request;
         let tells = Tells {
             grpc: headers::has_rare(request.headers(), &grpc::GRPC_TIMEOUT) && grpc::is_grpc(request.headers()),
             header: self.deadline_header.as_ref(),
@@ -148,6 +160,9 @@ impl Proxy {
         } else {
             self.upstream.send(pools, call, request).await
         };
+        if let Some(copy) = copy {
+            copy.send(pools);
+        }
         if let Some(last) = record.attempts.last() {
             record.upstream_addr = Some(last.addr.clone());
             record.upstream_duration = Some(last.duration);
@@ -249,6 +264,7 @@ pub(super) fn reason(kind: Kind) -> Reason {
         Kind::HeadTooLarge | Kind::Protocol => Reason::UpstreamProtocol,
         Kind::Client(BodyError::TooLarge) => Reason::BodyTooLarge,
         Kind::Client(BodyError::ClientSlow) => Reason::RequestTimeout,
+        Kind::Client(BodyError::ClientTooSlow) => Reason::RequestTooSlow,
         Kind::Client(BodyError::ClientMalformed) => Reason::BadFraming,
         Kind::Client(_) => Reason::ClientClosed,
     }

@@ -133,6 +133,14 @@ pub struct Limits {
     pub in_flight_max: u32,
     /// Streams that one HTTP/2 connection may have open.
     pub streams_max: u32,
+    /// Bytes per second that a client must send of a body, and take of an answer, on average over
+    /// `timeouts.body_rate`; slower is a 408 (`request-too-slow`), or the end of the answer. `0B` lets everybody take
+    /// their time.
+    ///
+    /// Only while armiger waits for the client: an upstream that is silent, or does not read, makes nobody slow. Bodies
+    /// of gRPC are streams, and never too slow. On HTTP/2, what a client takes is bounded by `body_idle` for each piece of
+    /// 64 KiB.
+    pub body_rate_min: ByteSize,
     /// TLS handshakes that may go on at once; whoever comes then is cut off.
     pub handshakes_max: u32,
 }
@@ -158,6 +166,7 @@ impl Default for Limits {
             requests_max: 100_000,
             in_flight_max: 10_000,
             streams_max: 100,
+            body_rate_min: ByteSize::bytes(240),
             handshakes_max: 1000,
         }
     }
@@ -177,6 +186,8 @@ pub struct Timeouts {
     /// The longest pause within a request body, and the longest that a client may read nothing of an answer. The stream of
     /// a caller of gRPC may pause for as long as its call lasts.
     pub body_idle: HumanDuration,
+    /// How long a client is waited for, in sum, before it is asked whether it keeps up `limits.body_rate_min`.
+    pub body_rate: HumanDuration,
     /// How long a connection may stay open with nothing going on.
     pub keep_alive: HumanDuration,
 }
@@ -188,6 +199,7 @@ impl Default for Timeouts {
             handshake: HumanDuration::seconds(5),
             request_headers: HumanDuration::seconds(10),
             body_idle: HumanDuration::seconds(30),
+            body_rate: HumanDuration::seconds(10),
             keep_alive: HumanDuration::seconds(75),
         }
     }

@@ -153,6 +153,8 @@ fields! {
     Protocol => "protocol", Text, "", "";
     /// The status that was sent; `0` if none was.
     Status => "status", Integer, "", "";
+    /// What came of a gRPC call, gRPC-Web included: `OK`, `NOT_FOUND`; `none` if it ended without a status.
+    GrpcStatus => "grpc_status", Text, "", "the exchange is no gRPC call";
     /// The name of the route that the request took.
     Route => "route", Text, "", "no route was found";
     /// The name of the listener that the request came in by.

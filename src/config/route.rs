@@ -9,7 +9,7 @@ use super::aggregate::Aggregate;
 use super::batch::Batch;
 use super::saga::Saga;
 use super::upstream::Class;
-use super::value::{HumanDuration, Statuses};
+use super::value::{ByteSize, HumanDuration, Statuses};
 
 /// What every route starts from.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -155,6 +155,9 @@ pub struct Proxy {
     /// What stands in while the upstream fails, for GET and HEAD. Default: nothing, and callers are told.
     #[serde(default)]
     pub fallback: Option<Fallback>,
+    /// Sends copies of requests to another upstream. Default: none.
+    #[serde(default)]
+    pub mirror: Option<Mirror>,
 }
 
 /// What stands in for an upstream that fails, for GET and HEAD without a body: after what a cache has stored of the answer
@@ -184,6 +187,46 @@ pub struct Fallback {
 
 fn failures() -> Vec<Statuses> {
     vec![Statuses::range(502, 504)]
+}
+
+/// Sends copies of requests to another upstream, such as a new version of the service, whose answers nobody sees.
+///
+/// A copy never delays a request: it is left out where there are too many at once, where the request's body is too long,
+/// or where the answer came before all of the body (`armiger_mirrored_requests_total`). It has what the upstream was sent,
+/// and `X-Armiger-Mirror: 1`. A WebSocket has no copy. A drain does not wait for copies.
+///
+/// The trap: whatever a copy does is done. A mirror that writes into the database of the service, or sends mail, does so a
+/// second time; mirror `methods: [GET]` alone, or to a service with a database of its own.
+///
+/// ```yaml
+/// proxy: {upstream: app, mirror: {upstream: next, share: 0.05}}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mirror {
+    /// The name of an upstream.
+    pub upstream: String,
+    /// The share of the requests: 0.05 for one in twenty, by chance. Default: all.
+    #[serde(default = "all")]
+    pub share: f64,
+    /// Requests with a longer body have no copy. So much memory may each copy take.
+    #[serde(default = "body_max")]
+    pub body_max: ByteSize,
+    /// Copies that may be under way at once on the route.
+    #[serde(default = "in_flight_max")]
+    pub in_flight_max: u32,
+}
+
+fn all() -> f64 {
+    1.0
+}
+
+fn body_max() -> ByteSize {
+    ByteSize::kib(64)
+}
+
+fn in_flight_max() -> u32 {
+    64
 }
 
 fn yes() -> bool {

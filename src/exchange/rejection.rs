@@ -174,6 +174,9 @@ reasons! {
     /// The client took too long to send its request.
     RequestTimeout => REQUEST_TIMEOUT, DEADLINE_EXCEEDED, "request-timeout", "The request took too long to arrive",
         Some("http_request_error");
+    /// The client sent its body more slowly than `body_rate_min` allows.
+    RequestTooSlow => REQUEST_TIMEOUT, DEADLINE_EXCEEDED, "request-too-slow", "The request came too slowly",
+        Some("http_request_error");
     /// The body is longer than `body_max` or `body_limit` allows.
     BodyTooLarge => PAYLOAD_TOO_LARGE, RESOURCE_EXHAUSTED, "body-too-large", "The request body is too large",
         Some("http_request_error");
@@ -296,6 +299,7 @@ impl Reason {
     /// The configured bound that this refusal enforces, if there is just one. A bound of a listener goes by its key.
     pub const fn limit(self) -> Option<&'static str> {
         match self {
+            Self::RequestTooSlow => Some("body_rate_min"),
             Self::BodyTooLarge => Some("body_max"),
             Self::TargetTooLong => Some("target_bytes_max"),
             Self::HeadersTooLarge => Some("headers_max"),

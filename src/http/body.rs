@@ -18,8 +18,9 @@ use super::encoded::Encoded;
 use super::framing::Violation;
 use super::headers::strip_trailers;
 use super::inflow::Inflow;
+use super::pace::{Pace, Rate};
 use super::reserved::Reserved;
-use crate::timer::Timer;
+use crate::timer::{Timer, Wheel};
 
 /// A request or response body.
 ///
@@ -75,6 +76,9 @@ pub enum BodyError {
     /// The client sent nothing for too long.
     #[error("the client sent nothing for too long")]
     ClientSlow,
+    /// The client sends, and too slowly.
+    #[error("the client sends too slowly")]
+    ClientTooSlow,
     /// The client broke the framing of its body.
     #[error("the client broke the framing of its body")]
     ClientMalformed,
@@ -195,6 +199,30 @@ pub struct Inbound {
     pub error: Cell<Option<BodyError>>,
     /// Its reader waits for the client.
     pub waits: Cell<bool>,
+    /// How fast the client must be.
+    pace: RefCell<Option<(Pace, Wheel)>>,
+}
+
+impl Inbound {
+    /// Whether the client is fast enough, by what came of asking for more.
+    fn keeps_pace(&self, polled: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) -> bool {
+        let mut pace = self.pace.borrow_mut();
+        let Some((pace, wheel)) = &mut *pace else { return true };
+        match polled {
+            Poll::Pending => {
+                if !pace.is_waiting() {
+                    pace.waits(wheel.now());
+                }
+                true
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                pace.count(frame.data_ref().map_or(0, Bytes::len));
+                !pace.is_waiting() || pace.resumes(wheel.now())
+            }
+            // It is over.
+            Poll::Ready(_) => true,
+        }
+    }
 }
 
 /// Makes of a request body's bytes what they stand for.
@@ -212,6 +240,7 @@ pub struct Received {
     left: u64,
     inbound: Rc<Inbound>,
     keep: Option<Rc<Replay>>,
+    copy: Option<Rc<Replay>>,
     /// Given on HTTP/2.
     idle: Option<(Timer, Duration)>,
     /// Makes of what comes what is passed on.
@@ -226,12 +255,19 @@ impl Received {
         let inbound = Rc::<Inbound>::default();
         // A body that is over from the start is never polled.
         inbound.ended.set(incoming.is_end_stream());
-        Self { incoming, left: max, inbound, keep: None, idle: None, recode: None, reserved: None }
+        Self { incoming, left: max, inbound, keep: None, copy: None, idle: None, recode: None, reserved: None }
     }
 
     /// Ends it at a pause longer than `max`, where nobody below watches for one.
     pub fn watch(&mut self, timer: Timer, max: Duration) {
         self.idle = Some((timer, max));
+    }
+
+    /// Ends it if its client is slower than this.
+    pub fn keep_pace(&mut self, rate: Rate, wheel: Wheel) {
+        if rate.min > 0 {
+            self.inbound.pace.replace(Some((Pace::new(rate), wheel)));
+        }
     }
 
     /// Passes on what `recode` makes of it. The bound counts what comes.
@@ -261,8 +297,15 @@ impl Received {
 
     /// Keeps what passes, so that the body can be sent again as long as it fits `max` bytes.
     pub fn keep(&mut self, max: usize) -> Rc<Replay> {
-        let replay = Rc::new(Replay { kept: RefCell::new(BytesMut::new()), max, overflowed: Cell::new(false) });
+        let replay = Replay::new(max);
         self.keep = Some(replay.clone());
+        replay
+    }
+
+    /// Keeps what passes for somebody else, likewise.
+    pub fn copy(&mut self, max: usize) -> Rc<Replay> {
+        let replay = Replay::new(max);
+        self.copy = Some(replay.clone());
         replay
     }
 
@@ -282,6 +325,9 @@ impl Received {
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
         let polled = self.incoming.poll_frame(cx);
         self.inbound.waits.set(polled.is_pending());
+        if !self.inbound.keeps_pace(&polled) {
+            return Poll::Ready(Err(self.fail(BodyError::ClientTooSlow)));
+        }
         if let Some((timer, max)) = &mut self.idle {
             if polled.is_ready() {
                 timer.disarm();
@@ -314,7 +360,7 @@ impl Received {
                 self.left -= length;
                 self.inbound.bytes.set(self.inbound.bytes.get() + length);
                 let data = self.recoded(&data, is_last)?.unwrap_or(data);
-                if let Some(replay) = &self.keep {
+                for replay in [&self.keep, &self.copy].into_iter().flatten() {
                     replay.push(&data);
                 }
                 Frame::data(data)
@@ -381,6 +427,10 @@ pub struct Replay {
 }
 
 impl Replay {
+    fn new(max: usize) -> Rc<Self> {
+        Rc::new(Self { kept: RefCell::new(BytesMut::new()), max, overflowed: Cell::new(false) })
+    }
+
     fn push(&self, data: &Bytes) {
         if self.overflowed.get() {
             return;

@@ -123,17 +123,20 @@ pub enum Violation {
     BodyTimeout,
     /// The client read nothing of the response for too long.
     WriteTimeout,
+    /// The client read the response too slowly.
+    WriteTooSlow,
 }
 
 impl Violation {
-    /// The status of the refusal. [`Violation::WriteTimeout`] has one too, though no client will read it.
+    /// The status of the refusal. [`Violation::WriteTimeout`] and [`Violation::WriteTooSlow`] have one too, though no client
+    /// will read it.
     pub fn status(self) -> u16 {
         match self {
             Self::TargetTooLong => 414,
             Self::TooManyHeaders | Self::HeadTooLarge | Self::TrailersTooLarge => 431,
             Self::CodingUnsupported => 501,
             Self::Version => 505,
-            Self::HeadTimeout | Self::BodyTimeout | Self::WriteTimeout => 408,
+            Self::HeadTimeout | Self::BodyTimeout | Self::WriteTimeout | Self::WriteTooSlow => 408,
             _ => 400,
         }
     }
@@ -204,6 +207,7 @@ impl Violation {
             Self::HeadTimeout => ("head-timeout", "The request line and headers did not arrive in time."),
             Self::BodyTimeout => ("body-timeout", "The request body paused for too long."),
             Self::WriteTimeout => ("write-timeout", "The response was not read in time."),
+            Self::WriteTooSlow => ("write-too-slow", "The response was read too slowly."),
         }
     }
 

@@ -73,6 +73,34 @@ const STATUSES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
+/// Whether a status shows that the service has such a method: who makes one up hears another, or one of who stands before
+/// the service.
+pub fn is_of_a_method(status: &str) -> bool {
+    const OF_A_METHOD: [&str; 9] = [
+        "OK",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "INTERNAL",
+        "DATA_LOSS",
+    ];
+    OF_A_METHOD.contains(&status)
+}
+
+/// The service and the method that a path names.
+pub fn method(path: &str) -> Option<(&str, &str)> {
+    const LENGTH_MAX: usize = 128;
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let is_name = |name: &str| {
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+        (1..=LENGTH_MAX).contains(&name.len()) && name.bytes().all(is_letter)
+    };
+    (is_name(service) && is_name(method)).then_some((service, method))
+}
+
 /// Whether a status says that the service failed, as a 5xx does.
 pub fn is_failure(status: &str) -> bool {
     matches!(status, "UNKNOWN" | "DEADLINE_EXCEEDED" | "INTERNAL" | "UNAVAILABLE" | "DATA_LOSS")
@@ -107,6 +135,16 @@ mod tests {
         for (left, value) in [(90_000, "90000000u"), (100_000, "100000m"), (100_000_000_000, "99999999S"), (0, "0u")] {
             assert_eq!(timeout_value(Duration::from_millis(left)), value);
         }
+    }
+
+    #[test]
+    fn a_path_names_service_and_method_or_is_none_of_grpc() {
+        assert_eq!(method("/a.b.Greeter/SayHello"), Some(("a.b.Greeter", "SayHello")));
+        let long = format!("/a/{}", "x".repeat(129));
+        for path in ["/a", "/a/", "//b", "a/b", "/a/b/c", "/a/b%20", "/a/b\"", "", &long] {
+            assert_eq!(method(path), None, "{path}");
+        }
+        assert!(STATUSES.iter().filter(|status| is_of_a_method(status)).count() == 9);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub mod name {
         IDEMPOTENCY_KEY = "idempotency-key";
         /// How often a request was tried, where that was more than once.
         X_ARMIGER_ATTEMPTS = "x-armiger-attempts";
+        /// Marks a copy for a mirror.
+        X_ARMIGER_MIRROR = "x-armiger-mirror";
     }
 }
 

@@ -12,6 +12,7 @@ pub mod grpc_web;
 pub mod head;
 pub mod headers;
 pub mod inflow;
+pub mod pace;
 pub mod path;
 pub mod problem;
 pub mod proxy_protocol;

@@ -19,6 +19,7 @@ use crate::exchange::{Exchange, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::http::encoded::{self, Encoded};
 use crate::telemetry::finish::Occupancy;
+use crate::telemetry::metrics::Metrics;
 
 /// Compresses answers for clients that take it (`Accept-Encoding`, by its weights). What the back end has sent so far
 /// always goes out, so streams stay streams.
@@ -130,6 +131,7 @@ impl Config {
             min: self.min.get(),
             at_once_max: self.at_once_max,
             at_once: Arc::default(),
+            metrics: scope.metrics.clone(),
         }));
         scope.add(Stage::Always, self.mode, compress);
     }
@@ -144,6 +146,7 @@ struct Rules {
     min: u64,
     at_once_max: u32,
     at_once: Arc<Occupancy>,
+    metrics: Metrics,
 }
 
 impl Policy for Compress {
@@ -169,7 +172,9 @@ impl Rules {
             headers.append(VARY, HeaderValue::from_static("accept-encoding"));
         }
         let Some(coding) = coding else { return };
-        let Some(place) = self.at_once.take(self.at_once_max) else { return };
+        let Some(place) = self.at_once.take(self.at_once_max) else {
+            return self.metrics.limit_hit("compress.at_once_max");
+        };
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
         headers.remove(CONTENT_LENGTH);
         // What was said of the bytes as they were.

@@ -38,6 +38,7 @@ pub(super) async fn run(
     let body = std::mem::take(exchange.request.body_mut());
     let body = read(body, batch.body_max).await.map_err(|error| match error {
         Some(BodyError::ClientSlow) => Rejection::from(Reason::RequestTimeout),
+        Some(BodyError::ClientTooSlow) => Rejection::from(Reason::RequestTooSlow),
         Some(BodyError::ClientMalformed) => Rejection::from(Reason::BadFraming),
         Some(BodyError::TooLarge) => Rejection::from(Reason::BodyTooLarge),
         Some(_) => Rejection::from(Reason::ClientClosed),

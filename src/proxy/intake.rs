@@ -14,6 +14,7 @@ use crate::http::forwarded;
 use crate::http::framing;
 use crate::http::grpc;
 use crate::http::headers::{self, Seen, name};
+use crate::http::pace::Rate;
 use crate::http::path::{self, Held};
 use crate::http::problem::Form;
 use crate::http::websocket::Wish;
@@ -44,13 +45,19 @@ pub(super) fn body(worker: &Worker, inlet: &Inlet, head: &request::Parts, incomi
     if incoming.is_end_stream() {
         return Body::Empty;
     }
-    let mut received = Received::new(incoming, inlet.plan.config.limits.body_max.get());
-    if head.version == Version::HTTP_2 {
-        // On HTTP/1.1 the gate watches for pauses. A caller of gRPC may be silent for as long as its call lasts, which the
-        // deadline and the pauses of the answer bound; whether it is there still, pings tell.
-        let idle =
-            if grpc::is_grpc(&head.headers) { Duration::MAX } else { inlet.plan.config.timeouts.body_idle.get() };
-        received.watch(worker.wheel.timer(), idle);
+    let (limits, timeouts) = (&inlet.plan.config.limits, &inlet.plan.config.timeouts);
+    let mut received = Received::new(incoming, limits.body_max.get());
+    let is_http2 = head.version == Version::HTTP_2;
+    // A caller of gRPC may be silent for as long as its call lasts, which the deadline and the pauses of the answer bound;
+    // whether it is there still, pings tell.
+    let is_call = is_http2 && grpc::is_grpc(&head.headers);
+    if is_http2 {
+        // On HTTP/1.1 the gate watches for pauses.
+        received.watch(worker.wheel.timer(), if is_call { Duration::MAX } else { timeouts.body_idle.get() });
+    }
+    if !is_call {
+        let rate = Rate { min: limits.body_rate_min.get(), over: timeouts.body_rate.get() };
+        received.keep_pace(rate, worker.wheel.clone());
     }
     Body::Received(received)
 }

@@ -18,7 +18,7 @@ pub struct Worker {
     /// The snapshot in force.
     pub reader: RefCell<Reader>,
     /// Connections to upstreams.
-    pub pools: Pools,
+    pub pools: Rc<Pools>,
     /// Timers.
     pub wheel: Wheel,
     /// Where exchanges are logged.
@@ -72,6 +72,7 @@ impl Worker {
     pub fn new(reader: Reader, pools: Pools, wheel: Wheel, log: Rc<Logger>) -> Self {
         let (is_draining, wall) = (Cell::new(false), Cell::new(wall_clock()));
         let (ids, unfinished) = (RefCell::default(), Rc::default());
+        let pools = Rc::new(pools);
         Self { reader: RefCell::new(reader), pools, wheel, log, ids, is_draining, unfinished, wall }
     }
 

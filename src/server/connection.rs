@@ -54,6 +54,7 @@ use crate::http::body::{Arriving, Body, BodyError, Tunnel, cause};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
 use crate::http::inflow::Inflow;
+use crate::http::pace::Rate;
 use crate::http::proxy_protocol::Ends;
 use crate::http::websocket::Wish;
 use crate::proxy::{self, Inlet};
@@ -214,8 +215,14 @@ fn inlet(listening: &Listening, ends: Ends, scheme: Scheme, certificate: Option<
 fn fixed(config: &Listener) -> impl PartialEq + use<> {
     let (limits, timeouts) = (&config.limits, &config.timeouts);
     (
-        (limits.headers_max, limits.header_bytes_max.get(), limits.target_bytes_max.get(), limits.streams_max),
-        (timeouts.request_headers.get(), timeouts.body_idle.get(), timeouts.keep_alive.get()),
+        (
+            limits.headers_max,
+            limits.header_bytes_max.get(),
+            limits.target_bytes_max.get(),
+            limits.streams_max,
+            limits.body_rate_min.get(),
+        ),
+        (timeouts.request_headers.get(), timeouts.body_idle.get(), timeouts.body_rate.get(), timeouts.keep_alive.get()),
         config.http2_websocket,
         config.proxy_protocol.clone(),
         // A renewed certificate is for new connections; whom we believe counts for all.
@@ -348,6 +355,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         GateTimeouts {
             request_headers: timeouts.request_headers.get(),
             body_idle: timeouts.body_idle.get(),
+            rate: Rate { min: limits.body_rate_min.get(), over: timeouts.body_rate.get() },
             keep_alive: timeouts.keep_alive.get(),
         },
         &shared.worker.wheel,
@@ -594,6 +602,7 @@ fn limit_of(violation: Violation) -> Option<&'static str> {
     match violation {
         Violation::HeadTimeout => Some("request_headers"),
         Violation::BodyTimeout | Violation::WriteTimeout => Some("body_idle"),
+        Violation::WriteTooSlow => Some("body_rate_min"),
         Violation::TooManyHeaders => Some("headers_max"),
         Violation::HeadTooLarge => Some("header_bytes_max"),
         Violation::TargetTooLong => Some("target_bytes_max"),

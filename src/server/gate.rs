@@ -27,6 +27,7 @@ use crate::http::answer::Asked;
 use crate::http::framing::{BodyFraming, ChunkFollower, Head, HeadLimits, HeadScanner, Violation};
 use crate::http::head::{self, parse_trailers};
 use crate::http::inflow::{Feed, Inflow, inflow};
+use crate::http::pace::{Pace, Rate};
 use crate::timer::{Timer, Wheel};
 
 /// How long a closing connection waits for the client to stop sending, so that it reads our answer and not a reset
@@ -64,6 +65,8 @@ pub struct GateTimeouts {
     pub request_headers: Duration,
     /// The longest pause within a request body, and the longest time without progress in writing.
     pub body_idle: Duration,
+    /// The least that a client must take of an answer while it is waited for.
+    pub rate: Rate,
     /// The longest time between two requests.
     pub keep_alive: Duration,
 }
@@ -340,6 +343,7 @@ pub struct Gate<S> {
     write_timer: Option<Timer>,
     /// The client leaves us waiting, and the write timer runs or has run out.
     is_stalled: bool,
+    pace: Pace,
     /// Set when closing begins: whether the client may still be sending.
     lingers: Option<bool>,
     linger_left: usize,
@@ -377,6 +381,7 @@ impl<S> Gate<S> {
             read_timer,
             write_timer: None,
             is_stalled: false,
+            pace: Pace::new(timeouts.rate),
             lingers: None,
             linger_left: LINGER_BYTES_MAX,
             is_shut_down: false,
@@ -877,6 +882,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             add(&self.state.bytes_written, count);
+            self.pace.count(count);
             self.out.advance(count);
         }
         let out = std::mem::take(&mut self.out);
@@ -952,16 +958,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Gate<S> {
     /// Watches that the client reads: `poll` is what a write came to.
     fn poll_progress<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            if std::mem::take(&mut self.is_stalled)
-                && let Some(timer) = &mut self.write_timer
-            {
-                timer.disarm();
+            if std::mem::take(&mut self.is_stalled) {
+                if let Some(timer) = &mut self.write_timer {
+                    timer.disarm();
+                }
+                if !self.pace.resumes(self.wheel.now()) {
+                    self.state.violation.set(Some(Violation::WriteTooSlow));
+                    return Poll::Ready(Err(Violation::WriteTooSlow.into()));
+                }
             }
             return poll;
         }
         let timer = self.write_timer.get_or_insert_with(|| self.wheel.timer());
         if !std::mem::replace(&mut self.is_stalled, true) {
             arm(timer, &self.wheel, self.timeouts.body_idle);
+            self.pace.waits(self.wheel.now());
         }
         ready!(timer.poll_expired(cx));
         self.state.violation.set(Some(Violation::WriteTimeout));

@@ -262,7 +262,12 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
     const SOON: Duration = Duration::from_millis(50);
-    const NEVER: GateTimeouts = GateTimeouts { request_headers: HOUR, body_idle: HOUR, keep_alive: HOUR };
+    const NEVER: GateTimeouts = GateTimeouts {
+        request_headers: HOUR,
+        body_idle: HOUR,
+        rate: crate::http::pace::Rate { min: 0, over: HOUR },
+        keep_alive: HOUR,
+    };
 
     const GET: &str = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -851,7 +856,8 @@ mod tests {
     #[test]
     fn a_service_may_take_as_long_as_it_wants() {
         run(async {
-            let mut client = Client::connect(GateTimeouts { request_headers: SOON, body_idle: SOON, keep_alive: SOON });
+            let mut client =
+                Client::connect(GateTimeouts { request_headers: SOON, body_idle: SOON, keep_alive: SOON, ..NEVER });
             client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\nGET /ec").await;
             let waited = tokio::time::timeout(SOON * 4, client.response()).await;
             assert!(waited.is_err(), "{waited:?}");

@@ -146,6 +146,9 @@ impl Drop for Handshake {
     }
 }
 
+/// How often operators are told again while armiger runs.
+const TOLD_AGAIN: Duration = Duration::from_secs(12 * 3600);
+
 /// How long before a certificate's end operators are told.
 const EXPIRES_SOON: i64 = 14 * 24 * 3600;
 
@@ -449,11 +452,17 @@ async fn accept(
         workers.give(Accepted { stream, peer, listening: listening.clone(), place }).await;
     };
     let mut back_off = BACK_OFF.0;
+    // The first time is over: the plan was announced when it came in force.
+    let mut again = tokio::time::interval_at(tokio::time::Instant::now() + TOLD_AGAIN, TOLD_AGAIN);
     loop {
         let accepted = tokio::select! {
             biased;
             // Fails without a sender, which is as good a reason to leave.
             _ = leave.wait_for(|leaves| *leaves) => break,
+            _ = again.tick() => {
+                announce(&listening.plan());
+                continue;
+            }
             accepted = async {
                 listening.room(&metrics).await;
                 watched.accept().await

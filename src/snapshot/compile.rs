@@ -428,6 +428,11 @@ fn routes(
             .saga_in_memory
             .is_some()
             .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default));
+        let copies = config
+            .proxy
+            .as_ref()
+            .is_some_and(|proxy| proxy.mirror.is_some())
+            .then(|| keeper.keep(Identity::of("mirror", &config.name), Occupancy::default));
         let keeping = RefCell::new(&mut *keeper);
         let around = action::Surroundings {
             route: &config.name,
@@ -443,6 +448,7 @@ fn routes(
             },
             metrics,
             sagas,
+            copies,
         };
         let action = action(config, source, &around, &path, issues);
         if let Some(Action::Proxy(proxy)) = &action

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,7 +17,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::Notify;
 
 use super::access_log::LogBuffer;
-use super::metrics::{self, Metrics, RouteMetrics};
+use super::metrics::{self, MethodMetrics, Metrics, RouteMetrics};
 use super::record::{CutBy, Record};
 use super::trace::RequestId;
 use crate::http::body::{Body, BodyError, Inbound, Tunnel};
@@ -38,6 +39,10 @@ pub struct Logger {
     metrics: Metrics,
     #[expect(clippy::vec_box, reason = "facts that move are copied, and they are large")]
     spare: RefCell<Vec<Box<Facts>>>,
+    /// Methods of gRPC that are counted by name, by their paths.
+    methods: RefCell<HashMap<Box<str>, MethodMetrics>>,
+    /// All others.
+    other_methods: MethodMetrics,
     is_waiting: Cell<bool>,
     is_cutting: Cell<bool>,
     cuts: Cell<u64>,
@@ -52,6 +57,8 @@ impl Logger {
             unrouted: metrics.route(NO_ROUTE),
             metrics: metrics.clone(),
             spare: RefCell::default(),
+            methods: RefCell::default(),
+            other_methods: metrics.other_grpc_methods(),
             is_waiting: Cell::new(false),
             is_cutting: Cell::new(false),
             cuts: Cell::new(0),
@@ -138,6 +145,20 @@ impl Logger {
                 self.written.notify_one();
             }
         }
+    }
+
+    /// Counts a gRPC call by its method. Names that a client may have made up are not told.
+    fn called(&self, record: &Record, status: &'static str) {
+        let path = std::str::from_utf8(record.path()).unwrap_or("");
+        if let Some(known) = self.methods.borrow().get(path) {
+            return known.called(status);
+        }
+        let is_known = record.reason.is_none() && grpc::is_of_a_method(status);
+        let Some(known) = is_known.then(|| self.metrics.grpc_method(path)).flatten() else {
+            return self.other_methods.called(status);
+        };
+        known.called(status);
+        self.methods.borrow_mut().insert(path.into(), known);
     }
 
     fn keep(&self, mut facts: Box<Facts>) {
@@ -298,6 +319,10 @@ impl Drop for Closing {
         record.duration = started.elapsed();
         if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
+            // A refusal has counted it already.
+            if inbound.error.get() == Some(BodyError::ClientTooSlow) && record.reason.is_none() {
+                self.logger.metrics.limit_hit("body_rate_min");
+            }
         }
         if !record.complete && record.cut_by.is_none() {
             if self.logger.is_cutting.get() {
@@ -315,6 +340,8 @@ impl Drop for Closing {
         }
         if let Some(status) = call {
             route.called(status);
+            self.logger.called(record, status);
+            record.grpc_status = Some(status);
             *is_failure |= grpc::is_failure(status);
         }
         route.finished(&record.method, *status, record.duration, record.bytes_in, record.bytes_out);
@@ -414,9 +441,11 @@ impl http_body::Body for Finish {
                 }
             }
             Poll::Ready(Some(Err(error))) => {
-                record.cut_by = Some(match error {
+                let is_client = this.closing.inbound.as_ref().is_some_and(|inbound| inbound.error.get().is_some());
+                this.closing.record.cut_by = Some(match error {
                     BodyError::UpstreamSlow | BodyError::CredentialEnded => CutBy::Deadline,
-                    BodyError::UpstreamCut => CutBy::Upstream,
+                    // An upstream gives up a request that broke off.
+                    BodyError::UpstreamCut if !is_client => CutBy::Upstream,
                     _ => CutBy::Client,
                 });
             }

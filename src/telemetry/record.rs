@@ -163,6 +163,8 @@ pub struct Record {
     pub version: Version,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
+    /// The name of the status of a gRPC call, if it is one.
+    pub grpc_status: Option<&'static str>,
     /// The name of the route that matched.
     pub route: Option<Arc<str>>,
     /// The name of the listener that accepted the connection.
@@ -213,6 +215,7 @@ impl Default for Record {
             method: Method::GET,
             version: Version::HTTP_11,
             status: 0,
+            grpc_status: None,
             route: None,
             listener: None,
             upstream: None,
@@ -256,6 +259,7 @@ impl Record {
             method,
             version,
             status,
+            grpc_status,
             route,
             listener,
             upstream,
@@ -285,6 +289,7 @@ impl Record {
         *method = Method::GET;
         *version = Version::HTTP_11;
         *status = 0;
+        *grpc_status = None;
         (*route, *listener, *upstream, *upstream_addr) = (None, None, None, None);
         *reason = None;
         *fallback = None;

@@ -129,6 +129,7 @@ impl Kind {
             Self::HeadTooLarge | Self::Protocol => "upstream-protocol",
             Self::Client(BodyError::TooLarge) => "body-too-large",
             Self::Client(BodyError::ClientSlow) => "request-timeout",
+            Self::Client(BodyError::ClientTooSlow) => "request-too-slow",
             Self::Client(BodyError::ClientMalformed) => "bad-framing",
             Self::Client(_) => "client-closed",
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::config::value::ByteSize;
 use crate::policy::guard::{Guard, Weaker, beginnings, exact, names, networks};
 
 const ELSEWHERE: Guard = Guard::at("address", Weaker::When(leaves_loopback), "other machines reach it");
@@ -21,6 +22,7 @@ const LISTENER: &[Guard] = &[
     Guard::at("limits.requests_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.in_flight_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.streams_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.body_rate_min", Weaker::When(slower), "clients may be slower"),
     Guard::at("limits.handshakes_max", Weaker::Higher, "a higher bound"),
     Guard::at("http2_websocket", Weaker::When(|_, new| new == "true"), "streams may become tunnels"),
     Guard::at("tls", Weaker::Gone, "what clients send can be read on the way"),
@@ -32,6 +34,7 @@ const LISTENER: &[Guard] = &[
     Guard::at("timeouts.handshake", Weaker::Higher, "clients may take longer"),
     Guard::at("timeouts.request_headers", Weaker::Higher, "clients may take longer"),
     Guard::at("timeouts.body_idle", Weaker::Higher, "clients may take longer"),
+    Guard::at("timeouts.body_rate", Weaker::Higher, "clients may be slower for longer"),
     Guard::at("timeouts.keep_alive", Weaker::Higher, "clients may take longer"),
     Guard::at("via", Weaker::When(|_, new| new == "off"), "requests that come round in a loop are not noticed"),
 ];
@@ -95,8 +98,10 @@ const ANOTHER: Weaker = Weaker::When(|_, new| !new.is_empty());
 /// It is switched on.
 const ON: Weaker = Weaker::When(|_, new| new == "true");
 
-const ROUTE: &[Guard] =
-    &[Guard::at("match.path_allow", Weaker::Grows(names), "paths pass that servers read differently from one another")];
+const ROUTE: &[Guard] = &[
+    Guard::at("match.path_allow", Weaker::Grows(names), "paths pass that servers read differently from one another"),
+    Guard::at("proxy.mirror.upstream", ANOTHER, "one more service sees requests, and the credentials of callers"),
+];
 
 const INCLUDE: &[Guard] = &[Guard::ordered("")];
 
@@ -112,6 +117,11 @@ pub(super) fn of(kind: &str) -> &'static [Guard] {
         "provider" => PROVIDER,
         _ => &[],
     }
+}
+
+fn slower(old: &str, new: &str) -> bool {
+    let rate = |text: &str| ByteSize::parse(text).map_or(0, ByteSize::get);
+    rate(new) < rate(old)
 }
 
 /// A Unix socket is reached by this machine only, as is what is not there.

@@ -133,6 +133,7 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
             out.extend_from_slice(b",\"status\":");
             write_integer(out, u64::from(record.status));
         }
+        LogField::GrpcStatus => json_name(out, key!("grpc_status"), record.grpc_status),
         LogField::Route => json_name(out, key!("route"), record.route.as_deref()),
         LogField::Listener => json_name(out, key!("listener"), record.listener.as_deref()),
         LogField::Upstream => json_name(out, key!("upstream"), record.upstream.as_deref()),
@@ -300,6 +301,7 @@ fn write_text(out: &mut Vec<u8>, time: &[u8], record: &Record, settings: &Settin
     write_millis(out, record.duration);
     out.extend_from_slice(b"ms");
     for (key, value) in [
+        ("grpc_status", record.grpc_status),
         ("route", record.route.as_deref()),
         ("upstream", record.upstream.as_deref()),
         ("at", record.upstream_addr.as_deref()),

@@ -7,7 +7,8 @@
 //! Handles of one name share their series: a new snapshot that has the same route goes on counting where the old one
 //! is. When the last handle of a name is dropped, its series leave the exposition.
 //!
-//! Label values are names from the configuration and words from the code, never anything a client sends.
+//! Label values are names from the configuration and words from the code, never anything a client sends. Methods of gRPC
+//! are named by the services that have them, and are bounded in number.
 
 mod limits;
 mod reference;
@@ -23,6 +24,7 @@ use prometheus::core::{Collector, Desc, Metric};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder};
 
+use crate::http::grpc;
 use crate::telemetry::record::{Enforcement, VerdictWord};
 use limits::{LimitFamilies, LimitSeries};
 
@@ -40,6 +42,9 @@ const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "O
 
 /// The status classes, by the first digit; `none` where the exchange ended before a status was sent.
 const STATUS_CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The most methods of gRPC that are told apart.
+const GRPC_METHODS_MAX: usize = 256;
 
 /// The most words told apart under one label of one series; the rest counts as `other`.
 const SLUGS_MAX: usize = 48;
@@ -238,6 +243,8 @@ struct Families {
     request_bytes: Family<IntCounter>,
     response_bytes: Family<IntCounter>,
     grpc_calls: Family<IntCounter>,
+    grpc_methods: Family<IntCounter>,
+    mirrored: Family<IntCounter>,
     rejections: Family<IntCounter>,
     fallbacks: Family<IntCounter>,
     verdicts: Family<IntCounter>,
@@ -330,6 +337,22 @@ impl Families {
                 &["route", "status"],
                 "calls",
                 "gRPC calls that ended, in calls, by the name of their status; `none` if they ended without one.",
+            ),
+            grpc_methods: Family::register(
+                catalogue,
+                "armiger_grpc_method_calls_total",
+                &["service", "method", "status"],
+                "calls",
+                "gRPC calls that ended, in calls, by method and the name of their status. A method has a series once a \
+                 service has shown that it has it; of others, and beyond 256, both names are `other`.",
+            ),
+            mirrored: Family::register(
+                catalogue,
+                "armiger_mirrored_requests_total",
+                &["route", "outcome"],
+                "requests",
+                "Copies of requests for `mirror`, in requests: `answered`, `failed` and `timeout` were sent, `dropped_busy` \
+                 and `dropped_body` were not.",
             ),
             rejections: Family::register(
                 catalogue,
@@ -737,6 +760,7 @@ struct MetricsInner {
     saga_steps: Shelf<SagaStepSeries>,
     limits: SlugCounters,
     reloads: SlugCounters,
+    grpc_methods: Mutex<HashMap<Box<str>, MethodMetrics>>,
     access_log_dropped: IntCounter,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
@@ -807,6 +831,7 @@ impl Metrics {
             saga_steps: Shelf::new(),
             limits: SlugCounters::new(&limits, &[]),
             reloads: SlugCounters::new(&reloads, &[]),
+            grpc_methods: Mutex::default(),
             access_log_dropped: single(
                 &mut catalogue,
                 "armiger_access_log_dropped_total",
@@ -888,6 +913,8 @@ impl Metrics {
             rejections: SlugCounters::new(&families.rejections, &[name]),
             fallbacks: SlugCounters::new(&families.fallbacks, &[name]),
             calls: SlugCounters::new(&families.grpc_calls, &[name]),
+            mirrored_family: families.mirrored.clone(),
+            mirrored: SlugCounters::new(&families.mirrored, &[name]),
         }))
     }
 
@@ -1080,6 +1107,27 @@ impl Metrics {
         }))
     }
 
+    /// Where the calls of the gRPC method with this path are counted. None: by no name of its own, for it has none, or
+    /// there are too many.
+    pub fn grpc_method(&self, path: &str) -> Option<MethodMetrics> {
+        let (service, method) = grpc::method(path)?;
+        let mut known = lock(&self.0.grpc_methods);
+        if let Some(known) = known.get(path) {
+            return Some(known.clone());
+        }
+        if known.len() >= GRPC_METHODS_MAX {
+            return None;
+        }
+        let metrics = MethodMetrics(Arc::new(SlugCounters::new(&self.0.families.grpc_methods, &[service, method])));
+        known.insert(path.into(), metrics.clone());
+        Some(metrics)
+    }
+
+    /// Where all other calls of gRPC are counted.
+    pub fn other_grpc_methods(&self) -> MethodMetrics {
+        MethodMetrics(Arc::new(SlugCounters::new(&self.0.families.grpc_methods, &["other", "other"])))
+    }
+
     /// The handles of a worker, by its number. Workers live as long as the process, so their series stay.
     pub fn worker(&self, index: usize) -> WorkerMetrics {
         let label = index.to_string();
@@ -1220,6 +1268,8 @@ struct RouteSeries {
     rejections: SlugCounters,
     fallbacks: SlugCounters,
     calls: SlugCounters,
+    mirrored_family: Family<IntCounter>,
+    mirrored: SlugCounters,
 }
 
 impl Series for RouteSeries {
@@ -1230,6 +1280,7 @@ impl Series for RouteSeries {
         self.in_flight_family.remove(&name);
         self.request_bytes_family.remove(&name);
         self.response_bytes_family.remove(&name);
+        self.mirrored_family.remove(&name);
         self.rejections.family.remove(&name);
         self.fallbacks.family.remove(&name);
         self.calls.family.remove(&name);
@@ -1280,6 +1331,11 @@ impl RouteMetrics {
     /// Counts an answer that stood in for an upstream that failed.
     pub fn fell_back(&self, rung: &'static str) {
         self.0.series.fallbacks.add(rung, 1);
+    }
+
+    /// Counts a copy of a request, by what came of it.
+    pub fn mirrored(&self, outcome: &'static str) {
+        self.0.series.mirrored.add(outcome, 1);
     }
 
     /// Counts a gRPC call that ended, by the name of its status.
@@ -1987,6 +2043,17 @@ impl ListenerMetrics {
         for (certificate, end) in ends {
             certificate_ends.series(&[name, certificate]).set(*end);
         }
+    }
+}
+
+/// What is counted about a method of gRPC.
+#[derive(Clone)]
+pub struct MethodMetrics(Arc<SlugCounters>);
+
+impl MethodMetrics {
+    /// Counts a call that ended, by the name of its status.
+    pub fn called(&self, status: &'static str) {
+        self.0.add(status, 1);
     }
 }
 

@@ -120,7 +120,8 @@ const HEAD: &str = "\
 `GET /metrics` on the `admin` listener, and on `probes` if there is one, in Prometheus' text format.
 
 Label values are names of the configuration and words of the code: nothing that a client sends, so nobody can make up
-series. The series of a route, policy, upstream or listener leave when the last configuration that has it is gone, and
+series. Methods of gRPC are named once a service has answered calls of them as only who has them does, and 256 at most.
+The series of a route, policy, upstream or listener leave when the last configuration that has it is gone, and
 what has the same name in the next one goes on counting. A series that never counted anything may be absent: read it as
 0. After some dozen words a label counts all further ones as `other`.
 

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, response};
 use http_body::{Frame, SizeHint};
+use tokio::io::AsyncWrite;
 use tokio::task::AbortHandle;
 
 use super::bench::{Bench, Room, Told};
@@ -234,14 +235,22 @@ impl Connection {
     /// peer waits for the request to go on.
     fn send_rest(self: &Rc<Self>, mut body: Body) {
         let connection = Rc::downgrade(self);
+        let mut is_broken = false;
         let rest = tokio::task::spawn_local(poll_fn(move |cx| {
             let Some(connection) = connection.upgrade() else { return Poll::Ready(()) };
-            let sent = connection.talk.borrow_mut().poll_send(&mut body, &connection.bench, cx);
-            sent.map(|sent| {
-                if let Err(error) = sent {
-                    tracing::debug!(%error, "request broke off behind its answer");
-                }
-            })
+            let mut talk = connection.talk.borrow_mut();
+            if !is_broken {
+                let Err(error) = ready!(talk.poll_send(&mut body, &connection.bench, cx)) else {
+                    return Poll::Ready(());
+                };
+                tracing::debug!(%error, "request broke off behind its answer");
+                is_broken = true;
+            }
+            // Or the peer would wait for the rest, and whoever reads its answer with it.
+            match &mut talk.stream {
+                Some(stream) => Pin::new(stream).poll_shutdown(cx).map(drop),
+                None => Poll::Ready(()),
+            }
         }));
         self.rest.set(Some(rest.abort_handle()));
     }
