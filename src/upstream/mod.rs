@@ -53,6 +53,7 @@ use serde_json::{Value, json};
 use smallvec::SmallVec;
 
 use crate::config::upstream::Class;
+use crate::http::forwarded;
 use crate::http::grpc;
 use crate::http::proxy_protocol::Ends;
 use crate::telemetry::metrics::UpstreamMetrics;
@@ -212,7 +213,8 @@ impl<'c> Call<'c> {
     /// The same for an upstream that is told of the client's connection.
     #[must_use]
     pub fn of_client(self, ends: Ends) -> Self {
-        Self { ends: Some(ends), ..self }
+        // A client without an address is none that could be told.
+        Self { ends: Some(ends).filter(|ends| ends.source.ip() != forwarded::NOWHERE), ..self }
     }
 }
 
