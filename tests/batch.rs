@@ -313,3 +313,53 @@ async fn a_client_that_leaves_takes_every_request_with_it() {
     assert_eq!(backend.count(), 2);
     assert_eq!(armiger.metric("armiger_http_requests_in_flight{route=\"rest\"}").await, 0.0);
 }
+
+/// What `encoder` makes of a text.
+async fn packed(mut encoder: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+    let mut out = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut encoder, &mut out).await.unwrap();
+    out
+}
+
+async fn post_packed(armiger: &Armiger, coding: &str, body: Vec<u8>) -> Response {
+    let request = Request::post("/batch").header("content-type", "application/json").header("content-encoding", coding);
+    armiger.request(request.body(Full::new(body.into())).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_batch_may_come_compressed() {
+    use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder};
+
+    let backend = Backend::with(|seen| answer(200, format!("{}", seen.has("content-encoding")))).await;
+    let armiger = Armiger::with(config(&backend)).await;
+    let text: &[u8] = br#"[{"path": "/local"}, {"path": "/a", "method": "POST", "body": {"b": 1}}]"#;
+    for (coding, body) in [
+        ("gzip", packed(GzipEncoder::new(text)).await),
+        ("br", packed(BrotliEncoder::new(text)).await),
+        ("zstd", packed(ZstdEncoder::new(text)).await),
+        ("identity", text.to_vec()),
+    ] {
+        let answers = entries(&post_packed(&armiger, coding, body).await);
+        assert_eq!(answers[0]["body"], "here", "{coding}");
+        // What packed the batch says nothing of the requests in it.
+        assert_eq!(answers[1]["body"], "false", "{coding}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_grows_too_much_or_is_packed_in_something_unknown_is_refused() {
+    use async_compression::tokio::bufread::GzipEncoder;
+
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(config(&backend)).await;
+    let bomb = packed(GzipEncoder::new(&*vec![b' '; 64 << 20])).await;
+    post_packed(&armiger, "gzip", bomb).await.assert_problem(413, "body-too-large");
+    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"routes.batch.body_max\"}").await, 1.0);
+    for coding in ["aes128gcm", "gzip, gzip"] {
+        let refused = post_packed(&armiger, coding, b"x".to_vec()).await;
+        refused.assert_problem(415, "unsupported-media-type");
+        refused.assert_header("accept-encoding", "gzip, br, zstd, deflate");
+    }
+    post_packed(&armiger, "gzip", b"[]".to_vec()).await.assert_problem(400, "bad-body");
+    assert_eq!(backend.count(), 0);
+}

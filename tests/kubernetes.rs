@@ -379,7 +379,7 @@ fn ports_and_probes_are_those_of_the_configuration() {
         let built = build(folder);
         let (pod, document) = (Pod::of(&built), document(&built));
         let (armiger, app) = (pod.container("armiger"), pod.container("app"));
-        let listener = document.listeners[0].address;
+        let listener = document.listeners[0].address.tcp().expect("a pod is reached by its address");
         let probes = document.probes.expect("the kubelet has something to ask").address;
         let port = |number: u16| json!(number);
 

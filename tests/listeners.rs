@@ -251,9 +251,9 @@ async fn an_address_that_cannot_be_had_is_named_and_changes_nothing() {
     )));
     let Err(errors) = listeners.prepare(&next) else { panic!("two addresses are taken") };
 
-    let named: Vec<(&str, SocketAddr)> = errors.iter().map(|error| (&*error.name, error.address)).collect();
+    let named: Vec<_> = errors.iter().map(|error| (&*error.name, error.address.tcp().unwrap())).collect();
     assert_eq!(named, [("x", taken[0].address()), ("z", taken[1].address())]);
-    assert_eq!(listeners.addresses(), [("http".into(), first)]);
+    assert_eq!(listeners.addresses(), [("http".into(), first.into())]);
     assert_eq!(armiger.get("/").await.assert_status(200).text(), "hello");
     assert!(Client::to(SocketAddr::from(([127, 0, 0, 1], port))).is_refused().await, "what was bound is let go");
 

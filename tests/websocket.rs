@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 use super::harness::{
@@ -231,11 +231,120 @@ async fn a_tunnel_ends_with_the_credential() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_speaks_http2_is_not_asked() {
+async fn an_upstream_whose_http2_takes_no_tunnels_is_not_asked() {
     let backend = Backend::replies("ok").await;
-    let armiger = Armiger::with(Config::to(&backend).upstream("protocol: h2c")).await;
+    let armiger = Armiger::with(Config::to(&backend).upstream("protocol: h2c").listener("http2_websocket: true")).await;
     armiger.raw(HANDSHAKE).await.answer().await.assert_problem(501, "not-implemented");
     assert_eq!(backend.count(), 0);
+    let mut client = extended(&armiger).await;
+    let (answer, _sender) = client.send_request(connect(), false).unwrap();
+    assert_eq!(within("the answer", answer).await.unwrap().status(), 501);
+    // That it takes none says nothing of its health.
+    armiger.get("/").await.assert_status(200);
+}
+
+/// What a back end was asked that speaks HTTP/2.
+type Asked = std::sync::Arc<std::sync::Mutex<Vec<Request<()>>>>;
+
+/// A back end that speaks WebSocket on streams of HTTP/2 and sends back what it is told. `/no` is refused.
+async fn echo_on_streams() -> (String, Asked) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Asked::default();
+    let note = asked.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let note = note.clone();
+            let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+                let upgrade = hyper::upgrade::on(&mut request);
+                let is_asked = request.extensions().get::<hyper::ext::Protocol>().is_some();
+                let status = if request.uri().path() == "/no" { 403 } else { 200 };
+                note.lock().unwrap().push(request.map(|_| ()));
+                if is_asked && status == 200 {
+                    tokio::spawn(async move {
+                        let stream = hyper_util::rt::TokioIo::new(upgrade.await.unwrap());
+                        let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+                        while let Some(Ok(message)) = socket.next().await {
+                            if message.is_text() && socket.send(message).await.is_err() {
+                                return;
+                            }
+                        }
+                    });
+                }
+                let answer =
+                    http::Response::builder().status(status).body(http_body_util::Empty::<bytes::Bytes>::new());
+                std::future::ready(answer)
+            });
+            tokio::spawn(async move {
+                let mut server = hyper::server::conn::http2::Builder::new(hyper_util::rt::TokioExecutor::new());
+                server
+                    .enable_connect_protocol()
+                    .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                    .await
+                    .ok();
+            });
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test]
+async fn a_back_end_that_speaks_http2_gets_a_stream() {
+    let (url, asked) = echo_on_streams().await;
+    let config = Config::to_url(&url).upstream("protocol: h2c").listener("http2_websocket: true");
+    let armiger = Armiger::with(config).await;
+    // From HTTP/1.1, whose key armiger answers itself.
+    let mut sockets = vec![dial(&armiger).await, dial(&armiger).await];
+    for round in 0..5 {
+        for (place, socket) in sockets.iter_mut().enumerate() {
+            let words = Message::text(format!("{place} says {round} {}", "x".repeat(100_000)));
+            socket.send(words.clone()).await.unwrap();
+            assert_eq!(next(socket).await, words);
+        }
+    }
+    for mut socket in sockets {
+        socket.close(None).await.unwrap();
+        while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    }
+    // From HTTP/2, and through TLS it would be the same.
+    let mut client = extended(&armiger).await;
+    let (answer, mut sender) = client.send_request(connect(), false).unwrap();
+    let answer = within("the answer", answer).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(!answer.headers().contains_key("sec-websocket-accept"));
+    let mut body = answer.into_body();
+    sender.send_data(text("hello").into(), false).unwrap();
+    assert_eq!(within("an echo", body.data()).await.unwrap().unwrap()[..], b"\x81\x05hello"[..]);
+    sender.send_data(vec![0x88, 0x80, 0, 0, 0, 0].into(), true).unwrap();
+    while within("the end", body.data()).await.is_some() {}
+
+    for asked in asked.lock().unwrap().iter().filter(|asked| asked.method() == "CONNECT") {
+        assert_eq!(asked.uri().path(), "/chat");
+        assert_eq!(asked.extensions().get::<hyper::ext::Protocol>().unwrap().as_str(), "websocket");
+        assert_eq!(asked.headers()["sec-websocket-version"], "13");
+        for name in ["sec-websocket-key", "connection", "upgrade"] {
+            assert!(!asked.headers().contains_key(name), "{name}");
+        }
+    }
+    assert_eq!(armiger.log_lines(4).await.iter().filter(|line| line["status"] == 101).count(), 3);
+    let refused = HANDSHAKE.replace("/chat", "/no");
+    armiger.raw(refused).await.answer().await.assert_status(403);
+}
+
+#[tokio::test]
+async fn a_drain_says_goodbye_to_a_back_end_that_speaks_http2_too() {
+    let (url, _) = echo_on_streams().await;
+    let config = Config::to_url(&url).upstream("protocol: h2c").top("drain: {delay: 10ms, timeout: 10s}");
+    let armiger = Armiger::with(config).await;
+    let mut socket = dial(&armiger).await;
+    socket.send(Message::text("hello")).await.unwrap();
+    next(&mut socket).await;
+    let stopping = tokio::spawn(armiger.stop());
+    let Message::Close(Some(frame)) = next(&mut socket).await else { panic!("no goodbye") };
+    assert_eq!(frame.code, CloseCode::Away);
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    assert_eq!(within("the end", stopping).await.unwrap().cut, 0);
 }
 
 #[tokio::test]

@@ -1,17 +1,15 @@
 //! One request of a part or step, through the same door as a route's: pool, limits, breaker, retries and patience are the
 //! upstream's.
 
-use std::io::Cursor;
 use std::time::Instant;
 
-use async_compression::tokio::bufread;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use smallvec::SmallVec;
-use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::coding::{Coding, Sealed};
 use super::json::Json;
 use super::proxy::reason;
 use crate::config::upstream::Class;
@@ -19,10 +17,6 @@ use crate::exchange::{Client, Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::telemetry::record::AttemptRow;
 use crate::upstream::{Call, HostRule, Kind, Pools, Tells, Upstream};
-
-/// How many times its size a compressed answer may grow to, beyond a first piece that any may.
-const RATIO_MAX: usize = 100;
-const RATIO_FREE: usize = 64 * 1024;
 
 /// The longest body that is read to its end only so that its connection can be used again.
 const DRAIN_MAX: u64 = 16 * 1024;
@@ -95,18 +89,24 @@ pub(super) async fn send(
         return Ok(Reply { status: head.status, headers: head.headers, body: Bytes::new() });
     }
     let body = read(body, max).await?;
-    let body = decode(&head.headers, body, max).await?;
+    let coding = Coding::of(&head.headers).ok_or(Failed::Coding)?;
+    let body = coding.open(body, max).await.map_err(|sealed| match sealed {
+        Sealed::TooLarge => Failed::TooLarge,
+        Sealed::Malformed => Failed::Coding,
+    })?;
     Ok(Reply { status: head.status, headers: head.headers, body })
 }
 
 /// The client's body, which values are taken from. `limit` is the key of `max`.
 pub(super) async fn request_body(exchange: &mut Exchange, max: usize, limit: &'static str) -> Result<Json, Rejection> {
     exchange.remember_form();
+    let coding = Coding::of_request(exchange.headers())?;
     let body = std::mem::take(exchange.request.body_mut());
     let bytes = read(body, max).await.map_err(|failed| match failed {
         Failed::Body(error) => Rejection::from(reason(Kind::Client(error))),
         _ => Rejection { limit: Some(limit), ..Rejection::from(Reason::BodyTooLarge) },
     })?;
+    let bytes = coding.open_request(bytes, max, limit).await?;
     Json::check(bytes).map_err(|_| Rejection::from(Reason::BadBody).detail("The body is no JSON document."))
 }
 
@@ -133,94 +133,4 @@ pub(super) async fn read(mut body: Body, max: usize) -> Result<Bytes, Failed> {
         }
     }
     Ok(if more.is_empty() { first } else { more.freeze() })
-}
-
-/// Takes the codings off a body, the last one first (RFC 9110 §8.4).
-async fn decode(headers: &HeaderMap, mut body: Bytes, max: usize) -> Result<Bytes, Failed> {
-    let mut codings: SmallVec<[&str; 2]> = SmallVec::new();
-    for line in headers.get_all(header::CONTENT_ENCODING) {
-        let line = line.to_str().map_err(|_| Failed::Coding)?;
-        codings.extend(line.split(',').map(str::trim).filter(|coding| !coding.is_empty()));
-    }
-    // More than one is a way to grow by more than the ratio.
-    if codings.len() > 1 {
-        return Err(Failed::Coding);
-    }
-    for coding in codings.into_iter().rev() {
-        let max = max.min(body.len().saturating_mul(RATIO_MAX).max(RATIO_FREE));
-        let from = Cursor::new(body);
-        body = match coding.to_ascii_lowercase().as_str() {
-            "identity" => from.into_inner(),
-            "gzip" | "x-gzip" => inflate(bufread::GzipDecoder::new(from), max).await?,
-            "br" => inflate(bufread::BrotliDecoder::new(from), max).await?,
-            "zstd" => inflate(bufread::ZstdDecoder::new(from), max).await?,
-            // Two things under one name (RFC 9110 §8.4.1.2): first as the RFC says, then as some servers do.
-            "deflate" => {
-                let bytes = from.into_inner();
-                match inflate(bufread::ZlibDecoder::new(Cursor::new(bytes.clone())), max).await {
-                    Err(Failed::Coding) => inflate(bufread::DeflateDecoder::new(Cursor::new(bytes)), max).await?,
-                    inflated => inflated?,
-                }
-            }
-            _ => return Err(Failed::Coding),
-        };
-    }
-    Ok(body)
-}
-
-async fn inflate(decoder: impl AsyncRead + Unpin, max: usize) -> Result<Bytes, Failed> {
-    let mut out = BytesMut::new();
-    // One byte more than allowed tells that there is more.
-    let mut decoder = decoder.take(max as u64 + 1);
-    while decoder.read_buf(&mut out).await.map_err(|_| Failed::Coding)? > 0 {}
-    if out.len() > max { Err(Failed::TooLarge) } else { Ok(out.freeze()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use async_compression::tokio::bufread::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
-
-    use super::*;
-
-    async fn all(mut encoder: impl AsyncRead + Unpin) -> Bytes {
-        let mut out = Vec::new();
-        encoder.read_to_end(&mut out).await.expect("memory can be read");
-        out.into()
-    }
-
-    fn coded(coding: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(coding))])
-    }
-
-    #[tokio::test]
-    async fn a_coded_body_is_decoded_whatever_was_asked_for() {
-        let text: &[u8] = br#"{"a": [1, 2, 3]}"#;
-        let bodies = [
-            ("gzip", all(GzipEncoder::new(text)).await),
-            ("X-GZIP", all(GzipEncoder::new(text)).await),
-            ("br", all(BrotliEncoder::new(text)).await),
-            ("zstd", all(ZstdEncoder::new(text)).await),
-            ("deflate", all(ZlibEncoder::new(text)).await),
-            ("deflate", all(DeflateEncoder::new(text)).await),
-            ("identity", Bytes::from_static(text)),
-        ];
-        for (coding, body) in bodies {
-            assert_eq!(decode(&coded(coding), body, 100).await.expect("decodes"), text, "{coding}");
-        }
-        assert_eq!(decode(&coded("aes"), Bytes::from_static(text), 100).await, Err(Failed::Coding));
-        assert_eq!(decode(&coded("gzip"), Bytes::from_static(text), 100).await, Err(Failed::Coding));
-        let twice = all(GzipEncoder::new(&*all(GzipEncoder::new(text)).await)).await;
-        assert_eq!(decode(&coded("gzip, gzip"), twice, 100).await, Err(Failed::Coding));
-    }
-
-    #[tokio::test]
-    async fn a_bomb_goes_off_outside() {
-        let zeros = vec![b'0'; 8 << 20];
-        let bomb = all(GzipEncoder::new(&*zeros)).await;
-        assert!(bomb.len() < 10_000);
-        assert_eq!(decode(&coded("gzip"), bomb.clone(), 1 << 20).await, Err(Failed::TooLarge), "the cap");
-        assert_eq!(decode(&coded("gzip"), bomb, 64 << 20).await, Err(Failed::TooLarge), "the ratio");
-        let fine = all(GzipEncoder::new(&zeros[..RATIO_FREE])).await;
-        assert_eq!(decode(&coded("gzip"), fine, 1 << 20).await.map(|body| body.len()), Ok(RATIO_FREE));
-    }
 }

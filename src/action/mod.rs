@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod batch;
 mod call;
+mod coding;
 mod fallback;
 mod fill;
 pub mod json;
@@ -23,6 +24,7 @@ use crate::http::body::Body;
 use crate::upstream::Pools;
 pub use aggregate::Aggregate;
 pub use batch::Batch;
+pub use coding::Coding;
 pub use fallback::Fallback;
 pub use json::Json;
 pub use outgoing::Surroundings;

@@ -133,10 +133,9 @@ impl Proxy {
             }
         };
         if let Some(wish) = exchange.websocket.take().filter(|_| self.websocket) {
-            if self.upstream.plan.protocol.is_http2() {
-                return Err(Rejection::from(Reason::NotImplemented).detail("The service does not speak WebSocket."));
+            if !self.upstream.plan.protocol.is_http2() {
+                Wish::name_upgrade(request.headers_mut());
             }
-            Wish::name_upgrade(request.headers_mut());
             request.extensions_mut().insert(*wish);
         }
         let is_tunnel = request.extensions().get::<Wish>().is_some();
@@ -175,6 +174,10 @@ impl Proxy {
                 proxy_status: Some(kind.proxy_status()),
                 limit: kind.limit(),
                 ..Rejection::from(reason(kind))
+            };
+            let rejection = match kind {
+                Kind::NoTunnel => rejection.detail("The service does not speak WebSocket."),
+                _ => rejection,
             };
             match error.retry_after() {
                 Some(after) => rejection.header(header::RETRY_AFTER, whole_seconds(after).into()),
@@ -262,6 +265,7 @@ pub(super) fn reason(kind: Kind) -> Reason {
         Kind::Reset | Kind::Incomplete => Reason::UpstreamReset,
         Kind::Timeout => Reason::UpstreamTimeout,
         Kind::HeadTooLarge | Kind::Protocol => Reason::UpstreamProtocol,
+        Kind::NoTunnel => Reason::NotImplemented,
         Kind::Client(BodyError::TooLarge) => Reason::BodyTooLarge,
         Kind::Client(BodyError::ClientSlow) => Reason::RequestTimeout,
         Kind::Client(BodyError::ClientTooSlow) => Reason::RequestTooSlow,

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::reload::{self, Ask, Wake};
 use super::running::Parts;
+use crate::config::operate::AdminAddress;
 use crate::identity::jwks::{Jwks, Refreshed};
 use crate::policy::cache::view::Caches;
 use crate::policy::rate_limit::Shown;
@@ -280,7 +281,7 @@ impl Operations {
     fn listeners(&self) -> Vec<Value> {
         let addresses = self.parts.listeners.addresses();
         let snapshot = self.parts.live.load();
-        let shown = |(name, address): &(Arc<str>, std::net::SocketAddr)| {
+        let shown = |(name, address): &(Arc<str>, AdminAddress)| {
             let plan = snapshot.listeners.iter().find(|plan| plan.name == *name);
             json!({
                 "name": &**name,

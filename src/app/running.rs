@@ -299,11 +299,11 @@ impl Running {
 
     /// Where the listener of this name listens.
     pub fn address(&self, name: &str) -> Option<SocketAddr> {
-        self.addresses().into_iter().find(|(known, _)| **known == *name).map(|(_, address)| address)
+        self.addresses().into_iter().find(|(known, _)| **known == *name).and_then(|(_, address)| address.tcp())
     }
 
     /// Every listener's name and address.
-    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(Arc<str>, AdminAddress)> {
         self.parts.listeners.addresses()
     }
 

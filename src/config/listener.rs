@@ -1,10 +1,9 @@
 //! `listeners`: the addresses that clients connect to, and the bounds of what a connection may do.
 
-use std::net::SocketAddr;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::operate::{AdminAddress, SocketAccess};
 use super::tls::ListenerTls;
 use super::value::{ByteSize, HumanDuration};
 
@@ -25,11 +24,20 @@ pub struct Listener {
     /// What logs and metrics call it. Unique.
     pub name: String,
     /// `IP:port`; `0.0.0.0` for every IPv4 address of the machine, `[::]` for every address. Port 0 takes a free one.
-    pub address: SocketAddr,
+    /// Or `unix:/path`, a socket that is a file of this machine: what a dead process left there is replaced, and the file
+    /// goes when the listener does.
+    ///
+    /// A client that comes by a file has no address: it counts as `0.0.0.0` for `ip_filter` and for limits by
+    /// `client_ip`, which all such clients then share, and is `unknown` in `X-Forwarded-For`. A proxy of this machine may
+    /// name them, see `trusted_proxies`.
+    pub address: AdminAddress,
+    /// Who may connect to a socket that is a file. Its folder must let them in, too.
+    #[serde(default)]
+    pub socket_access: SocketAccess,
     /// TLS, and the certificates for it. Default: clear text.
     #[serde(default)]
     pub tls: Option<ListenerTls>,
-    /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` headers are believed. Default: none, and
+    /// Networks, or `unix` for whoever comes by a socket that is a file, whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` headers are believed. Default: none, and
     /// whatever a client sends in those headers is removed.
     ///
     /// The trap: behind an ingress or a load balancer every request seems to come from that one address until its
@@ -43,7 +51,7 @@ pub struct Listener {
     /// Which header of a trusted proxy names the client.
     #[serde(default)]
     pub client_address: ClientAddress,
-    /// Whether HTTP/2 clients may speak WebSocket on a stream (RFC 8441). It reaches back ends as an upgrade of HTTP/1.1,
+    /// Whether HTTP/2 clients may speak WebSocket on a stream (RFC 8441). It reaches back ends in the way that they speak,
     /// as it does from HTTP/1.1 clients; see `proxy.websocket`.
     #[serde(default)]
     pub http2_websocket: bool,
@@ -85,7 +93,7 @@ fn via() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyProtocol {
-    /// Networks or addresses whose word is believed.
+    /// Networks or addresses whose word is believed; `unix` for whoever comes by a socket that is a file.
     pub from: Vec<String>,
 }
 

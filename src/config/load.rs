@@ -774,7 +774,7 @@ routes: []
         assert_eq!(
             issues("listeners: http\nroutes: []\n"),
             ["1:12 expected a list, found `http` | begin each entry with `- `; the keys here are `name`, `address`, \
-                 `tls`, `trusted_proxies`, `proxy_protocol`, `client_address`, `http2_websocket`, `limits`, \
+                 `socket_access`, `tls`, `trusted_proxies`, `proxy_protocol`, `client_address`, `http2_websocket`, `limits`, \
                  `timeouts` and `via`"]
         );
     }

@@ -65,7 +65,7 @@ impl SocketAccess {
     }
 }
 
-/// Where the admin listener is: `127.0.0.1:9901`, or `unix:/run/armiger/admin.sock`.
+/// Where a listener is, for operators or for clients: `127.0.0.1:9901`, or `unix:/run/armiger/admin.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AdminAddress {
     /// A TCP socket.

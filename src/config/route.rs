@@ -147,8 +147,9 @@ pub struct Proxy {
     /// The `Host` that the upstream sees. Default: `preserve`.
     #[serde(default)]
     pub host: Option<Host>,
-    /// Whether clients may speak WebSocket with the upstream (RFC 6455), by an upgrade that it grants. Policies are asked
-    /// of the handshake as of any other request; what follows is passed on both ways, without a time limit but
+    /// Whether clients may speak WebSocket with the upstream (RFC 6455), by an upgrade that it grants, or where it speaks
+    /// HTTP/2 by a stream (RFC 8441); where it takes none, that is a 501 (`not-implemented`). Policies are asked of the
+    /// handshake as of any other request; what follows is passed on both ways, without a time limit but
     /// `timeouts.tunnel_idle` of the upstream. `false`: the wish is taken out of the request.
     #[serde(default = "yes")]
     pub websocket: bool,

@@ -50,11 +50,17 @@ impl Trust {
     }
 }
 
-/// Reads a network (`10.0.0.0/8`) or a single address.
+/// What stands for a peer without an address: one that came by a socket that is a file. No packet comes from it.
+pub const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+/// Reads a network (`10.0.0.0/8`), a single address, or `unix` for [`NOWHERE`].
 ///
 /// # Errors
 /// What is wrong with the text, in words for its author.
 pub fn parse_network(text: &str) -> Result<IpNet, String> {
+    if text == "unix" {
+        return Ok(IpNet::from(NOWHERE));
+    }
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
@@ -347,6 +353,14 @@ impl Scheme {
             Self::Https => "https",
         }
     }
+
+    /// The port that it has where none is told.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
 }
 
 /// What the next hop is told about the connection a request came over. Made once per connection: its values are then
@@ -361,7 +375,12 @@ pub struct Hop {
 impl Hop {
     /// A connection of `peer` to our `port`.
     pub fn new(peer: IpAddr, scheme: Scheme, port: u16) -> Self {
-        let address = HeaderValue::try_from(peer.to_canonical().to_string()).expect("an address is ASCII");
+        let peer = peer.to_canonical();
+        let address = match peer {
+            // As RFC 7239 §6.2 has it.
+            NOWHERE => HeaderValue::from_static("unknown"),
+            peer => HeaderValue::try_from(peer.to_string()).expect("an address is ASCII"),
+        };
         let proto = HeaderValue::from_static(scheme.as_str());
         Self { address, proto, port: HeaderValue::from(port) }
     }

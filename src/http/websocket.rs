@@ -6,7 +6,9 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 /// A request to speak WebSocket, and the answer to its key that proves that it was understood.
@@ -40,6 +42,30 @@ impl Wish {
         *response.status_mut() = http::StatusCode::OK;
         for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_ACCEPT] {
             response.headers_mut().remove(name);
+        }
+    }
+
+    /// Makes of a request that asks for an upgrade the one that asks for a stream of HTTP/2 instead (RFC 8441 §5). Its
+    /// protocol is told when it is sent, see [`Wish::name_protocol`].
+    pub fn ask_for_stream<B>(request: &mut Request<B>) {
+        *request.method_mut() = Method::CONNECT;
+        for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY, CONTENT_LENGTH] {
+            request.headers_mut().remove(name);
+        }
+    }
+
+    /// Tells the protocol of a request for a stream.
+    pub fn name_protocol<B>(request: &mut Request<B>) {
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+    }
+
+    /// Makes of the answer that grants a stream the 101 that grants this wish. Nobody else can say so: the back end never
+    /// saw the key.
+    pub fn grant_upgrade(&self, head: &mut http::response::Parts) {
+        head.status = http::StatusCode::SWITCHING_PROTOCOLS;
+        head.headers.remove(CONTENT_LENGTH);
+        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
+            head.headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
         }
     }
 

@@ -13,6 +13,7 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 
 use super::{Inlet, Worker};
+use crate::action::Coding;
 use crate::action::batch::{self, Batch, Item};
 use crate::exchange::{self, Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
@@ -35,6 +36,7 @@ pub(super) async fn run(
         return Err(Rejection::from(Reason::NotImplemented).detail("This route answers with JSON, and speaks no gRPC."));
     }
     exchange.remember_form();
+    let coding = Coding::of_request(received)?;
     let body = std::mem::take(exchange.request.body_mut());
     let body = read(body, batch.body_max).await.map_err(|error| match error {
         Some(BodyError::ClientSlow) => Rejection::from(Reason::RequestTimeout),
@@ -44,6 +46,7 @@ pub(super) async fn run(
         Some(_) => Rejection::from(Reason::ClientClosed),
         None => Rejection { limit: Some("routes.batch.body_max"), ..Rejection::from(Reason::BodyTooLarge) },
     })?;
+    let body = coding.open_request(body, batch.body_max, "routes.batch.body_max").await?;
     let items = batch.items(body, received)?;
     let accepts = |line: &HeaderValue| line.to_str().is_ok_and(|line| line.contains(NDJSON));
     let is_streamed = batch.ndjson && received.get_all(header::ACCEPT).iter().any(accepts);

@@ -195,7 +195,7 @@ fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, seen: Optio
     let record = &mut exchange.closing.record;
     record.request_id = Some(id.unwrap_or_else(|| worker.ids.borrow_mut().make(record.time)));
     record.trace_id = exchange.trace.map_or([0; 16], |trace| trace.trace_id);
-    record.client = Some(exchange.client.address);
+    record.client = Some(exchange.client.address).filter(|address| *address != forwarded::NOWHERE);
     record.method = exchange.request.method().clone();
     record.version = exchange.request.version();
     let request = &exchange.request;

@@ -17,6 +17,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use crate::action::Action;
 use crate::exchange::{self, Exchange, Reason, Rejection};
 use crate::http::body::{Arriving, Body};
+use crate::http::forwarded;
 use crate::http::framing::Violation;
 use crate::http::headers::{self, name};
 use crate::http::problem::Form;
@@ -114,7 +115,7 @@ pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<
     };
     let mut closing = worker.begin(Instant::now(), inlet);
     let id = RequestId::new(closing.record.time);
-    closing.record.client = Some(inlet.peer.ip().to_canonical());
+    closing.record.client = Some(inlet.peer.ip().to_canonical()).filter(|address| *address != forwarded::NOWHERE);
     closing.rejected(reason.slug(), reason.status());
     closing.record.complete = true;
     let mut response = exchange::refusal(Rejection::from(reason).detail(violation.detail()), Form::Json, id.as_str());

@@ -107,7 +107,8 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
     let plan = listening.plan();
     // A socket that is gone has no address; it will be found out soon.
     let mut stream = stream;
-    let mut ends = Ends { source: peer, destination: stream.local_addr().unwrap_or(listening.address) };
+    let reached = listening.address.tcp().unwrap_or(peer);
+    let mut ends = Ends { source: peer, destination: stream.local_addr().unwrap_or(reached) };
     if let Some(from) = &plan.balancers {
         match Box::pin(proxied::ends(shared, &mut stream, ends, &plan, from)).await {
             Some(told) => ends = told,
@@ -196,10 +197,11 @@ impl Door {
 
 fn inlet(listening: &Listening, ends: Ends, scheme: Scheme, certificate: Option<Rc<Certificate>>) -> Inlet {
     let (plan, peer) = (listening.plan(), ends.source);
+    let port = listening.address.tcp().map_or(scheme.port(), |address| address.port());
     Inlet {
         in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
-            forwarded: forwarded::Hop::new(peer.ip(), scheme, listening.address.port()),
+            forwarded: forwarded::Hop::new(peer.ip(), scheme, port),
             via: plan.via.clone(),
             certificate,
         }),

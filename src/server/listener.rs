@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,7 +21,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::bound::Bound;
+use super::socket_file::{self, SocketFile};
 use super::worker::Workers;
+use crate::config::operate::AdminAddress;
 use crate::snapshot::ListenerPlan;
 use crate::telemetry::metrics::{self, Metrics};
 
@@ -43,7 +47,7 @@ pub struct BindError {
     /// The listener.
     pub name: Arc<str>,
     /// The address, as in the configuration.
-    pub address: SocketAddr,
+    pub address: AdminAddress,
     /// Why.
     pub error: io::Error,
 }
@@ -51,7 +55,7 @@ pub struct BindError {
 /// A bound socket, and what all workers share about its connections.
 pub struct Listening {
     /// Where it really listens: port 0 has become a number.
-    pub address: SocketAddr,
+    pub address: AdminAddress,
     plan: ArcSwap<ListenerPlan>,
     version: AtomicU64,
     is_removed: AtomicBool,
@@ -61,7 +65,7 @@ pub struct Listening {
 }
 
 impl Listening {
-    fn new(address: SocketAddr, plan: Arc<ListenerPlan>) -> Arc<Self> {
+    fn new(address: AdminAddress, plan: Arc<ListenerPlan>) -> Arc<Self> {
         announce(&plan);
         Arc::new(Self {
             address,
@@ -105,6 +109,11 @@ impl Listening {
 
     fn follow(&self, plan: Arc<ListenerPlan>) {
         announce(&plan);
+        if let Some(path) = self.address.path()
+            && let Err(error) = socket_file::set_access(path, plan.config.socket_access)
+        {
+            tracing::warn!(listener = %plan.name, %error, "the socket keeps its mode");
+        }
         self.plan.store(plan);
         self.changed();
     }
@@ -220,7 +229,7 @@ struct Sockets {
 /// A socket with the task that accepts on it, which owns it.
 struct Open {
     listening: Arc<Listening>,
-    socket: Weak<TcpListener>,
+    socket: Weak<Bound>,
     leave: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -236,7 +245,7 @@ enum Taken {
     /// It listens already.
     Open(Arc<Listening>),
     /// Connections wait in its queue.
-    Bound(TcpListener, SocketAddr),
+    Bound(Bound, Option<SocketFile>, AdminAddress),
 }
 
 /// Where a listener's socket comes from.
@@ -245,9 +254,11 @@ enum Source {
     Open(Arc<Listening>),
     /// It was bound, and connections wait in its queue.
     Bound(TcpListener, SocketAddr),
+    /// The same of one that is a file.
+    File(UnixListener, SocketFile, AdminAddress),
     /// It was bound beside sockets that are about to leave and overlap with it (`0.0.0.0:80` and `127.0.0.1:80`). It
     /// must not listen before it is in force: it would take connections away from them.
-    Beside(Socket, SocketAddr, Vec<Arc<TcpListener>>),
+    Beside(Socket, SocketAddr, Vec<Arc<Bound>>),
 }
 
 impl Listeners {
@@ -276,15 +287,15 @@ impl Listeners {
         // Numbers first: a number is meant, a name only stands in for one.
         for by_name in [false, true] {
             for (plan, source) in plans.iter().zip(&mut sources) {
-                let wanted = plan.config.address;
-                if (wanted.port() == 0) != by_name {
+                let wanted = &plan.config.address;
+                if wanted.tcp().is_some_and(|address| address.port() == 0) != by_name {
                     continue;
                 }
                 let is_same = |open: &&Open| match by_name {
-                    false => open.listening.address == wanted,
+                    false => open.listening.address == *wanted,
                     true => {
                         let plan_now = open.listening.plan.load();
-                        plan_now.name == plan.name && plan_now.config.address == wanted
+                        plan_now.name == plan.name && plan_now.config.address == *wanted
                     }
                 };
                 if let Some(place) = free.iter().position(is_same) {
@@ -292,15 +303,15 @@ impl Listeners {
                 }
             }
         }
-        let going: Vec<Arc<TcpListener>> =
+        let going: Vec<Arc<Bound>> =
             free.into_iter().chain(&sockets.leaving).filter_map(|open| open.socket.upgrade()).collect();
         let mut errors = Vec::new();
         let mut prepared = Vec::with_capacity(plans.len());
         for (plan, source) in plans.iter().zip(sources) {
-            match source.map_or_else(|| Source::bind(plan.config.address, &going), Ok) {
+            match source.map_or_else(|| Source::of(plan, &going), Ok) {
                 Ok(source) => prepared.push((plan.clone(), source)),
                 Err(error) => {
-                    errors.push(BindError { name: plan.name.clone(), address: plan.config.address, error });
+                    errors.push(BindError { name: plan.name.clone(), address: plan.config.address.clone(), error });
                 }
             }
         }
@@ -317,17 +328,17 @@ impl Listeners {
             return;
         }
         let mut before = std::mem::take(&mut sockets.open);
-        for (plan, socket) in ready.0 {
-            let (socket, address) = match socket {
+        for (plan, taken) in ready.0 {
+            let (socket, file, address) = match taken {
                 Taken::Open(listening) => {
                     listening.follow(plan);
                     let place = before.iter().position(|open| Arc::ptr_eq(&open.listening, &listening));
                     sockets.open.extend(place.map(|place| before.swap_remove(place)));
                     continue;
                 }
-                Taken::Bound(socket, address) => (socket, address),
+                Taken::Bound(socket, file, address) => (socket, file, address),
             };
-            let open = self.open(Listening::new(address, plan), socket);
+            let open = self.open(Listening::new(address, plan), socket, file);
             sockets.open.push(open);
         }
         sockets.leaving.retain(|open| !open.task.is_finished());
@@ -339,9 +350,13 @@ impl Listeners {
     }
 
     /// Each listener's name and where it listens, in the order of the configuration.
-    pub fn addresses(&self) -> Vec<(Arc<str>, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(Arc<str>, AdminAddress)> {
         let sockets = self.sockets();
-        sockets.open.iter().map(|open| (open.listening.plan.load().name.clone(), open.listening.address)).collect()
+        sockets
+            .open
+            .iter()
+            .map(|open| (open.listening.plan.load().name.clone(), open.listening.address.clone()))
+            .collect()
     }
 
     /// Closes every socket, for good, and waits until what the kernel had accepted is with its worker.
@@ -361,11 +376,11 @@ impl Listeners {
         }
     }
 
-    fn open(&self, listening: Arc<Listening>, socket: TcpListener) -> Open {
+    fn open(&self, listening: Arc<Listening>, socket: Bound, file: Option<SocketFile>) -> Open {
         let socket = Arc::new(socket);
         let (leave, leaving) = watch::channel(false);
         let held = Arc::downgrade(&socket);
-        let accepting = accept(listening.clone(), socket, leaving, self.workers.clone(), self.metrics.clone());
+        let accepting = accept(listening.clone(), socket, file, leaving, self.workers.clone(), self.metrics.clone());
         let task = self.runtime.spawn(async move {
             if let Err(error) = accepting.await {
                 tracing::error!(%error, "cannot accept");
@@ -387,10 +402,15 @@ impl Prepared {
         for (plan, source) in self.0 {
             match source {
                 Source::Open(listening) => ready.push((plan, Taken::Open(listening))),
-                Source::Bound(socket, address) => ready.push((plan, Taken::Bound(socket, address))),
+                Source::Bound(socket, address) => {
+                    ready.push((plan, Taken::Bound(Bound::Tcp(socket), None, address.into())));
+                }
+                Source::File(socket, file, address) => {
+                    ready.push((plan, Taken::Bound(Bound::Unix(socket), Some(file), address)));
+                }
                 Source::Beside(socket, address, rivals) => match listen_beside(socket, &rivals) {
-                    Ok(socket) => ready.push((plan, Taken::Bound(socket, address))),
-                    Err(error) => errors.push(BindError { name: plan.name.clone(), address, error }),
+                    Ok(socket) => ready.push((plan, Taken::Bound(Bound::Tcp(socket), None, address.into()))),
+                    Err(error) => errors.push(BindError { name: plan.name.clone(), address: address.into(), error }),
                 },
             }
         }
@@ -399,8 +419,19 @@ impl Prepared {
 }
 
 impl Source {
+    /// Binds what a plan asks for.
+    fn of(plan: &ListenerPlan, going: &[Arc<Bound>]) -> io::Result<Self> {
+        match &plan.config.address {
+            AdminAddress::Tcp(address) => Self::bind(*address, going),
+            AdminAddress::Unix(path) => {
+                let (socket, file) = socket_file::bind(path, plan.config.socket_access, BACKLOG)?;
+                Ok(Self::File(socket, file, plan.config.address.clone()))
+            }
+        }
+    }
+
     /// Binds an address, beside those that are about to go if it must be.
-    fn bind(address: SocketAddr, going: &[Arc<TcpListener>]) -> io::Result<Self> {
+    fn bind(address: SocketAddr, going: &[Arc<Bound>]) -> io::Result<Self> {
         let error = match bind(address) {
             Ok(socket) => {
                 let address = socket.local_addr()?;
@@ -408,8 +439,9 @@ impl Source {
             }
             Err(error) => error,
         };
-        let is_rival = |socket: &&Arc<TcpListener>| {
-            address.port() != 0 && socket.local_addr().is_ok_and(|other| other.port() == address.port())
+        let is_rival = |socket: &&Arc<Bound>| {
+            let other = socket.tcp().and_then(|socket| socket.local_addr().ok());
+            address.port() != 0 && other.is_some_and(|other| other.port() == address.port())
         };
         let rivals: Vec<_> = going.iter().filter(is_rival).cloned().collect();
         if error.kind() != io::ErrorKind::AddrInUse || rivals.is_empty() {
@@ -423,17 +455,18 @@ impl Source {
 
 /// Does what only sockets may do that share their port. They share it no longer than that takes, so that no other
 /// process can come in between.
-fn sharing(socket: &Socket, rivals: &[Arc<TcpListener>], act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+fn sharing(socket: &Socket, rivals: &[Arc<Bound>], act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let share = |shares: bool| {
         socket.set_reuse_port(shares)?;
-        rivals.iter().try_for_each(|rival| SockRef::from(&**rival).set_reuse_port(shares))
+        let mut rivals = rivals.iter().filter_map(|rival| rival.tcp());
+        rivals.try_for_each(|rival| SockRef::from(rival).set_reuse_port(shares))
     };
     let done = share(true).and_then(|()| act());
     share(false)?;
     done
 }
 
-fn listen_beside(socket: Socket, rivals: &[Arc<TcpListener>]) -> io::Result<TcpListener> {
+fn listen_beside(socket: Socket, rivals: &[Arc<Bound>]) -> io::Result<TcpListener> {
     sharing(&socket, rivals, || socket.listen(BACKLOG))?;
     Ok(socket.into())
 }
@@ -441,12 +474,13 @@ fn listen_beside(socket: Socket, rivals: &[Arc<TcpListener>]) -> io::Result<TcpL
 /// Accepts until it is told to leave, and then what is still in the queue.
 async fn accept(
     listening: Arc<Listening>,
-    socket: Arc<TcpListener>,
+    socket: Arc<Bound>,
+    file: Option<SocketFile>,
     mut leave: watch::Receiver<bool>,
     workers: Arc<Workers>,
     metrics: Metrics,
 ) -> io::Result<()> {
-    let watched = tokio::net::TcpListener::from_std(socket.try_clone()?)?;
+    let watched = socket.watch()?;
     let give = async |stream: TcpStream, peer| {
         let place = Place::take(&listening);
         workers.give(Accepted { stream, peer, listening: listening.clone(), place }).await;
@@ -468,7 +502,7 @@ async fn accept(
                 watched.accept().await
             } => accepted,
         };
-        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+        match accepted {
             Ok((stream, peer)) => {
                 back_off = BACK_OFF.0;
                 give(stream, peer).await;
@@ -483,19 +517,19 @@ async fn accept(
             Err(error) => tracing::debug!(%error, "connection lost before it was accepted"),
         }
     }
-    // Where this is not to be had, the moment between the last look and the close is a risk.
-    if let Err(error) = ignore_newcomers(&socket) {
+    // Where this is not to be had, the moment between the last look and the close is a risk. A file is no longer found.
+    if let Some(socket) = socket.tcp()
+        && let Err(error) = ignore_newcomers(socket)
+    {
         tracing::debug!(%error, "newcomers cannot be ignored");
     }
+    drop(file);
     // Whoever is in the queue has been promised a connection, so `connections_max` does not count here.
     tokio::time::sleep(SETTLE).await;
     let mut tries = 0;
     loop {
         match socket.accept() {
-            Ok((stream, peer)) => match stream.set_nonblocking(true) {
-                Ok(()) => give(stream, peer).await,
-                Err(error) => tracing::debug!(%error, "connection lost before it was served"),
-            },
+            Ok((stream, peer)) => give(stream, peer).await,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) if is_exhausted(&error) && tries == LAST_TRIES => return Err(error),
             // Others end, and leave their descriptors.

@@ -17,7 +17,6 @@ use crate::action::{self, Action, Aggregate, Batch, Proxy, Redirect, Respond, Sa
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
-use crate::config::operate::AdminAddress;
 use crate::config::route::{self, PathAllow};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
@@ -110,8 +109,8 @@ fn listeners(
     for (place, config) in configs.iter().enumerate() {
         let path = path.index(place);
         name(&config.name, "listener", &path, &mut names, issues);
-        if config.address.port() != 0
-            && let Some(first) = addresses.insert(config.address, path.key("address"))
+        if config.address.tcp().is_none_or(|address| address.port() != 0)
+            && let Some(first) = addresses.insert(config.address.clone(), path.key("address"))
         {
             issues.push(
                 Issue::new(path.key("address"), format!("{} is taken by another listener", config.address))
@@ -131,7 +130,7 @@ fn listeners(
                     .map_err(|message| {
                         issues.push(
                             Issue::new(path.index(place), message)
-                                .hint("write a network such as `10.0.0.0/8`, or an address"),
+                                .hint("write a network such as `10.0.0.0/8`, an address, or `unix`"),
                         );
                     })
                     .ok()
@@ -274,9 +273,9 @@ fn admin(document: &Document, root: &KeyPath, issues: &mut Issues) {
         );
     }
     for (place, listener) in document.listeners.iter().enumerate() {
-        let address = AdminAddress::from(listener.address);
+        let address = &listener.address;
         let at = || root.key("listeners").index(place).key("address");
-        if admin.clashes(&address) {
+        if admin.clashes(address) {
             issues.push(
                 Issue::new(at(), format!("{address} is taken by `admin`"))
                     .related(told.0.clone(), told.1)

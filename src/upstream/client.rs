@@ -15,6 +15,8 @@ use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use http::{request, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use smallvec::SmallVec;
 
@@ -156,6 +158,10 @@ impl Upstream {
         let mut limit = plan.retry.as_ref().and_then(|retry| retry.per_try).map(|_| pools.wheel().timer());
         prepare(request, plan.protocol);
         let wish = request.extensions_mut().remove::<Wish>();
+        let is_stream = wish.is_some() && plan.protocol.is_http2();
+        if is_stream {
+            Wish::ask_for_stream(request);
+        }
         let mut inbound = inbound_of(request.body());
         let may_redo = is_idempotent(request);
         let mut course = None;
@@ -238,6 +244,13 @@ impl Upstream {
                     continue;
                 }
             };
+            if is_stream
+                && let Line::Http2(stream) = &line
+                && !Box::pin(stream.becomes_tunnel(plan.connect)).await
+            {
+                trial.failed(Kind::NoTunnel);
+                return Err(Kind::NoTunnel.into());
+            }
             // Whoever may have to send it again needs a copy: the connection takes the request for good.
             let may_be_refused = plan.protocol.is_http2();
             let may_try_again = may_redo && course.as_ref().is_some_and(Course::is_open);
@@ -247,6 +260,9 @@ impl Upstream {
                 None
             };
             address(request, endpoint, host, plan.protocol);
+            if is_stream {
+                Wish::name_protocol(request);
+            }
             // What is left now, and not what there was when it came.
             tells.write(request.headers_mut(), deadline, now);
             if !tried.is_empty() {
@@ -260,7 +276,7 @@ impl Upstream {
                 patiently(&mut timer, limit.as_mut(), plan, &line, inbound.as_deref(), answer).await
             };
             let failure = match outcome {
-                Some(Ok((head, body))) => {
+                Some(Ok((mut head, body))) => {
                     if let Err(kind) = answer::check(&head, plan, wish.as_ref()) {
                         trial.failed(kind);
                         return Err(kind.into());
@@ -276,6 +292,17 @@ impl Upstream {
                         let (io, ahead) = connection.upgraded().ok_or(Kind::Reset)?;
                         let (io, idle) = (Box::new(io), plan.tunnel_idle);
                         let body = Body::Tunnel(Box::new(Tunnel { io, ahead, idle, end: None, lease: connection }));
+                        return Ok(Response::from_parts(head, body));
+                    }
+                    if let (Some(wish), Line::Http2(stream), StatusCode::OK) = (&wish, &line, head.status) {
+                        let granted = head.extensions.remove::<OnUpgrade>().ok_or(Kind::Protocol)?;
+                        stream.occupy(Stay { _place: held, _seat: seat, watch: None });
+                        // It is there with the answer: this waits for nothing.
+                        let io = granted.await.map_err(|_| Kind::Reset)?;
+                        wish.grant_upgrade(&mut head);
+                        let (io, idle) = (Box::new(TokioIo::new(io)), plan.tunnel_idle);
+                        let (ahead, lease) = (Bytes::new(), stream.clone());
+                        let body = Body::Tunnel(Box::new(Tunnel { io, ahead, idle, end: None, lease }));
                         return Ok(Response::from_parts(head, body));
                     }
                     let came = Came { head, body, line, watch, seat };

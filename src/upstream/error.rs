@@ -56,6 +56,8 @@ pub enum Kind {
     HeadTooLarge,
     /// The answer is not HTTP, or breaks its rules.
     Protocol,
+    /// The endpoint speaks HTTP/2 without streams that become tunnels, and WebSocket was asked for.
+    NoTunnel,
     /// The request body ended before its end: the client's doing.
     Client(BodyError),
 }
@@ -79,6 +81,8 @@ impl Kind {
             Self::InFlight | Self::QueueFull | Self::QueueWait | Self::Exhausted => Fault::Armiger,
             Self::PlaceQueue | Self::PlaceWait | Self::Displaced => Fault::Armiger,
             Self::NoEndpoint | Self::BreakerOpen | Self::BreakerProbing => Fault::Armiger,
+            // It is as it is, and well.
+            Self::NoTunnel => Fault::Armiger,
             _ => Fault::Upstream,
         }
     }
@@ -127,6 +131,7 @@ impl Kind {
             Self::Reset | Self::Incomplete => "upstream-reset",
             Self::Timeout => "upstream-timeout",
             Self::HeadTooLarge | Self::Protocol => "upstream-protocol",
+            Self::NoTunnel => "not-implemented",
             Self::Client(BodyError::TooLarge) => "body-too-large",
             Self::Client(BodyError::ClientSlow) => "request-timeout",
             Self::Client(BodyError::ClientTooSlow) => "request-too-slow",
@@ -167,6 +172,7 @@ impl Kind {
             Self::Timeout => "http_response_timeout",
             Self::HeadTooLarge => "http_response_header_section_size",
             Self::Protocol => "http_protocol_error",
+            Self::NoTunnel => "http_upgrade_failed",
             Self::Client(_) => "http_request_error",
         }
     }
@@ -196,6 +202,7 @@ impl Kind {
             Self::Timeout => "the answer did not begin in time",
             Self::HeadTooLarge => "the head of the answer is too large",
             Self::Protocol => "the answer breaks the rules of HTTP",
+            Self::NoTunnel => "the endpoint does not take WebSocket over HTTP/2",
             Self::Client(_) => "the request body ended before its end",
         }
     }

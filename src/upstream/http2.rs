@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::time::Instant;
+use std::task::Waker;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
@@ -36,6 +37,19 @@ const STREAMS_MAX: usize = 128;
 /// others theirs. It bounds what a connection holds, too.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
 
+/// Whether the peer takes streams that become tunnels (RFC 8441 §3), as far as its SETTINGS were seen.
+#[derive(Default)]
+struct Tunnels {
+    are_taken: Cell<bool>,
+    /// It has said so, or has had the time to.
+    is_settled: Cell<bool>,
+    /// Has the connection's task look. hyper does not wake it for SETTINGS.
+    look: RefCell<Option<Waker>>,
+}
+
+/// How often to look for SETTINGS that somebody waits for.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
 /// An HTTP/2 connection. Closes when it is out of the bench and its last stream is over.
 pub(super) struct Connection {
     sender: RefCell<SendRequest<Body>>,
@@ -45,6 +59,7 @@ pub(super) struct Connection {
     streams: Cell<usize>,
     /// Streams that the peer's SETTINGS allow, as far as they were seen.
     allowed: Rc<Cell<usize>>,
+    tunnels: Rc<Tunnels>,
     /// Streams that it took without refusing one. It may refuse before its SETTINGS arrive, and beyond them.
     borne: Cell<usize>,
     age: Age,
@@ -69,11 +84,13 @@ impl Connection {
         let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
         let now = bench.worker().wheel.now();
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
+        let tunnels = Rc::<Tunnels>::default();
         Ok(Rc::new_cyclic(|this| Self {
             sender: RefCell::new(sender),
             task: tokio::task::spawn_local(run(
                 connection,
                 allowed.clone(),
+                tunnels.clone(),
                 this.clone(),
                 Open::count(&bench.worker().open),
             ))
@@ -85,6 +102,7 @@ impl Connection {
             _room: room,
             streams: Cell::new(0),
             allowed,
+            tunnels,
             borne: Cell::new(usize::MAX),
             idle_since: Cell::new(now),
             is_spent: Cell::new(false),
@@ -134,6 +152,25 @@ impl Stream {
     /// Sends `request` and waits for the head of its answer.
     pub(super) fn send(&self, request: Request<Body>) -> impl Future<Output = Sent> + use<> {
         self.connection.sender.borrow_mut().try_send_request(request)
+    }
+
+    /// Whether the peer takes streams that become tunnels. Its SETTINGS say so, which are waited for once, and no longer
+    /// than `patience`.
+    pub(super) async fn becomes_tunnel(&self, patience: Duration) -> bool {
+        let tunnels = &self.connection.tunnels;
+        let wheel = &self.connection.bench.worker().wheel;
+        let (until, mut timer) = (wheel.now() + patience, wheel.timer());
+        while !tunnels.is_settled.get() {
+            if let Some(look) = &*tunnels.look.borrow() {
+                look.wake_by_ref();
+            }
+            timer.arm(LOOK_EVERY);
+            timer.expired().await;
+            if wheel.now() >= until {
+                tunnels.is_settled.set(true);
+            }
+        }
+        tunnels.are_taken.get()
     }
 
     /// The peer bore this stream.
@@ -219,12 +256,23 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
 async fn run(
     mut connection: http2::Connection<TokioIo<Wire>, Body, LocalExec>,
     allowed: Rc<Cell<usize>>,
+    tunnels: Rc<Tunnels>,
     handle: Weak<Connection>,
     count: Open,
 ) {
     let end = poll_fn(|cx| {
         let polled = Pin::new(&mut connection).poll(cx);
-        allowed.set(connection.current_max_send_streams());
+        let streams = connection.current_max_send_streams();
+        tunnels.are_taken.set(connection.is_extended_connect_protocol_enabled());
+        // The number changes with the peer's SETTINGS, mostly.
+        if tunnels.are_taken.get() || streams != allowed.get() {
+            tunnels.is_settled.set(true);
+        }
+        allowed.set(streams);
+        let mut look = tunnels.look.borrow_mut();
+        if !look.as_ref().is_some_and(|look| look.will_wake(cx.waker())) {
+            *look = Some(cx.waker().clone());
+        }
         polled
     });
     if let Err(error) = end.await {

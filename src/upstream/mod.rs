@@ -55,6 +55,7 @@ use serde_json::{Map, Value, json};
 use smallvec::SmallVec;
 
 use crate::config::upstream::Class;
+use crate::http::forwarded;
 use crate::http::grpc;
 use crate::http::proxy_protocol::Ends;
 use crate::keep::Keeper;
@@ -225,7 +226,8 @@ impl<'c> Call<'c> {
     /// The same for an upstream that is told of the client's connection.
     #[must_use]
     pub fn of_client(self, ends: Ends) -> Self {
-        Self { ends: Some(ends), ..self }
+        // A client without an address is none that could be told.
+        Self { ends: Some(ends).filter(|ends| ends.source.ip() != forwarded::NOWHERE), ..self }
     }
 }
 

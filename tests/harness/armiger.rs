@@ -429,12 +429,19 @@ impl Process {
 
     /// Its memory in KiB, and how many file descriptors it has open.
     pub fn usage(&self) -> (u64, usize) {
-        let process = format!("/proc/{}", self.child.id());
-        let status = std::fs::read_to_string(format!("{process}/status")).expect("the process runs");
-        let memory =
-            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
-        let descriptors = std::fs::read_dir(format!("{process}/fd")).expect("the process runs").count();
-        (memory.expect("the kernel tells a process's memory"), descriptors)
+        let descriptors = format!("/proc/{}/fd", self.child.id());
+        (self.memory("VmRSS:"), std::fs::read_dir(descriptors).expect("the process runs").count())
+    }
+
+    /// The most memory that it had so far, in KiB.
+    pub fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let memory = status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok());
+        memory.expect("the kernel tells a process's memory")
     }
 
     /// Waits for a line on standard output that contains `text`, and gives it.

@@ -170,6 +170,14 @@ impl Dialler {
     /// Speaks TLS on a connection that is open.
     pub async fn dial_over(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
         stream.set_nodelay(true)?;
+        self.over(stream).await
+    }
+
+    /// The same on any stream.
+    pub async fn over<S>(&self, stream: S) -> std::io::Result<TlsStream<S>>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
         within("a TLS handshake", self.connector.connect(self.name.clone(), stream)).await
     }
 

@@ -1,16 +1,14 @@
 //! Sockets of the admin listener: TCP, or a file. Whoever moves binds the new one while the old one still accepts.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::operate::{AdminAddress, SocketAccess};
+use crate::server::socket_file::{self, SocketFile};
 
 /// How many connections the kernel keeps until they are accepted.
 const BACKLOG: i32 = 128;
@@ -53,7 +51,7 @@ impl Bound {
                 Ok(Self { wanted: wanted.clone(), address, socket: Listener::Tcp(socket), _file: None })
             }
             AdminAddress::Unix(path) => {
-                let (socket, file) = unix(path, access)?;
+                let (socket, file) = socket_file::bind(path, access, BACKLOG)?;
                 let (wanted, address) = (wanted.clone(), wanted.clone());
                 Ok(Self { wanted, address, socket: Listener::Unix(socket), _file: Some(file) })
             }
@@ -67,7 +65,7 @@ impl Bound {
     pub(super) fn set_access(&self, access: SocketAccess) -> io::Result<()> {
         match &self.wanted {
             AdminAddress::Tcp(_) => Ok(()),
-            AdminAddress::Unix(path) => fs::set_permissions(path, fs::Permissions::from_mode(access.mode())),
+            AdminAddress::Unix(path) => socket_file::set_access(path, access),
         }
     }
 
@@ -172,63 +170,10 @@ fn beside<'b>(address: SocketAddr, ours: impl Iterator<Item = &'b Bound>) -> Opt
     (closed && SockRef::from(&socket).set_reuse_port(false).is_ok()).then_some(socket)
 }
 
-fn unix(path: &Path, access: SocketAccess) -> io::Result<(UnixListener, SocketFile)> {
-    remove_stale(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::own(path)?;
-    // Between bind and listen nobody can connect, whatever the mode that the file was made with.
-    fs::set_permissions(path, fs::Permissions::from_mode(access.mode()))?;
-    socket.listen(BACKLOG)?;
-    Ok((socket.into(), file))
-}
-
-/// Removes the socket that a process left behind when it died. One that somebody listens on stays, and so does every
-/// other kind of file: the bind that follows fails on them.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
-    if !found.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is there and is no socket"));
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Whoever listens may have no room for another connection, and that must not keep us waiting.
-    socket.set_nonblocking(true)?;
-    match socket.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        _ => Ok(()),
-    }
-}
-
-/// The file of a socket. Removed when dropped, unless somebody has put another in its place.
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn own(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), identity: identity(path)? })
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity)
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::warn!(%error, path = %self.path.display(), "the admin socket stays behind");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::iter;
+    use std::os::unix::fs::MetadataExt;
+    use std::{fs, iter};
 
     use super::*;
 
