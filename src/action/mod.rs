@@ -3,6 +3,7 @@
 pub mod aggregate;
 pub mod batch;
 mod call;
+mod errand;
 mod fallback;
 mod fill;
 pub mod json;
@@ -20,6 +21,7 @@ use crate::http::body::Body;
 use crate::upstream::Pools;
 pub use aggregate::Aggregate;
 pub use batch::Batch;
+pub use errand::{Errands, PartCall};
 pub use fallback::Fallback;
 pub use json::Json;
 pub use outgoing::Surroundings;
@@ -77,11 +79,16 @@ impl Action {
     }
 
     /// Acts.
-    pub async fn run(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Rejection> {
+    pub async fn run(
+        &self,
+        exchange: &mut Exchange,
+        pools: &Pools,
+        errands: &dyn Errands,
+    ) -> Result<Response<Body>, Rejection> {
         match self {
             // In boxes: what is large is moved with all that is around it, and many exchanges need none of it.
             Self::Proxy(proxy) => Box::pin(proxy.run(exchange, pools)).await,
-            Self::Aggregate(aggregate) => Box::pin(aggregate.run(exchange, pools)).await,
+            Self::Aggregate(aggregate) => Box::pin(aggregate.run(exchange, pools, errands)).await,
             // The walk sees to these itself: each request of a batch is one, and a saga goes on when its client is gone.
             Self::Batch(_) | Self::Saga(_) => Err(Reason::Internal.into()),
             Self::Respond(respond) => Ok(respond.run()),

@@ -3,6 +3,7 @@
 //! Reports everything that is wrong at once. Touches no network and starts no task, so `armiger check` is safe
 //! anywhere.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
+use crate::policy::cache::part;
 use crate::policy::cache::second::second;
 use crate::policy::scope::{Common, Headers, Shared};
 use crate::policy::{Blocks, Scope, Stage, rate_limit};
@@ -412,7 +414,8 @@ fn routes(
             owner.key("policies").key(key)
         };
         let mut scope = Scope::new(&config.name, &params, plan, keeper, &mut shared, &place, issues);
-        config.policies.or(&document.defaults.policies).compile(&mut scope);
+        let policies = config.policies.or(&document.defaults.policies);
+        policies.compile(&mut scope);
         let (chain, said) = scope.finish();
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
@@ -421,6 +424,11 @@ fn routes(
             if config.timeout.is_some() { path.key("timeout") } else { KeyPath::root().key("defaults").key("timeout") };
         positive(timeout, &timeout_at, issues);
         let deadline_header = deadline_header(config, document, &path, issues);
+        let sagas = config
+            .saga_in_memory
+            .is_some()
+            .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default));
+        let (exposure, keeping) = (policies.exposure(), RefCell::new(&mut *keeper));
         let around = action::Surroundings {
             route: &config.name,
             params: &params,
@@ -430,11 +438,12 @@ fn routes(
             class: config.class,
             knows_caller: chain.enforces_at(Stage::Authenticate),
             upstream: &|name, at, issues| upstream(name, at, source, upstreams, issues),
+            cache: &|config, sends, path, issues| {
+                let around = part::Around { plan, exposure: &exposure, keeper: &mut **keeping.borrow_mut(), path };
+                part::compile(config, sends, around, issues)
+            },
             metrics,
-            sagas: config
-                .saga_in_memory
-                .is_some()
-                .then(|| keeper.keep(Identity::of("saga", &config.name), Occupancy::default)),
+            sagas,
         };
         let action = action(config, source, &around, &path, issues);
         if let Some(Action::Proxy(proxy)) = &action
