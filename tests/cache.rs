@@ -839,6 +839,39 @@ async fn a_purge_beats_a_fetch_that_is_under_way() {
     assert_eq!(armiger.get("/").await.text(), "1");
 }
 
+/// Whoever waited for a fetch that failed has in hand what was stored when it began to wait.
+#[tokio::test]
+async fn what_was_purged_while_somebody_waited_does_not_stand_in_for_an_error() {
+    let go = Signal::new();
+    let (wait, count) = (go.clone(), Arc::new(AtomicUsize::new(0)));
+    let backend = Backend::serving(move |_| {
+        let (go, number) = (wait.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if number == 0 {
+                return reply(200, &[("cache-control", "max-age=0, stale-if-error=60")], "old");
+            }
+            go.wait().await;
+            reply(503, &[], "broken")
+        }
+    })
+    .await;
+    let armiger = caching(&backend, "{}").await;
+    let ask = || {
+        let client = armiger.client();
+        tokio::spawn(async move { client.request(request("GET", "/", &[("host", "h")])).await })
+    };
+    armiger.request(request("GET", "/", &[("host", "h")])).await;
+    let leader = ask();
+    backend.arrived(2).await;
+    let follower = ask();
+    armiger.until_metric("armiger_http_requests_in_flight{route=\"everything\"}", 2.0).await;
+    purge(&armiger, json!({"all": true})).await.assert_status(200);
+    go.send();
+
+    assert_eq!((leader.await.unwrap().status, follower.await.unwrap().status), (503, 503));
+    assert_eq!(backend.count(), 3, "the follower asked for itself");
+}
+
 #[tokio::test]
 async fn a_soft_purge_leaves_what_may_be_used_stale() {
     let backend = counting(&[("cache-control", "max-age=60, stale-while-revalidate=60")]).await;

@@ -4,6 +4,7 @@
 
 mod admin;
 mod aggregate;
+mod aggregate_cache;
 mod api_keys;
 mod batch;
 mod breaker;

@@ -127,8 +127,14 @@ async fn a_decoy_beside_the_key_counts_as_no_key() {
     for key in ["cookie:c", "header:x-key"] {
         let armiger = Armiger::with(limited(&backend, &limit.replace("KEY", key))).await;
         let [same, one, other]: [&[(&str, &str)]; 3] = match key {
-            "cookie:c" => [&[("cookie", "c=1; c=1")], &[("cookie", "c=2; c=1")], &[("cookie", "c=3"), ("cookie", "c=1")]],
-            _ => [&[("x-key", "1"), ("x-key", "1")], &[("x-key", "2"), ("x-key", "1")], &[("x-key", "1"), ("x-key", "3")]],
+            "cookie:c" => {
+                [&[("cookie", "c=1; c=1")], &[("cookie", "c=2; c=1")], &[("cookie", "c=3"), ("cookie", "c=1")]]
+            }
+            _ => [
+                &[("x-key", "1"), ("x-key", "1")],
+                &[("x-key", "2"), ("x-key", "1")],
+                &[("x-key", "1"), ("x-key", "3")],
+            ],
         };
         armiger.request(request("/", same)).await.assert_status(200);
         armiger.request(request("/", same)).await.assert_status(429);

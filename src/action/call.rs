@@ -57,7 +57,7 @@ pub(super) struct Whose<'w> {
 
 /// Sends a request and reads its answer, `max` bytes at most. Of statuses that are not `wanted` the body is left.
 ///
-/// The one place where aggregates and sagas meet upstreams. A cache of parts belongs in front of it.
+/// The one place where aggregates and sagas meet upstreams. What a part has in its cache stands in front of it.
 pub(super) async fn send(
     upstream: &Upstream,
     pools: &Pools,

@@ -4,6 +4,7 @@ pub mod aggregate;
 pub mod batch;
 mod call;
 mod coding;
+mod errand;
 mod fallback;
 mod fill;
 pub mod json;
@@ -25,6 +26,7 @@ use crate::upstream::Pools;
 pub use aggregate::Aggregate;
 pub use batch::Batch;
 pub use coding::Coding;
+pub use errand::{Errands, PartCall};
 pub use fallback::Fallback;
 pub use json::Json;
 pub use outgoing::Surroundings;
@@ -82,11 +84,16 @@ impl Action {
     }
 
     /// Acts.
-    pub async fn run(&self, exchange: &mut Exchange, pools: &Rc<Pools>) -> Result<Response<Body>, Rejection> {
+    pub async fn run(
+        &self,
+        exchange: &mut Exchange,
+        pools: &Rc<Pools>,
+        errands: &dyn Errands,
+    ) -> Result<Response<Body>, Rejection> {
         match self {
             // In line, for most exchanges need it, and nobody moves it: a box of its size costs 600 instructions.
             Self::Proxy(proxy) => proxy.run(exchange, pools).await,
-            Self::Aggregate(aggregate) => Box::pin(aggregate.run(exchange, pools)).await,
+            Self::Aggregate(aggregate) => Box::pin(aggregate.run(exchange, pools, errands)).await,
             // The walk sees to these itself: each request of a batch is one, and a saga goes on when its client is gone.
             Self::Batch(_) | Self::Saga(_) => Err(Reason::Internal.into()),
             Self::Respond(respond) => Ok(respond.run(exchange.request.headers_mut())),

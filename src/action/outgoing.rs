@@ -9,8 +9,10 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use serde_json::Value;
 
 use super::fill::{BodyFilling, Filling, Known, Mistake, Names, Source, Unfilled};
+use crate::config::aggregate::PartCache;
 use crate::config::upstream::Class;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::fetch::{Known as KnownAnswers, Sends};
 use crate::exchange::template::Params;
 use crate::http::body::Body;
 use crate::http::headers::{self, name};
@@ -37,7 +39,7 @@ static ALWAYS: [&HeaderName; 9] = [
 pub(super) struct Outgoing {
     pub(super) method: Method,
     target: Filling,
-    headers: Vec<(HeaderName, Filling)>,
+    pub(super) headers: Vec<(HeaderName, Filling)>,
     /// Headers of the client that go along.
     pub(super) forward: Vec<HeaderName>,
     body: Option<BodyFilling>,
@@ -88,6 +90,9 @@ pub(super) fn is_credential(name: &HeaderName) -> bool {
 /// See [`Surroundings::upstream`].
 pub type FindUpstream<'s> = dyn Fn(&str, KeyPath, &mut Issues) -> Option<Arc<Upstream>> + 's;
 
+/// See [`Surroundings::cache`].
+pub type MakeCache<'s> = dyn Fn(&PartCache, &Sends<'_>, KeyPath, &mut Issues) -> Option<Arc<dyn KnownAnswers>> + 's;
+
 /// What a route and its document have that an action may need.
 pub struct Surroundings<'s> {
     /// The route's name.
@@ -106,6 +111,8 @@ pub struct Surroundings<'s> {
     pub knows_caller: bool,
     /// Gives an upstream by its name, or reports at that place that there is none.
     pub upstream: &'s FindUpstream<'s>,
+    /// Makes the cache of a part, or reports what is wrong with it.
+    pub cache: &'s MakeCache<'s>,
     /// Where parts are counted.
     pub metrics: &'s Metrics,
     /// The sagas of the route that are under way, if it is one.

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cache::Second;
 use super::ordered::Ordered;
 use super::value::{ByteSize, HumanDuration};
 
@@ -154,6 +155,9 @@ pub struct Part {
     /// How many entries are asked for at once.
     #[serde(default = "four")]
     pub items_concurrency: u16,
+    /// Keep its answers, and ask no more often than they say. Of `GET` only. Default: each answer is fetched.
+    #[serde(default)]
+    pub cache: Option<PartCache>,
     /// What to do instead where the part fails.
     #[serde(default)]
     pub fallback: Option<Fallback>,
@@ -184,10 +188,59 @@ pub struct Part {
     pub expose: Vec<String>,
 }
 
+/// Answers of a part that are known already, by the rules of the policy `cache`: what the answer's `Cache-Control` allows is kept,
+/// those who ask for the same at once wait for one request, and `POST /cache/purge` purges by tag, by path, or by
+/// `http://UPSTREAM/path`. In logs and metrics its route is called `ROUTE/PART`. Answers that are no accepted JSON are not
+/// kept as if they were.
+///
+/// The target that the part asks for tells answers apart, and so does each of its `headers`: what is filled in from claims there is
+/// never another caller's. Of what the part gets by `forward` the upstream says in `Vary` what it goes by; what may
+/// tell who calls, as `authorization` does, must be named in `vary_by`, or nothing is kept but what says `public`, `s-maxage` or
+/// `must-revalidate`.
+///
+/// ```yaml
+/// ads: {upstream: ads, path: /ads, cache: {ttl: {default: 10s}}, fallback: {stale: 1h}}
+/// ```
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PartCache {
+    /// How long answers are fresh that do not say so themselves, by status, as in the policy `cache`: `{default: 10s, 404: 5s}`.
+    pub ttl: BTreeMap<String, HumanDuration>,
+    /// Whether `ttl` counts even where the answer says something else. `no-store` and `private` count all the same.
+    pub ttl_overrides: bool,
+    /// What else tells answers apart: `claim:NAME`, `header:NAME`, `cookie:NAME`.
+    pub vary_by: Vec<String>,
+    /// How long a stale answer may be used while a fresh one is fetched behind it, where the answer says nothing of that.
+    pub stale_while_revalidate: HumanDuration,
+    /// Whether callers get the same answer, whoever they are.
+    ///
+    /// The trap: if they do not, one caller sees what is another's.
+    pub shared_across_users: bool,
+    /// Where else answers are kept: `redis`, that of the section `cache`. Default: nowhere.
+    pub l2: Option<Second>,
+}
+
+impl Default for PartCache {
+    fn default() -> Self {
+        Self {
+            ttl: BTreeMap::new(),
+            ttl_overrides: false,
+            vary_by: Vec::new(),
+            stale_while_revalidate: HumanDuration::seconds(0),
+            shared_across_users: false,
+            l2: None,
+        }
+    }
+}
+
 /// What stands in for a part that failed, in this order.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Fallback {
+    /// What `cache` has of it, for so long after that was fresh, unless the answer says something else in `stale-if-error`:
+    /// where the upstream cannot be reached, is too slow, answers 500, 502, 503 or 504, or what is no JSON. Nothing is missing then;
+    /// `X-Armiger-Completed` names the part as `stale`, and the document is `no-store`.
+    pub stale: Option<HumanDuration>,
     /// Another upstream that is asked the same. For methods that change nothing.
     pub upstream: Option<String>,
     /// A fixed value, taken as it is: `unwrap`, `pick`, `omit` and `rename` do nothing to it.

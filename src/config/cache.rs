@@ -35,6 +35,15 @@ pub struct Cache {
     pub redis_entry_max: ByteSize,
 }
 
+/// Where else answers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "CacheSecond")]
+pub enum Second {
+    /// In the Redis of `cache.redis`.
+    Redis,
+}
+
 impl Cache {
     /// The room where nobody says otherwise.
     pub const MEMORY: ByteSize = ByteSize::mib(128);

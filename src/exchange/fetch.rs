@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 
-use super::Rejection;
+use super::{Exchange, Rejection, Verdict};
+use crate::config::value::HumanDuration;
 use crate::http::body::Body;
 use crate::timer::Wheel;
 
@@ -56,4 +57,37 @@ pub struct Settled {
     pub answer: Option<Result<Response<Body>, Rejection>>,
     /// What is still to be done, such as reading the answer's body for those who wait.
     pub rest: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+/// A decision that has to wait.
+pub type Deciding<'a> = Pin<Box<dyn Future<Output = Result<Verdict, Rejection>> + 'a>>;
+
+/// Answers that are known already, for an action that asks for something itself.
+pub trait Known: Send + Sync {
+    /// What becomes of such a request: at once, or after a wait.
+    ///
+    /// # Errors
+    /// None: it has to wait.
+    fn ask<'a>(&'a self, exchange: &'a Exchange) -> Result<Verdict, Deciding<'a>>;
+
+    /// What may stand in for an answer that could not be had.
+    fn instead(&self, exchange: &Exchange) -> Option<Response<Body>>;
+}
+
+/// Marks an answer, among its extensions, that stands in for one that could not be had.
+#[derive(Clone, Copy, Debug)]
+pub struct StandsIn;
+
+/// What a part of an action sends, as far as its cache must know.
+pub struct Sends<'a> {
+    /// What the cache is called.
+    pub name: &'a str,
+    /// Headers that it writes itself.
+    pub headers: &'a [HeaderName],
+    /// Headers of the client that go along.
+    pub forward: &'a [HeaderName],
+    /// Which answers it accepts, in a form that differs where they do.
+    pub accepts: &'a str,
+    /// How long what is stale may stand in for what cannot be had.
+    pub stale: HumanDuration,
 }

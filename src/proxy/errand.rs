@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::Response;
+use http::{Request, Response};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use super::{Worker, pipeline};
-use crate::exchange::{Arrival, Exchange, Fetch, Fill, Followups, Reason, Rejection, Settled};
+use crate::action::{Errands, PartCall};
+use crate::exchange::{Arrival, Exchange, Fetch, Fill, Followups, Ranges, Reason, Rejection, Settled};
 use crate::http::body::Body;
 use crate::snapshot::Route;
+use crate::telemetry::finish::Closing;
 use crate::telemetry::record::AttemptRow;
 
 /// What the exchange that waits gets, and what its record is told.
@@ -32,25 +34,66 @@ struct Fetched {
     held: Vec<Box<dyn Any>>,
 }
 
-/// Has an answer fetched, and gives what the exchange is answered.
+/// Has a route's answer fetched, and gives what the exchange is answered.
 pub(super) async fn fetch(
     route: &Arc<Route>,
     exchange: &mut Exchange,
     worker: &Rc<Worker>,
     fetch: Fetch,
 ) -> Result<Response<Body>, Rejection> {
+    begin(route, exchange, worker, fetch, None).await
+}
+
+/// The errands of a route's parts.
+pub(super) struct Parts<'r> {
+    /// The route.
+    pub(super) route: &'r Arc<Route>,
+    /// Whose tasks they are.
+    pub(super) worker: &'r Rc<Worker>,
+}
+
+impl Errands for Parts<'_> {
+    fn exchange(&self, of: &Exchange, request: Request<Body>, until: Instant) -> Exchange {
+        let now = Instant::now();
+        let mut exchange = of.errand(request, untold(self.route, of, self.worker, now), now);
+        // The target is the part's own, and so is the time.
+        (exchange.normal_path, exchange.params) = (None, Ranges::new());
+        (exchange.deadline, exchange.due) = (until, until);
+        exchange
+    }
+
+    fn fetch<'f>(
+        &'f self,
+        exchange: &'f mut Exchange,
+        fetch: Fetch,
+        call: PartCall,
+    ) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Rejection>> + 'f>> {
+        Box::pin(begin(self.route, exchange, self.worker, fetch, Some(call)))
+    }
+}
+
+/// The record of an errand.
+fn untold(route: &Route, of: &Exchange, worker: &Worker, now: Instant) -> Closing {
+    let mut closing = worker.log.begin_untold(now, worker.wall(now));
+    closing.on_errand(&route.name, &route.generation);
+    closing.record.request_id = of.closing.record.request_id.clone();
+    closing
+}
+
+async fn begin(
+    route: &Arc<Route>,
+    exchange: &mut Exchange,
+    worker: &Rc<Worker>,
+    fetch: Fetch,
+    call: Option<PartCall>,
+) -> Result<Response<Body>, Rejection> {
     let now = Instant::now();
-    let errand = |request, exchange: &Exchange| {
-        let mut closing = worker.log.begin_untold(now, worker.wall(now));
-        closing.on_errand(&route.name, &route.generation);
-        closing.record.request_id = exchange.closing.record.request_id.clone();
-        exchange.errand(request, closing, now)
-    };
+    let errand = |request, exchange: &Exchange| exchange.errand(request, untold(route, exchange, worker, now), now);
     if let Some(answer) = fetch.answer {
         // Who is about to end begins nothing that nobody waits for.
         if !worker.is_draining.get() {
             let errand = errand(exchange.bare_request(), exchange);
-            tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), None));
+            tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), None, call));
         }
         return Ok(answer);
     }
@@ -58,7 +101,7 @@ pub(super) async fn fetch(
     let request = std::mem::take(&mut exchange.request);
     let errand = errand(request, exchange);
     let (reply, answer) = oneshot::channel();
-    tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), Some(reply)));
+    tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), Some(reply), call));
     // Nothing comes of an errand that panicked.
     let Ok(fetched) = answer.await else { return Err(Reason::Internal.into()) };
     let record = &mut exchange.closing.record;
@@ -74,17 +117,31 @@ async fn run(
     mut fill: Box<dyn Fill>,
     worker: Rc<Worker>,
     mut reply: Option<oneshot::Sender<Fetched>>,
+    call: Option<PartCall>,
 ) {
     fill.ask(&mut exchange.request);
     let mut followups = Followups::default();
     let (wheel, deadline) = (worker.wheel.clone(), exchange.deadline);
-    let ready = pipeline::in_time(&wheel, deadline, pin!(pipeline::ready(&route, &mut exchange, &mut followups))).await;
+    let ready = match call {
+        // A part's request is as it goes out.
+        Some(_) => Ok(None),
+        None => {
+            let ready = pin!(pipeline::ready(&route, &mut exchange, &mut followups));
+            pipeline::in_time(&wheel, deadline, ready).await
+        }
+    };
     let mut outcome = match ready {
         Err(rejection) => Err(rejection),
         Ok(Some(answer)) => Ok(answer),
         Ok(None) => {
             fill.sent(exchange.headers());
-            let act = pin!(route.action.run(&mut exchange, &worker.pools));
+            let parts = Parts { route: &route, worker: &worker };
+            let act = pin!(async {
+                match &call {
+                    Some(call) => call.run(&mut exchange, &worker.pools).await,
+                    None => route.action.run(&mut exchange, &worker.pools, &parts).await,
+                }
+            });
             let act = pin!(pipeline::in_time(&wheel, deadline, act));
             match while_wanted(&mut *fill, &mut reply, act).await {
                 Some(outcome) => outcome,

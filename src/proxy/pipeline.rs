@@ -110,7 +110,7 @@ async fn walk(
         (Action::Saga(saga), _) => Box::pin(saga::run(saga, route, exchange, worker)).await,
         (action, _) => {
             let spare = action.fallback().and_then(|fallback| fallback.spare(exchange));
-            let outcome = action.run(exchange, &worker.pools).await;
+            let outcome = action.run(exchange, &worker.pools, &errand::Parts { route, worker }).await;
             match (action.fallback(), spare) {
                 (Some(fallback), Some(spare)) if fallback.is_wanted(&outcome) => {
                     exchange.request = *spare;

@@ -26,6 +26,7 @@ use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
 use crate::keep::{Identity, Keeper, Kept};
+use crate::policy::cache::part;
 use crate::policy::cache::second::second;
 use crate::policy::scope::{Common, Headers, Shared};
 use crate::policy::{Blocks, Scope, Stage, rate_limit};
@@ -414,7 +415,8 @@ fn routes(
             owner.key("policies").key(key)
         };
         let mut scope = Scope::new(&config.name, &params, plan, keeper, &mut shared, &place, issues);
-        config.policies.or(&document.defaults.policies).compile(&mut scope);
+        let policies = config.policies.or(&document.defaults.policies);
+        policies.compile(&mut scope);
         let (chain, said) = scope.finish();
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
@@ -432,7 +434,7 @@ fn routes(
             .as_ref()
             .is_some_and(|proxy| proxy.mirror.is_some())
             .then(|| keeper.keep(Identity::of("mirror", &config.name), Occupancy::default));
-        let keeping = RefCell::new(&mut *keeper);
+        let (exposure, keeping) = (policies.exposure(), RefCell::new(&mut *keeper));
         let around = action::Surroundings {
             route: &config.name,
             params: &params,
@@ -444,6 +446,10 @@ fn routes(
             upstream: &|name, at, issues| {
                 let found = upstream(name, at, source, upstreams, issues)?;
                 Some(found.of_route(&config.name, &mut keeping.borrow_mut(), metrics))
+            },
+            cache: &|config, sends, path, issues| {
+                let around = part::Around { plan, exposure: &exposure, keeper: &mut **keeping.borrow_mut(), path };
+                part::compile(config, sends, around, issues)
             },
             metrics,
             sagas,

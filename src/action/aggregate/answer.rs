@@ -142,14 +142,18 @@ impl Freshness {
     }
 }
 
-/// `X-Armiger-Completed`: whether all that was asked for is there, and what is not.
-pub(super) fn completed(missing: &[&str]) -> HeaderValue {
-    if missing.is_empty() {
-        return HeaderValue::from_static("true");
+/// `X-Armiger-Completed`: whether all that was asked for is there, what is not, and what is old since nothing newer could be had.
+pub(super) fn completed(missing: &[&str], stale: &[&str]) -> HeaderValue {
+    let is_complete = HeaderValue::from_static(if missing.is_empty() { "true" } else { "false" });
+    if missing.is_empty() && stale.is_empty() {
+        return is_complete;
     }
+    let mut text = missing.is_empty().to_string();
     // Names are letters, digits, dashes and underscores: nothing to escape.
-    HeaderValue::try_from(format!("false; missing=\"{}\"", missing.join(", ")))
-        .unwrap_or(HeaderValue::from_static("false"))
+    for (word, names) in [("missing", missing), ("stale", stale)].into_iter().filter(|(_, names)| !names.is_empty()) {
+        text.push_str(&format!("; {word}=\"{}\"", names.join(", ")));
+    }
+    HeaderValue::try_from(text).unwrap_or(is_complete)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! From the configuration to a plan: who waits for whom, and everything that can be known to be wrong.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
@@ -10,13 +11,16 @@ use super::{Aggregate, Fallback, Foreach, Part, When};
 use crate::action::fill::{Names, Source};
 use crate::action::json::{Json, write_text};
 use crate::action::outgoing::{
-    Draft, Surroundings, Wording, between, headers, is_credential, is_name, is_of_caller, positive, size, statuses,
+    Draft, Outgoing, Surroundings, Wording, between, headers, is_credential, is_name, is_of_caller, positive, size,
+    statuses,
 };
 use crate::action::shape::{Path, Shape};
 use crate::config::aggregate as config;
 use crate::config::aggregate::MergeMode;
 use crate::config::load::unknown_name;
+use crate::config::value::HumanDuration;
 use crate::config::{Issue, Issues, KeyPath};
+use crate::exchange::fetch::{Known, Sends};
 use crate::exchange::identity::ClaimPath;
 use crate::expression::{self, Condition};
 
@@ -280,6 +284,7 @@ impl Draft<'_, '_> {
         let foreach = self.foreach(config);
         let when = self.when(config);
         let fallback = self.fallback(config, method.as_ref());
+        let cache = self.cache(name, config, outgoing.as_ref());
         let shape = self.shape(config);
         let expose = headers(&config.expose, &self.path.key("expose"), self.issues);
         self.numbers(config);
@@ -328,6 +333,7 @@ impl Draft<'_, '_> {
             timeout: config.timeout.map(|timeout| timeout.get()),
             body_max: usize::try_from(config.body_max.get()).unwrap_or(usize::MAX),
             foreach,
+            cache,
             fallback: fallback.unwrap_or_default(),
             null_on_error: config.null_on_error,
             shape,
@@ -401,11 +407,35 @@ impl Draft<'_, '_> {
         Some(When { holds, parts })
     }
 
+    fn cache(&mut self, name: &str, config: &config::Part, outgoing: Option<&Outgoing>) -> Option<Arc<dyn Known>> {
+        let (given, outgoing) = (config.cache.as_ref()?, outgoing?);
+        let at = self.path.key("cache");
+        if outgoing.method != Method::GET {
+            self.issue(&at, format!("answers to {} are not stored", outgoing.method), "leave it out: it is for `GET`");
+            return None;
+        }
+        let headers: Vec<HeaderName> = outgoing.headers.iter().map(|(name, _)| name.clone()).collect();
+        let sends = Sends {
+            name: &format!("{}/{name}", self.around.route),
+            headers: &headers,
+            forward: &outgoing.forward,
+            accepts: &format!("{:?}", config.accept),
+            stale: config.fallback.as_ref().and_then(|fallback| fallback.stale).unwrap_or(HumanDuration::seconds(0)),
+        };
+        (self.around.cache)(given, &sends, at, self.issues)
+    }
+
     fn fallback(&mut self, config: &config::Part, method: Option<&Method>) -> Option<Fallback> {
         let given = config.fallback.as_ref()?;
         let at = self.path.key("fallback");
-        if given.upstream.is_none() && given.fixed.is_none() {
-            self.issue(&at, "says nothing", "give it `upstream` or `static`");
+        if given.stale.is_none() && given.upstream.is_none() && given.fixed.is_none() {
+            self.issue(&at, "says nothing", "give it `stale`, `upstream` or `static`");
+        }
+        if let Some(stale) = given.stale {
+            if config.cache.is_none() {
+                self.issue(&at.key("stale"), "is about what `cache` has, which is not there", "add `cache: {}`");
+            }
+            positive(stale.get(), at.key("stale"), self.issues);
         }
         if given.counts_as_complete && given.fixed.is_none() {
             self.issue(&at.key("counts_as_complete"), "is about `static`, which is not there", "leave it out");
@@ -420,7 +450,7 @@ impl Draft<'_, '_> {
         let upstream =
             given.upstream.as_ref().and_then(|name| (self.around.upstream)(name, at.key("upstream"), self.issues));
         let fixed = given.fixed.as_ref().map(Json::of);
-        Some(Fallback { upstream, fixed, counts_as_complete: given.counts_as_complete })
+        Some(Fallback { stale: given.stale.is_some(), upstream, fixed, counts_as_complete: given.counts_as_complete })
     }
 
     fn place(&mut self, text: &str, path: &KeyPath) -> Option<Path> {

@@ -27,6 +27,7 @@ use super::outgoing::Outgoing;
 use super::{fill, shape};
 use crate::config::aggregate::{MergeMode, OnConflict};
 use crate::config::upstream::Class;
+use crate::exchange::fetch::Known;
 use crate::expression::Condition;
 use crate::telemetry::metrics::PartMetrics;
 use crate::upstream::Upstream;
@@ -74,6 +75,7 @@ struct Part {
     timeout: Option<Duration>,
     body_max: usize,
     foreach: Option<Foreach>,
+    cache: Option<Arc<dyn Known>>,
     fallback: Fallback,
     null_on_error: bool,
     shape: shape::Shape,
@@ -96,6 +98,8 @@ struct Foreach {
 
 #[derive(Default)]
 struct Fallback {
+    /// What is stored of it, stale.
+    stale: bool,
     upstream: Option<Arc<Upstream>>,
     fixed: Option<Json>,
     counts_as_complete: bool,

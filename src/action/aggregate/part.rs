@@ -1,20 +1,25 @@
 //! One part of an exchange: its requests, its fallback, what of its answer is taken.
 
+use std::cell::Cell;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use smallvec::SmallVec;
 
 use super::Part;
 use super::answer::Freshness;
 use super::merge;
 use super::run::Run;
-use crate::action::call::{self, Failed, Whose};
+use crate::action::call::{self, Failed, Reply, Whose};
+use crate::action::errand::{Broken, PartCall, accepts};
 use crate::action::fill::{Known, Unfilled};
 use crate::action::json::{Fault, Json, Kind as Form, View};
 use crate::action::shape::Writer;
+use crate::exchange::fetch::{Known as KnownAnswers, StandsIn};
+use crate::exchange::{Exchange, Reason, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::telemetry::record::{AttemptRow, PartRow, ROWS_MAX};
 use crate::upstream::{Kind, Tells, Upstream};
@@ -42,6 +47,8 @@ pub(super) struct Said {
     pub(super) freshness: Freshness,
     /// An entry of its list is missing.
     pub(super) lacks: Option<Failure>,
+    /// It is old: nothing newer could be had.
+    pub(super) is_stale: bool,
 }
 
 /// Why a part has no answer.
@@ -67,6 +74,7 @@ impl Failure {
 pub(super) mod word {
     pub(in super::super) const OK: &str = "ok";
     pub(in super::super) const ABANDONED: &str = "abandoned";
+    pub(super) const STALE: &str = "stale";
     pub(super) const NOT_ASKED: &str = "not-asked";
     pub(super) const CONDITION: &str = "part-condition";
     pub(in super::super) const DEADLINE: &str = "deadline-exceeded";
@@ -105,6 +113,26 @@ impl From<Failed> for Failure {
             Failed::TooLarge => Self::of(word::TOO_LARGE),
             Failed::Coding => Self::of(word::CODING),
         }
+    }
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Failed(failed) => failed.into(),
+            Broken::Fault(status, fault) => fault_of(status, fault),
+        }
+    }
+}
+
+/// An answer of this status is no document.
+fn fault_of(status: StatusCode, fault: Fault) -> Failure {
+    Failure {
+        status: Some(status),
+        ..Failure::of(match fault {
+            Fault::Grammar => word::NOT_JSON,
+            Fault::Depth => word::TOO_DEEP,
+        })
     }
 }
 
@@ -179,6 +207,9 @@ pub(super) async fn ask(run: &Run<'_>, part: &Part) -> Outcome {
     // A status that the client is to see is no failure to be covered.
     let is_passed = failure.status.is_some_and(|status| part.pass_status.contains(&status));
     if !is_passed {
+        if let Some(said) = stale(run, part) {
+            return Outcome::Said(Box::new(said));
+        }
         if let Some(other) = &part.fallback.upstream
             && let Ok(said) = attempt(run, part, other).await
         {
@@ -201,7 +232,7 @@ async fn attempt(run: &Run<'_>, part: &Part, upstream: &Upstream) -> Result<Said
     })
     .await;
     let (word, status) = match &outcome {
-        Ok(said) => (said.lacks.map_or(word::OK, |failure| failure.outcome), Some(said.status)),
+        Ok(said) => (said.word(), Some(said.status)),
         Err(failure) => (failure.outcome, failure.status),
     };
     (row.outcome, row.status) = (Some(word), status);
@@ -230,16 +261,121 @@ async fn in_time(
 /// One request and its answer.
 async fn single(run: &Run<'_>, part: &Part, upstream: &Upstream, item: Option<View<'_>>) -> Result<Said, Failure> {
     let request = request(run, part, item)?;
+    let (reply, is_stale) = match &part.cache {
+        // What the other one says is not kept: it is asked when this one fails.
+        Some(cache) if std::ptr::eq(upstream, &*part.upstream) => known(run, part, &**cache, request).await?,
+        _ => (sent(run, part, upstream, request).await?, false),
+    };
+    said(run, part, reply, is_stale)
+}
+
+/// Sends a request.
+async fn sent(run: &Run<'_>, part: &Part, upstream: &Upstream, request: Request<Body>) -> Result<Reply, Failure> {
     // Never closed: it lives as long as the run.
     let _turn = run.turns.acquire().await.map_err(|_| Failure::of(word::ABANDONED))?;
     let mut tries = Tries { run, rows: SmallVec::new() };
-    let due = part.timeout.map_or(run.until, |timeout| run.until.min(Instant::now() + timeout));
+    let due = until(run, part);
     let tells = Tells { grpc: false, header: run.aggregate.deadline_header.as_ref() };
     let whose = Whose { client: run.client, deadline: due.min(run.deadline), due, tells, class: run.class };
-    let tries_of = &mut tries.rows;
-    let reply = call::send(upstream, run.pools, whose, tries_of, request, part.body_max, |status| part.accepts(status));
-    let reply = reply.await?;
-    drop(tries);
+    let tries = &mut tries.rows;
+    let reply = call::send(upstream, run.pools, whose, tries, request, part.body_max, |status| part.accepts(status));
+    Ok(reply.await?)
+}
+
+/// When a part's answer must be there.
+fn until(run: &Run<'_>, part: &Part) -> Instant {
+    part.timeout.map_or(run.until, |timeout| run.until.min(Instant::now() + timeout))
+}
+
+/// What is known already, or fetched for all who want it. Whether it stands in for what could not be had.
+async fn known(
+    run: &Run<'_>,
+    part: &Part,
+    cache: &dyn KnownAnswers,
+    request: Request<Body>,
+) -> Result<(Reply, bool), Failure> {
+    let mut asked = asked(run, part, request);
+    let verdict = match cache.ask(&asked) {
+        Ok(verdict) => Ok(verdict),
+        Err(deciding) => deciding.await,
+    };
+    let answer = match verdict {
+        Ok(Verdict::Answer(answer)) => Ok(answer),
+        Ok(Verdict::Fetch(fetch)) => {
+            let broken = Rc::new(Cell::new(None));
+            let call = PartCall {
+                upstream: part.upstream.clone(),
+                class: run.class,
+                deadline_header: run.aggregate.deadline_header.clone(),
+                accept: part.accept.clone(),
+                body_max: part.body_max,
+                broken: broken.clone(),
+            };
+            let mut tries = Tries { run, rows: SmallVec::new() };
+            // Who has an answer and no more than begins what others will want waits for nobody.
+            let _turn = match &fetch.answer {
+                Some(_) => {
+                    asked.due = asked.started + part.timeout.unwrap_or(run.aggregate.deadline);
+                    None
+                }
+                None => Some(run.turns.acquire().await.map_err(|_| Failure::of(word::ABANDONED))?),
+            };
+            let answer = run.errands.fetch(&mut asked, fetch, call).await;
+            tries.rows = std::mem::take(&mut asked.closing.record.attempts);
+            answer.map_err(|rejection| broken.take().map_or_else(|| refused(part, &rejection), Failure::from))
+        }
+        // It is none that a cache has to do with.
+        Ok(_) => return Ok((sent(run, part, &part.upstream, asked.request).await?, false)),
+        Err(rejection) => Err(refused(part, &rejection)),
+    };
+    let (reply, is_stale) = whole(answer?, part.body_max).await?;
+    Ok((reply, is_stale))
+}
+
+/// The exchange of a part with its cache.
+fn asked(run: &Run<'_>, part: &Part, mut request: Request<Body>) -> Exchange {
+    let headers = request.headers_mut();
+    // The last that is written before it goes out, see `call.rs`: whatever varies on it is known to.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // By this name it is purged. On its way it gets the endpoint's.
+    headers.extend(HeaderValue::from_str(&part.upstream.name).ok().map(|name| (header::HOST, name)));
+    run.errands.exchange(&run.exchange.borrow(), request, until(run, part))
+}
+
+/// Why there is no answer, where nobody says more.
+fn refused(part: &Part, rejection: &Rejection) -> Failure {
+    match rejection.reason {
+        Reason::DeadlineExceeded if part.timeout.is_some() => Failure { is_late: true, ..Failure::of(word::TIMEOUT) },
+        reason => Failure { is_late: reason.status() == StatusCode::GATEWAY_TIMEOUT, ..Failure::of(reason.slug()) },
+    }
+}
+
+/// An answer, read to its end. Whether it stands in for what could not be had.
+async fn whole(answer: Response<Body>, max: usize) -> Result<(Reply, bool), Failure> {
+    let (head, body) = answer.into_parts();
+    let is_stale = head.extensions.get::<StandsIn>().is_some();
+    let body = call::read(body, max).await?;
+    Ok((Reply { status: head.status, headers: head.headers, body }, is_stale))
+}
+
+/// What is stored of a part, where there is nothing newer in time.
+pub(super) fn stale(run: &Run<'_>, part: &Part) -> Option<Said> {
+    let cache = part.cache.as_deref().filter(|_| part.fallback.stale && part.foreach.is_none())?;
+    let request = request(run, part, None).ok()?;
+    let asked = asked(run, part, request);
+    let (head, body) = cache.instead(&asked)?.into_parts();
+    // As the store has it: whole.
+    let Body::Full(body) = body else { return None };
+    let reply = Reply { status: head.status, headers: head.headers, body };
+    let said = said(run, part, reply, true).ok()?;
+    let mut row = Row::begin(run, part, &part.upstream);
+    (row.outcome, row.status) = (Some(word::STALE), Some(said.status));
+    drop(row);
+    Some(said)
+}
+
+/// What a part makes of an answer.
+fn said(run: &Run<'_>, part: &Part, reply: Reply, is_stale: bool) -> Result<Said, Failure> {
     let status = reply.status;
     let fails = |outcome| Failure { status: Some(status), ..Failure::of(outcome) };
     if !part.accepts(status) {
@@ -247,14 +383,7 @@ async fn single(run: &Run<'_>, part: &Part, upstream: &Upstream, item: Option<Vi
     }
     // A status that says so, or that has no body by its nature.
     let is_empty = reply.body.is_empty() && matches!(status.as_u16(), 204 | 205 | 304);
-    let raw = if is_empty {
-        Json::null()
-    } else {
-        Json::check(reply.body).map_err(|fault| match fault {
-            Fault::Grammar => fails(word::NOT_JSON),
-            Fault::Depth => fails(word::TOO_DEEP),
-        })?
-    };
+    let raw = if is_empty { Json::null() } else { Json::check(reply.body).map_err(|fault| fault_of(status, fault))? };
     let shaped = if is_empty { raw.clone() } else { part.shape.apply(&raw).ok_or(fails(word::FORM))? };
     if part.foreach.is_none()
         && !part.hidden
@@ -264,7 +393,17 @@ async fn single(run: &Run<'_>, part: &Part, upstream: &Upstream, item: Option<Vi
     }
     let mut freshness = Freshness::default();
     freshness.add(&reply.headers);
-    Ok(Said { shaped, raw, status, headers: reply.headers, freshness, lacks: None })
+    Ok(Said { shaped, raw, status, headers: reply.headers, freshness, lacks: None, is_stale })
+}
+
+impl Said {
+    fn word(&self) -> &'static str {
+        match self.lacks {
+            Some(failure) => failure.outcome,
+            None if self.is_stale => word::STALE,
+            None => word::OK,
+        }
+    }
 }
 
 type Work<'w> = Pin<Box<dyn Future<Output = Result<Said, Failure>> + 'w>>;
@@ -329,7 +468,7 @@ async fn each(run: &Run<'_>, part: &Part, upstream: &Upstream) -> Result<Said, F
     let (mut shaped, mut raw) = (Vec::with_capacity(length + list.len() + 2), Vec::new());
     let (mut shaped_list, mut raw_list) = (Writer::array(&mut shaped), Writer::array(&mut raw));
     let (mut freshness, mut headers, mut lacks) = (Freshness::default(), HeaderMap::new(), None);
-    let mut status = StatusCode::OK;
+    let (mut status, mut is_stale) = (StatusCode::OK, false);
     for answer in answers.into_iter().flatten() {
         match answer {
             Ok(said) => {
@@ -338,6 +477,7 @@ async fn each(run: &Run<'_>, part: &Part, upstream: &Upstream) -> Result<Said, F
                     raw_list.next().extend_from_slice(said.raw.bytes());
                 }
                 freshness.add(&said.headers);
+                is_stale |= said.is_stale;
                 (headers, status) = (said.headers, said.status);
             }
             Err(failure) => {
@@ -355,7 +495,7 @@ async fn each(run: &Run<'_>, part: &Part, upstream: &Upstream) -> Result<Said, F
     if !part.hidden && !merge::fits(run.aggregate.mode, part.key.is_some(), Form::Array) {
         return Err(Failure::of(word::FORM));
     }
-    Ok(Said { shaped, raw: Json::made(raw), status, headers, freshness, lacks })
+    Ok(Said { shaped, raw: Json::made(raw), status, headers, freshness, lacks, is_stale })
 }
 
 /// Makes the request of a part.
@@ -368,6 +508,6 @@ fn request(run: &Run<'_>, part: &Part, item: Option<View<'_>>) -> Result<Request
 
 impl Part {
     fn accepts(&self, status: StatusCode) -> bool {
-        if self.accept.is_empty() { status.is_success() } else { self.accept.contains(&status) }
+        accepts(&self.accept, status)
     }
 }

@@ -17,6 +17,7 @@ use super::answer::{Freshness, completed};
 use super::merge::{self, Share};
 use super::part::{self, Failure, Outcome, word};
 use crate::action::call;
+use crate::action::errand::Errands;
 use crate::action::fill;
 use crate::action::json::{self, Json};
 use crate::action::proxy::reason;
@@ -35,6 +36,7 @@ type Work<'w> = Pin<Box<dyn Future<Output = Outcome> + 'w>>;
 pub(super) struct Run<'e> {
     pub(super) aggregate: &'e Aggregate,
     pub(super) pools: &'e Pools,
+    pub(super) errands: &'e dyn Errands,
     pub(super) wheel: Wheel,
     /// Who sent the request.
     pub(super) client: Client,
@@ -93,6 +95,7 @@ impl Aggregate {
         &self,
         exchange: &mut Exchange,
         pools: &Pools,
+        errands: &dyn Errands,
     ) -> Result<Response<Body>, Rejection> {
         if Form::of(exchange.headers()) == Form::Grpc {
             return Err(
@@ -110,6 +113,7 @@ impl Aggregate {
         let run = Run {
             aggregate: self,
             pools,
+            errands,
             wheel,
             client: exchange.client,
             class: self.class,
@@ -193,8 +197,13 @@ impl Aggregate {
             if run.is_over(place) {
                 continue;
             }
-            let outcome =
-                if part.fallback.fixed.is_some() { Outcome::Fixed(failure) } else { Outcome::Missing(failure) };
+            let outcome = if let Some(said) = part::stale(run, part) {
+                Outcome::Said(Box::new(said))
+            } else if part.fallback.fixed.is_some() {
+                Outcome::Fixed(failure)
+            } else {
+                Outcome::Missing(failure)
+            };
             if part.required && matches!(outcome, Outcome::Missing(_)) {
                 return Err(part.rejection(failure));
             }
@@ -210,10 +219,14 @@ impl Aggregate {
         let null = Json::null();
         let (mut shares, mut missing, mut failures) =
             (Vec::with_capacity(self.parts.len() + 1), Vec::new(), Vec::new());
+        let mut stale = Vec::new();
         for (part, outcome) in self.parts.iter().zip(&outcomes) {
             let (value, failure) = match outcome {
                 Outcome::Said(said) => {
                     freshness.merge(&said.freshness);
+                    if said.is_stale {
+                        stale.push(&*part.name);
+                    }
                     for name in &part.expose {
                         for value in said.headers.get_all(name) {
                             response.headers_mut().append(name, value.clone());
@@ -239,7 +252,7 @@ impl Aggregate {
                 failures.push((&*part.name, failure));
             }
         }
-        if !missing.is_empty() || self.is_unsafe {
+        if !missing.is_empty() || !stale.is_empty() || self.is_unsafe {
             freshness.is_not_to_be_stored();
         }
         let listed = Json::made(list(&failures));
@@ -259,7 +272,7 @@ impl Aggregate {
         }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(&name::X_ARMIGER_COMPLETED, completed(&missing));
+        headers.insert(&name::X_ARMIGER_COMPLETED, completed(&missing, &stale));
         freshness.write_to(headers);
         *response.body_mut() = Body::full(document);
         Ok(response)

@@ -1,7 +1,6 @@
 //! What becomes of a request: answered from what is stored, fetched for all who wait, or passed on untouched.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -19,6 +18,7 @@ use super::second::{Found, Wanted};
 use super::status::{Forward, Status, passed};
 use super::storable::Unstorable;
 use super::validate::{Conditions, FOR_UPSTREAM, OF_THE_CLIENT};
+use crate::exchange::fetch::{Deciding, StandsIn};
 use crate::exchange::{Exchange, Fetch, Reason, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::http::path;
@@ -70,9 +70,6 @@ impl Has {
     }
 }
 
-/// A decision that may have to wait. In a box: what is stored is given without, and would carry it about.
-type Deciding<'e> = Pin<Box<dyn Future<Output = Result<Verdict, Rejection>> + 'e>>;
-
 /// Decides about a request.
 pub(super) async fn ask(rules: &Arc<Rules>, exchange: &Exchange, is_shadow: bool) -> Result<Verdict, Rejection> {
     match look(rules, exchange, is_shadow) {
@@ -81,8 +78,12 @@ pub(super) async fn ask(rules: &Arc<Rules>, exchange: &Exchange, is_shadow: bool
     }
 }
 
-/// Decides at once, or says how it will be decided.
-fn look<'e>(rules: &'e Arc<Rules>, exchange: &'e Exchange, is_shadow: bool) -> Result<Verdict, Deciding<'e>> {
+/// Decides at once, or says how it will be decided: in a box, which what is stored is given without, and would carry about.
+pub(super) fn look<'e>(
+    rules: &'e Arc<Rules>,
+    exchange: &'e Exchange,
+    is_shadow: bool,
+) -> Result<Verdict, Deciding<'e>> {
     let (method, headers) = (exchange.request.method(), exchange.headers());
     let is_head = *method == Method::HEAD;
     if *method != Method::GET && !is_head {
@@ -115,6 +116,22 @@ fn look<'e>(rules: &'e Arc<Rules>, exchange: &'e Exchange, is_shadow: bool) -> R
         return Ok(Verdict::Answer(answer));
     }
     Err(Box::pin(request.decide()))
+}
+
+/// What may stand in for an answer to this request that could not be had in time.
+pub(super) fn instead(rules: &Arc<Rules>, exchange: &Exchange) -> Option<Response<Body>> {
+    let key = rules.plan.key(exchange).ok()?;
+    let request = Request {
+        exchange,
+        rules,
+        key,
+        demand: Demand::default(),
+        conditions: Conditions::default(),
+        is_head: false,
+        is_credentialed: rules.plan.is_credentialed(exchange),
+    };
+    let entry = request.find(rules.store.get(&request.key).as_deref())?;
+    request.instead(&entry, Instant::now())
 }
 
 impl Request<'_> {
@@ -207,11 +224,9 @@ impl Request<'_> {
                     now = Instant::now();
                     is_alone = true;
                     if why == Unstorable::Failed
-                        && let Some(entry) = &entry
-                        && entry.head.terms.covers_error(entry.head.age(now), &self.demand)
+                        && let Some(answer) = entry.and_then(|entry| self.instead(&entry, now))
                     {
-                        rules.metrics.stale();
-                        return Ok(Verdict::Answer(self.answer(entry, now, Status::StaleHit("error"))));
+                        return Ok(Verdict::Answer(answer));
                     }
                 }
                 // The one that fetches takes too long.
@@ -249,6 +264,18 @@ impl Request<'_> {
 
     fn answer(&self, entry: &Entry, now: Instant, status: Status) -> Response<Body> {
         entry.head.answer(Whole::Here(entry.body.clone()), &self.wanted(now), status)
+    }
+
+    /// What was found, in the place of an error, if it may be. It may have been purged since.
+    fn instead(&self, entry: &Entry, now: Instant) -> Option<Response<Body>> {
+        let is_usable = entry.head.terms.covers_error(entry.head.age(now), &self.demand)
+            && self.rules.store.fate(&self.key, entry) != Fate::Dead;
+        is_usable.then(|| {
+            self.rules.metrics.stale();
+            let mut answer = self.answer(entry, now, Status::StaleHit("error"));
+            answer.extensions_mut().insert(StandsIn);
+            answer
+        })
     }
 
     fn wanted(&self, now: Instant) -> Ask<'_> {

@@ -23,6 +23,7 @@ use super::status::{Forward, Status, passed};
 use super::storable::{Asked, Unstorable, judge, strip};
 use super::store::{Refresh, Reserved, Store};
 use super::validate::{self, Conditions, OF_THE_CLIENT, Part};
+use crate::exchange::fetch::StandsIn;
 use crate::exchange::{Arrival, Fill, Rejection, Settled};
 use crate::http::body::{Body, BodyError};
 use crate::telemetry::metrics::CacheMetrics;
@@ -225,7 +226,9 @@ impl Filling {
             && self.rules.store.fate(&self.key, stale) != Fate::Dead;
         is_usable.then(|| {
             self.rules.metrics.stale();
-            self.answer(stale, now, Status::StaleHit("error"))
+            let mut answer = self.answer(stale, now, Status::StaleHit("error"));
+            answer.extensions_mut().insert(StandsIn);
+            answer
         })
     }
 

@@ -228,7 +228,7 @@ impl KeyPlan {
             Some(Place::Cookie(_) | Place::Query(_) | Place::Connection) | None => false,
         };
         caller.is_some() && !self.covers_caller
-            || headers.keys().any(|name| may_be_credential(name) && shows(name) && !is_proof(name))
+            || headers.keys().any(|name| names_credential(name) && shows(name) && !is_proof(name))
     }
 
     /// Whether a response may vary on this header: whether a request tells its value before it is sent on.
@@ -250,8 +250,8 @@ impl KeyPlan {
     }
 }
 
-/// Whether a header may say who asks. Those of every browser are known to be harmless; others go by their names.
-fn may_be_credential(name: &HeaderName) -> bool {
+/// Whether a header may say who asks. Those of every browser are known to be harmless; of others nobody knows.
+pub fn may_be_credential(name: &HeaderName) -> Option<bool> {
     match name.as_str() {
         "accept"
         | "accept-encoding"
@@ -284,10 +284,15 @@ fn may_be_credential(name: &HeaderName) -> bool {
         | "x-forwarded-port"
         | "x-forwarded-proto"
         | "x-real-ip"
-        | "x-request-id" => false,
-        "authorization" | "cookie" => true,
-        other => is_credential(other),
+        | "x-request-id" => Some(false),
+        "authorization" | "cookie" => Some(true),
+        _ => None,
     }
+}
+
+/// The same; where nobody knows, by its name.
+fn names_credential(name: &HeaderName) -> bool {
+    may_be_credential(name).unwrap_or_else(|| is_credential(name.as_str()))
 }
 
 /// A header that tells of the client and not of the request.

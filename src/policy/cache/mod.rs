@@ -12,6 +12,7 @@ pub mod flight;
 pub mod freshness;
 pub mod invalid;
 pub mod key;
+pub mod part;
 pub mod purge;
 pub mod second;
 pub mod status;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -32,6 +34,7 @@ use super::exposure::IDENTITY;
 use super::guard::names;
 use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::Issue;
+use crate::config::cache::Second;
 use crate::config::value::{ByteSize, HumanDuration, Mode};
 use crate::exchange::{Exchange, Rejection, Verdict};
 use crate::keep::Identity;
@@ -146,15 +149,6 @@ pub struct Query {
     pub sort: bool,
 }
 
-/// Where else answers are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "CacheSecond")]
-pub enum Second {
-    /// In the Redis of `cache.redis`.
-    Redis,
-}
-
 /// What becomes of `Cache-Control` in requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -182,9 +176,16 @@ const LIFETIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
+        let rules = self.rules(scope, &[], "");
+        scope.add(Stage::Answer, self.mode, Cache { rules, is_shadow: self.mode == Mode::Shadow });
+    }
+
+    /// What a cache goes by that is called as the scope's route is. `own`: headers that tell answers apart, whoever asks; `accepts`: what
+    /// else makes other answers of them.
+    fn rules(&self, scope: &mut Scope<'_>, own: &[HeaderName], accepts: &str) -> Arc<Rules> {
         let path = scope.path();
         let ttl = self.ttl(scope);
-        let mut parts = Vec::with_capacity(self.vary_by.len());
+        let mut parts = Vec::with_capacity(self.vary_by.len() + own.len());
         for (place, text) in self.vary_by.iter().enumerate() {
             match Part::parse(text) {
                 Some(part) => parts.push(part),
@@ -236,9 +237,13 @@ impl Config {
                     ),
             );
         }
+        parts.extend(own.iter().cloned().map(Part::Header));
         // Also for whom it is: what was stored under a laxer word must not be found under a stricter one.
         let audience = (self.shared_across_users, covers_caller, exposure.strips_credential);
-        let definition = format!("{:?}|{:?}|{audience:?}", self.vary_by, self.query);
+        let mut definition = format!("{:?}|{:?}|{audience:?}", self.vary_by, self.query);
+        if !own.is_empty() {
+            definition.push_str(&format!("|{own:?}|{accepts}"));
+        }
         let plan = KeyPlan {
             id: id(scope.route, &definition),
             query: QueryRule {
@@ -287,7 +292,7 @@ impl Config {
             metrics: scope.metrics.cache(scope.route),
         });
         scope.keeper.attach(RouteCache { route: scope.route.into(), rules: rules.clone() });
-        scope.add(Stage::Answer, self.mode, Cache { rules, is_shadow: self.mode == Mode::Shadow });
+        rules
     }
 
     fn ttl(&self, scope: &mut Scope<'_>) -> Ttl {
