@@ -89,6 +89,7 @@ fn entry(since: armiger::policy::cache::invalid::Since) -> Arc<Entry> {
         epoch: 0,
         since,
         tags: Box::default(),
+        said: Default::default(),
     };
     Arc::new(Entry::new(Arc::new(head), Bytes::from(vec![b'x'; 1024])))
 }

@@ -375,12 +375,16 @@ pub fn has_rare(headers: &HeaderMap, name: &HeaderName) -> bool {
     if headers.len() <= FEW { headers.keys().any(|key| key == name) } else { headers.contains_key(name) }
 }
 
-/// The lines of a header, in a small map by a walk.
-pub fn lines<'h>(headers: &'h HeaderMap, name: &'h HeaderName) -> impl Iterator<Item = &'h HeaderValue> {
-    let is_small = headers.len() <= FEW;
-    let walked = is_small.then(|| headers.iter().filter(move |(key, _)| *key == name).map(|(_, value)| value));
-    let looked_up = (!is_small).then(|| headers.get_all(name).iter());
-    walked.into_iter().flatten().chain(looked_up.into_iter().flatten())
+/// Calls `each` with the lines of a header, one by one.
+pub fn each_line(headers: &HeaderMap, name: &HeaderName, mut each: impl FnMut(&HeaderValue)) {
+    if headers.len() > FEW {
+        return headers.get_all(name).iter().for_each(each);
+    }
+    for (key, value) in headers {
+        if key == name {
+            each(value);
+        }
+    }
 }
 
 /// Removes from a request what belongs to the hop it came over: `Connection` and what it names, the hop-by-hop names,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
 use crate::config::limits::{Fields, RateLimits, Theirs};
 use crate::http::decimal::Decimal;
@@ -102,15 +101,14 @@ pub fn write(readings: &mut [Reading], headers: &mut HeaderMap) {
 }
 
 fn ietf(readings: &[Reading], headers: &mut HeaderMap) {
-    let numbers: SmallVec<[(Decimal, Decimal); 2]> =
-        readings.iter().map(|reading| (Decimal::of(reading.remaining), Decimal::of(reading.reset))).collect();
-    let length = |((remaining, reset), reading): (&(Decimal, Decimal), &Reading)| {
-        ", \"\";r=;t=".len() + reading.told.name.len() + remaining.as_bytes().len() + reset.as_bytes().len()
-    };
-    // Room for all of it and no more, but for the separator that the first one does without: then it is no copy that goes out.
-    let mut limit = Vec::with_capacity(numbers.iter().zip(readings).map(length).sum::<usize>() - ", ".len());
-    for ((remaining, reset), Reading { told, .. }) in numbers.iter().zip(readings) {
-        limit.extend_from_slice(if limit.is_empty() { b"\"" } else { b", \"" });
+    let mut limit = Vec::new();
+    for Reading { told, remaining, reset, .. } in readings {
+        let (remaining, reset) = (Decimal::of(*remaining), Decimal::of(*reset));
+        let separator: &[u8] = if limit.is_empty() { b"\"" } else { b", \"" };
+        // Just so much: of one limit, which is the usual case, no copy is made then.
+        let numbers = remaining.as_bytes().len() + reset.as_bytes().len();
+        limit.reserve_exact(separator.len() + told.name.len() + "\";r=;t=".len() + numbers);
+        limit.extend_from_slice(separator);
         limit.extend_from_slice(told.name.as_bytes());
         limit.extend_from_slice(b"\";r=");
         limit.extend_from_slice(remaining.as_bytes());

@@ -678,8 +678,15 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             next.set(Some(outgoing.clone()));
             async move {
                 let upgrade = Wish::is_extended_connect(&request).then(|| hyper::upgrade::on(&mut request));
-                // In a box: what hyper asks for is moved several times before it is polled.
-                let mut response = Box::pin(proxy::handle(worker, inlet, request.map(Arriving::Http2))).await;
+                // In a box, and made there: what hyper asks for it moves many times before it is polled.
+                let mut place = Box::pin(None);
+                place.set(Some(proxy::handle(worker, inlet, request.map(Arriving::Http2))));
+                let answered = poll_fn(|cx| match place.as_mut().as_pin_mut() {
+                    Some(exchange) => exchange.poll(cx),
+                    None => Poll::Pending,
+                });
+                let mut response = answered.await;
+                drop(place);
                 if let Some(upgrade) = upgrade.filter(|_| response.body().is_tunnel()) {
                     Wish::grant_stream(&mut response);
                     let (head, mut finish) = response.into_parts();

@@ -92,17 +92,13 @@ impl Logger {
             record.set_query(request.uri().query().map(str::as_bytes));
         }
         for name in settings.headers() {
-            for value in headers::lines(request.headers(), name) {
-                record.push_header(name, value.as_bytes());
-            }
+            headers::each_line(request.headers(), name, |value| record.push_header(name, value.as_bytes()));
         }
     }
 
     fn note_response(&self, record: &mut Record, headers: &HeaderMap) {
         for name in self.buffer.settings().response_headers() {
-            for value in headers::lines(headers, name) {
-                record.push_response_header(name, value.as_bytes());
-            }
+            headers::each_line(headers, name, |value| record.push_response_header(name, value.as_bytes()));
         }
     }
 

@@ -37,7 +37,7 @@ use super::state::Stay;
 use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
 use crate::http::body::{Body, Feed, Inbound, Replay, Reply, Tunnel};
-use crate::http::headers::name;
+use crate::http::headers::{self, name};
 use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
 use crate::telemetry::record::AttemptRow;
@@ -740,6 +740,10 @@ fn prepare(request: &mut Request<Body>, protocol: Protocol) {
     }
     let length = request.body().size_hint().exact();
     let headers = request.headers_mut();
+    // One walk, for hardly any has one of them, and each look-up costs as much.
+    if length.is_some() && !headers.keys().any(|name| matches!(*name, TRANSFER_ENCODING | CONTENT_LENGTH)) {
+        return;
+    }
     headers.remove(TRANSFER_ENCODING);
     match length {
         Some(length) => {
@@ -767,7 +771,7 @@ fn is_number(digits: &[u8], number: u64) -> bool {
 
 /// Addresses the request to `endpoint`: the form of its target, and `Host` or `:authority`.
 fn address(request: &mut Request<Body>, endpoint: &Endpoint, rule: HostRule, protocol: Protocol) {
-    let is_told = request.headers().contains_key(HOST);
+    let is_told = headers::host(request.headers()).is_some();
     if rule == HostRule::Endpoint || !is_told {
         let host = match request.uri().authority() {
             Some(authority) if rule == HostRule::AsIs => HeaderValue::from_str(authority.as_str()).ok(),

@@ -377,6 +377,7 @@ impl Request<'_> {
             epoch: fill.flight.epoch,
             since: fill.flight.since,
             tags: stored.tags,
+            said: Default::default(),
         };
         let entry = Arc::new(Entry::new(Arc::new(head), stored.body));
         if fate == Fate::Stale {

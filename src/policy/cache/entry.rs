@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
@@ -26,7 +27,7 @@ pub static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// What an entry takes beside its bytes: itself, its shelf, their counts, and the cache's own books. Measured, see
 /// `benches/README.md`.
-const ENTRY_BYTES: usize = 1_000;
+const ENTRY_BYTES: usize = 1_200;
 
 /// What a header takes beside its bytes.
 const HEADER_BYTES: usize = 130;
@@ -61,6 +62,34 @@ pub struct Head {
     pub since: Since,
     /// Names by which it can be purged.
     pub tags: Box<[Box<str>]>,
+    /// What hits say of it.
+    pub said: Said,
+}
+
+/// What hits say at an age of so many seconds. Where they come often it is made once per second, and not for each.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The age at the latest hit: what is hit less than once per second keeps nothing.
+    latest: AtomicU64,
+    kept: ArcSwapOption<(u64, Told)>,
+}
+
+/// `Age` and `Cache-Status`.
+type Told = (HeaderValue, HeaderValue);
+
+impl Said {
+    fn at(&self, age: u64, make: impl FnOnce() -> Told) -> Told {
+        if let Some(kept) = &*self.kept.load()
+            && kept.0 == age
+        {
+            return kept.1.clone();
+        }
+        let told = make();
+        if self.latest.swap(age, Ordering::Relaxed) == age {
+            self.kept.store(Some(Arc::new((age, told.clone()))));
+        }
+        told
+    }
 }
 
 impl Head {
@@ -92,8 +121,10 @@ impl Head {
         *response.headers_mut() = self.headers.clone();
         let headers = response.headers_mut();
         let age = self.age(ask.now);
-        headers.insert(header::AGE, number(age.as_secs()));
-        headers.insert(&CACHE_STATUS, status.value(self.ttl_at(age)));
+        let make = || (number(age.as_secs()), status.value(self.ttl_at(age)));
+        let (age, status) = if status == Status::Hit { self.said.at(age.as_secs(), make) } else { make() };
+        headers.insert(header::AGE, age);
+        headers.insert(&CACHE_STATUS, status);
         match part {
             Part::Whole => {
                 if ask.is_head {
@@ -347,5 +378,26 @@ pub fn foreseen(vary: Vary) -> Option<Vec<HeaderName>> {
         // The host is part of every key.
         Vary::On(names) => Some(names.into_iter().filter(|name| *name != header::HOST).collect()),
         Vary::Any => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hits_say_is_made_anew_with_each_second() {
+        let (said, mut made) = (Said::default(), 0);
+        let mut at = |age| {
+            let told = said.at(age, || {
+                made += 1;
+                (number(age), Status::Hit.value(60 - age as i64))
+            });
+            (told.0.to_str().unwrap().to_owned(), told.1.to_str().unwrap().to_owned())
+        };
+        for age in [1, 1, 1, 1, 2, 3, 2] {
+            assert_eq!(at(age), (age.to_string(), format!("armiger; hit; ttl={}", 60 - age)));
+        }
+        assert_eq!(made, 5, "the second hit of a second keeps it, for as long as that second is");
     }
 }

@@ -275,6 +275,7 @@ impl Filling {
             epoch: self.flight.epoch,
             since: self.flight.since,
             tags: if told_tags.is_empty() { stale.head.tags.clone() } else { told_tags },
+            said: Default::default(),
         });
         let entry = Arc::new(Entry::new(head.clone(), stale.body.clone()));
         let is_kept = self.rules.store.put(&self.key, entry.clone());
@@ -391,6 +392,7 @@ impl Filling {
             epoch: self.flight.epoch,
             since: self.flight.since,
             tags,
+            said: Default::default(),
         });
         self.flight.begin(head.clone());
         self.is_settled = true;

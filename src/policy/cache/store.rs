@@ -192,6 +192,7 @@ mod tests {
             epoch,
             since: Since::default(),
             tags: Box::default(),
+            said: Default::default(),
         };
         Arc::new(Entry::new(Arc::new(head), Bytes::from(vec![0; length])))
     }

@@ -220,6 +220,7 @@ mod tests {
             epoch: 0,
             since: Since::default(),
             tags: Box::new(["t".into()]),
+            said: Default::default(),
         };
         Entry::new(Arc::new(head), Bytes::copy_from_slice(body))
     }
