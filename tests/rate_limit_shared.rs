@@ -265,5 +265,5 @@ async fn mistakes_are_told() {
         "rate_limit: [{{name: a, rate: 1/h, store: redis, overrides: {overrides}}}]\nidentity: {{providers: [staff]}}"
     );
     let report = told(Config::to(&backend).top(&section).policies(&limits)).await;
-    assert!(report.contains("too large for Redis to count") && report.contains("rates.gold"), "{report}");
+    assert!(report.contains("too large for Redis to count") && report.contains("rates › gold"), "{report}");
 }
