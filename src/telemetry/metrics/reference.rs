@@ -58,6 +58,7 @@ const LABELS: &[(&str, &str)] = &[
     ("route", "the route's name; `(none)` for exchanges that found none"),
     ("rule", "the rule's name, or its place in the list: `rule-1`"),
     ("rung", "what stood in: `upstream` (the other one) or `respond` (the fixed answer)"),
+    ("service", "the service of a gRPC call; `other` for those that are not told apart"),
     ("state", "`active` or `idle`"),
     ("status", "the name of the call's status, such as `UNAVAILABLE`; `none` if it ended without one"),
     ("status_class", ""),
