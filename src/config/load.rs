@@ -473,8 +473,9 @@ routes:
             ("web", "write `IP:port`, such as `127.0.0.1:8080`"),
         ] {
             let text = VALID.replace("127.0.0.1:8080", &format!("'{address}'"));
-            let expected =
-                format!("2:27 expected an address such as `127.0.0.1:8080`, found the text `{address}` | {expected}");
+            let expected = format!(
+                "2:27 expected an address such as `127.0.0.1:9901` or `unix:/run/armiger/admin.sock`, found the text `{address}` | {expected}"
+            );
             assert_eq!(issues(&text), [expected]);
         }
     }

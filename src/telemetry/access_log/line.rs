@@ -671,6 +671,7 @@ mod tests {
         record.upstream = Some("app".into());
         record.upstream_addr = Some("127.0.0.1:3000".into());
         record.reason = Some("rate-limited");
+        record.grpc_status = Some("UNAVAILABLE");
         record.fallback = Some("respond");
         record.duration = Duration::from_micros(1_002_003);
         record.upstream_duration = Some(Duration::from_nanos(999));

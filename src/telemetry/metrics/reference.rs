@@ -58,6 +58,7 @@ const LABELS: &[(&str, &str)] = &[
     ("route", "the route's name; `(none)` for exchanges that found none"),
     ("rule", "the rule's name, or its place in the list: `rule-1`"),
     ("rung", "what stood in: `upstream` (the other one) or `respond` (the fixed answer)"),
+    ("service", "the service of a gRPC call; `other` for those that are not told apart"),
     ("state", "`active` or `idle`"),
     ("status", "the name of the call's status, such as `UNAVAILABLE`; `none` if it ended without one"),
     ("status_class", ""),
@@ -97,7 +98,7 @@ pub(super) fn page(entries: &[Entry]) -> String {
     for (label, meaning) in LABELS.iter().filter(|(label, _)| entries.iter().any(|entry| entry.labels.contains(label)))
     {
         let meaning = match *label {
-            "method" => format!("{}; `other` is every other one", words(&METHODS[..METHODS.len() - 1])),
+            "method" => format!("{}; `other` is every other one. Of gRPC, the name of the method that was called", words(&METHODS[..METHODS.len() - 1])),
             "status_class" => format!("{}; `none` if no status was sent", words(&STATUS_CLASSES[1..])),
             _ => (*meaning).to_owned(),
         };
