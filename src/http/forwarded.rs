@@ -874,7 +874,7 @@ mod tests {
         #[test]
         fn nothing_in_front_changes_what_the_nearest_proxy_wrote(
             front in prop_oneof!["[ -~]{0,40}", "[a-z0-9=\";,\\\\ ]{0,40}"],
-            address in any::<IpAddr>().prop_filter("who has an address", |address| address.to_canonical() != NOWHERE),
+            address in any::<IpAddr>(),
         ) {
             prop_assume!(address.to_canonical() != NOWHERE);
             let mut headers = map(&[("x-forwarded-for", &front), ("forwarded", &front)]);
