@@ -744,6 +744,7 @@ mod tests {
                 "query": "page=***&token=***",
                 "protocol": "HTTP/2",
                 "status": 503,
+                "grpc_status": "UNAVAILABLE",
                 "route": "orders",
                 "listener": "http",
                 "upstream": "app",
@@ -782,7 +783,8 @@ mod tests {
         let config = AccessLog { format: LogFormat::Text, ..config() };
         assert_eq!(
             lines(config, &[record]),
-            "2023-11-14T22:13:20.042Z POST \"/a b\\n\\u001b[31m status=200\"?page=***&token=*** 503 1002.003ms route=orders upstream=app \
+            "2023-11-14T22:13:20.042Z POST \"/a b\\n\\u001b[31m status=200\"?page=***&token=*** 503 1002.003ms \
+             grpc_status=UNAVAILABLE route=orders upstream=app \
              at=127.0.0.1:3000 reason=rate-limited fallback=respond cut_by=upstream attempts=2 rate_limit=would_reject \
              client=192.0.2.7 id=req-1\n"
         );

@@ -98,7 +98,10 @@ pub(super) fn page(entries: &[Entry]) -> String {
     for (label, meaning) in LABELS.iter().filter(|(label, _)| entries.iter().any(|entry| entry.labels.contains(label)))
     {
         let meaning = match *label {
-            "method" => format!("{}; `other` is every other one. Of gRPC, the name of the method that was called", words(&METHODS[..METHODS.len() - 1])),
+            "method" => format!(
+                "{}; `other` is every other one. Of gRPC, the name of the method that was called",
+                words(&METHODS[..METHODS.len() - 1])
+            ),
             "status_class" => format!("{}; `none` if no status was sent", words(&STATUS_CLASSES[1..])),
             _ => (*meaning).to_owned(),
         };
