@@ -626,6 +626,24 @@ async fn values_come_from_the_body_of_the_request_too() {
     armiger.post("/page/1", vec![b'1'; 1025]).await.assert_problem(413, "body-too-large");
 }
 
+/// One document of many parts may be counted as the many requests that it is.
+#[tokio::test]
+async fn a_limit_takes_as_many_tokens_as_there_are_parts_where_it_says_so() {
+    let backend = mirror().await;
+    let parts = "parts: {a: {upstream: app, path: /a}, b: {upstream: app, path: /b}}";
+    for (limit, passing) in [("burst: 5, cost: parts", 2), ("burst: 5", 5)] {
+        let limit = format!("policies:\n  rate_limit: [{{name: l, rate: 1/h, {limit}}}]");
+        let armiger = Armiger::with(page_with(&backend, "methods: [GET]", &limit, parts)).await;
+        for _ in 0..passing {
+            complete(&armiger.get("/page/1").await);
+        }
+        armiger.get("/page/1").await.assert_status(429);
+    }
+    let limit = "policies:\n  rate_limit: [{name: l, rate: 1/h, burst: 1, cost: parts}]";
+    let small = page_with(&backend, "methods: [GET]", limit, parts);
+    check(Armiger::try_with(small).await, &["2 is more than the bucket ever holds"]);
+}
+
 // === the end ===
 
 /// Nothing of an aggregate outlives its client: no connection to an upstream, no request in flight.

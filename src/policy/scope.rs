@@ -34,6 +34,8 @@ pub struct Scope<'a> {
     pub exposure: Exposure,
     /// The route's name.
     pub route: &'a str,
+    /// How many requests its action makes of one, where the file tells.
+    pub parts: u64,
     /// Where things are counted.
     pub metrics: &'a Metrics,
     /// What outlives the snapshot.
@@ -102,6 +104,7 @@ impl<'a> Scope<'a> {
             providers,
             exposure: Exposure::default(),
             route,
+            parts: 1,
             metrics,
             keeper,
             shared,

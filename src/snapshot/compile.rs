@@ -415,6 +415,9 @@ fn routes(
             owner.key("policies").key(key)
         };
         let mut scope = Scope::new(&config.name, &params, plan, keeper, &mut shared, &place, issues);
+        let parts = config.aggregate.as_ref().map(|aggregate| aggregate.parts.len());
+        let steps = config.saga_in_memory.as_ref().map(|saga| saga.steps.len());
+        scope.parts = parts.or(steps).map_or(1, |parts| parts.max(1) as u64);
         let policies = config.policies.or(&document.defaults.policies);
         policies.compile(&mut scope);
         let (chain, said) = scope.finish();

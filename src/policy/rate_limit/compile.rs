@@ -30,6 +30,9 @@ const REDIS_CAPACITY_MAX: u64 = 1 << 52;
 /// The least and the most of `keys_max`.
 const KEYS: std::ops::RangeInclusive<u32> = 1..=50_000_000;
 
+/// The `cost` that is as many as a document has parts.
+const PARTS: &str = "parts";
+
 impl Config {
     pub(in super::super) fn compile(&self, scope: &mut Scope<'_>) {
         let path = scope.path();
@@ -112,6 +115,7 @@ impl Limit {
     fn taken(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Option<Taken> {
         match &self.cost {
             Cost::Tokens(tokens) => Some(Taken::Always(*tokens)),
+            Cost::Expression(text) if text == PARTS => Some(Taken::Always(scope.parts)),
             Cost::Expression(text) => match Number::compile(text, Names::of(scope.params)) {
                 Ok(number) => Some(Taken::Told(number)),
                 Err(mistake) => {
@@ -132,7 +136,11 @@ impl Limit {
             scope.issue(Issue::new(at, "is 0, so no request could pass").hint("the least is 1"));
             return None;
         }
-        if let Cost::Tokens(cost) = self.cost
+        let known = match &self.cost {
+            Cost::Tokens(cost) => Some(*cost),
+            Cost::Expression(text) => (text == PARTS).then_some(scope.parts),
+        };
+        if let Some(cost) = known
             && cost > tokens
         {
             scope.issue(
