@@ -1,7 +1,7 @@
 //! Parts of aggregates that keep their answers: what is asked for again, for whom, and what stands in for a part that fails.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -179,15 +179,63 @@ async fn what_is_filled_in_is_never_another_callers() {
         let parts = format!("a: {{upstream: app, {part}, cache: {{{cache}ttl: {{default: 1m}}}}}}");
         let armiger = Armiger::with(identified(&backend, &parts)).await;
         let mut answers = Vec::new();
-        for sub in ["ada", "bob", "ada", "bob"] {
-            let token = signed(sub);
-            let response = get(&armiger, "/page/1", &[("authorization", &token)]).await;
+        let (ada, bob) = (signed("ada"), signed("bob"));
+        for (sub, token) in [("ada", &ada), ("bob", &bob), ("ada", &ada), ("bob", &bob)] {
+            let response = get(&armiger, "/page/1", &[("authorization", token)]).await;
             response.assert_header("x-armiger-completed", "true");
-            assert!(response.text().contains(sub) || response.text().contains(&token), "{part}: {}", response.text());
+            assert!(
+                response.text().contains(sub) || response.text().contains(token.as_str()),
+                "{part}: {}",
+                response.text()
+            );
             answers.push(response.text().to_owned());
         }
         assert_eq!((&answers[0], &answers[1]), (&answers[2], &answers[3]), "{part}");
         assert_eq!(backend.count(), 2, "{part}");
+    }
+}
+
+/// Where armiger knows nobody, somebody in front may, and say so in a header of his own.
+#[tokio::test]
+async fn a_forwarded_header_that_may_tell_who_asks_tells_answers_apart() {
+    let backend = Backend::with(|seen| {
+        answer(200, json!([seen.headers.get("x-user-id").map_or("", |value| value.to_str().unwrap())]).to_string())
+    })
+    .await;
+    let parts = "a: {upstream: app, path: /a, forward: [x-user-id], cache: {ttl: {default: 1m}}}";
+    let armiger = Armiger::with(page(&backend, "", parts)).await;
+    for (user, asked) in [("ada", 1), ("bob", 2), ("ada", 2)] {
+        let response = get(&armiger, "/page/1", &[("x-user-id", user)]).await;
+        assert_eq!(response.text(), format!("{{\"a\":[\"{user}\"]}}"));
+        assert_eq!(backend.count(), asked);
+    }
+}
+
+/// What a service says of its own, such as that there is nothing any more, is no failure that what is stored stands in for.
+#[tokio::test]
+async fn a_refusal_of_the_service_is_not_covered_by_what_is_stored() {
+    let status = Arc::new(AtomicU16::new(200));
+    let says = status.clone();
+    let backend = Backend::with(move |_| answer(says.load(Ordering::SeqCst), "[1]")).await;
+    let parts = "a: {upstream: app, path: /a, cache: {ttl: {default: 1s}}, fallback: {stale: 1h, static: \"fixed\"}}";
+    let armiger = Armiger::with(page(&backend, "", parts)).await;
+    get(&armiger, "/page/1", &[]).await.assert_header("x-armiger-completed", "true");
+    for (now, stale) in [(503, true), (403, false), (404, false), (410, false), (429, false)] {
+        status.store(now, Ordering::SeqCst);
+        // Until what is stored is no longer fresh.
+        let completed = until_asked(&armiger, &backend).await;
+        assert_eq!(completed.contains("stale"), stale, "{now}: {completed}");
+    }
+}
+
+/// The next answer for which the back end was asked.
+async fn until_asked(armiger: &Armiger, backend: &Backend) -> String {
+    let before = backend.count();
+    loop {
+        let response = get(armiger, "/page/1", &[]).await;
+        if backend.count() > before {
+            return response.header("x-armiger-completed").to_owned();
+        }
     }
 }
 

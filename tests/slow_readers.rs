@@ -148,3 +148,37 @@ async fn who_takes_nothing_of_the_rest_of_an_answer_is_let_go() {
         assert!(armiger.metric(r#"armiger_limit_hits_total{limit="body_idle"}"#).await >= 1.0);
     }
 }
+
+/// Pings are no progress: the place of an exchange is not held for as long as a client has nothing else to do.
+#[tokio::test]
+async fn pings_keep_no_answer_waiting() {
+    let armiger = Armiger::with(config_of(65_536, "keep_alive: 1m, body_idle: 300ms")).await;
+    let mut reader = Reader::of(&armiger).await;
+    let pings = async {
+        // The pause is the client's own.
+        while reader.stream.write_all(&frame(6, 0, 0, &[0; 8])).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    let logged = armiger.logged(|line| line["route"] == "a");
+    let line =
+        tokio::select! { line = logged => line, () = pings => armiger.logged(|line| line["route"] == "a").await };
+    assert_eq!((&line["complete"], &line["cut_by"]), (&false.into(), &"client".into()), "{line}");
+}
+
+/// armiger's own pings are no traffic: who asks for nothing is sent away when `keep_alive` is over.
+#[tokio::test]
+async fn who_answers_pings_and_asks_for_nothing_is_sent_away() {
+    let armiger = Armiger::with(config_of(10, "keep_alive: 700ms, body_idle: 200ms")).await;
+    let mut reader = Reader::of(&armiger).await;
+    assert!(reader.read(60_000, Duration::ZERO).await);
+    let begun = std::time::Instant::now();
+    while let Some((kind, flags, payload)) = reader.frame().await {
+        match kind {
+            6 if flags & 1 == 0 => reader.stream.write_all(&frame(6, 1, 0, &payload)).await.unwrap(),
+            7 => break,
+            _ => {}
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is kept for ever");
+    }
+}

@@ -422,7 +422,11 @@ impl Compiler<'_, '_> {
                 let made = Target::parse(&jwks::document_url(&jwt.issuer), &terms);
                 let made = made.map_err(|unfit| Unfit {
                     message: format!("`issuer`, by which keys are to be discovered, {}", unfit.message),
-                    ..unfit
+                    hint: if unfit.message == "is no URL" {
+                        "write the issuer as its tokens do, such as `https://id.example.com`, or give `jwks_url`"
+                    } else {
+                        unfit.hint
+                    },
                 });
                 let document = self.fits(&path.key("discover"), made);
                 document.map(|document| Place::Discovered { document, issuer: jwt.issuer.clone() })

@@ -722,6 +722,8 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         let mut moved_on = pin!(shared.moved_on());
         let mut lookout = Lookout::new();
         let mut idle = Idle { timer: shared.worker.wheel.timer(), waits: None };
+        // Others may be answered, and pings may go to and fro, beside an answer that its client does not take.
+        let mut leaving = shared.worker.wheel.timer();
         let mut is_told = false;
         poll_fn(|cx| {
             let phase = lookout.poll(cx, shared, moved_on.as_mut());
@@ -730,6 +732,18 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
+            }
+            if streams.is_leaving() {
+                // Asked before it is armed: a timer that expired counts as unarmed.
+                if leaving.poll_expired(cx).is_ready() && streams.give_up() {
+                    return Poll::Ready(None);
+                }
+                if !leaving.is_armed() {
+                    leaving.arm(body_idle);
+                    let _ = leaving.poll_expired(cx);
+                }
+            } else {
+                leaving.disarm();
             }
             let is_over = if streams.is_answering() {
                 idle.end();
@@ -825,14 +839,15 @@ enum Wait {
 }
 
 impl Idle {
-    /// Ready once nobody was answered for so long. As long as bytes leave, the time begins anew.
+    /// Ready once nobody was answered for so long. As long as bytes leave for which a client is waited for, the time begins
+    /// anew; pings that are sent while it rests are none.
     fn poll(&mut self, cx: &mut Context<'_>, wait: Wait, max: Duration, written: u64) -> Poll<()> {
         if self.waits.is_none_or(|(before, _)| before != wait) {
             self.waits = Some((wait, written));
             self.timer.arm(max);
         }
         ready!(self.timer.poll_expired(cx));
-        if self.waits.is_some_and(|(_, before)| before == written) {
+        if wait == Wait::Resting || self.waits.is_some_and(|(_, before)| before == written) {
             return Poll::Ready(());
         }
         self.waits = Some((wait, written));

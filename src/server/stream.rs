@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,9 @@ use crate::telemetry::finish::Finish;
 use crate::telemetry::metrics::Metrics;
 use crate::timer::{Timer, Wheel};
 
+/// How much a client must take within `body_idle`, or the rest of a piece: a byte now and then is no progress.
+const PROGRESS_MIN: usize = 4 << 10;
+
 /// The streams of a connection.
 #[derive(Default)]
 pub(super) struct Streams {
@@ -23,9 +26,35 @@ pub(super) struct Streams {
     /// Those of them whose answers hyper has not taken whole.
     answering: Cell<usize>,
     opened: Cell<u64>,
+    /// Answers of which nothing but the end waits for the client, so that nobody asks them any more.
+    leaving: RefCell<Vec<Weak<Outgoing>>>,
 }
 
 impl Streams {
+    /// One more answer that hyper has whole.
+    fn leaves(&self, answer: &Rc<Outgoing>) {
+        let mut leaving = self.leaving.borrow_mut();
+        // As many as are open, and as many that have left since.
+        if leaving.len() >= 2 * self.open.get().max(8) {
+            leaving.retain(|answer| answer.strong_count() > 0);
+        }
+        leaving.push(Rc::downgrade(answer));
+    }
+
+    /// Whether there is an answer that hyper has whole and the client has not.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.open.get() > self.answering.get()
+    }
+
+    /// Ends the exchanges of answers whose client has taken too little for too long. What h2 has of them stays where it is:
+    /// it holds nobody's place. Whether the connection is of use to nobody any more.
+    pub(super) fn give_up(&self) -> bool {
+        let before = self.open.get();
+        let mut leaving = std::mem::take(&mut *self.leaving.borrow_mut());
+        leaving.retain(|answer| answer.upgrade().is_some_and(|answer| !answer.gives_up()));
+        self.leaving.borrow_mut().append(&mut leaving);
+        before > 0 && self.open.get() == 0
+    }
     /// How many there were.
     pub(super) fn opened(&self) -> u64 {
         self.opened.get()
@@ -77,8 +106,12 @@ impl Drop for Stream {
 /// How long a piece of it has been waiting is not the body's to notice: hyper asks it for nothing as long as the piece
 /// before has not gone out.
 pub(super) struct Outgoing {
-    /// When the client last took something, while hyper has a piece.
+    /// When the client last took enough, while hyper has a piece.
     since: Cell<Option<Instant>>,
+    /// What it took since then.
+    taken: Cell<usize>,
+    /// What has not left of the pieces that hyper has.
+    held: Cell<usize>,
     /// Made when it first waits: what is taken at once costs no timer.
     timer: RefCell<Option<Timer>>,
     wheel: Wheel,
@@ -92,19 +125,35 @@ impl Outgoing {
     /// One of which a piece may wait for so long.
     pub(super) fn new(wheel: &Wheel, max: Duration, metrics: &Metrics) -> Rc<Self> {
         let (since, timer, exchange) = (Cell::default(), RefCell::default(), RefCell::default());
-        Rc::new(Self { since, timer, wheel: wheel.clone(), max, metrics: metrics.clone(), exchange })
+        let (taken, held) = (Cell::default(), Cell::default());
+        Rc::new(Self { since, taken, held, timer, wheel: wheel.clone(), max, metrics: metrics.clone(), exchange })
     }
 
     /// hyper has got a piece.
     fn begin(&self) {
         self.since.set(Some(self.wheel.now()));
+        self.taken.set(0);
     }
 
     /// Some of it has left.
-    fn went_on(&self) {
-        if self.since.get().is_some() {
+    fn went_on(&self, count: usize) {
+        self.held.set(self.held.get().saturating_sub(count));
+        self.taken.set(self.taken.get().saturating_add(count));
+        if self.since.get().is_some() && self.taken.get() >= PROGRESS_MIN {
             self.begin();
         }
+    }
+
+    /// Ends the exchange if the client has taken too little for too long, and tells whether it has ended.
+    fn gives_up(&self) -> bool {
+        let is_late = self.since.get().is_some_and(|since| since + self.max <= self.wheel.now());
+        if is_late {
+            self.metrics.limit_hit("body_idle");
+            self.lost(self.held.get());
+            let exchange = self.exchange.take();
+            drop(exchange);
+        }
+        is_late
     }
 
     /// hyper asks for the next one.
@@ -168,6 +217,7 @@ impl Outbound {
     fn piece(&mut self, mut bytes: Bytes) -> Frame<Piece> {
         self.rest = if bytes.len() > SEND_BUFFER_MAX { bytes.split_off(SEND_BUFFER_MAX) } else { Bytes::new() };
         self.outgoing.begin();
+        self.outgoing.held.set(self.outgoing.held.get() + bytes.len());
         Frame::data(Piece { bytes, of: self.outgoing.clone() })
     }
 }
@@ -232,6 +282,8 @@ impl Drop for Outbound {
         } else if let Some((finish, stream)) = &mut *self.outgoing.exchange.borrow_mut() {
             // The last piece falls within h2, whose lock a body that is a stream of its own would want again.
             finish.let_body_go();
+            self.outgoing.begin();
+            stream.streams.leaves(&self.outgoing);
             stream.answered();
         }
     }
@@ -254,12 +306,13 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
-        self.of.went_on();
+        self.of.went_on(count);
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        self.of.held.set(self.of.held.get().saturating_sub(self.bytes.len()));
         self.of.lost(self.bytes.len());
     }
 }

@@ -207,7 +207,10 @@ pub(super) async fn ask(run: &Run<'_>, part: &Part) -> Outcome {
     // A status that the client is to see is no failure to be covered.
     let is_passed = failure.status.is_some_and(|status| part.pass_status.contains(&status));
     if !is_passed {
-        if let Some(said) = stale(run, part) {
+        // What the service says of itself holds, such as that there is no such thing any more, or that it is nobody's to see.
+        let may_stand_in = failure.status.is_none_or(|status| matches!(status.as_u16(), 500 | 502 | 503 | 504))
+            || matches!(failure.outcome, word::NOT_JSON | word::TOO_DEEP);
+        if may_stand_in && let Some(said) = stale(run, part) {
             return Outcome::Said(Box::new(said));
         }
         if let Some(other) = &part.fallback.upstream

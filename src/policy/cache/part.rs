@@ -64,7 +64,10 @@ pub fn compile(
         ..Exposure::default()
     };
     let mut rules = None;
-    scope.within("cache", |scope| rules = Some(config.rules(scope, &own, sends.accepts)));
+    // Where the route knows no callers, somebody in front may: what is forwarded and may tell them tells answers apart.
+    let mut apart = own.clone();
+    apart.extend(sends.forward.iter().filter(|name| may_be_credential(name).is_none() && !is_told(name)).cloned());
+    scope.within("cache", |scope| rules = Some(config.rules(scope, &apart, sends.accepts)));
     let is_fine = scope.is_fine();
     scope.finish();
     let known: Arc<dyn Known> = Arc::new(PartAnswers { rules: rules? });
