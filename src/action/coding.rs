@@ -3,6 +3,7 @@
 use std::io::Cursor;
 
 use async_compression::tokio::bufread;
+use async_compression::zstd::DParameter;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
@@ -13,6 +14,9 @@ use crate::exchange::{Reason, Rejection};
 /// How many times its size a compressed body may grow to, beyond a first piece that any may.
 const RATIO_MAX: usize = 100;
 const RATIO_FREE: usize = 64 * 1024;
+
+/// The largest window of zstd, as a power of two: 8 MiB (RFC 9659 §3). Room for it is made before a byte comes out.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// What clients are told that they may send (RFC 7694).
 const KNOWN: HeaderValue = HeaderValue::from_static("gzip, br, zstd, deflate");
@@ -98,7 +102,10 @@ impl Coding {
             Self::Identity => Ok(from.into_inner()),
             Self::Gzip => inflate(bufread::GzipDecoder::new(from), max).await,
             Self::Brotli => inflate(bufread::BrotliDecoder::new(from), max).await,
-            Self::Zstd => inflate(bufread::ZstdDecoder::new(from), max).await,
+            Self::Zstd => {
+                let window = DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX);
+                inflate(bufread::ZstdDecoder::with_params(from, &[window]), max).await
+            }
             // Two things under one name (RFC 9110 §8.4.1.2): first as the RFC says, then as some do.
             Self::Deflate => {
                 let bytes = from.into_inner();
@@ -133,6 +140,16 @@ mod tests {
 
     fn coded(coding: &'static str) -> Option<Coding> {
         Coding::of(&HeaderMap::from_iter([(header::CONTENT_ENCODING, HeaderValue::from_static(coding))]))
+    }
+
+    #[tokio::test]
+    async fn a_window_beyond_the_rfcs_is_not_opened() {
+        for (log, is_good) in [(23, true), (24, false)] {
+            let window = [async_compression::zstd::CParameter::window_log(log)];
+            let level = async_compression::Level::Default;
+            let body = all(ZstdEncoder::with_quality_and_params(&b"[1]"[..], level, &window)).await;
+            assert_eq!(Coding::Zstd.open(body, 100).await.is_ok(), is_good, "{log}");
+        }
     }
 
     #[tokio::test]

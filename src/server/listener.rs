@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::bound::Bound;
-use super::socket_file::{self, SocketFile};
+use super::socket_file::{self, OwnFile, SocketFile};
 use super::worker::Workers;
 use crate::config::operate::AdminAddress;
 use crate::snapshot::ListenerPlan;
@@ -56,6 +56,8 @@ pub struct BindError {
 pub struct Listening {
     /// Where it really listens: port 0 has become a number.
     pub address: AdminAddress,
+    /// Of a socket that is a file.
+    place: Option<OwnFile>,
     plan: ArcSwap<ListenerPlan>,
     version: AtomicU64,
     is_removed: AtomicBool,
@@ -65,10 +67,11 @@ pub struct Listening {
 }
 
 impl Listening {
-    fn new(address: AdminAddress, plan: Arc<ListenerPlan>) -> Arc<Self> {
+    fn new(address: AdminAddress, place: Option<OwnFile>, plan: Arc<ListenerPlan>) -> Arc<Self> {
         announce(&plan);
         Arc::new(Self {
             address,
+            place,
             plan: ArcSwap::new(plan),
             version: AtomicU64::new(1),
             is_removed: AtomicBool::new(false),
@@ -109,8 +112,8 @@ impl Listening {
 
     fn follow(&self, plan: Arc<ListenerPlan>) {
         announce(&plan);
-        if let Some(path) = self.address.path()
-            && let Err(error) = socket_file::set_access(path, plan.config.socket_access)
+        if let Some(place) = &self.place
+            && let Err(error) = place.set_access(plan.config.socket_access)
         {
             tracing::warn!(listener = %plan.name, %error, "the socket keeps its mode");
         }
@@ -338,7 +341,8 @@ impl Listeners {
                 }
                 Taken::Bound(socket, file, address) => (socket, file, address),
             };
-            let open = self.open(Listening::new(address, plan), socket, file);
+            let place = file.as_ref().map(|file| file.place.clone());
+            let open = self.open(Listening::new(address, place, plan), socket, file);
             sockets.open.push(open);
         }
         sockets.leaving.retain(|open| !open.task.is_finished());

@@ -21,17 +21,9 @@ pub(super) fn bind(path: &Path, access: SocketAccess, backlog: i32) -> io::Resul
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::own(path)?;
     // Between bind and listen nobody can connect, whatever the mode that the file was made with.
-    set_access(path, access)?;
+    file.place.set_access(access)?;
     socket.listen(backlog)?;
     Ok((socket.into(), file))
-}
-
-/// Lets others connect to the file, or no longer.
-///
-/// # Errors
-/// The file is gone, or is somebody else's.
-pub(super) fn set_access(path: &Path, access: SocketAccess) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(access.mode()))
 }
 
 /// Removes the socket that a process left behind when it died. One that somebody listens on stays, and so does every
@@ -52,13 +44,37 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// The file of a socket. Removed when dropped, unless somebody has put another in its place.
 pub(super) struct SocketFile {
+    pub(super) place: OwnFile,
+}
+
+/// Where such a file is, and which one.
+#[derive(Clone)]
+pub(super) struct OwnFile {
     path: PathBuf,
     identity: (u64, u64),
 }
 
 impl SocketFile {
     fn own(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), identity: identity(path)? })
+        Ok(Self { place: OwnFile { path: path.into(), identity: identity(path)? } })
+    }
+}
+
+impl OwnFile {
+    /// Whether what is there is still the same file.
+    fn is_ours(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.identity)
+    }
+
+    /// Lets others connect to the file, or no longer.
+    ///
+    /// # Errors
+    /// The file is gone, or somebody has put another in its place, which is not ours to open.
+    pub(super) fn set_access(&self, access: SocketAccess) -> io::Result<()> {
+        if !self.is_ours() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file is gone, or another is in its place"));
+        }
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(access.mode()))
     }
 }
 
@@ -68,10 +84,10 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity)
-            && let Err(error) = fs::remove_file(&self.path)
+        if self.place.is_ours()
+            && let Err(error) = fs::remove_file(&self.place.path)
         {
-            tracing::warn!(%error, path = %self.path.display(), "a socket stays behind");
+            tracing::warn!(%error, path = %self.place.path.display(), "a socket stays behind");
         }
     }
 }

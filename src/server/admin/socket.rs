@@ -20,7 +20,7 @@ pub(super) struct Bound {
     /// Where it really listens: port 0 has become a number.
     pub(super) address: AdminAddress,
     socket: Listener,
-    _file: Option<SocketFile>,
+    file: Option<SocketFile>,
 }
 
 enum Listener {
@@ -48,12 +48,12 @@ impl Bound {
                     bound => bound?,
                 };
                 let address = AdminAddress::Tcp(socket.local_addr()?);
-                Ok(Self { wanted: wanted.clone(), address, socket: Listener::Tcp(socket), _file: None })
+                Ok(Self { wanted: wanted.clone(), address, socket: Listener::Tcp(socket), file: None })
             }
             AdminAddress::Unix(path) => {
                 let (socket, file) = socket_file::bind(path, access, BACKLOG)?;
                 let (wanted, address) = (wanted.clone(), wanted.clone());
-                Ok(Self { wanted, address, socket: Listener::Unix(socket), _file: Some(file) })
+                Ok(Self { wanted, address, socket: Listener::Unix(socket), file: Some(file) })
             }
         }
     }
@@ -63,10 +63,7 @@ impl Bound {
     /// # Errors
     /// The file is gone, or is somebody else's.
     pub(super) fn set_access(&self, access: SocketAccess) -> io::Result<()> {
-        match &self.wanted {
-            AdminAddress::Tcp(_) => Ok(()),
-            AdminAddress::Unix(path) => socket_file::set_access(path, access),
-        }
+        self.file.as_ref().map_or(Ok(()), |file| file.place.set_access(access))
     }
 
     /// A hand on the socket for a runtime, to be made inside it.
@@ -182,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_a_file_for_its_owner_and_goes_with_it() {
+    fn a_socket_is_a_file_for_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.sock");
         let bound = bind(&format!("unix:{}", path.display())).unwrap();
@@ -190,6 +187,22 @@ mod tests {
         assert_eq!(mode(), 0o600);
         bound.set_access(SocketAccess::Group).unwrap();
         assert_eq!(mode(), 0o660);
+        // What somebody else has put there is not ours to open, nor to remove.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        let before = mode();
+        assert!(bound.set_access(SocketAccess::Group).is_err());
+        assert_eq!(mode(), before);
+        drop(bound);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_socket_goes_with_who_bound_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let bound = bind(&format!("unix:{}", path.display())).unwrap();
+        assert!(path.exists());
         drop(bound);
         assert!(!path.exists());
     }
