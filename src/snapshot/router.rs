@@ -634,6 +634,18 @@ impl Children {
     }
 }
 
+impl<T> Router<Option<T>> {
+    /// The same with all targets. None if one is missing: its rule was checked against the others, and nothing more.
+    pub fn complete(self) -> Option<Router<T>> {
+        let Self { rules, exact, suffix, any } = self;
+        let each = rules.into_iter().map(|rule| {
+            let Compiled { methods, headers, query, cookies, path, target } = rule;
+            Some(Compiled { methods, headers, query, cookies, path, target: target? })
+        });
+        Some(Router { rules: each.collect::<Option<_>>()?, exact, suffix, any })
+    }
+}
+
 impl<T> Router<T> {
     /// Puts the rules of each node into their order, and lists those that cannot stand together.
     fn sort_and_check(&mut self) -> Vec<Conflict> {

@@ -43,7 +43,7 @@ impl Caches {
         Self(kept.attached::<RouteCache>().map(|note| (note.route.clone(), note.rules.clone())).collect())
     }
 
-    /// Purges. How many targets were purged.
+    /// Purges. How many targets were named: what is stored under them is not counted, for nobody looks for it.
     ///
     /// # Errors
     /// One of them is none; then nothing was purged.
