@@ -9,6 +9,7 @@ pub mod control;
 pub mod entry;
 pub mod fill;
 pub mod flight;
+pub mod freshen;
 pub mod freshness;
 pub mod invalid;
 pub mod key;
@@ -261,6 +262,7 @@ impl Config {
             is_shared: self.shared_across_users,
             hidden: exposure.hidden,
             written: exposure.written,
+            credentials: scope.providers.values().flatten().filter_map(|provider| provider.header().cloned()).collect(),
         };
         let identity = Identity::of("cache", scope.route)
             .shape("key", &definition)
