@@ -175,3 +175,39 @@ async fn no_more_than_allowed_are_compressed_at_once_and_shadow_compresses_none(
     .await;
     ask(&shadow, "gzip").await.assert_no_header("content-encoding").assert_no_header("vary");
 }
+
+#[tokio::test]
+async fn what_armiger_makes_itself_is_compressed_too() {
+    let backend =
+        Backend::with(|seen| answer(200, serde_json::json!({"of": seen.target, "text": text()}).to_string())).await;
+    let routes = r#"
+        - name: page
+          match: {path: /page}
+          policies: {compress: {}}
+          aggregate: {parts: {a: {upstream: app, path: /a}, b: {upstream: app, path: /b}}}
+        - name: order
+          match: {path: /order, methods: [POST]}
+          policies: {compress: {min: 16B}}
+          saga_in_memory: {steps: {one: {upstream: app, path: /one, compensate: {method: DELETE, path: /one}}}}
+        "#;
+    let armiger = Armiger::with(Config::to(&backend).routes(routes)).await;
+    for (method, path) in [("GET", "/page"), ("POST", "/order")] {
+        let request = |coding: &str| {
+            let request = Request::builder().method(method).uri(path).header("accept-encoding", coding);
+            request.body(Full::<bytes::Bytes>::default()).unwrap()
+        };
+        let plain = armiger.request(request("identity")).await;
+        plain.assert_status(200).assert_no_header("content-encoding").assert_header("vary", "accept-encoding");
+        for coding in ["gzip", "br", "zstd"] {
+            let answer = armiger.request(request(coding)).await;
+            answer.assert_status(200).assert_header("content-encoding", coding).assert_no_header("content-length");
+            answer.assert_header("content-type", plain.header("content-type")).assert_header("vary", "accept-encoding");
+            let read: serde_json::Value = serde_json::from_slice(&decoded(coding, &answer.body).await).unwrap();
+            match path {
+                "/page" => assert_eq!(read, plain.json()),
+                // Each saga has a name of its own.
+                _ => assert_eq!(read["steps"][0]["status"], plain.json()["steps"][0]["status"], "{read}"),
+            }
+        }
+    }
+}

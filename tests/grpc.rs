@@ -238,6 +238,11 @@ impl Server {
         }
     }
 
+    /// Calls that came with a deadline.
+    pub(super) fn deadlines(&self) -> usize {
+        self.timeouts.lock().unwrap().len()
+    }
+
     pub(super) async fn until_hanging(&self, count: usize) {
         let look = || (self.hanging.load(Ordering::SeqCst) == count).then_some(());
         within(&format!("{count} hanging calls"), super::harness::until(&self.changed, look)).await;

@@ -223,3 +223,32 @@ async fn an_upstream_that_speaks_no_http2_is_refused_where_a_route_asks_for_call
     let report = Armiger::try_with(config).await.err().expect("a report");
     assert!(report.contains("the upstream speaks HTTP/1.1") && report.contains("h2c"), "{report}");
 }
+
+#[tokio::test]
+async fn a_page_calls_a_service_whose_calls_are_mirrored_to_another() {
+    let ((server, url), (mirror, mirror_url)) = (Server::start().await, Server::start().await);
+    let armiger = Armiger::with(
+        Config::to_url(&url)
+            .upstream("protocol: h2c")
+            .top("defaults: {policies: {grpc_web: {}}}")
+            .routes("- {name: all, match: {path: \"/{rest...}\"}, proxy: {upstream: app, mirror: {upstream: next}}}")
+            .and_h2c("next", &mirror_url),
+    )
+    .await;
+    for (kind, body) in [
+        ("application/grpc-web+proto", message(b"hello")),
+        ("application/grpc-web-text", STANDARD.encode(message(b"hello")).into_bytes()),
+    ] {
+        let mut request = call("/test.Echo/Unary", kind, body);
+        request.headers_mut().insert("grpc-timeout", "5S".parse().unwrap());
+        let answer = armiger.request(request).await;
+        let (messages, trailers) = read(&answer);
+        assert_eq!((messages, trailers.contains(&"grpc-status:0".to_owned())), (vec![b"hello".to_vec()], true));
+    }
+    let answered = r#"armiger_mirrored_requests_total{outcome="answered",route="all"}"#;
+    within("both copies", async { while armiger.metric(answered).await != 2.0 {} }).await;
+    // A copy is a call as well, with its deadline.
+    assert_eq!((server.deadlines(), mirror.deadlines()), (2, 2));
+    let calls = r#"armiger_grpc_calls_total{route="all",status="OK"}"#;
+    assert_eq!(armiger.metric(calls).await, 2.0, "a copy is nobody's call");
+}

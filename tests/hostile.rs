@@ -537,6 +537,24 @@ const EARLY_ANSWERS: [(&str, &str, u16); 7] = [
     ("TRACE", "/next", 405),
 ];
 
+/// Two readers of one length must read the same number.
+#[tokio::test]
+async fn a_length_with_zeros_in_front_goes_out_as_a_plain_number() {
+    for protocol in ["http1", "h2c"] {
+        let backend = Backend::echo().await;
+        let armiger = Armiger::with(Config::to(&backend).upstream(&format!("protocol: {protocol}"))).await;
+        for length in ["4", "04", "0004"] {
+            let lines = format!("content-length: {length}\r\nconnection: close\r\n\r\ntrue");
+            armiger.raw(format!("POST / HTTP/1.1\r\nhost: a\r\n{lines}")).await.answer().await.assert_status(200);
+            let request = Request::post("/").header("content-length", length).body(Full::<Bytes>::from("true"));
+            armiger.connect_h2c().await.request(request.unwrap()).await.assert_status(200);
+        }
+        let told: Vec<_> =
+            backend.received(6).await.iter().map(|seen| seen.header("content-length").to_owned()).collect();
+        assert_eq!(told, ["4"; 6], "{protocol}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_nobody_read_is_never_taken_for_a_request() {
     let backend = strict().await;
@@ -620,6 +638,53 @@ async fn a_body_that_grows_too_long_is_refused_midway() {
     conversation.answer().await.assert_problem(413, "body-too-large");
     backend.closed(1).await;
     assert!(backend.requests().iter().all(|seen| !seen.whole && seen.target == "/"), "{:#?}", backend.requests());
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_the_connection_says_so_and_can_be_read() {
+    let backend = strict().await;
+    let listener = "limits: {body_rate_min: 100KiB}\ntimeouts: {body_rate: 100ms, body_idle: 300ms}";
+    let config = Config::to(&backend).listener(listener).policies("body_limit: {max: 1KiB}");
+    let armiger = Armiger::with(config).await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+
+    // Much more than is read for the sake of the connection, and all of it sent before the client looks for an answer.
+    for framed in ["Content-Length: 8388608\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n800000\r\n"] {
+        let mut conversation = armiger.raw(format!("{head}{framed}")).await;
+        for _ in 0..128 {
+            conversation.write("x".repeat(65536)).await;
+        }
+        conversation.answer().await.assert_problem(413, "body-too-large").assert_header("connection", "close");
+        conversation.assert_closed().await;
+    }
+    // Whoever waits for a word, and is sent none, may never send the body.
+    let mut waiting = armiger.raw(format!("{head}Expect: 100-continue\r\nContent-Length: 2000\r\n\r\n")).await;
+    waiting.answer().await.assert_problem(413, "body-too-large").assert_header("connection", "close");
+    // A little is read, now or when it comes.
+    let mut little = armiger.raw(format!("{head}Content-Length: 2000\r\n\r\nxxx")).await;
+    little.answer().await.assert_problem(413, "body-too-large").assert_no_header("connection");
+    little.write("x".repeat(1997)).await.write("GET /next HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    little.answer().await.assert_status(200).assert_no_header("connection");
+
+    // The client is silent, or sends too little.
+    for framed in ["Content-Length: 900\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n384\r\nabc"] {
+        let mut conversation = armiger.raw(format!("{head}{framed}")).await;
+        conversation.answer().await.assert_problem(408, "request-timeout").assert_header("connection", "close");
+        conversation.assert_closed().await;
+        let mut conversation = armiger.raw(format!("{head}{framed}")).await;
+        let dribbling = async {
+            loop {
+                if let Ok(bytes) = tokio::time::timeout(Duration::from_millis(10), conversation.some()).await {
+                    return bytes;
+                }
+                conversation.write("a").await;
+            }
+        };
+        let told = within("a refusal", dribbling).await;
+        let told = String::from_utf8_lossy(&told).into_owned();
+        assert!(told.starts_with("HTTP/1.1 408 ") && told.contains("\r\nconnection: close\r\n"), "{told}");
+        conversation.assert_closed().await;
+    }
 }
 
 #[tokio::test]

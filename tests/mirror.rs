@@ -1,6 +1,8 @@
 //! Mirrors: copies of requests for another upstream, which change nothing for anybody else.
 
-use super::harness::{Armiger, Backend, Config, Script, answer, within};
+use std::time::Duration;
+
+use super::harness::{Armiger, Backend, Config, Script, Signal, answer, within};
 
 fn to(backend: &Backend, mirror: &Backend, more: &str) -> Config {
     let route = format!(
@@ -111,4 +113,37 @@ async fn what_makes_no_sense_is_refused() {
         .routes("- {name: all, match: {path: /}, proxy: {upstream: app, mirror: {upstream: app}}}");
     let report = Armiger::try_with(config).await.err().expect("a report");
     assert!(report.contains("credentials of callers"), "{report}");
+}
+
+#[tokio::test]
+async fn the_end_of_armiger_waits_for_copies() {
+    let (backend, signal) = (Backend::replies("ok").await, Signal::new());
+    let reply = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let slow = Backend::raw(Script::new().request().wait(&signal).write(reply)).await;
+    let armiger = Armiger::with(to(&backend, &slow, "").top("drain: {delay: 0s, timeout: 1h}")).await;
+    armiger.get("/").await.assert_status(200);
+    slow.received(1).await;
+
+    armiger.running().drain().begin();
+
+    let over = armiger.running().drain().over();
+    let too_early = tokio::time::timeout(Duration::from_millis(500), over).await;
+    assert!(too_early.is_err(), "armiger ended before the copy was over");
+    signal.send();
+    within("the end", armiger.running().drain().over()).await;
+    assert_eq!(armiger.stop().await.cut, 0);
+}
+
+#[tokio::test]
+async fn the_end_of_armiger_waits_for_a_copy_no_longer_than_for_exchanges() {
+    let backend = Backend::replies("ok").await;
+    let hanging = Backend::raw(Script::new().request().hang()).await;
+    let armiger = Armiger::with(to(&backend, &hanging, "").top("drain: {delay: 0s, timeout: 100ms}")).await;
+    armiger.get("/").await.assert_status(200);
+    hanging.received(1).await;
+
+    armiger.running().drain().begin();
+
+    within("the end", armiger.running().drain().over()).await;
+    hanging.closed(1).await;
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use http::Request;
 use http_body_util::Empty;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::harness::{Armiger, Authority, Backend, Config, Connection, Files, Response, within};
@@ -153,4 +154,38 @@ async fn a_file_is_one_listeners_and_no_two_take_it() {
     );
     let report = Armiger::try_with(Config::to(&backend).top(&two)).await.err().expect("named twice");
     assert!(report.contains("is taken by another listener"), "{report}");
+}
+
+#[tokio::test]
+async fn a_balancer_of_this_machine_names_its_clients_only_where_files_are_believed() {
+    const LINE: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n";
+    const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let counted = |word: &str| format!("armiger_proxy_headers_total{{listener=\"http\",outcome=\"{word}\"}}");
+    let backend = Backend::replies("ok").await;
+    for (from, is_believed) in [("unix", true), ("127.0.0.0/8", false)] {
+        let (_folder, path) = file();
+        let config = on(&backend, &path).listener(&format!("proxy_protocol: {{from: [\"{from}\"]}}"));
+        let armiger = Armiger::with(config).await;
+        let mut stream = within("a connection", UnixStream::connect(&path)).await.unwrap();
+        // Who is not believed may be gone before this.
+        let _ = stream.write_all(format!("{LINE}{GET}").as_bytes()).await;
+        let mut answer = String::new();
+        let read = within("the end", stream.read_to_string(&mut answer)).await;
+
+        let outcome = if is_believed { "v1" } else { "untrusted" };
+        within(outcome, async { while armiger.metric(&counted(outcome)).await < 1.0 {} }).await;
+        if !is_believed {
+            assert!(read.is_err() || answer.is_empty(), "{from}: {answer}");
+            continue;
+        }
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{from}: {answer}");
+        assert_eq!(backend.only().await.header("x-forwarded-for"), "192.0.2.7");
+        armiger.logged(|line| line["client"] == "192.0.2.7").await;
+    }
+    assert_eq!(backend.count(), 1);
+
+    // Nor is a file what comes by an address.
+    let armiger = Armiger::with(Config::to(&backend).listener("proxy_protocol: {from: [unix]}")).await;
+    armiger.raw(format!("{LINE}{GET}")).await.assert_closed().await;
+    within("untrusted", async { while armiger.metric(&counted("untrusted")).await < 1.0 {} }).await;
 }

@@ -1,7 +1,7 @@
 //! A copy of requests for another upstream. Nobody waits for it, and nobody sees what comes of it.
 //!
-//! A copy is a task of the worker. It ends with its answer, at the route's timeout, or with the worker; there are no more
-//! of them at once than the route allows. It is made of what the upstream was sent, so only of a body that was read whole.
+//! A copy is a task of the worker, whose end waits for it. It ends with its answer, at the route's timeout, or when what is
+//! left is cut; there are no more of them at once than the route allows. It is made of what the upstream was sent, so only of a body that was read whole.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -157,8 +157,9 @@ impl Copy {
             let Some(bytes) = replay.take(inbound) else { return self.rules.metrics.mirrored("dropped_body") };
             *self.request.body_mut() = Body::full(bytes);
         }
-        let pools = pools.clone();
+        let (pools, unfinished) = (pools.clone(), pools.unfinished().begin());
         tokio::task::spawn_local(async move {
+            let _unfinished = unfinished;
             let mut timer = self.wheel.timer();
             timer.arm(self.rules.timeout);
             let rules = self.rules.clone();

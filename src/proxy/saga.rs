@@ -11,7 +11,6 @@ use http::Response;
 use tokio::sync::oneshot;
 
 use super::Worker;
-use super::worker::Unfinished;
 use crate::action::Action;
 use crate::action::Json;
 use crate::action::saga::run::Course;
@@ -21,6 +20,7 @@ use crate::http::body::Body;
 use crate::http::problem::Form;
 use crate::snapshot::Route;
 use crate::telemetry::finish::Occupied;
+use crate::upstream::Unfinished;
 
 /// Runs a saga and answers what came of it, or that this cannot be told yet.
 pub(super) async fn run(

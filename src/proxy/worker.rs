@@ -4,14 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::Notify;
-
 use super::Inlet;
 use crate::snapshot::Reader;
 use crate::telemetry::finish::{Closing, Logger};
 use crate::telemetry::trace::Mint;
 use crate::timer::Wheel;
-use crate::upstream::Pools;
+use crate::upstream::{Count, Pools};
 
 /// One thread's share of armiger.
 pub struct Worker {
@@ -32,46 +30,11 @@ pub struct Worker {
     wall: Cell<(Instant, SystemTime)>,
 }
 
-/// Counts work that the end of its worker waits for.
-#[derive(Default)]
-pub struct Count {
-    under_way: Cell<usize>,
-    ended: Notify,
-}
-
-/// Work that is under way until this is dropped.
-pub struct Unfinished(Rc<Count>);
-
-impl Count {
-    /// Begins some.
-    pub(super) fn begin(self: &Rc<Self>) -> Unfinished {
-        self.under_way.set(self.under_way.get() + 1);
-        Unfinished(self.clone())
-    }
-
-    /// Whether none is under way.
-    pub fn is_none(&self) -> bool {
-        self.under_way.get() == 0
-    }
-
-    /// Ready after some has ended.
-    pub async fn one_ended(&self) {
-        self.ended.notified().await;
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        self.0.under_way.set(self.0.under_way.get() - 1);
-        self.0.ended.notify_one();
-    }
-}
-
 impl Worker {
     /// A worker with these.
     pub fn new(reader: Reader, pools: Pools, wheel: Wheel, log: Rc<Logger>) -> Self {
         let (is_draining, wall) = (Cell::new(false), Cell::new(wall_clock()));
-        let (ids, unfinished) = (RefCell::default(), Rc::default());
+        let (ids, unfinished) = (RefCell::default(), pools.unfinished().clone());
         let pools = Rc::new(pools);
         Self { reader: RefCell::new(reader), pools, wheel, log, ids, is_draining, unfinished, wall }
     }

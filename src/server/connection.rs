@@ -23,7 +23,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, Version, header};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -53,6 +53,7 @@ use crate::exchange::{Certificate, Hop};
 use crate::http::body::{Arriving, Body, BodyError, Tunnel, cause};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::framing::{HeadLimits, Violation};
+use crate::http::headers::name;
 use crate::http::inflow::Inflow;
 use crate::http::pace::Rate;
 use crate::http::proxy_protocol::Ends;
@@ -697,11 +698,12 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                     }
                     return Ok(Response::from_parts(head, Outbound::tunnel(outgoing)));
                 }
+                shun_table(response.headers_mut(), &shared);
                 Ok::<_, Infallible>(response.map(|body| Outbound::new(outgoing, body, stream)))
             }
         }
     });
-    let stream = Rc::new(RefCell::new(Rewound::new(stream, prefix)));
+    let stream = Rc::new(RefCell::new(Rewound::new(stream, prefix, shared.scratch.clone())));
     let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
@@ -732,6 +734,10 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             }
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Some(ended));
+            }
+            if let Poll::Ready(Err(error)) = stream.borrow_mut().poll_out(cx) {
+                tracing::debug!(peer = %door.ends.source, %error, "connection broke");
+                return Poll::Ready(None);
             }
             if streams.is_leaving() {
                 // Asked before it is armed: a timer that expired counts as unarmed.
@@ -802,6 +808,16 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
             // A client that is slow says now and then how much more it takes.
             part(shared, &mut stream.into_inner().into_inner(), body_idle).await;
         }
+    }
+}
+
+/// Keeps what no two answers have in common out of the table of HPACK: h2 compares each field with all that the table holds
+/// under its name, and these would fill it.
+fn shun_table(headers: &mut HeaderMap, shared: &Shared) {
+    let date = headers.entry(header::DATE).or_insert_with(|| shared.scratch.date(shared.worker.wheel.now()));
+    date.set_sensitive(true);
+    if let Some(id) = headers.get_mut(&name::X_REQUEST_ID) {
+        id.set_sensitive(true);
     }
 }
 

@@ -34,8 +34,8 @@ use crate::timer::{Timer, Wheel};
 /// (RFC 9112 §9.6).
 pub(super) const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How much is read and thrown away in that time.
-pub(super) const LINGER_BYTES_MAX: usize = 1024 * 1024;
+/// How much is read and thrown away in that time: more than both kernels hold of what a client had sent before it could know.
+pub(super) const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What one read may bring at most.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -52,7 +52,7 @@ const SPARE_HEADERS_MAX: usize = 64;
 /// The most room of a buffer that is kept.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
 
-/// The rest of a body that nobody read is thrown away up to this much, if it is here already; beyond that the connection ends.
+/// The rest of a body that nobody read is thrown away up to this much; beyond that the connection ends.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
 /// The answer to `Expect: 100-continue` once somebody reads the body.
@@ -124,11 +124,11 @@ impl Scratch {
         }
     }
 
-    fn take_out(&self) -> Vec<u8> {
+    pub(super) fn take_out(&self) -> Vec<u8> {
         self.0.out.take()
     }
 
-    fn spare_out(&self, mut out: Vec<u8>) {
+    pub(super) fn spare_out(&self, mut out: Vec<u8>) {
         if out.capacity() <= SPARE_BYTES_MAX {
             out.clear();
             self.0.out.set(out);
@@ -292,6 +292,8 @@ enum Waiting {
     Head,
     /// More of a body.
     Body,
+    /// The rest of a body that nobody reads.
+    Rest,
     /// The client's end of a connection that we closed.
     Linger,
 }
@@ -576,7 +578,7 @@ impl<S> Gate<S> {
             Waiting::No => self.read_timer.disarm(),
             Waiting::First | Waiting::Head => arm(&mut self.read_timer, &self.wheel, self.timeouts.request_headers),
             Waiting::Idle => arm(&mut self.read_timer, &self.wheel, self.timeouts.keep_alive),
-            Waiting::Body => arm(&mut self.read_timer, &self.wheel, self.timeouts.body_idle),
+            Waiting::Body | Waiting::Rest => arm(&mut self.read_timer, &self.wheel, self.timeouts.body_idle),
             Waiting::Linger => arm(&mut self.read_timer, &self.wheel, LINGER_TIME),
         }
     }
@@ -609,15 +611,6 @@ impl<S> Gate<S> {
     /// The answer is out: the next head may come.
     pub(super) fn answered(&mut self) {
         self.exchange_is_open = false;
-    }
-
-    /// Whether the body of the present request is over, or not: `None` if nothing can be read behind it.
-    pub(super) fn body_is_over(&self) -> Option<bool> {
-        match &self.phase {
-            Phase::Head(_) => Some(true),
-            Phase::Body(_) => Some(false),
-            Phase::Lost => None,
-        }
     }
 
     /// Whether anybody may still read the body of the present request.
@@ -810,13 +803,51 @@ impl<S: AsyncRead + Unpin> Gate<S> {
         Poll::Ready(())
     }
 
+    /// Whether the connection ends with the present answer because nobody read the body of its request, or all of it that
+    /// was worth it. To be asked before the answer is written, which should say so. A body that its client brings
+    /// `too_slowly` is not waited for.
+    pub(super) fn ends_unread(&mut self, cx: &mut Context<'_>, too_slowly: bool) -> bool {
+        match &self.phase {
+            Phase::Head(_) => false,
+            Phase::Lost => true,
+            // An upstream that still reads it may come to its end.
+            Phase::Body(inbound) if inbound.feed.has_reader() => false,
+            Phase::Body(_) if self.rest_is_small() && !too_slowly => false,
+            Phase::Body(_) => !self.drain_body(cx),
+        }
+    }
+
+    /// Whether the rest of the body is known to be so small that it is read for the sake of the connection. A client that waits
+    /// for a word before it sends may never send it.
+    fn rest_is_small(&self) -> bool {
+        let Phase::Body(inbound) = &self.phase else { return false };
+        !inbound.expects && matches!(inbound.left, Left::Length(left) if left <= DRAIN_BYTES_MAX as u64)
+    }
+
+    /// Throws the rest of a body away that nobody reads, and says whether the next head can be read behind it. A small rest is
+    /// waited for, once for as long as a pause may last.
+    pub(super) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if matches!(self.phase, Phase::Head(_)) {
+            return Poll::Ready(true);
+        }
+        let is_small = self.rest_is_small();
+        if self.drain_body(cx) {
+            return Poll::Ready(true);
+        }
+        if !is_small || self.is_eof || matches!(self.phase, Phase::Lost) {
+            return Poll::Ready(false);
+        }
+        self.wait_for(Waiting::Rest);
+        self.read_timer.poll_expired(cx).map(|()| false)
+    }
+
     /// Throws away what is here of a body that nobody reads, and says whether that was the rest of it.
-    pub(super) fn drain_body(&mut self, cx: &mut Context<'_>) -> bool {
+    fn drain_body(&mut self, cx: &mut Context<'_>) -> bool {
         let mut drained = self.held.len() - self.held_start;
         if drained > 0 {
             self.feed_held();
         }
-        while matches!(self.phase, Phase::Body(_)) && drained < DRAIN_BYTES_MAX {
+        while matches!(self.phase, Phase::Body(_)) && drained < DRAIN_BYTES_MAX && !self.is_eof {
             let scratch = self.scratch.clone();
             let mut scratch = scratch.0.read.borrow_mut();
             let mut read = ReadBuf::new(&mut scratch);
@@ -830,7 +861,8 @@ impl<S: AsyncRead + Unpin> Gate<S> {
                         self.hold(&bytes[fed..]);
                     }
                 }
-                _ => break,
+                Poll::Ready(_) => self.is_eof = true,
+                Poll::Pending => break,
             }
         }
         matches!(self.phase, Phase::Head(_))

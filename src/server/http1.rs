@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Response, StatusCode};
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -82,7 +82,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
             match working.poll(cx) {
                 Poll::Ready(response) => {
                     service.set(None);
-                    self.answer(gate, response);
+                    self.answer(cx, gate, response);
                 }
                 Poll::Pending => {
                     let is_gone = gate.poll_inbound(cx).is_ready();
@@ -115,17 +115,21 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                 return Poll::Pending;
             }
         }
-        let is_understood = match gate.body_is_over() {
-            Some(true) => true,
-            Some(false) => !self.is_last && gate.drain_body(cx),
-            None => false,
-        };
+        let is_understood = !self.is_last && ready!(gate.poll_drained(cx));
         gate.answered();
         Poll::Ready(Ok(if is_understood && !self.is_last { Ended::Again } else { Ended::Last }))
     }
 
-    fn answer<S>(&mut self, gate: &mut Gate<S>, response: Response<B>) {
+    fn answer<S>(&mut self, cx: &mut Context<'_>, gate: &mut Gate<S>, response: Response<B>)
+    where
+        S: AsyncRead + Unpin,
+    {
         let (mut head, body) = response.into_parts();
+        if gate.ends_unread(cx, head.status == StatusCode::REQUEST_TIMEOUT) {
+            // Nothing can be read behind the body, and the client is told (RFC 9112 §9.6).
+            self.asked.keeps_alive = false;
+            gate.state().say_close();
+        }
         let length = if body.is_end_stream() {
             Length::None
         } else {
@@ -268,6 +272,9 @@ mod tests {
         rate: crate::http::pace::Rate { min: 0, over: HOUR },
         keep_alive: HOUR,
     };
+
+    /// The most of a body that is read for the sake of the connection.
+    const DRAINED: usize = 64 * 1024;
 
     const GET: &str = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -669,6 +676,59 @@ mod tests {
             assert_eq!(client.response().await, (403, "early".to_owned()));
             assert_eq!(client.response().await, (200, " 0".to_owned()));
             assert_eq!(client.requests(), ["POST /early", "GET /echo"]);
+        });
+    }
+
+    #[test]
+    fn the_small_rest_of_a_body_that_nobody_reads_is_waited_for_once() {
+        run(async {
+            let request = post("/early", &"x".repeat(1000));
+            let mut client = Client::connect(GateTimeouts { body_idle: SOON, ..NEVER });
+            client.send(&request[..request.len() - 900]).await;
+            assert_eq!(client.response().await, (403, "early".to_owned()));
+            client.send(&request[request.len() - 900..]).await;
+            client.send(GET).await;
+            assert_eq!(client.response().await, (200, " 0".to_owned()));
+
+            // A byte now and then makes that no longer.
+            let began = tokio::time::Instant::now();
+            client.send(&request[..request.len() - 900]).await;
+            assert_eq!(client.response().await, (403, "early".to_owned()));
+            for _ in 0..100 {
+                let _ = client.io.write_all(b"x").await;
+                tokio::time::sleep(SOON / 10).await;
+            }
+            assert_eq!(client.end().await, "");
+            assert!(began.elapsed() < 20 * SOON, "{:?}", began.elapsed());
+        });
+    }
+
+    #[test]
+    fn an_answer_behind_which_nothing_can_be_read_says_so() {
+        let large = "x".repeat(DRAINED + 200);
+        let expecting = "POST /early HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        let ending = [&post("/early", &large)[..200], &post_chunked("/early", "5\r\nhello\r\n"), expecting];
+        let going_on = [
+            post("/early", "hello"),
+            // Not here yet, and waited for.
+            post("/early", "hello").replace("hello", ""),
+            post_chunked("/early", "5\r\nhello\r\n0\r\n\r\n"),
+        ];
+        run(async {
+            let answer = async |request: &str| {
+                let mut client = Client::connect(NEVER);
+                client.send(request).await;
+                settle().await;
+                let mut text = vec![0; 4096];
+                let length = soon(client.io.read(&mut text)).await.unwrap();
+                String::from_utf8_lossy(&text[..length]).into_owned()
+            };
+            for request in ending {
+                assert!(answer(request).await.contains("\r\nconnection: close\r\n"), "{request:?}");
+            }
+            for request in &going_on {
+                assert!(!answer(request).await.contains("connection:"), "{request:?}");
+            }
         });
     }
 

@@ -201,11 +201,34 @@ fn announce(plan: &ListenerPlan) {
     plan.state.metrics.certificates(ends);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs().cast_signed());
     for (certificate, end) in ends {
-        let left = end.saturating_sub(now);
-        if left <= 0 {
-            tracing::warn!(listener = %plan.name, %certificate, "certificate is out of date");
-        } else if left <= EXPIRES_SOON {
-            tracing::warn!(listener = %plan.name, %certificate, days = left / (24 * 3600), "certificate ends soon");
+        match Ending::of(*end, now) {
+            Ending::Later => {}
+            Ending::Soon { days } => {
+                tracing::warn!(listener = %plan.name, %certificate, days, "certificate ends soon");
+            }
+            Ending::Over => tracing::warn!(listener = %plan.name, %certificate, "certificate is out of date"),
+        }
+    }
+}
+
+/// What operators are told of a certificate's end.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// Nothing yet.
+    Later,
+    /// That it ends in so many whole days.
+    Soon { days: i64 },
+    /// That it has ended.
+    Over,
+}
+
+impl Ending {
+    /// Of a certificate whose last second is `end`, both since 1970.
+    fn of(end: i64, now: i64) -> Self {
+        match end.saturating_sub(now) {
+            ..=0 => Self::Over,
+            left @ ..=EXPIRES_SOON => Self::Soon { days: left / (24 * 3600) },
+            _ => Self::Later,
         }
     }
 }
@@ -621,4 +644,34 @@ fn is_exhausted(error: &io::Error) -> bool {
     const EMFILE: i32 = 24;
     const ENOBUFS: i32 = 105;
     matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_are_told_of_a_certificates_end_from_two_weeks_before_it_and_for_good() {
+        const DAY: i64 = 24 * 3600;
+        let now = 1_800_000_000_i64;
+        for (left, told) in [
+            (EXPIRES_SOON + 1, Ending::Later),
+            (i64::MAX, Ending::Later),
+            (EXPIRES_SOON, Ending::Soon { days: 14 }),
+            (2 * DAY - 1, Ending::Soon { days: 1 }),
+            (1, Ending::Soon { days: 0 }),
+            (0, Ending::Over),
+            (-1, Ending::Over),
+            (i64::MIN, Ending::Over),
+        ] {
+            assert_eq!(Ending::of(now.saturating_add(left), now), told, "{left} seconds before");
+        }
+        // Told again and again, it is told on each day.
+        let again = i64::try_from(TOLD_AGAIN.as_secs()).unwrap();
+        let told: Vec<_> = (0..=28).map(|round| Ending::of(now + EXPIRES_SOON, now + round * again)).collect();
+        let days: Vec<_> =
+            told.iter().filter_map(|told| if let Ending::Soon { days } = told { Some(*days) } else { None }).collect();
+        assert_eq!((days.first(), days.last(), told.last()), (Some(&14), Some(&0), Some(&Ending::Over)));
+        assert!(days.windows(2).all(|pair| pair[0] - pair[1] <= 1), "{days:?}");
+    }
 }

@@ -22,6 +22,7 @@ use super::http1::{Age, Open, broke_off, ended};
 use super::link::Wire;
 use super::state::Stay;
 use crate::http::body::{Body, Lease, cause};
+use crate::http::headers::name;
 use crate::telemetry::metrics::InFlight;
 
 /// What hyper makes of a request.
@@ -81,7 +82,9 @@ impl Connection {
             .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
+        let is_read = wire.is_read();
         let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
+        is_read.set(true);
         let now = bench.worker().wheel.now();
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
         let tunnels = Rc::<Tunnels>::default();
@@ -150,7 +153,13 @@ pub(super) struct Stream {
 
 impl Stream {
     /// Sends `request` and waits for the head of its answer.
-    pub(super) fn send(&self, request: Request<Body>) -> impl Future<Output = Sent> + use<> {
+    pub(super) fn send(&self, mut request: Request<Body>) -> impl Future<Output = Sent> + use<> {
+        // What no two requests have in common would fill the table of HPACK, and be compared with all that is in it.
+        for name in [&name::X_REQUEST_ID, &name::TRACEPARENT] {
+            if let Some(value) = request.headers_mut().get_mut(name) {
+                value.set_sensitive(true);
+            }
+        }
         self.connection.sender.borrow_mut().try_send_request(request)
     }
 

@@ -1,6 +1,6 @@
 //! The socket of an upstream connection as hyper sees it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,16 +30,25 @@ pub(super) struct Wire {
     scratch: Scratch,
     /// Whether writing failed.
     is_broken: bool,
+    /// Whether anybody reads by now.
+    is_read: Rc<Cell<bool>>,
 }
 
 impl Wire {
     pub(super) fn new(stream: Stream, scratch: Scratch) -> Self {
-        Self { stream, scratch, is_broken: false }
+        Self { stream, scratch, is_broken: false, is_read: Rc::default() }
+    }
+
+    /// To be set once somebody reads.
+    pub(super) fn is_read(&self) -> Rc<Cell<bool>> {
+        self.is_read.clone()
     }
 
     fn after_write<T>(&mut self, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match ready!(outcome) {
             Ok(done) => Poll::Ready(Ok(done)),
+            // Or it would never end.
+            Err(error) if !self.is_read.get() => Poll::Ready(Err(error)),
             Err(error) => {
                 // hyper would throw everything away. But an upstream that refuses a body early answers first and
                 // closes then, so its answer may wait to be read: the read side decides. It wakes the connection,

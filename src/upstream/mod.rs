@@ -36,6 +36,7 @@ mod state;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 
 use std::net::IpAddr;
 use std::ops::Deref;
@@ -49,6 +50,7 @@ pub use plan::Plan;
 pub use pool::{PoolState, Pools};
 pub use standing::Standings;
 pub use state::State;
+pub use unfinished::{Count, Unfinished};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use serde_json::{Map, Value, json};

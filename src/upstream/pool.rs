@@ -20,6 +20,7 @@ use super::link::Scratch;
 use super::lookup::Lookups;
 use super::plan::Plan;
 use super::state::State;
+use super::unfinished::Count;
 use crate::config::upstream::Protocol;
 use crate::http::reply::HeadBounds;
 use crate::telemetry::metrics::UpstreamMetrics;
@@ -34,6 +35,7 @@ pub struct Pools {
     slots: RefCell<Vec<Option<Pool>>>,
     /// The snapshot that is in force, as far as this worker was [told](Self::refresh).
     version: Cell<u64>,
+    unfinished: Rc<Count>,
 }
 
 /// What all pools of a worker share.
@@ -77,7 +79,13 @@ impl Pools {
             benches: RefCell::default(),
             is_sweeping: Cell::new(false),
         };
-        Self { worker: Rc::new(worker), slots: RefCell::default(), version: Cell::default() }
+        let (slots, version, unfinished) = (RefCell::default(), Cell::default(), Rc::default());
+        Self { worker: Rc::new(worker), slots, version, unfinished }
+    }
+
+    /// What is asked of upstreams and must come to its end, whoever has left.
+    pub fn unfinished(&self) -> &Rc<Count> {
+        &self.unfinished
     }
 
     /// Connections that are open, idle or not. 0 when everything is closed.

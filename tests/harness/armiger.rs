@@ -77,6 +77,12 @@ impl Config {
         self
     }
 
+    /// One more upstream, by its URL, which speaks HTTP/2 in clear text.
+    pub fn and_h2c(mut self, name: &str, url: &str) -> Self {
+        self.upstreams += &format!("{name}:\n  endpoints: [\"{url}\"]\n  protocol: h2c\n");
+        self
+    }
+
     /// Policies of the route `everything`: `body_limit: {max: 1KiB}`.
     pub fn policies(mut self, yaml: &str) -> Self {
         self.policies += &dedent(yaml);
