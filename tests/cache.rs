@@ -336,6 +336,16 @@ const STORIES: &[(&str, &[Step])] = &[
         step(GET, Some((304, &[("etag", "\"b\""), ("cache-control", "max-age=60"), ("x-a", "2")])), 200, &[("x-a", Some("1"))]),
         step(GET, Some((200, KEPT)), 200, &[]),
     ]),
+    ("9111 §3.5: a 304 that does not say that it is for all is for who asked", &[
+        step(GET, Some((200, &[("cache-control", "public, max-age=0"), ("etag", "\"a\"")])), 200, &[]),
+        step(("GET", "/a", AUTH), Some((304, &[("etag", "\"a\""), ("x-a", "mine")])), 200, &[("cache-status", Some("armiger; fwd=stale; fwd-status=304; detail=credentials"))]),
+        step(GET, Some((200, KEPT)), 200, &[("x-a", None)]),
+    ]),
+    ("9111 §3.5: so is what a HEAD is answered", &[
+        step(GET, Some((200, &[("cache-control", "public, max-age=0, must-revalidate"), ("etag", "\"a\"")])), 200, &[]),
+        step(("HEAD", "/a", AUTH), Some((200, &[("cache-control", "max-age=60"), ("etag", "\"a\""), ("x-a", "mine")])), 200, &[("x-a", Some("mine"))]),
+        step(GET, Some((304, &[("cache-control", "max-age=60"), ("etag", "\"a\"")])), 200, &[("x-a", None)]),
+    ]),
     ("9111 §3.2: what describes the bytes stays with them", &[
         step(GET, Some((200, &[("cache-control", "max-age=0"), ("etag", "\"a\""), ("content-type", "text/a")])), 200, &[]),
         step(GET, Some((304, &[("etag", "\"a\""), ("cache-control", "max-age=60"), ("content-type", "text/b"), ("content-length", "9")])), 200, &[("content-type", Some("text/a")), ("content-length", Some("1"))]),

@@ -273,6 +273,7 @@ impl Request<'_> {
                 let when = Told { now, time: time + delay, delay, epoch, since };
                 match freshened(&rules, &entry, told, asked, &when) {
                     Ok(fresh) => drop(rules.store.put(&key, fresh)),
+                    Err(Unstorable::Credentials) => {}
                     Err(_) => rules.store.remove(&key, &entry),
                 }
             } else if confirmed == Some(false) {

@@ -39,6 +39,11 @@ pub fn freshened(
     asked: Asked,
     when: &Told,
 ) -> Result<Arc<Entry>, Unstorable> {
+    // What a caller is told with its credentials may be about itself: it is for others only if it says so itself, and not
+    // because what is stored says so.
+    if asked.is_credentialed && !Control::of(told).is_for_all() {
+        return Err(Unstorable::Credentials);
+    }
     let old = &stored.head;
     let mut told = told.clone();
     let told_tags = tags(&mut told, false);
