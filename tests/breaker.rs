@@ -175,6 +175,23 @@ async fn callers_of_a_back_end_that_hangs_get_an_answer_soon() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_slowly_says_nothing_of_the_upstream() {
+    let backend = Backend::replies("ok").await;
+    let breaker = "breaker: {trip: {consecutive: 2}, open_for: {base: 1m}, failure: {slow_call: 200ms}}";
+    let armiger = Armiger::with(Config::to(&backend).upstream(breaker)).await;
+    for _ in 0..3 {
+        let mut client = armiger.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n").await;
+        client.write("a").await;
+        // The pace of a client that is slow on purpose.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        client.write("b").await;
+        client.answer().await.assert_status(200);
+    }
+    armiger.get("/").await.assert_status(200);
+    assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",route="",upstream="app"}"#).await, 0.0);
+}
+
+#[tokio::test]
 async fn probes_close_it_again_when_the_upstream_is_back() {
     let (backend, mood) = moody(502).await;
     let breaker =

@@ -331,6 +331,19 @@ async fn with_nothing_open_it_ends_as_soon_as_the_delay_is_over() {
     assert_eq!(armiger.stop().await.cut, 0);
 }
 
+#[tokio::test]
+async fn the_rest_of_a_body_that_nobody_reads_holds_nothing_up() {
+    let armiger = Armiger::with(hello("{delay: 0s, timeout: 1h}")).await;
+    let mut client = armiger.raw("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n\r\n").await;
+    client.answer().await.assert_status(200);
+
+    armiger.running().drain().begin();
+
+    within("the end", armiger.running().drain().over()).await;
+    assert_eq!(client.rest().await, b"", "an end, and no reset");
+    assert_eq!(armiger.stop().await.cut, 0);
+}
+
 // === forced ===
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! A copy of requests for another upstream. Nobody waits for it, and nobody sees what comes of it.
 //!
 //! A copy is a task of the worker, whose end waits for it. It ends with its answer, at the route's timeout, or when what is
-//! left is cut; there are no more of them at once than the route allows. It is made of what the upstream was sent, so only of a body that was read whole.
+//! left is cut; there are no more of them at once than the route allows. It is made of what the upstream was sent, so only
+//! of a body that was read whole.
 
 use std::pin::pin;
 use std::rc::Rc;

@@ -280,7 +280,7 @@ pub(super) fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
         BreakerCommand::Close { which, lasts, admin } => (which, admin, "force-closed", Some(lasts)),
         BreakerCommand::Reset { which, admin } => (which, admin, "reset", None),
     };
-    let mut path = format!("/breakers/{}?set={set}", which.upstream);
+    let mut path = format!("/breakers/{}?set={set}", form_encoded(&which.upstream));
     let lasts = lasts.map(ToString::to_string);
     for (key, value) in [("for", &lasts), ("endpoint", &which.endpoint), ("route", &which.route)] {
         if let Some(value) = value {

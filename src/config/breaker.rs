@@ -143,7 +143,8 @@ pub struct Failure {
     /// Calls that take longer until the answer begins. They count as soon as they are late, not only when they end: of
     /// an upstream that hangs, nothing ends. Default: none does.
     ///
-    /// Requests with a body of more than 64KiB, or of unknown length, are not timed: it may be the client who is slow.
+    /// A request whose body is still on its way when it goes out is timed from the end of that body, and while it hangs it
+    /// does not count: until then it may be the client who is slow.
     /// The trap: a bound that lawful answers exceed opens the breaker on a healthy upstream.
     pub slow_call: Option<HumanDuration>,
 }

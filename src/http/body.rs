@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -195,6 +195,8 @@ pub struct Inbound {
     pub bytes: Cell<u64>,
     /// The body was read to its end.
     pub ended: Cell<bool>,
+    /// When.
+    pub ended_at: Cell<Option<Instant>>,
     /// Why it was not.
     pub error: Cell<Option<BodyError>>,
     /// Its reader waits for the client.
@@ -204,6 +206,13 @@ pub struct Inbound {
 }
 
 impl Inbound {
+    /// The body was read to its end.
+    fn end(&self) {
+        if !self.ended.replace(true) {
+            self.ended_at.set(Some(Instant::now()));
+        }
+    }
+
     /// Whether the client is fast enough, by what came of asking for more.
     fn keeps_pace(&self, polled: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) -> bool {
         let mut pace = self.pace.borrow_mut();
@@ -290,6 +299,14 @@ impl Received {
         self.incoming.size_hint().exact()
     }
 
+    /// Whether nothing of it is still to come from the client.
+    pub fn is_here(&self) -> bool {
+        match &self.incoming {
+            Arriving::Http1(inflow) => inflow.is_here(),
+            incoming => incoming.is_end_stream(),
+        }
+    }
+
     /// What is known of it while it is read.
     pub fn inbound(&self) -> &Rc<Inbound> {
         &self.inbound
@@ -343,7 +360,7 @@ impl Received {
             }
             None => {
                 self.recoded(&[], true)?;
-                self.inbound.ended.set(true);
+                self.inbound.end();
                 return Poll::Ready(Ok(None));
             }
             Some(Err(error)) => return Poll::Ready(Err(self.fail(error))),
@@ -371,7 +388,7 @@ impl Received {
             }
         };
         if is_last {
-            self.inbound.ended.set(true);
+            self.inbound.end();
         }
         Poll::Ready(Ok(Some(frame)))
     }

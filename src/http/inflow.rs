@@ -78,6 +78,11 @@ impl Inflow {
         }
     }
 
+    /// Whether the client has sent all of it, read or not.
+    pub fn is_here(&self) -> bool {
+        self.0.end.get() == End::Over
+    }
+
     /// Whether nothing comes any more.
     pub fn is_end_stream(&self) -> bool {
         let flow = &*self.0;

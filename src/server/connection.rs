@@ -436,6 +436,8 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         place.set(Some(service(entered.request)));
         let ended = poll_fn(|cx| match lookout.poll(cx, shared, moved_on.as_mut()) {
             Phase::Forced => Poll::Ready(None),
+            // What it waits for is no more than the rest of a body that nobody reads.
+            Phase::Closing if !gate.is_answering() => Poll::Ready(Some(Ok(Ended::Last))),
             _ => exchange.poll(cx, &mut gate, place.as_mut()).map(Some),
         })
         .await;

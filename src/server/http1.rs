@@ -115,8 +115,9 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                 return Poll::Pending;
             }
         }
-        let is_understood = !self.is_last && ready!(gate.poll_drained(cx));
+        // Whoever ends the connection now cuts nothing, be it that there is a rest of the request to wait for.
         gate.answered();
+        let is_understood = !self.is_last && ready!(gate.poll_drained(cx));
         Poll::Ready(Ok(if is_understood && !self.is_last { Ended::Again } else { Ended::Last }))
     }
 

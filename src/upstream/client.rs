@@ -503,12 +503,12 @@ impl Came {
 /// What is read of an answer that nobody wants.
 const DISCARD_MAX: usize = 64 * 1024;
 
-/// The largest body that a request may have whose time counts as the upstream's.
-const TIMED_MAX: u64 = 64 * 1024;
-
-/// Whether it is the upstream that is slow if the answer is: a long upload takes as long as its client does.
+/// Whether it is the upstream that is slow if the answer is: an upload takes as long as its client does.
 fn is_timed(request: &Request<Body>) -> bool {
-    request.body().size_hint().upper().is_some_and(|most| most <= TIMED_MAX)
+    match request.body() {
+        Body::Received(received) => received.is_here(),
+        body => body.is_end_stream() || matches!(body, Body::Full(_)),
+    }
 }
 
 /// One try, recorded when it ends, however it ends.
@@ -530,7 +530,13 @@ impl Trial<'_, '_> {
     /// An answer began. Gives who is to hear how it goes on.
     fn answered(mut self, head: &response::Parts) -> Option<Watch> {
         let now = Instant::now();
-        let watch = self.leave.take().and_then(|leave| leave.answered(head, now));
+        let uploaded = self.inbound.as_ref().and_then(|inbound| inbound.ended_at.get());
+        let watch = self.leave.take().and_then(|mut leave| {
+            if let Some(at) = uploaded {
+                leave.counts_from(at);
+            }
+            leave.answered(head, now)
+        });
         if self.upstream.plan.ejection.is_some() {
             match self.upstream.plan.judge.of_head(head) {
                 Outcome::Failure => self.counts_against(now),

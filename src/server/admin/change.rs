@@ -181,7 +181,8 @@ fn breaker(call: &Call<'_>) -> Result<Answer, Refusal> {
     if endpoint.is_some() && route.is_some() {
         return Err(bad("a breaker is an endpoint's or a route's: give `endpoint` or `route`"));
     }
-    let order = BreakerOrder { upstream: call.name, endpoint: endpoint.as_deref(), route: route.as_deref(), force };
+    let upstream = decoded(call.name);
+    let order = BreakerOrder { upstream: &upstream, endpoint: endpoint.as_deref(), route: route.as_deref(), force };
     Ok(outcome(call, call.operator.breaker(&order)))
 }
 

@@ -160,13 +160,20 @@ impl Refusal {
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
     generation: u64,
-    began: Instant,
+    /// From when on the upstream's time counts. None: that is not known.
+    since: Option<Instant>,
     slice: Option<u64>,
     is_probe: bool,
-    is_timed: bool,
     /// Once it counted as a success: the failures in a row that it ended, and which success it was, from 1.
     ended: u32,
     success: u64,
+}
+
+impl Ticket {
+    /// The upstream's time of a call that had none begins at `at`.
+    pub fn counts_from(&mut self, at: Instant) {
+        self.since.get_or_insert(at);
+    }
 }
 
 /// What an operator says against the machine.
@@ -239,7 +246,8 @@ impl Machine {
         }
     }
 
-    /// Whether a call may go out at `now`, and what changed. One that is not `is_timed` is never slow.
+    /// Whether a call may go out at `now`, and what changed. One that is not `is_timed` has no time yet: see
+    /// [`Ticket::counts_from`].
     pub fn admit(&mut self, rules: &Rules, is_timed: bool, now: Instant) -> (Result<Ticket, Refusal>, Option<Change>) {
         let mut change = self.look(rules, now);
         match self.force(now) {
@@ -279,8 +287,8 @@ impl Machine {
             // It was late, and counted as such.
             return self.look(rules, now);
         }
-        let took = now.saturating_duration_since(ticket.began);
-        let is_slow = ticket.is_timed && rules.slow_call.is_some_and(|slow| took >= slow);
+        let took = ticket.since.map(|since| now.saturating_duration_since(since));
+        let is_slow = rules.slow_call.zip(took).is_some_and(|(slow, took)| took >= slow);
         let change = self.look(rules, now);
         // The look may have begun another generation.
         if change.is_some() || ticket.generation != self.generation {
@@ -368,7 +376,8 @@ impl Machine {
 
     fn ticket(&mut self, is_probe: bool, is_timed: bool, now: Instant) -> Ticket {
         let slice = self.overdue.as_mut().filter(|_| is_timed).map(|overdue| overdue.start(now));
-        Ticket { generation: self.generation, began: now, slice, is_probe, is_timed, ended: 0, success: 0 }
+        let since = is_timed.then_some(now);
+        Ticket { generation: self.generation, since, slice, is_probe, ended: 0, success: 0 }
     }
 
     /// Takes the rules of now, forgets what is too old, and counts what became late.

@@ -91,7 +91,7 @@ impl Breaker {
     }
 
     /// Leave for one call, to be settled with its outcome. Dropped before, the call says nothing. One that is not
-    /// `is_timed` is never slow.
+    /// `is_timed` has no time until [`Permit::counts_from`] gives it one, and is never slow before.
     ///
     /// # Errors
     /// It is open, or half-open with all its probes out.
@@ -208,6 +208,13 @@ impl Permit<'_> {
             judge: judge.clone(),
             ticket,
         })
+    }
+
+    /// The upstream's time of a call that was not timed from its begin begins at `at`.
+    pub(super) fn counts_from(&mut self, at: Instant) {
+        if let Some(ticket) = &mut self.ticket {
+            ticket.counts_from(at);
+        }
     }
 
     /// There was no answer.

@@ -196,6 +196,22 @@ fn a_slow_success_is_a_failure_and_counts_once() {
 }
 
 #[test]
+fn the_time_of_a_call_whose_body_is_on_its_way_begins_with_the_end_of_that() {
+    for (from, is_slow) in [(None, false), (Some(900), false), (Some(600), true)] {
+        let mut play = Play::new(Rules { slow_call: Some(Duration::from_millis(300)), ..rules() });
+        let began = play.now;
+        let mut ticket = play.machine.admit(&play.rules, false, began).0.unwrap();
+        play.pass(1000);
+        assert_eq!(play.machine.tally().failures, 0, "as long as it is out it is not late");
+        if let Some(from) = from {
+            ticket.counts_from(began + Duration::from_millis(from));
+        }
+        play.settle(ticket, Outcome::Success);
+        assert_eq!(play.machine.tally().failures, u32::from(is_slow), "{from:?}");
+    }
+}
+
+#[test]
 fn a_probe_that_hangs_reopens_it() {
     let mut play = Play::new(Rules { slow_call: Some(Duration::from_millis(300)), ..rules() });
     play.calls("---");
