@@ -26,7 +26,7 @@ use crate::http::headers::name::X_REQUEST_ID;
 pub static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// What an entry takes beside its bytes: itself, its shelf, their counts, and the cache's own books. Measured, see
-/// `benches/README.md`.
+/// `docs/cache.md`.
 const ENTRY_BYTES: usize = 1_200;
 
 /// What a header takes beside its bytes.
