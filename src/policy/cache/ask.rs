@@ -51,13 +51,13 @@ enum Turn {
 /// What of a request's headers a cache has to look at: found by one walk, for each look-up costs as much.
 #[derive(Default)]
 struct Has {
-    /// It asks for a tunnel, which is no answer, or under conditions that are the upstream's to judge.
+    /// It asks for a tunnel, which is no answer, under conditions that are the upstream's to judge, or for what no key tells.
     other: bool,
     /// It says what is to be done with what is stored.
     demands: bool,
     /// It says what the client has, or that it wants a part.
     conditions: bool,
-    /// It may ask for something that no key tells, or have credentials.
+    /// It may have credentials.
     unusual: bool,
 }
 
@@ -76,7 +76,9 @@ impl Has {
         let mut has = Self::default();
         for name in headers.keys().filter(|name| !USUAL.contains(name)) {
             has.unusual = true;
-            has.other |= matches!(*name, header::UPGRADE | header::SEC_WEBSOCKET_KEY) || FOR_UPSTREAM.contains(name);
+            has.other |= matches!(*name, header::UPGRADE | header::SEC_WEBSOCKET_KEY)
+                || FOR_UPSTREAM.contains(name)
+                || key::overrides(name);
             has.demands |= matches!(*name, header::CACHE_CONTROL | header::PRAGMA);
             has.conditions |= OF_THE_CLIENT.contains(name);
         }
@@ -107,8 +109,7 @@ pub(super) fn look<'e>(
     // A body makes another question.
     let is_other = has.other || !matches!(exchange.request.body(), Body::Empty);
     let demand = if rules.honours && has.demands { Demand::of(headers) } else { Demand::default() };
-    let has_no_key = is_other || demand.no_store || (has.unusual && key::overrides(headers));
-    let key = if has_no_key { Err(key::NoKey) } else { rules.plan.key(exchange) };
+    let key = if is_other || demand.no_store { Err(key::NoKey) } else { rules.plan.key(exchange) };
     let Ok(key) = key else { return Ok(bypass(rules, Forward::Bypass, is_shadow)) };
     let request = Request {
         exchange,
@@ -135,7 +136,7 @@ pub(super) fn look<'e>(
 
 /// What may stand in for an answer to this request that could not be had in time.
 pub(super) fn instead(rules: &Arc<Rules>, exchange: &Exchange) -> Option<Response<Body>> {
-    if key::overrides(exchange.headers()) {
+    if exchange.headers().keys().any(key::overrides) {
         return None;
     }
     let key = rules.plan.key(exchange).ok()?;
