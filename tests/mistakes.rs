@@ -37,10 +37,14 @@ fn of_routes(routes: &str) -> String {
 
 #[test]
 fn one_run_tells_all_mistakes_of_a_file() {
-    let file = include_str!("configs/mistakes.yaml");
-    insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
-        insta::assert_snapshot!("mistakes", told(file));
-    });
+    for (name, file) in [
+        ("mistakes_of_form", include_str!("configs/mistakes_of_form.yaml")),
+        ("mistakes_of_meaning", include_str!("configs/mistakes_of_meaning.yaml")),
+    ] {
+        insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(name, told(file));
+        });
+    }
 }
 
 #[test]

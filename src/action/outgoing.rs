@@ -294,11 +294,11 @@ impl Draft<'_, '_> {
 
     fn target(&mut self, path: &str) -> Option<Filling> {
         let at = self.path.key("path");
-        if !path.starts_with('/') {
+        let begins_well = path.starts_with('/');
+        if !begins_well {
             self.issue(&at, "does not begin with `/`", "write path and query only; where to is the upstream's to know");
-            return None;
         }
-        let filling = self.filling(path, &at)?;
+        let filling = self.filling(path, &at).filter(|_| begins_well)?;
         let sample = filling.sample();
         let end = sample.find('?').unwrap_or(sample.len());
         let is_normal = http_path::normalise(&sample[..end]).is_ok_and(|normal| normal.path == sample[..end]);

@@ -105,11 +105,6 @@ impl Proxy {
         })
     }
 
-    /// Whether the upstream can be spoken gRPC with.
-    pub fn speaks_http2(&self) -> bool {
-        self.upstream.plan.protocol.is_http2()
-    }
-
     pub(super) fn is_third_party(&self) -> bool {
         self.upstream.plan.third_party || self.fallback.as_ref().is_some_and(|fallback| fallback.is_third_party())
     }

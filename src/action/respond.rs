@@ -53,7 +53,9 @@ impl Respond {
                         headers.insert(name, value);
                     }
                 }
-                Err(_) => issues.push(Issue::new(at, format!("`{name}` is no header name"))),
+                Err(_) => issues.push(
+                    Issue::new(at, format!("`{name}` is no header name")).hint("write a name such as `x-served-by`"),
+                ),
             }
         }
         (issues.len() == before).then(|| Self {

@@ -311,14 +311,14 @@ impl Compiler<'_, '_> {
             // What stands in a file is told by its number; its text is not shown.
             let of = entry.map_or(String::new(), |entry| format!("entry {entry}: "));
             let part = |name: &str| if entry.is_none() { at.key(name) } else { at.clone() };
-            let Some(digest) = key.hash.digest() else {
+            let digest = key.hash.digest();
+            if digest.is_none() {
                 self.refuse(
                     part("hash"),
                     format!("{of}is no hash of a key, and a key itself must not stand here"),
                     "`armiger token hash` makes a hash of the key on its standard input",
                 );
-                continue;
-            };
+            }
             if key.subject.is_empty() {
                 self.refuse(part("subject"), format!("{of}the key is nobody's"), "say whose it is");
             }
@@ -342,7 +342,9 @@ impl Compiler<'_, '_> {
                 claims,
                 expires,
             };
-            if callers.insert(digest, Arc::new(identity)).is_some() {
+            if let Some(digest) = digest
+                && callers.insert(digest, Arc::new(identity)).is_some()
+            {
                 self.refuse(part("hash"), format!("{of}the same key stands here twice"), "keep one of the two");
             }
         }
@@ -396,15 +398,18 @@ impl Compiler<'_, '_> {
         let (none, second) = (HumanDuration::seconds(0), HumanDuration::seconds(1));
         let (minute, hour) = (HumanDuration::seconds(60), HumanDuration::seconds(3600));
         let timeout = self.within(asked.timeout, (HumanDuration::millis(10), minute), path.key("timeout"));
+        let cache_for = self.within(asked.cache_for, (none, hour), path.key("cache_for"));
+        let cache_refused_for = self.within(asked.cache_refused_for, (none, hour), path.key("cache_refused_for"));
+        let answer_max = self.bytes(asked.answer_max, ByteSize::mib(1), path.key("answer_max"));
         let plan = introspection::Plan {
             target: target?,
             credential: credential?,
             rules,
-            cache_for: self.within(asked.cache_for, (none, hour), path.key("cache_for")),
-            cache_refused_for: self.within(asked.cache_refused_for, (none, hour), path.key("cache_refused_for")),
+            cache_for,
+            cache_refused_for,
             timeout,
             in_flight_max: asked.in_flight_max.into(),
-            answer_max: self.bytes(asked.answer_max, ByteSize::mib(1), path.key("answer_max")),
+            answer_max,
         };
         let (name, metrics) = (self.name, self.metrics);
         let state = self.keeper.keep(

@@ -103,7 +103,7 @@ impl Config {
         for (place, method) in self.methods.iter().enumerate() {
             let at = path.key("methods").index(place);
             if Method::from_bytes(method.as_bytes()).is_err() {
-                scope.issue(Issue::new(at, format!("`{method}` is no method")));
+                scope.issue(Issue::new(at, format!("`{method}` is no method")).hint("write one such as `GET`"));
             } else if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
                 scope.issue(
                     Issue::new(at, format!("`{method}` is not in capitals, and browsers tell methods apart by case"))
@@ -114,7 +114,10 @@ impl Config {
         for (key, names) in [("headers", &self.headers), ("expose", &self.expose)] {
             for (place, name) in names.iter().enumerate().filter(|(_, name)| *name != "*") {
                 if HeaderName::from_bytes(name.as_bytes()).is_err() {
-                    scope.issue(Issue::new(path.key(key).index(place), format!("`{name}` is no header name")));
+                    scope.issue(
+                        Issue::new(path.key(key).index(place), format!("`{name}` is no header name"))
+                            .hint("write a name such as `x-request-id`"),
+                    );
                 }
             }
         }

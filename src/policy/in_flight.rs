@@ -110,6 +110,7 @@ impl Config {
                         .related(scope.path().index(first).key("name"), "first used here")
                         .hint("give each its own name"),
                 );
+                limit.key(&path, scope);
                 continue;
             }
             let Some(entry) = limit.compile(&path, scope) else { continue };
@@ -129,7 +130,8 @@ impl Config {
 }
 
 impl Limit {
-    fn compile(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Option<Entry> {
+    /// What tells requests apart, if nothing else of it is wrong either.
+    fn key(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Option<Key> {
         let key = Key::compile(&self.by, self.on_missing, self.ipv6_prefix, path, scope);
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if self.name.is_empty() || self.name.len() > 100 || !self.name.bytes().all(fits) {
@@ -141,7 +143,6 @@ impl Limit {
         if self.max == 0 {
             scope.issue(Issue::new(path.key("max"), "is 0, so no request could pass").hint("the least is 1"));
         }
-        let (mut queue_max, mut wait) = (0, Duration::ZERO);
         if let Some(queue) = &self.queue {
             if queue.max > 100_000 {
                 scope.issue(Issue::new(path.key("queue").key("max"), "is too many").hint("the most is 100000"));
@@ -152,13 +153,15 @@ impl Limit {
                         .hint("the least is 1ms, or leave `queue` out"),
                 );
             }
-            (queue_max, wait) = (queue.max, queue.wait.get());
         }
+        key
+    }
+
+    fn compile(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Option<Entry> {
+        let key = self.key(path, scope)?;
         let is_shadow = self.mode == Mode::Shadow;
-        if is_shadow {
-            (queue_max, wait) = (0, Duration::ZERO);
-        }
-        let key = key?;
+        let queue = self.queue.as_ref().filter(|_| !is_shadow);
+        let (queue_max, wait) = queue.map_or((0, Duration::ZERO), |queue| (queue.max, queue.wait.get()));
         let kind = if is_shadow { "in flight in shadow" } else { "in flight" };
         let settings = serde_json::to_string(self).unwrap_or_default();
         let shared = scope.share(kind, &self.name, settings, path, |scope| {

@@ -466,10 +466,10 @@ fn routes(
             copies,
         };
         let action = action(config, &around, &path, issues);
-        if let Some(Action::Proxy(proxy)) = &action
-            && let Some(name) = config.proxy.as_ref().map(|proxy| &proxy.upstream)
-            && config.policies.grpc_web.on().is_some()
-            && !proxy.speaks_http2()
+        let name = config.proxy.as_ref().map_or("", |proxy| &proxy.upstream);
+        let speaks_http1 = |upstream: &Arc<Upstream>| !upstream.plan.protocol.is_http2();
+        if config.policies.grpc_web.on().is_some()
+            && upstreams.get(name).and_then(Option::as_ref).is_some_and(speaks_http1)
         {
             issues.push(
                 Issue::new(
@@ -680,7 +680,7 @@ fn matcher(
                 issues.push(Issue::new(at, format!("{method} is never passed on")).hint("leave it out"));
             }
             Ok(method) => methods.push(method),
-            Err(_) => issues.push(Issue::new(at, format!("`{text}` is no method"))),
+            Err(_) => issues.push(Issue::new(at, format!("`{text}` is no method")).hint("write one such as `GET`")),
         }
     }
     let mut headers = Vec::with_capacity(config.headers.len());
@@ -695,7 +695,8 @@ fn matcher(
         }
         match HeaderName::from_bytes(text.as_bytes()) {
             Ok(name) => headers.extend(value_match(name, is, &at, issues)),
-            Err(_) => issues.push(Issue::new(at, format!("`{text}` is no header name"))),
+            Err(_) => issues
+                .push(Issue::new(at, format!("`{text}` is no header name")).hint("write a name such as `x-tenant`")),
         }
     }
     let values = |key: &str, given: &BTreeMap<String, route::ValueMatch>, issues: &mut Issues| {

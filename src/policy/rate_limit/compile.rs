@@ -65,7 +65,9 @@ impl Config {
             if limit.mode == Mode::Off {
                 continue;
             }
-            let Some((stage, entry)) = limit.compile(&path.index(place), scope) else { continue };
+            // Of two with one name the second is only looked at.
+            let is_known = self.0[..place].iter().any(|known| known.name == limit.name);
+            let Some((stage, entry)) = limit.compile(&path.index(place), is_known, scope) else { continue };
             match groups.iter_mut().find(|(known, mode, _)| (*known, *mode) == (stage, limit.mode)) {
                 Some((_, _, entries)) => entries.push(entry),
                 None => groups.push((stage, limit.mode, vec![entry])),
@@ -82,7 +84,7 @@ impl Config {
 }
 
 impl Limit {
-    fn compile(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Option<(Stage, Entry)> {
+    fn compile(&self, path: &KeyPath, is_known: bool, scope: &mut Scope<'_>) -> Option<(Stage, Entry)> {
         let key = Key::compile(&self.by, self.on_missing, self.ipv6_prefix, path, scope);
         let usual = self.rate(self.rate, self.burst, path, scope);
         let mut special = Vec::new();
@@ -97,7 +99,7 @@ impl Limit {
         let is_good = self.check(usual, &special, path, scope);
         let cost = self.taken(path, scope);
         let (key, usual, cost) = (key?, usual?, cost?);
-        if !is_good || special.len() != overrides.map_or(0, |overrides| overrides.rates.len()) {
+        if is_known || !is_good || special.len() != overrides.map_or(0, |overrides| overrides.rates.len()) {
             return None;
         }
         let reads_caller = matches!(&cost, Taken::Told(number) if number.reads().caller);
