@@ -869,6 +869,44 @@ async fn keys_are_fetched_of_all_or_of_one_provider() {
 }
 
 #[tokio::test]
+async fn breakers_are_overruled_by_upstream_endpoint_or_route() {
+    let admin = Admin::with(PLAIN);
+    let address = told(&admin);
+    let breaker = async |args: &[&str]| run(&[&["breaker"], args, &["--admin", &address]].concat(), &[]).await;
+
+    for (args, asked) in [
+        (
+            &["open", "app", "--for", "2m"][..],
+            "upstream: \"app\", endpoint: None, route: None, force: Some((Open, 120s))",
+        ),
+        (
+            &["close", "app", "--endpoint", "[::1]:80"],
+            "upstream: \"app\", endpoint: Some(\"[::1]:80\"), route: None, force: Some((Closed, 300s))",
+        ),
+        (&["reset", "app", "--route", "a&b"], "upstream: \"app\", endpoint: None, route: Some(\"a&b\"), force: None"),
+    ] {
+        let done = breaker(args).await;
+        assert_eq!(done.assert_code(0).stdout, format!("BreakerOrder {{ {asked} }}\n"));
+    }
+    breaker(&["reset", "app", "--route", "a", "--endpoint", "b"]).await.assert_code(2);
+    let wrong = breaker(&["open", "app", "--for", "25h"]).await;
+    assert!(wrong.assert_code(1).stderr.contains("at most 24h"), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn a_purge_needs_a_target() {
+    let admin = Admin::with(PLAIN);
+    let address = told(&admin);
+
+    run(&["purge", "--soft", "--admin", &address], &[]).await.assert_code(2);
+    let all = run(&["purge", "--all", "--tag", "a", "--tag", "b", "--soft", "--admin", &address], &[]).await;
+    let answer: Value = serde_json::from_str(&all.assert_code(0).stdout).unwrap();
+    assert_eq!(answer, json!({"targets": 3, "soft": true}));
+    let wrong = run(&["purge", "--url", "nowhere", "--admin", &address], &[]).await;
+    assert!(wrong.assert_code(1).stderr.contains("neither a URL nor a path"), "{wrong:#?}");
+}
+
+#[tokio::test]
 async fn a_drain_is_waited_for() {
     let admin = Admin::with(PLAIN);
     let address = told(&admin);

@@ -816,6 +816,18 @@ async fn what_can_be_known_to_be_wrong_is_told_before_it_runs() {
         &["`l` has `foreach`, so its body is a list and has no key `id`"],
     )
     .await;
+    // A list cannot lie among the keys of an object; under a key, or unseen, it can.
+    for mode in ["flat", "deep"] {
+        let list = |more: &str| {
+            format!(
+                "merge: {{mode: {mode}}}\nparts: {{a: {{upstream: app, path: /a}}, l: {{upstream: app, path: /, foreach: parts.a.body.x{more}}}}}"
+            )
+        };
+        wrong(&list(""), &["makes a list", &format!("in `{mode}` only objects lie side by side"), "`as`"]).await;
+        for good in [", as: l", ", hidden: true"] {
+            assert!(Armiger::try_with(page(&backend, &list(good))).await.is_ok(), "{mode}{good}");
+        }
+    }
     let changing = page_with(
         &backend,
         "methods: [POST]",

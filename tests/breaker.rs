@@ -237,6 +237,15 @@ async fn of_two_routes_one_may_be_left_alone() {
     assert_eq!(rows["rows"][0]["breakers_of_routes"]["bad"]["state"], "open");
     assert_eq!(rows["rows"][0]["breakers_of_routes"]["good"]["requests"], 1);
     assert_eq!(backend.count(), 4);
+
+    // Operators overrule that of one route, and no other.
+    let order = async |query: &str| armiger.admin().post(&format!("/breakers/app?{query}"), "").await.status;
+    assert_eq!(order("set=reset&route=bad").await, 200);
+    assert_eq!(order("set=force-open&route=good").await, 200);
+    armiger.get("/bad").await.assert_status(500);
+    armiger.get("/good").await.assert_problem(503, "breaker-open");
+    assert_eq!(order("set=reset&route=nobody").await, 404);
+    assert_eq!(order("set=reset&route=good&endpoint=127.0.0.1:1").await, 400);
 }
 
 #[tokio::test]

@@ -155,19 +155,85 @@ async fn a_soft_purge_makes_it_stale_for_all() {
     assert_eq!(asked[1].header("if-none-match"), "\"a\"");
 }
 
+async fn post(armiger: &Armiger, target: &str) {
+    let change = Request::post(target).header("host", HOST).body(Full::<Bytes>::from("x")).unwrap();
+    armiger.request(change).await.assert_status(200);
+}
+
+/// RFC 9111 §4.4, over all armigers.
 #[tokio::test]
-async fn an_unsafe_request_at_one_makes_it_invalid_for_all_who_have_not_it_themselves() {
+async fn an_unsafe_request_at_one_makes_it_invalid_for_all() {
     let (backend, redis) = (counting(FRESH).await, Redis::start().await);
     let (one, two) = two(|| caching(&backend, &redis, "")).await;
     get(&one, "/a", &[]).await;
-    stored(&one, 1.0).await;
+    get(&one, "/b", &[]).await;
+    stored(&one, 2.0).await;
+    let own = get(&two, "/b", &[]).await.text().to_owned();
+    assert!(status(&get(&two, "/b", &[]).await).starts_with("armiger; hit"), "it has it itself");
 
-    let change = Request::post("/a").header("host", HOST).body(Full::<Bytes>::from("x")).unwrap();
-    one.request(change).await.assert_status(200);
+    post(&one, "/a").await;
+    post(&one, "/b").await;
     within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
 
+    // What it has not itself it does not take from Redis any more.
     assert!(status(&get(&two, "/a", &[]).await).contains("fwd=uri-miss"));
     assert_eq!(looked(&two, "dead").await, 1.0);
+    // What it has itself is gone once it has heard of it.
+    let renewed = within("it to be heard of", async {
+        loop {
+            let got = get(&two, "/b", &[]).await.text().to_owned();
+            if got != own {
+                return got;
+            }
+        }
+    })
+    .await;
+    assert!(renewed.starts_with("/b "));
+    // Whoever made it invalid keeps what it fetched since.
+    let kept = get(&one, "/b", &[]).await.text().to_owned();
+    purge(&two, json!({"tag": "other"})).await;
+    purges(&one, 1).await;
+    assert_eq!(get(&one, "/b", &[]).await.text(), kept);
+}
+
+/// However many unsafe requests there are, the rest of what is shared is of use, and nobody falls behind.
+#[tokio::test]
+async fn many_unsafe_requests_leave_others_in_peace() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    // None of those below has its place.
+    let first = get(&one, "/held", &[]).await.text().to_owned();
+    stored(&one, 1.0).await;
+    let mut connection = one.connect().await;
+    for number in 0..1500 {
+        let change =
+            Request::post(format!("/changed/{number}")).header("host", HOST).body(Empty::<Bytes>::new()).unwrap();
+        connection.request(change).await.assert_status(200);
+    }
+    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+
+    assert_eq!(state(&two).await["purges"], 0);
+    assert_eq!(get(&two, "/held", &[]).await.text(), first, "what was not changed is shared all the same");
+    assert_eq!(looked(&two, "behind").await, 0.0);
+    let places: usize = redis.ask(&["ZCARD", "{armiger}:cache:places"]).await;
+    assert!((1400..=1500).contains(&places), "{places} places for 1500 URLs");
+    let keys: usize = redis.ask(&["DBSIZE"]).await;
+    assert!(keys <= 4, "{keys} keys: none for each change");
+}
+
+/// What is told while Redis is away is told when it is back; and where Redis lost what it was told, all of it is as if purged.
+#[tokio::test]
+async fn what_was_made_invalid_is_never_forgotten() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    post(&one, "/a").await;
+    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+    let first = get(&two, "/b", &[]).await.text().to_owned();
+
+    let gone: usize = redis.ask(&["DEL", "{armiger}:cache:places"]).await;
+    assert_eq!(gone, 1);
+    two.until_metric(r#"armiger_cache_shared_lookups_total{outcome="gap"}"#, 1.0).await;
+    assert_ne!(get(&two, "/b", &[]).await.text(), first);
 }
 
 #[tokio::test]

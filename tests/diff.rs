@@ -172,3 +172,23 @@ routes:
          route all: headers.request.set.x-plain ${env:PLAIN} -> plain\n"
     );
 }
+
+#[test]
+fn what_a_part_keeps_for_all_callers_weakens_whatever_the_part_is_called() {
+    let of = |cache: &str| {
+        format!(
+            "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nupstreams: {{app: {{endpoints: [\"http://127.0.0.1:1\"]}}}}\n\
+             routes: [{{name: page, match: {{path: /, methods: [GET]}}, aggregate: {{parts: {{\"user-7\": {{upstream: app, path: /, cache: {cache}}}}}}}}}]\n"
+        )
+    };
+    for (old, new, is_weaker) in [
+        ("{}", "{shared_across_users: true}", true),
+        ("{shared_across_users: true}", "{}", false),
+        ("{vary_by: [\"header:x-a\", \"header:x-b\"]}", "{vary_by: [\"header:x-a\"]}", true),
+        ("{vary_by: [\"header:x-a\"]}", "{vary_by: [\"header:x-a\", \"header:x-b\"]}", false),
+    ] {
+        let told = Files::of(&of(old), &of(new)).diff(&["--exit-code"], &[]);
+        told.assert_code(if is_weaker { 4 } else { 3 });
+        assert_eq!(told.stdout.contains("weakens protection: callers"), is_weaker, "{told:#?}");
+    }
+}

@@ -564,7 +564,7 @@ async fn an_endless_answer_ends_with_the_credential_and_a_download_does_not() {
     assert!(events.into_body().collect().await.is_err(), "cut, and seen to be");
     chunks.unwanted().await;
     let line = armiger.logged(|line| line["path"] == "/events").await;
-    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line:#}");
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("credential")), "{line:#}");
 
     rest.data("0123456789").await;
     drop(rest);
@@ -588,7 +588,7 @@ async fn a_stream_of_http2_ends_with_the_credential_and_the_others_go_on() {
     assert!(events.into_body().collect().await.is_err(), "reset, and not as if it were complete");
     chunks.unwanted().await;
     let line = armiger.logged(|line| line["path"] == "/short").await;
-    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line:#}");
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("credential")), "{line:#}");
     kept.data("all of it").await;
     drop(kept);
     assert_eq!(long.into_body().collect().await.unwrap().to_bytes(), "all of it");
@@ -610,6 +610,8 @@ async fn claims_become_headers_that_no_client_can_write() {
           x-user: \"${claims.sub}\"
           x-org: \"org-${claims./org/id}\"
           x-roles: \"${identity.roles}\"
+          x-caller: \"${identity.subject};roles=${identity.roles};scopes=${identity.scopes}\"
+          x-scopes: \"${identity.scopes|json}\"
           x-name: \"${claims.name|base64url}\"
           x-claims: \"${claims.org|json}\"
         add: {x-note: \"${identity.provider}\"}
@@ -659,6 +661,16 @@ async fn claims_become_headers_that_no_client_can_write() {
     armiger.request(request("/known", &[("authorization", &token), ("x-user", "forged")])).await.assert_status(200);
     let seen = backend.requests().pop().expect("a request");
     assert!(["x-user", "x-org", "x-name"].iter().all(|name| !seen.headers.contains_key(*name)), "{seen:?}");
+    // Nobody is there of whom it could be said.
+    assert!(!seen.headers.contains_key("x-caller"), "{seen:?}");
+
+    // A caller without roles and scopes is known to have none.
+    let token = format!("Bearer {}", Signer::secret("HS256").token(&claims(json!({"sub": "ada"}))));
+    armiger.request(request("/known", &[("authorization", &token), ("x-roles", "forged")])).await.assert_status(200);
+    let seen = backend.requests().pop().expect("a request");
+    for (name, value) in [("x-roles", ""), ("x-scopes", "[]"), ("x-caller", "ada;roles=;scopes=")] {
+        assert_eq!(seen.header(name), value, "{name}");
+    }
 }
 
 #[tokio::test]

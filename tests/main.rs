@@ -37,6 +37,7 @@ mod kubernetes;
 mod large;
 mod listeners;
 mod mirror;
+mod mistakes;
 mod observe;
 mod policies;
 mod process;

@@ -391,3 +391,62 @@ async fn the_demo_serves_the_example_until_ctrl_c() {
     assert!(finished.stderr.contains("stopping"), "{finished:#?}");
     assert!(client.is_refused().await);
 }
+
+// === what operators do ===
+
+#[tokio::test]
+async fn orders_at_a_shell_are_done_and_told_in_the_log_with_whom_they_are_about() {
+    let (one, other) = (Backend::replies("one").await, Backend::replies("other").await);
+    let config = Config::to_url(&format!("{}\", \"{}", one.url(), other.url()))
+        .top("drain: {delay: 0s}")
+        .upstream("breaker: {scope: endpoint, trip: {consecutive: 1}}")
+        .policies("cache: {ttl: {default: 1m}}");
+    let file = File::of(config);
+    let mut process = Armiger::spawn(&["run", "--config", file.path(), "--workers", "1"]);
+    let admin = address_in(&process.stderr_line("admin listening")).to_string();
+    let run = async |args: &[&str]| {
+        let args: Vec<String> = args.iter().chain(&["--admin", admin.as_str()]).map(ToString::to_string).collect();
+        let run = move || Armiger::binary(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(run).await.unwrap()
+    };
+
+    let endpoint = one.address().to_string();
+    let opened = run(&["breaker", "open", "app", "--endpoint", &endpoint, "--for", "1m"]).await;
+    assert_eq!(opened.assert_code(0).stdout, "1 breaker of `app` held open for 60s\n");
+    let shown = run(&["breaker", "show", "app"]).await;
+    let shown: Value = serde_json::from_str(&shown.assert_code(0).stdout).expect("JSON");
+    let rows: Vec<_> =
+        shown.as_array().expect("a list").iter().map(|row| (&row["endpoint"], &row["forced"]["state"])).collect();
+    assert!(rows.contains(&(&endpoint.as_str().into(), &"open".into())) && rows.len() == 2, "{shown:#}");
+    assert!(run(&["breaker", "show", "nobody"]).await.assert_code(1).stderr.contains("there is app"));
+    let asked = process.stderr_line("an operator asks");
+    assert!(asked.contains("/breakers/{name}") && asked.contains("app"), "{asked}");
+
+    run(&["purge", "--url", "http://h.test/a?token=hunter2", "--tag", "shoes"]).await.assert_code(0);
+    let purged = process.stderr_line("cache purged");
+    assert!(
+        purged.contains("http://h.test/a?***") && purged.contains("shoes") && !purged.contains("hunter2"),
+        "{purged}"
+    );
+
+    process.signal("TERM");
+    process.finish().assert_code(0);
+}
+
+#[tokio::test]
+async fn only_what_goes_down_is_a_warning() {
+    let backend = Backend::with(|_| crate::harness::answer(200, "")).await;
+    let config = Config::to_url(&format!("{}\", \"http://127.0.0.1:1", backend.url()))
+        .top("drain: {delay: 0s}")
+        .upstream("health: {path: /, interval: 100ms, interval_ill: 100ms}");
+    let file = File::of(config);
+    let mut process = Armiger::spawn(&["run", "--config", file.path(), "--workers", "1"]);
+
+    let well = process.stderr_line("is_well=true");
+    assert!(well.contains("INFO") && well.contains(&backend.address().to_string()), "{well}");
+    let ill = process.stderr_line("is_well=false");
+    assert!(ill.contains("WARN") && ill.contains("127.0.0.1:1"), "{ill}");
+
+    process.signal("TERM");
+    process.finish().assert_code(0);
+}

@@ -504,6 +504,7 @@ async fn what_a_request_costs_may_be_told_by_an_expression() {
     let never = armiger.get("/?n=11").await;
     never.assert_problem(413, "cost-too-high").assert_no_header("retry-after");
     assert_eq!(never.json()["violated-policies"], json!(["work"]));
+    assert_eq!(never.json()["detail"], "No limit ever has room for so much at once: ask for less.");
     // Nothing is 0, less than nothing is no gift, and what cannot be told is 1.
     armiger.get("/?n=-5").await.assert_status(200).assert_header("ratelimit", "\"work\";r=0;t=36000");
     assert_limited(&armiger.get("/?n=many").await, &["work"]);

@@ -8,7 +8,7 @@ use rustls::version::{TLS12, TLS13};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::harness::{Armiger, Authority, Backend, Config, Files, Front, Pair, answer, now, within};
+use super::harness::{Armiger, Authority, Backend, Config, Files, Front, Pair, address_in, answer, now, within};
 
 /// A text as a YAML value on one line.
 fn quoted(text: &str) -> String {
@@ -519,4 +519,34 @@ async fn who_is_let_in_no_longer_is_not_served_once_more_and_others_are() {
         connection.closed().await;
     }
     assert_eq!(backend.count(), 6);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_refused_leaves_a_line() {
+    let (authority, clients, stranger) = (Authority::new(), Authority::new(), Authority::new());
+    let backend = Backend::replies("ok").await;
+    let auth = ", client_auth: {ca: \"${file:clients.pem}\"}";
+    let config = Config::to(&backend).top("drain: {delay: 0s}");
+    let files = serving_with(config, &[&authority.issue(&["a.test"])], auth);
+    files.write("clients.pem", clients.pem());
+    let mut process = Armiger::spawn(&["run", "--config", &files.config(), "--workers", "1"]);
+    let address = address_in(&process.stderr_line("listener"));
+
+    let bad = stranger.issue(&["spiffe://test/x"]);
+    for _ in 0..20 {
+        if let Ok(mut stream) = authority.dialler("a.test", &["http/1.1"], Some(&bad)).dial(address).await {
+            let mut rest = Vec::new();
+            let _ = within("the end", stream.read_to_end(&mut rest)).await;
+        }
+    }
+    let line = process.stderr_line("a client's certificate is refused");
+    assert!(
+        line.contains("INFO") && line.contains("peer=127.0.0.1:") && line.contains("invalid peer certificate"),
+        "{line}"
+    );
+
+    process.signal("TERM");
+    let finished = process.finish();
+    let lines = finished.stderr.matches("certificate is refused").count();
+    assert!(lines < 20, "anybody can show such, as often as they like: {finished:#?}");
 }

@@ -111,3 +111,42 @@ fn keys_are_hashed_and_weak_ones_are_not() {
     let output = hashed("hunter2");
     assert!(!output.status.success() && output.stdout.is_empty());
 }
+
+#[test]
+fn where_keys_are_fetched_all_but_the_signature_is_checked_and_that_is_said() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.yaml");
+    let config = |keys: &str| {
+        format!(
+            "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nroutes: [{{name: all, match: {{path: /}}, respond: {{}}}}]\n\
+             identity: {{staff: {{jwt: {{issuer: \"https://id.test\", audiences: [api], algorithms: [ES256], keys: {{{keys}}}}}}}}}\n"
+        )
+    };
+    let key = rcgen::KeyPair::generate().expect("a key");
+    std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).expect("a temporary file");
+    let (path, key) = (path.to_str().unwrap().to_owned(), folder.path().join("key.pem").to_str().unwrap().to_owned());
+    for keys in ["jwks_url: \"https://id.test/keys\"", "discover: true"] {
+        std::fs::write(&path, config(keys)).expect("a temporary file");
+        let mint = |more: &[&str]| {
+            let minted =
+                run(&[&["mint", "-c", &path, "--key", &key, "--sub", "ada", "--role", "admin"], more].concat());
+            minted.assert_code(0);
+            (minted.stdout.trim().to_owned(), minted.stderr)
+        };
+        let (token, said) = mint(&[]);
+        assert!(said.contains("is not known: its keys are fetched"), "{said}");
+        let (code, told) = inspect(&token, &["-c", &path]);
+        let verdict = &told["verdict"];
+        assert_eq!((code, &verdict["accepted"]), (Some(3), &Value::Null), "nobody has looked at its signature");
+        assert_eq!((&verdict["subject"], &verdict["roles"][0]), (&"ada".into(), &"admin".into()), "{told:#}");
+        let signature = verdict["signature"].as_str().expect("words about the signature");
+        assert!(signature.starts_with("not checked: `staff` fetches its keys"), "{signature}");
+        for (claim, cause) in
+            [("aud=other", "jwt_audience"), ("exp=1", "jwt_expired"), ("iss=https://else", "jwt_issuer")]
+        {
+            let (code, told) = inspect(&mint(&["--claim", claim]).0, &["-c", &path]);
+            assert_eq!((code, &told["verdict"]["accepted"]), (Some(3), &false.into()), "{claim}: {told:#}");
+            assert_eq!(told["verdict"]["cause"], cause, "{claim}");
+        }
+    }
+}

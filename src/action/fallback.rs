@@ -36,11 +36,14 @@ impl Fallback {
         if config.upstream.is_none() && config.respond.is_none() {
             issues.push(
                 Issue::new(path.clone(), "names nothing that could stand in")
+                    .of_absence()
+                    .of_absence_of(&["upstream", "respond"])
                     .hint("give `upstream`, `respond` or both, or leave `fallback` out"),
             );
         }
         if config.status.is_empty() {
-            issues.push(Issue::new(path.key("status"), "names no status").hint("leave it out for 502, 503 and 504"));
+            let issue = Issue::new(path.key("status"), "names no status").of_absence();
+            issues.push(issue.hint("leave it out for 502, 503 and 504"));
         }
         let spare = config.upstream.as_ref().and_then(|name| {
             let at = path.key("upstream");
@@ -48,9 +51,10 @@ impl Fallback {
                 issues.push(Issue::new(at, "is the upstream that failed").hint("name another one, or leave it out"));
                 return None;
             }
-            let upstream = (around.upstream)(name, at, issues)?;
+            (around.upstream)(name, at, issues)?;
             let config = route::Proxy { upstream: name.clone(), fallback: None, mirror: None, ..proxy.clone() };
-            Proxy::compile(&config, upstream, around, path, issues).map(Box::new)
+            // What is wrong with the rest was told of the proxy itself.
+            Proxy::compile(&config, around, path, &mut Issues::new()).map(Box::new)
         });
         let respond =
             config.respond.as_ref().and_then(|respond| Respond::compile(respond, &path.key("respond"), issues));

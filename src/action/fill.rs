@@ -167,11 +167,13 @@ enum Piece {
 pub(super) struct Mistake {
     pub(super) message: String,
     pub(super) hint: Option<String>,
+    /// The part that is not there, if that is why.
+    pub(super) missing: Option<String>,
 }
 
 impl Mistake {
     pub(super) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: Some(hint.into()) }
+        Self { message: message.into(), hint: Some(hint.into()), missing: None }
     }
 }
 
@@ -205,8 +207,11 @@ impl Names<'_> {
         let (head, rest) = words.split_once('.').unwrap_or((words, ""));
         match (head, rest) {
             ("path", name) if !name.is_empty() => {
-                let place =
-                    self.params.place(name).map_err(|error| Mistake { message: error.message, hint: error.hint })?;
+                let place = self.params.place(name).map_err(|error| Mistake {
+                    message: error.message,
+                    hint: error.hint,
+                    missing: None,
+                })?;
                 return Ok(Source::Param(place));
             }
             ("query", name) if !name.is_empty() => return Ok(Source::Query(name.into())),
@@ -240,13 +245,14 @@ impl Names<'_> {
                 let (name, rest) = rest.split_once('.').unwrap_or((rest, ""));
                 let Some(place) = self.parts.iter().position(|(known, _)| *known == name) else {
                     let known = self.parts.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
-                    return Err(Mistake::new(
+                    let mistake = Mistake::new(
                         match family {
                             STEPS => format!("there is no step `{name}` before this one"),
                             _ => format!("there is no part `{name}`"),
                         },
                         if known.is_empty() { "there are no others".to_owned() } else { format!("there are {known}") },
-                    ));
+                    );
+                    return Err(Mistake { missing: Some(name.to_owned()), ..mistake });
                 };
                 let (head, rest) = rest.split_once('.').unwrap_or((rest, ""));
                 match (head, rest) {
@@ -287,9 +293,9 @@ pub(super) const STEPS: &str = "steps";
 const PLACE_HINT: &str = "write a place such as `data.items.0.id`, or `/data/items/0/id`";
 
 impl Filling {
-    /// Reads a text with `{…}` in it.
-    pub(super) fn parse(text: &str, names: &Names<'_>) -> Result<Self, Mistake> {
-        let mut pieces = Self::default();
+    /// Reads a text with `{…}` in it: what could be read, and all that is wrong.
+    pub(super) fn parse(text: &str, names: &Names<'_>) -> (Self, Vec<Mistake>) {
+        let (mut pieces, mut mistakes) = (Self::default(), Vec::new());
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
             pieces.text(&rest[..at]);
@@ -300,24 +306,29 @@ impl Filling {
                 continue;
             }
             if rest[..at].ends_with('$') {
-                return Err(Mistake::new("`${` is written without `$` here", "write `{path.id}`, or `{{` for a brace"));
+                let hint = "write `{path.id}`, or `{{` for a brace";
+                mistakes.push(Mistake::new("`${` is written without `$` here", hint));
             }
             let Some(length) = rest[at..].strip_prefix('{').and_then(|inside| inside.find('}')) else {
-                return Err(Mistake::new(
+                mistakes.push(Mistake::new(
                     format!("`{brace}` without its counterpart"),
                     "a brace itself is written twice: `{{`, `}}`",
                 ));
+                return (pieces, mistakes);
             };
             let words = &rest[at + 1..=at + length];
             let (words, default) = match words.split_once(":-") {
                 Some((words, default)) => (words, Some(default.to_owned())),
                 None => (words, None),
             };
-            pieces.0.push(Piece::Value(names.source(words.trim())?, default));
+            match names.source(words.trim()) {
+                Ok(source) => pieces.0.push(Piece::Value(source, default)),
+                Err(mistake) => mistakes.push(mistake),
+            }
             rest = &rest[at + length + 2..];
         }
         pieces.text(rest);
-        Ok(pieces)
+        (pieces, mistakes)
     }
 
     fn text(&mut self, text: &str) {
@@ -437,11 +448,11 @@ enum BodyPiece {
 }
 
 impl BodyFilling {
-    /// Reads a value of the configuration.
-    pub(super) fn parse(value: &serde_json::Value, names: &Names<'_>) -> Result<Self, Mistake> {
-        let mut pieces = Self(Vec::new());
-        pieces.value(value, names)?;
-        Ok(pieces)
+    /// Reads a value of the configuration: what could be read, and all that is wrong.
+    pub(super) fn parse(value: &serde_json::Value, names: &Names<'_>) -> (Self, Vec<Mistake>) {
+        let (mut pieces, mut mistakes) = (Self(Vec::new()), Vec::new());
+        pieces.value(value, names, &mut mistakes);
+        (pieces, mistakes)
     }
 
     fn json(&mut self, bytes: &[u8]) {
@@ -451,10 +462,11 @@ impl BodyFilling {
         }
     }
 
-    fn value(&mut self, value: &serde_json::Value, names: &Names<'_>) -> Result<(), Mistake> {
+    fn value(&mut self, value: &serde_json::Value, names: &Names<'_>, mistakes: &mut Vec<Mistake>) {
         match value {
             serde_json::Value::String(text) => {
-                let mut filling = Filling::parse(text, names)?;
+                let (mut filling, wrong) = Filling::parse(text, names);
+                mistakes.extend(wrong);
                 match filling.0.as_mut_slice() {
                     [] => self.json(b"\"\""),
                     [Piece::Text(text)] => {
@@ -472,7 +484,7 @@ impl BodyFilling {
                     if place > 0 {
                         self.json(b",");
                     }
-                    self.value(item, names)?;
+                    self.value(item, names, mistakes);
                 }
                 self.json(b"]");
             }
@@ -486,13 +498,12 @@ impl BodyFilling {
                     json::write_text(&mut out, key);
                     out.push(b':');
                     self.json(&out);
-                    self.value(member, names)?;
+                    self.value(member, names, mistakes);
                 }
                 self.json(b"}");
             }
             other => self.json(other.to_string().as_bytes()),
         }
-        Ok(())
     }
 
     /// What it takes values from.

@@ -15,7 +15,7 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::fetch::{Known as KnownAnswers, Sends};
 use crate::exchange::template::Params;
 use crate::http::body::Body;
-use crate::http::headers::{self, name};
+use crate::http::headers::{self, belongs_to_the_hop, name};
 use crate::http::path as http_path;
 use crate::telemetry::finish::Occupancy;
 use crate::telemetry::metrics::Metrics;
@@ -101,6 +101,8 @@ pub struct Surroundings<'s> {
     pub params: &'s Params,
     /// Its methods; none for any.
     pub methods: &'s [String],
+    /// Where they stand.
+    pub methods_at: KeyPath,
     /// How long its answers may take.
     pub timeout: Duration,
     /// Where its callers say how long they wait.
@@ -154,15 +156,6 @@ fn header_name(text: &str, path: KeyPath, issues: &mut Issues) -> Option<HeaderN
     let is_own = matches!(
         name.as_str(),
         "host"
-            | "content-length"
-            | "transfer-encoding"
-            | "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "te"
-            | "trailer"
-            | "upgrade"
-            | "expect"
             | "accept-encoding"
             | "content-encoding"
             | "range"
@@ -171,7 +164,8 @@ fn header_name(text: &str, path: KeyPath, issues: &mut Issues) -> Option<HeaderN
             | "if-match"
             | "if-unmodified-since"
             | "if-range"
-    ) || ALWAYS.contains(&&name);
+    ) || belongs_to_the_hop(&name)
+        || ALWAYS.contains(&&name);
     if is_own {
         issues.push(
             Issue::new(path, format!("`{name}` cannot stand here"))
@@ -209,6 +203,8 @@ pub(super) struct Draft<'d, 'i> {
     pub(super) around: &'d Surroundings<'d>,
     pub(super) names: Names<'d>,
     pub(super) path: KeyPath,
+    /// Where all parts or steps stand.
+    pub(super) parts: &'d KeyPath,
     pub(super) issues: &'i mut Issues,
     /// What it takes values from.
     pub(super) sources: Vec<Source>,
@@ -242,11 +238,11 @@ impl Draft<'_, '_> {
     }
 
     pub(super) fn mistake(&mut self, path: &KeyPath, mistake: Mistake) {
-        let mut issue = Issue::new(path.clone(), mistake.message);
-        if let Some(hint) = mistake.hint {
-            issue = issue.hint(hint);
-        }
-        self.issues.push(issue);
+        let issue = Issue::new(path.clone(), mistake.message).maybe_hint(mistake.hint);
+        self.issues.push(match mistake.missing {
+            Some(part) => issue.goes_by(self.parts.key(part)),
+            None => issue,
+        });
     }
 
     fn method(&mut self, text: &str) -> Option<Method> {
@@ -268,10 +264,14 @@ impl Draft<'_, '_> {
                 let is_safe = |text: &String| Method::from_bytes(text.as_bytes()).is_ok_and(|method| method.is_safe());
                 let methods = self.around.methods;
                 if !method.is_safe() && (methods.is_empty() || methods.iter().any(is_safe)) {
-                    self.issue(
-                        &at,
-                        format!("{method} changes something, and the route takes methods that must not"),
-                        "let the route match such methods only: `methods: [POST]`",
+                    self.issues.push(
+                        Issue::new(
+                            at.clone(),
+                            format!("{method} changes something, and the route takes methods that must not"),
+                        )
+                        .goes_by(at)
+                        .goes_by(self.around.methods_at.clone())
+                        .hint("let the route match such methods only: `methods: [POST]`"),
                     );
                 }
                 Some(method)
@@ -284,16 +284,12 @@ impl Draft<'_, '_> {
     }
 
     pub(super) fn filling(&mut self, text: &str, path: &KeyPath) -> Option<Filling> {
-        match Filling::parse(text, &self.names) {
-            Ok(filling) => {
-                self.sources.extend(filling.sources().cloned());
-                Some(filling)
-            }
-            Err(mistake) => {
-                self.mistake(path, mistake);
-                None
-            }
-        }
+        let (filling, mistakes) = Filling::parse(text, &self.names);
+        // Also of one with mistakes: whom it waits for is known all the same.
+        self.sources.extend(filling.sources().cloned());
+        let is_good = mistakes.is_empty();
+        mistakes.into_iter().for_each(|mistake| self.mistake(path, mistake));
+        is_good.then_some(filling)
     }
 
     fn target(&mut self, path: &str) -> Option<Filling> {
@@ -336,17 +332,13 @@ impl Draft<'_, '_> {
     fn body(&mut self, body: &Value, method: Option<&Method>) -> Option<BodyFilling> {
         let at = self.path.key("body");
         if method.is_some_and(|method| method == Method::GET) {
-            self.issue(&at, "a GET has no body", "use another `method`, or leave it out");
+            let issue = Issue::new(at.clone(), "a GET has no body").goes_by(self.path.key("method"));
+            self.issues.push(issue.hint("use another `method`, or leave it out"));
         }
-        match BodyFilling::parse(body, &self.names) {
-            Ok(filling) => {
-                self.sources.extend(filling.sources().cloned());
-                Some(filling)
-            }
-            Err(mistake) => {
-                self.mistake(&at, mistake);
-                None
-            }
-        }
+        let (filling, mistakes) = BodyFilling::parse(body, &self.names);
+        self.sources.extend(filling.sources().cloned());
+        let is_good = mistakes.is_empty();
+        mistakes.into_iter().for_each(|mistake| self.mistake(&at, mistake));
+        is_good.then_some(filling)
     }
 }

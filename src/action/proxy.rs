@@ -45,12 +45,12 @@ impl Proxy {
     /// Compiles the action, or reports what is wrong with it.
     pub fn compile(
         config: &route::Proxy,
-        upstream: Arc<Upstream>,
         around: &Surroundings<'_>,
         path: &KeyPath,
         issues: &mut Issues,
     ) -> Option<Self> {
         let before = issues.len();
+        let upstream = (around.upstream)(&config.upstream, path.key("upstream"), issues);
         let rewrite = config.rewrite.as_ref().and_then(|text| {
             let at = path.key("rewrite");
             if !text.starts_with('/') {
@@ -89,9 +89,10 @@ impl Proxy {
         let mirror =
             config.mirror.as_ref().and_then(|mirror| Mirror::compile(mirror, around, &path.key("mirror"), issues));
         let deadline_header = around.deadline_header.clone();
-        let fallback = config.fallback.as_ref().filter(|_| issues.len() == before).and_then(|fallback| {
+        let fallback = config.fallback.as_ref().and_then(|fallback| {
             Fallback::compile(fallback, config, around, &path.key("fallback"), issues).map(Box::new)
         });
+        let upstream = upstream?;
         (issues.len() == before).then_some(Self {
             upstream,
             rewrite,

@@ -68,12 +68,9 @@ impl Redirect {
 /// Compiles a path template, or reports what is wrong with it.
 pub(super) fn template(text: &str, params: &Params, at: &KeyPath, issues: &mut Issues) -> Option<Template> {
     Template::path(text, params)
-        .map_err(|error| {
-            let mut issue = Issue::new(at.clone(), error.message);
-            if let Some(hint) = error.hint {
-                issue = issue.hint(hint);
-            }
-            issues.push(issue);
+        .map_err(|errors| {
+            let each = errors.into_iter().map(|error| Issue::new(at.clone(), error.message).maybe_hint(error.hint));
+            each.for_each(|issue| issues.push(issue));
         })
         .ok()
 }

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::config::{Issue, Issues, KeyPath, route};
 use crate::http::body::Body;
+use crate::http::headers::belongs_to_the_hop;
 
 /// Answers with fixed content.
 pub struct Respond {
@@ -40,21 +41,7 @@ impl Respond {
         for (name, text) in &config.headers {
             let at = path.key("headers").key(name);
             match HeaderName::from_bytes(name.as_bytes()) {
-                // Each belongs to one connection (RFC 9110 §7.6.1), or frames the message.
-                Ok(name)
-                    if matches!(
-                        name.as_str(),
-                        "content-length"
-                            | "transfer-encoding"
-                            | "connection"
-                            | "keep-alive"
-                            | "proxy-connection"
-                            | "te"
-                            | "trailer"
-                            | "upgrade"
-                            | "expect"
-                    ) =>
-                {
+                Ok(name) if belongs_to_the_hop(&name) => {
                     issues.push(
                         Issue::new(at, format!("`{name}` cannot be set"))
                             .hint("leave it out: armiger writes it itself, for each connection"),

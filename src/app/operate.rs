@@ -22,6 +22,7 @@ use crate::server::admin::operator::{
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
 use crate::upstream::background::{Awaited, Job};
+use crate::upstream::breaker::{Breaker, Force};
 
 /// The states that there are to see, each with what it is.
 const STATES: &[(&str, &str)] = &[
@@ -156,10 +157,13 @@ impl Operator for Operations {
         };
         let now = Instant::now();
         let current = upstream.now();
-        let label = |place: usize| &*current.plan.endpoints[place].label;
-        let is_meant = |place: Option<usize>| order.endpoint.is_none_or(|wanted| place.map(label) == Some(wanted));
+        let is_meant = |breaker: &Arc<Breaker>| match (order.endpoint, order.route) {
+            (None, None) => true,
+            (Some(endpoint), _) => breaker.of().endpoint() == Some(endpoint),
+            (None, Some(route)) => breaker.of().route() == Some(route),
+        };
         let mut count = 0;
-        for (_, breaker) in current.standings.breakers().filter(|(place, _)| is_meant(*place)) {
+        for breaker in current.standings.breakers().filter(is_meant) {
             match order.force {
                 Some((force, lasts)) => breaker.force(force, lasts, now),
                 None => breaker.reset(now),
@@ -168,12 +172,19 @@ impl Operator for Operations {
         }
         if count == 0 {
             let name = &upstream.name;
-            return Outcome::Unknown(Told::message(match order.endpoint {
-                Some(_) => format!("no endpoint of that address with a breaker of its own is in `{name}`"),
-                None => format!("the upstream `{name}` has no breaker"),
+            return Outcome::Unknown(Told::message(match (order.endpoint, order.route) {
+                (Some(_), _) => format!("no endpoint of that address with a breaker of its own is in `{name}`"),
+                (None, Some(_)) => format!("no route of that name has a breaker of its own for `{name}`"),
+                (None, None) => format!("the upstream `{name}` has no breaker"),
             }));
         }
-        Outcome::Applied(Told::message(format!("{count} of `{}`: done", upstream.name)))
+        let which = if count == 1 { "breaker" } else { "breakers" };
+        let what = match order.force {
+            Some((Force::Open, lasts)) => format!("held open for {lasts:?}"),
+            Some((Force::Closed, lasts)) => format!("held closed for {lasts:?}"),
+            None => "begun afresh".to_owned(),
+        };
+        Outcome::Applied(Told::message(format!("{count} {which} of `{}` {what}", upstream.name)))
     }
 
     fn limits<'a>(&'a self, ask: LimitsAsk) -> Later<'a, Result<Value, NoLimit>> {

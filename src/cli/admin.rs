@@ -1,4 +1,4 @@
-//! Commands that ask a running armiger through its admin listener: `drain`, `keys`, `reload`, `status`.
+//! Commands that ask a running armiger through its admin listener: `breaker`, `drain`, `keys`, `purge`, `reload`, `status`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -64,6 +64,90 @@ pub(super) enum KeysCommand {
         #[command(flatten)]
         admin: AdminArgs,
     },
+}
+
+/// What is done with breakers. Each is an upstream's, an endpoint's or a route's, as `breaker.scope` says.
+#[derive(Subcommand)]
+pub(super) enum BreakerCommand {
+    /// Print every breaker and what it has seen, as JSON.
+    Show {
+        /// Those of this upstream. Default: those of all.
+        #[arg(env = "ARMIGER_UPSTREAM", value_name = "UPSTREAM")]
+        upstream: Option<String>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Hold breakers open: nothing reaches the upstream, and callers get a 503.
+    Open {
+        #[command(flatten)]
+        which: Breakers,
+        /// For how long. At most 24h; it ends by itself.
+        #[arg(long = "for", env = "ARMIGER_FOR", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+        lasts: HumanDuration,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Hold breakers closed: everything reaches the upstream, whatever fails.
+    Close {
+        #[command(flatten)]
+        which: Breakers,
+        /// For how long. At most 24h; it ends by itself.
+        #[arg(long = "for", env = "ARMIGER_FOR", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+        lasts: HumanDuration,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Let breakers begin afresh: closed, with nothing seen, and held no more.
+    Reset {
+        #[command(flatten)]
+        which: Breakers,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// Which breakers of an upstream. Default: all of them.
+#[derive(Args)]
+pub(super) struct Breakers {
+    /// The upstream.
+    #[arg(env = "ARMIGER_UPSTREAM", value_name = "UPSTREAM")]
+    upstream: String,
+    /// That of this endpoint only, named as `breaker show` names it.
+    #[arg(long, env = "ARMIGER_ENDPOINT", value_name = "ADDRESS", conflicts_with = "route")]
+    endpoint: Option<String>,
+    /// That of what this route sends there only, under `breaker.scope: route`.
+    #[arg(long, env = "ARMIGER_ROUTE", value_name = "NAME")]
+    route: Option<String>,
+}
+
+/// What `purge` does.
+#[derive(Args)]
+pub(super) struct Purge {
+    #[command(flatten)]
+    targets: Targets,
+    /// Let it become stale, to be used where a stale answer may be, and not be gone.
+    #[arg(long, env = "ARMIGER_PURGE_SOFT")]
+    soft: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// What is to be purged, each as often as needed.
+#[derive(Args)]
+#[group(required = true, multiple = true)]
+struct Targets {
+    /// All that is stored of this URL: for every caller, variant, scheme and port.
+    #[arg(long, env = "ARMIGER_PURGE_URL", value_name = "URL")]
+    url: Vec<String>,
+    /// All whose path begins so: `/shoes/`, or `http://shop.example/shoes/` of one host.
+    #[arg(long, env = "ARMIGER_PURGE_PREFIX", value_name = "PREFIX")]
+    prefix: Vec<String>,
+    /// All that has this word in `Surrogate-Key` or `Cache-Tag`.
+    #[arg(long, env = "ARMIGER_PURGE_TAG", value_name = "TAG")]
+    tag: Vec<String>,
+    /// All that is stored.
+    #[arg(long, env = "ARMIGER_PURGE_ALL")]
+    all: bool,
 }
 
 fn address(text: &str) -> Result<AdminAddress, String> {
@@ -161,7 +245,7 @@ pub(super) fn drain(args: &AdminArgs, wait: bool) -> anyhow::Result<ExitCode> {
 
 /// `armiger reload`.
 pub(super) fn reload(args: &AdminArgs) -> anyhow::Result<ExitCode> {
-    let ask = async |client: &Client| Ok(client.exchange(Method::POST, "/reload", "text/plain").await?);
+    let ask = async |client: &Client| Ok(client.exchange(Method::POST, "/reload", "text/plain", Bytes::new()).await?);
     let Answer { status, body } = args.run(ask, no_answer)?;
     let told = String::from_utf8_lossy(&body).into_owned();
     match status {
@@ -178,12 +262,95 @@ pub(super) fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
         Some(name) => format!("/jwks/refresh?provider={}", form_encoded(name)),
         None => "/jwks/refresh".to_owned(),
     };
-    let ask = async |client: &Client| Ok(client.exchange(Method::POST, &path, "text/plain").await?);
+    let ask = async |client: &Client| Ok(client.exchange(Method::POST, &path, "text/plain", Bytes::new()).await?);
     let Answer { status, body } = admin.run(ask, no_answer)?;
     let told = String::from_utf8_lossy(&body).into_owned();
     match status {
         StatusCode::OK => print(&told),
         StatusCode::BAD_GATEWAY => print(&told).map(|_| ExitCode::FAILURE),
+        _ => Err(refused(status, &body).into()),
+    }
+}
+
+/// `armiger breaker`.
+pub(super) fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
+    let (which, admin, set, lasts) = match command {
+        BreakerCommand::Show { upstream, admin } => return show_breakers(upstream.as_deref(), admin),
+        BreakerCommand::Open { which, lasts, admin } => (which, admin, "force-open", Some(lasts)),
+        BreakerCommand::Close { which, lasts, admin } => (which, admin, "force-closed", Some(lasts)),
+        BreakerCommand::Reset { which, admin } => (which, admin, "reset", None),
+    };
+    let mut path = format!("/breakers/{}?set={set}", which.upstream);
+    let lasts = lasts.map(ToString::to_string);
+    for (key, value) in [("for", &lasts), ("endpoint", &which.endpoint), ("route", &which.route)] {
+        if let Some(value) = value {
+            path.push_str(&format!("&{key}={}", form_encoded(value)));
+        }
+    }
+    let ask = async |client: &Client| Ok(client.exchange(Method::POST, &path, "text/plain", Bytes::new()).await?);
+    let Answer { status, body } = admin.run(ask, no_answer)?;
+    match status {
+        StatusCode::OK => print(&String::from_utf8_lossy(&body)),
+        _ => Err(refused(status, &body).into()),
+    }
+}
+
+/// One object for each breaker, in the order of the upstreams, each with what it is of.
+fn show_breakers(wanted: Option<&str>, admin: &AdminArgs) -> anyhow::Result<ExitCode> {
+    let ask = async |client: &Client| {
+        let (mut rows, mut page) = (Vec::new(), 1);
+        loop {
+            let answer = client.ask(Method::GET, &format!("/state/upstreams?limit=1000&page={page}")).await?.json()?;
+            rows.extend(answer["rows"].as_array().into_iter().flatten().cloned());
+            if answer["pages"].as_u64().is_none_or(|pages| page >= pages) {
+                return Ok(rows);
+            }
+            page += 1;
+        }
+    };
+    let rows = admin.run(ask, no_answer)?;
+    let is_meant = |row: &&Value| wanted.is_none_or(|wanted| row["upstream"] == wanted);
+    if let Some(wanted) = wanted
+        && !rows.iter().any(|row| row["upstream"] == wanted)
+    {
+        let names: Vec<&str> = rows.iter().filter_map(|row| row["upstream"].as_str()).collect();
+        bail!("no upstream is called `{wanted}`; there is {}", names.join(", "));
+    }
+    let breakers: Vec<Value> = rows.iter().filter(is_meant).flat_map(breakers_of).collect();
+    print(&format!("{:#}\n", Value::from(breakers)))
+}
+
+/// The breakers in a row of `/state/upstreams`.
+fn breakers_of(row: &Value) -> Vec<Value> {
+    let of = |place: Option<(&str, &Value)>, breaker: &Value| {
+        let mut told = json!({ "upstream": row["upstream"] });
+        if let Some((what, name)) = place {
+            told[what] = name.clone();
+        }
+        for (key, value) in breaker.as_object()? {
+            told[key] = value.clone();
+        }
+        Some(told)
+    };
+    let own = of(None, &row["breaker"]);
+    let routes = row["breakers_of_routes"].as_object();
+    let routes = routes.into_iter().flatten().filter_map(|(name, breaker)| of(Some(("route", &json!(name))), breaker));
+    let endpoints = row["endpoints"].as_array().into_iter().flatten();
+    let endpoints = endpoints.filter_map(|one| of(Some(("endpoint", &one["endpoint"])), &one["breaker"]));
+    own.into_iter().chain(routes).chain(endpoints).collect()
+}
+
+/// `armiger purge`.
+pub(super) fn purge(purge: &Purge) -> anyhow::Result<ExitCode> {
+    let Purge { targets: Targets { url, prefix, tag, all }, soft, admin } = purge;
+    let wanted = json!({"url": url, "prefix": prefix, "tag": tag, "all": all, "soft": soft});
+    let body = Bytes::from(wanted.to_string());
+    let ask = async |client: &Client| {
+        Ok(client.exchange(Method::POST, "/cache/purge", "application/json", body.clone()).await?)
+    };
+    let Answer { status, body } = admin.run(ask, no_answer)?;
+    match status {
+        StatusCode::OK => print(&String::from_utf8_lossy(&body)),
         _ => Err(refused(status, &body).into()),
     }
 }
@@ -250,22 +417,22 @@ fn refused(status: StatusCode, body: &Bytes) -> Failure {
 impl Client {
     /// Asks for JSON, and takes no for a failure. 503 is an answer, of `/readyz`.
     async fn ask(&self, method: Method, path: &str) -> Result<Answer, Failure> {
-        let answer = self.exchange(method, path, "application/json").await?;
+        let answer = self.exchange(method, path, "application/json", Bytes::new()).await?;
         match answer.status {
             status if status.is_success() || status == StatusCode::SERVICE_UNAVAILABLE => Ok(answer),
             status => Err(refused(status, &answer.body)),
         }
     }
 
-    async fn exchange(&self, method: Method, path: &str, accept: &str) -> Result<Answer, Failure> {
+    async fn exchange(&self, method: Method, path: &str, accept: &str, body: Bytes) -> Result<Answer, Failure> {
         match &self.address {
             AdminAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(error))?;
-                self.converse(stream, method, path, accept).await
+                self.converse(stream, method, path, accept, body).await
             }
             AdminAddress::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(error))?;
-                self.converse(stream, method, path, accept).await
+                self.converse(stream, method, path, accept, body).await
             }
         }
     }
@@ -280,7 +447,14 @@ impl Client {
     }
 
     /// One request and its answer on a connection of their own.
-    async fn converse<S>(&self, stream: S, method: Method, path: &str, accept: &str) -> Result<Answer, Failure>
+    async fn converse<S>(
+        &self,
+        stream: S,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Bytes,
+    ) -> Result<Answer, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -299,9 +473,9 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request
-            .body(Empty::<Bytes>::new())
-            .map_err(|_| Failure::Refused("the token has a character that no header can hold".into()))?;
+        let request = request.body(Full::new(body)).map_err(|_| {
+            Failure::Refused("the token, or a name, has a character that cannot stand in a request".into())
+        })?;
         let answer = async {
             let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = answer.status();

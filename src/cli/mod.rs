@@ -22,7 +22,7 @@ use crate::policy::Blocks;
 use crate::telemetry::access_log;
 use crate::telemetry::messages::{self, Messages};
 use crate::telemetry::metrics::Metrics;
-use admin::{AdminArgs, KeysCommand};
+use admin::{AdminArgs, BreakerCommand, KeysCommand, Purge};
 
 /// The exit code of a run that had to cut exchanges when it ended, unless `drain.strict` is off.
 const CUT: u8 = 3;
@@ -114,6 +114,11 @@ enum Command {
     /// Have a running armiger fetch the keys that issuers publish.
     #[command(subcommand)]
     Keys(KeysCommand),
+    /// Show the breakers of a running armiger, or overrule them for a while.
+    #[command(subcommand)]
+    Breaker(BreakerCommand),
+    /// Have a running armiger purge what its caches hold, and print how many targets it was told.
+    Purge(Purge),
     /// Make a token, tell what is wrong with one, or hash an API key.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -193,6 +198,8 @@ pub fn main() -> ExitCode {
         Command::Reload { admin } => admin::reload(&admin),
         Command::Status { admin } => admin::status(&admin),
         Command::Keys(command) => admin::keys(&command),
+        Command::Breaker(command) => admin::breaker(&command),
+        Command::Purge(purge) => admin::purge(&purge),
         Command::Token(command) => token::run(command),
         Command::Schema { format } => print(&schema(format)),
         Command::Demo { port, config } => {

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
@@ -15,6 +16,7 @@ use crate::config::identity::{Algorithm, Jwt};
 use crate::config::value::HumanDuration;
 use crate::config::{Issues, KeyPath};
 use crate::demo;
+use crate::exchange::Identity;
 use crate::exchange::identity::ClaimPath;
 use crate::identity::mint::{self, Signer};
 use crate::identity::provider::{self, Now};
@@ -38,7 +40,8 @@ pub(super) enum TokenCommand {
     /// Only where the provider's key is a secret, or `--key` gives the private key to its public ones.
     Mint(Mint),
     /// Tell what a token says, and whether the configuration's providers accept it. Exits with 0 if one does, with 3 if
-    /// none does. Touches no network.
+    /// none does. Touches no network: where a provider's keys are fetched, all but the signature is checked, `accepted` is
+    /// `null`, and the exit code 3.
     Inspect(Inspect),
     /// Print the hash of an API key for the configuration, of the key on standard input or of a new one.
     Hash {
@@ -128,8 +131,14 @@ impl Mint {
         let ttl = HumanDuration::parse(&self.ttl).map_err(|error| anyhow::anyhow!("--ttl: {error}"))?;
         let claims = self.claims(jwt, now, i64::try_from(ttl.get().as_secs()).unwrap_or(i64::MAX))?;
         let token = signer.token(self.kid.as_deref(), &claims).context("the key does not sign")?;
-        if let Err(cause) = judge(&document, &token) {
-            eprintln!("armiger: the configuration does not accept it: {cause}");
+        match judge(&document, &token) {
+            Verdict::Accepted(_) => {}
+            Verdict::Unsigned(provider, Ok(_)) => {
+                eprintln!("armiger: whether `{provider}` accepts its signature is not known: its keys are fetched");
+            }
+            Verdict::Unsigned(_, Err(cause)) | Verdict::Refused(cause) => {
+                eprintln!("armiger: the configuration does not accept it: {cause}");
+            }
         }
         print(&format!("{token}\n"))
     }
@@ -214,33 +223,58 @@ impl Inspect {
         };
         let (header, claims) = mint::peek(token);
         let verdict = judge(&document, token);
-        let verdict_json = match &verdict {
-            Ok(identity) => json!({
-                "accepted": true,
+        let said = |accepted: Option<bool>, identity: &Identity| {
+            json!({
+                "accepted": accepted,
                 "provider": &*identity.provider,
                 "subject": &*identity.subject,
                 "roles": identity.roles,
                 "scopes": identity.scopes,
                 "expires": identity.expires.and_then(date),
-            }),
-            Err(cause) => json!({"accepted": false, "cause": cause}),
+            })
         };
+        let mut verdict_json = match &verdict {
+            Verdict::Accepted(identity) => said(Some(true), identity),
+            Verdict::Unsigned(_, Ok(identity)) => said(None, identity),
+            Verdict::Unsigned(_, Err(cause)) | Verdict::Refused(cause) => json!({"accepted": false, "cause": cause}),
+        };
+        if let Verdict::Unsigned(provider, word) = &verdict {
+            let rest = if word.is_ok() { "; all else is good" } else { "" };
+            verdict_json["signature"] =
+                format!("not checked: `{provider}` fetches its keys, and this command touches no network{rest}").into();
+        }
         let told = json!({"verdict": verdict_json, "header": header, "claims": claims});
         print(&format!("{told:#}\n"))?;
-        Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
+        Ok(if matches!(verdict, Verdict::Accepted(_)) { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) })
     }
 }
 
+/// What is made of a token.
+enum Verdict {
+    Accepted(Arc<Identity>),
+    /// This provider decides, and its keys are not here: its word on all but the signature.
+    Unsigned(Arc<str>, Result<Box<Identity>, String>),
+    Refused(String),
+}
+
 /// What the document's providers make of a token.
-fn judge(document: &Document, token: &str) -> Result<std::sync::Arc<crate::exchange::Identity>, String> {
+fn judge(document: &Document, token: &str) -> Verdict {
     let (metrics, mut keeper, mut issues) = (Metrics::new(), Keeper::fresh(), Issues::new());
     let providers =
         identity::compile(&document.identity, &KeyPath::root(), &metrics, &mut keeper, &mut issues, &|_| false);
     let providers: Vec<_> = providers.into_values().flatten().collect();
     let now = Now { wall: i64::try_from(since_epoch()).unwrap_or(i64::MAX), instant: Instant::now() };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|error| error.to_string())?;
-    runtime.block_on(provider::bearer(&providers, token, now)).map_err(|refusal| refusal.cause.to_owned())
+    if let Some((name, word)) = provider::unsigned(&providers, token, now) {
+        return Verdict::Unsigned(name, word.map(Box::new).map_err(|refusal| refusal.cause.to_owned()));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Verdict::Refused(error.to_string()),
+    };
+    match runtime.block_on(provider::bearer(&providers, token, now)) {
+        Ok(identity) => Verdict::Accepted(identity),
+        Err(refusal) => Verdict::Refused(refusal.cause.to_owned()),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the command line is where time comes in")]

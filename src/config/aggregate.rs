@@ -79,7 +79,8 @@ pub enum MergeMode {
     /// An object with a key for each part.
     #[default]
     Group,
-    /// An object with the keys of all parts side by side. A part that is no object fails.
+    /// An object with the keys of all parts side by side. A part that is no object fails; one with `foreach` is a list, and
+    /// needs a key of its own by `as`.
     Flat,
     /// The same, and objects under one key are merged in turn.
     Deep,

@@ -196,8 +196,8 @@ where
     };
     let schema = OnceCell::new();
     let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
-    let document = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
-    let source = source.decoded(tree, lost).conceal(&concealed).masked(mask);
+    let (document, misspelt) = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
+    let source = source.decoded(tree, lost, misspelt).conceal(&concealed).masked(mask);
     Partial { document, source, issues, inputs, outside: outside.outside }
 }
 

@@ -188,7 +188,8 @@ fields! {
     BytesOut => "bytes_out", Integer, "bytes", "";
     /// Whether the answer reached its end.
     Complete => "complete", Boolean, "", "";
-    /// Who cut the answer short: `client`, `upstream`, or `deadline`: a limit of armiger's own, or its end.
+    /// Who or what cut the answer short: `client`, `upstream`, `deadline` (a limit of armiger's own, or its end), or
+    /// `credential`: the token or certificate that let the request in has ended (`stream_max_life`).
     CutBy => "cut_by", Text, "", "the answer is complete";
     /// The request headers that `access_log.headers` names; several lines of one are joined with `, `. Credentials show
     /// as `***`.

@@ -138,8 +138,11 @@ pub struct TemplateError {
 impl Template {
     /// Compiles a header value: fixed text with `${path.NAME}`, `${request.id}`, `${client.address}` ... in it.
     /// `params` are the names that the route's path gives. `$${` stands for `${`.
-    pub fn value(text: &str, params: &Params) -> Result<Self, TemplateError> {
-        let mut pieces = Pieces::default();
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn value(text: &str, params: &Params) -> Result<Self, Vec<TemplateError>> {
+        let (mut pieces, mut errors) = (Pieces::default(), Vec::new());
         let mut rest = text;
         while let Some(at) = rest.find("${") {
             if rest[..at].ends_with('$') {
@@ -150,36 +153,44 @@ impl Template {
             }
             pieces.text(&rest[..at]);
             let Some(length) = rest[at..].find('}') else {
-                return Err(TemplateError { message: "`${` without its `}`".into(), hint: None });
+                errors.push(TemplateError { message: "`${` without its `}`".into(), hint: None });
+                return Err(errors);
             };
             let word = &rest[at + 2..at + length];
-            match caller(word)? {
-                Some(piece) => pieces.0.push(piece),
-                None => pieces.value(variable(word, params)?),
+            match caller(word).and_then(|piece| piece.map_or_else(|| variable(word, params).map(Piece::Value), Ok)) {
+                Ok(piece) => pieces.0.push(piece),
+                Err(error) => errors.push(error),
             }
             rest = &rest[at + length + 1..];
         }
         pieces.text(rest);
-        Ok(Self { pieces: pieces.0 })
+        if errors.is_empty() { Ok(Self { pieces: pieces.0 }) } else { Err(errors) }
     }
 
     /// Compiles a path or URL: fixed text with `{NAME}` for the parameters of the route's path.
-    pub fn path(text: &str, params: &Params) -> Result<Self, TemplateError> {
-        let mut pieces = Pieces::default();
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn path(text: &str, params: &Params) -> Result<Self, Vec<TemplateError>> {
+        let (mut pieces, mut errors) = (Pieces::default(), Vec::new());
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
             pieces.text(&rest[..at]);
             let Some(length) = rest[at..].strip_prefix('{').and_then(|inside| inside.find('}')) else {
-                return Err(TemplateError {
+                errors.push(TemplateError {
                     message: format!("`{}` without its counterpart", &rest[at..=at]),
                     hint: Some("write `{name}` for a parameter; other braces are written `%7B` and `%7D`".into()),
                 });
+                return Err(errors);
             };
-            pieces.value(param(&rest[at + 1..=at + length], params)?);
+            match param(&rest[at + 1..=at + length], params) {
+                Ok(variable) => pieces.0.push(Piece::Value(variable)),
+                Err(error) => errors.push(error),
+            }
             rest = &rest[at + length + 2..];
         }
         pieces.text(rest);
-        Ok(Self { pieces: pieces.0 })
+        if errors.is_empty() { Ok(Self { pieces: pieces.0 }) } else { Err(errors) }
     }
 
     /// The text, if nothing of it depends on the request.
@@ -249,10 +260,6 @@ impl Pieces {
             Some(Piece::Text(last)) => last.push_str(text),
             _ => self.0.push(Piece::Text(text.into())),
         }
-    }
-
-    fn value(&mut self, variable: Variable) {
-        self.0.push(Piece::Value(variable));
     }
 }
 
@@ -348,7 +355,7 @@ fn percent(text: &str, stays: impl Fn(u8) -> bool, out: &mut String) {
 }
 
 impl Part {
-    /// Writes it. `None`: it is empty.
+    /// Writes it: of a caller without roles, nothing. `None`: there is no such text.
     fn write(self, identity: &Identity, form: Form, out: &mut String) -> Option<()> {
         let (words, between) = match self {
             Self::Subject | Self::Provider => {
@@ -358,9 +365,6 @@ impl Part {
             Self::Roles => (&identity.roles, ','),
             Self::Scopes => (&identity.scopes, ' '),
         };
-        if words.is_empty() {
-            return None;
-        }
         if form == Form::Json {
             return form.write(&words.iter().map(|word| Value::from(&**word)).collect(), out);
         }
@@ -401,8 +405,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn fails(result: Result<Template, TemplateError>, message: &str) {
-        assert_eq!(result.expect_err("must not compile").message, message);
+    fn fails(result: Result<Template, Vec<TemplateError>>, messages: &str) {
+        let errors = result.expect_err("must not compile");
+        assert_eq!(errors.iter().map(|error| &*error.message).collect::<Vec<_>>().join("; "), messages);
     }
 
     #[test]
@@ -415,6 +420,14 @@ mod tests {
         fails(Template::path("/a/{id}", &known(&["other"])), "the route's path has no parameter `id`");
         fails(Template::path("/a/{id", &known(&["id"])), "`{` without its counterpart");
         fails(Template::path("/a}/", &known(&[])), "`}` without its counterpart");
+        fails(
+            Template::value("${path.id} ${claims} ${", &known(&[])),
+            "the route's path has no parameter `id`; `${claims}` is nothing that armiger knows; `${` without its `}`",
+        );
+        fails(
+            Template::path("/{a}/{b}/{c}", &known(&["b"])),
+            "the route's path has no parameter `a`; the route's path has no parameter `c`",
+        );
     }
 
     #[test]

@@ -8,11 +8,14 @@ use http::{HeaderName, header};
 use regex::RegexBuilder;
 
 use super::node::{Fact, Function, Node, Operation, Order, Quantifier, Step, Type};
-use super::{Expression, LENGTH_MAX, Mistake, Names, Reads};
+use super::{Expression, LENGTH_MAX, Mistake, Mistakes, Names, Reads};
 use crate::config::issue::suggest;
 
 /// How deep an expression may be nested. Whoever walks the tree has this much stack to spare.
 const DEPTH_MAX: usize = 48;
+
+/// How many mistakes of one expression are told.
+const WRONGS_MAX: usize = 8;
 
 /// How many loops may stand within one another.
 const LOOPS_MAX: usize = 2;
@@ -55,48 +58,48 @@ const FUNCTIONS: [(&str, Function, usize); 8] = [
 const MACROS: [&str; 7] = ["matches", "has", "all", "exists", "exists_one", "map", "filter"];
 
 /// Compiles an expression that must have a value of this type.
-pub(super) fn compile(text: &str, names: Names<'_>, wanted: Type) -> Result<Expression, Mistake> {
+///
+/// Where its form is wrong, one mistake is told: what stands behind it could be anything. Else all are.
+pub(super) fn compile(text: &str, names: Names<'_>, wanted: Type) -> Result<Expression, Mistakes> {
     if text.len() > LENGTH_MAX {
-        return Err(Mistake {
+        return Err(Mistakes::one(Mistake {
             message: format!("an expression of {} bytes is too long", text.len()),
             hint: Some(format!("the most is {LENGTH_MAX}; split it into several rules")),
             part: 0..0,
-        });
+        }));
     }
     if text.trim().is_empty() {
-        return Err(Mistake {
+        return Err(Mistakes::one(Mistake {
             message: "is no expression: it is empty".into(),
             hint: Some("write a condition such as `'admin' in roles`".into()),
             part: 0..0,
-        });
+        }));
     }
     on_a_large_stack(|| {
         let tree = PrattParser::new().max_recursion_depth(DEPTH_MAX as u16).parse(text).map_err(|errors| {
             let first = errors.errors.first();
-            syntax(text, first.map_or("", |error| &error.msg), first.map_or((0, 0), |error| error.pos))
+            Mistakes::one(syntax(text, first.map_or("", |error| &error.msg), first.map_or((0, 0), |error| error.pos)))
         })?;
-        Reader::new(names).whole(&tree, wanted).map_err(|wrong| {
+        Reader::new(names).whole(&tree, wanted).map_err(|wrongs| {
             // This parser does not tell where things stand and the other one does. It is slow, so only now.
             let placed = Parser::new().parse_with_source_info(text).ok();
             let placed = placed.and_then(|(tree, info)| Some((Reader::new(names).whole(&tree, wanted).err()?, info)));
-            match placed {
-                Some((wrong, info)) => wrong.placed(text, Some(&info)),
-                None => wrong.placed(text, None),
-            }
+            let (wrongs, info) = placed.map_or((wrongs, None), |(wrongs, info)| (wrongs, Some(info)));
+            Mistakes(wrongs.into_iter().map(|wrong| wrong.placed(text, info.as_ref())).collect())
         })
     })
 }
 
 /// Runs it where deep nesting does no harm.
-fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Mistake> + Send) -> Result<T, Mistake> {
+fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, Mistakes> + Send) -> Result<T, Mistakes> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("expression".into()).stack_size(STACK).spawn_scoped(scope, work);
         thread.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| {
-            Err(Mistake {
+            Err(Mistakes::one(Mistake {
                 message: "the expression could not be read".into(),
                 hint: Some("write it in a simpler way".into()),
                 part: 0..0,
-            })
+            }))
         })
     })
 }
@@ -170,6 +173,8 @@ struct Reader<'n> {
     locals: Vec<(String, Type)>,
     depth: usize,
     reads: Reads,
+    /// What is wrong so far. A part with a mistake in it may be anything to what is around it.
+    wrongs: Vec<Wrong>,
 }
 
 /// A node and what is known of its value.
@@ -177,11 +182,11 @@ type Typed = (Node, Type);
 
 impl<'n> Reader<'n> {
     fn new(names: Names<'n>) -> Self {
-        Self { names, locals: Vec::new(), depth: 0, reads: Reads::default() }
+        Self { names, locals: Vec::new(), depth: 0, reads: Reads::default(), wrongs: Vec::new() }
     }
 
-    fn whole(mut self, tree: &IdedExpr, wanted: Type) -> Result<Expression, Wrong> {
-        let (node, found) = self.node(tree)?;
+    fn whole(mut self, tree: &IdedExpr, wanted: Type) -> Result<Expression, Vec<Wrong>> {
+        let (node, found) = self.node(tree);
         let fits = found.may_be(wanted) || wanted == Type::Int && found == Type::Double;
         if !fits {
             let hint = match (wanted, found) {
@@ -189,20 +194,32 @@ impl<'n> Reader<'n> {
                 (Type::Bool, _) => "compare it with something: `==`, `!=`, `<`, `in`",
                 _ => "write a number, or a calculation such as `1 + size(roles)`",
             };
-            return Err(Wrong::new(tree, format!("is {}, and not {}", found.name(), wanted.name())).hint(hint));
+            let message = format!("is {}, and not {}", found.name(), wanted.name());
+            self.wrong(Wrong::new(tree, message).hint(hint));
         }
-        Ok(Expression { node, reads: self.reads })
+        if self.wrongs.is_empty() { Ok(Expression { node, reads: self.reads }) } else { Err(self.wrongs) }
     }
 
-    fn node(&mut self, expr: &IdedExpr) -> Result<Typed, Wrong> {
+    /// Reads a part. One with a mistake, which is noted, may be anything.
+    fn node(&mut self, expr: &IdedExpr) -> Typed {
         self.depth += 1;
-        if self.depth > DEPTH_MAX {
-            return Err(Wrong::new(expr, "is nested too deeply")
-                .hint(format!("the most is {DEPTH_MAX} levels; a list with `in` is flatter than many `||`")));
-        }
-        let read = self.inner(expr);
+        let read = match self.depth > DEPTH_MAX {
+            true => Err(Wrong::new(expr, "is nested too deeply")
+                .hint(format!("the most is {DEPTH_MAX} levels; a list with `in` is flatter than many `||`"))),
+            false => self.inner(expr),
+        };
         self.depth -= 1;
-        read
+        read.unwrap_or_else(|wrong| {
+            self.wrong(wrong);
+            (Node::Null, Type::Any)
+        })
+    }
+
+    /// Notes a mistake. One cause is told a few times at most, however wide the tree is.
+    fn wrong(&mut self, wrong: Wrong) {
+        if self.wrongs.len() < WRONGS_MAX {
+            self.wrongs.push(wrong);
+        }
     }
 
     fn inner(&mut self, expr: &IdedExpr) -> Result<Typed, Wrong> {
@@ -218,7 +235,7 @@ impl<'n> Reader<'n> {
                 {
                     return Ok((present, Type::Bool));
                 }
-                let (operand, of) = self.node(&select.operand)?;
+                let (operand, of) = self.node(&select.operand);
                 if !of.may_be(Type::Map) {
                     return Err(Wrong::new(&select.operand, format!("{} has no `{}`", of.name(), select.field))
                         .hint("only maps have members"));
@@ -234,7 +251,7 @@ impl<'n> Reader<'n> {
                 let mut nodes = Vec::with_capacity(list.elements.len());
                 let mut texts = !list.elements.is_empty();
                 for element in &list.elements {
-                    let (node, of) = self.node(element)?;
+                    let (node, of) = self.node(element);
                     texts &= of == Type::Text;
                     nodes.push(node);
                 }
@@ -244,12 +261,12 @@ impl<'n> Reader<'n> {
                 let mut entries = Vec::with_capacity(map.entries.len());
                 for entry in &map.entries {
                     let EntryExpr::MapEntry(entry) = &entry.expr else { continue };
-                    let (key, of) = self.node(&entry.key)?;
+                    let (key, of) = self.node(&entry.key);
                     if !of.may_be(Type::Text) {
                         return Err(Wrong::new(&entry.key, format!("{} is no key of a map", of.name()))
                             .hint("keys are texts: `{'paid': 10}`"));
                     }
-                    entries.push((key, self.node(&entry.value)?.0));
+                    entries.push((key, self.node(&entry.value).0));
                 }
                 Ok((Node::Map(entries.into()), Type::Map))
             }
@@ -383,24 +400,24 @@ impl<'n> Reader<'n> {
         }
         match (name, call.args.as_slice()) {
             (operators::LOGICAL_AND | operators::LOGICAL_OR, [left, right]) => {
-                let sides = Box::new([self.truth(left)?, self.truth(right)?]);
+                let sides = Box::new([self.truth(left), self.truth(right)]);
                 Ok((Node::Both { is_and: name == operators::LOGICAL_AND, sides }, Type::Bool))
             }
-            (operators::LOGICAL_NOT, [one]) => Ok((Node::Not(self.truth(one)?.into()), Type::Bool)),
+            (operators::LOGICAL_NOT, [one]) => Ok((Node::Not(self.truth(one).into()), Type::Bool)),
             (operators::CONDITIONAL, [condition, then, otherwise]) => {
-                let condition = self.truth(condition)?;
-                let ((then, one), (otherwise, other)) = (self.node(then)?, self.node(otherwise)?);
+                let condition = self.truth(condition);
+                let ((then, one), (otherwise, other)) = (self.node(then), self.node(otherwise));
                 Ok((Node::Choose(Box::new([condition, then, otherwise])), one.or(other)))
             }
             (operators::NEGATE, [one]) => {
-                let (node, of) = self.node(one)?;
+                let (node, of) = self.node(one);
                 if !of.may_be_number() {
                     return Err(Wrong::new(expr, format!("`-` before {}", of.name())).hint("only numbers have a sign"));
                 }
                 Ok((Node::Negate(node.into()), of))
             }
             (operators::EQUALS | operators::NOT_EQUALS, [left, right]) => {
-                let ((one, of), (other, and)) = (self.node(left)?, self.node(right)?);
+                let ((one, of), (other, and)) = (self.node(left), self.node(right));
                 if !of.may_equal(and) {
                     return Err(Wrong::new(expr, format!("{} never equals {}", of.name(), and.name()))
                         .hint("compare two of a kind; `string(x)` makes a text of a number"));
@@ -410,7 +427,7 @@ impl<'n> Reader<'n> {
             }
             (operators::IN, [item, list]) => self.within(expr, item, list),
             (operators::INDEX, [of, key]) => {
-                let ((node, kind), (key, by)) = (self.node(of)?, self.node(key)?);
+                let ((node, kind), (key, by)) = (self.node(of), self.node(key));
                 let fits = kind.may_be(Type::Map) && by.may_be(Type::Text) || kind.may_be_list() && by.may_be_number();
                 if !fits {
                     return Err(Wrong::new(expr, format!("{} has no item at {}", kind.name(), by.name()))
@@ -424,13 +441,15 @@ impl<'n> Reader<'n> {
     }
 
     /// A part that must be true or false.
-    fn truth(&mut self, expr: &IdedExpr) -> Result<Node, Wrong> {
-        let (node, of) = self.node(expr)?;
-        if of.may_be(Type::Bool) {
-            return Ok(node);
+    fn truth(&mut self, expr: &IdedExpr) -> Node {
+        let (node, of) = self.node(expr);
+        if !of.may_be(Type::Bool) {
+            self.wrong(
+                Wrong::new(expr, format!("is {} where true or false is needed", of.name()))
+                    .hint("compare it with something: `==`, `!=`, `<`, `in`"),
+            );
         }
-        Err(Wrong::new(expr, format!("is {} where true or false is needed", of.name()))
-            .hint("compare it with something: `==`, `!=`, `<`, `in`"))
+        node
     }
 
     fn within(&mut self, expr: &IdedExpr, item: &IdedExpr, list: &IdedExpr) -> Result<Typed, Wrong> {
@@ -439,7 +458,7 @@ impl<'n> Reader<'n> {
         {
             return Ok((present, Type::Bool));
         }
-        let ((one, item), (all, list_type)) = (self.node(item)?, self.node(list)?);
+        let ((one, item), (all, list_type)) = (self.node(item), self.node(list));
         if !list_type.may_be_list() && list_type != Type::Map {
             return Err(Wrong::new(expr, format!("{} has no items, so nothing is in it", list_type.name()))
                 .hint("write a list: `method in ['GET', 'HEAD']`; `x.contains(y)` looks into a text"));
@@ -453,7 +472,7 @@ impl<'n> Reader<'n> {
     }
 
     fn operation(&mut self, expr: &IdedExpr, name: &str, left: &IdedExpr, right: &IdedExpr) -> Result<Typed, Wrong> {
-        let ((one, of), (other, and)) = (self.node(left)?, self.node(right)?);
+        let ((one, of), (other, and)) = (self.node(left), self.node(right));
         let sides = Box::new([one, other]);
         let fail = |verb: &str, hint: &str| {
             Err(Wrong::new(expr, format!("{} cannot be {verb} {}", of.name(), and.name())).hint(hint))
@@ -508,6 +527,11 @@ impl<'n> Reader<'n> {
                     .hint("`roles.exists(role, role.startsWith('team-'))`, `has(claims.plan)`, `host.matches('^api')`")
                     .word(name));
             }
+            // What looks like a loop has a variable, which is known to it alone.
+            let names_variable =
+                |call: &CallExpr| matches!(call.args.first(), Some(IdedExpr { expr: Expr::Ident(_), .. }));
+            let read = if call.target.is_some() && names_variable(call) { 1 } else { arguments.len() };
+            arguments.into_iter().take(read).for_each(|argument| drop(self.node(argument)));
             let known = FUNCTIONS.iter().map(|(known, ..)| *known).chain(MACROS);
             let near = suggest(name, known.clone()).map(|near| format!("did you mean `{near}`?"));
             let all: Vec<&str> = known.collect();
@@ -516,13 +540,14 @@ impl<'n> Reader<'n> {
                 .word(name));
         };
         if arguments.len() != *count {
+            arguments.into_iter().for_each(|argument| drop(self.node(argument)));
             return Err(Wrong::new(expr, format!("`{name}` has the wrong number of arguments"))
                 .hint(if *count == 1 { format!("write `{name}(x)`") } else { format!("write `x.{name}(y)`") })
                 .word(name));
         }
         let mut nodes = Vec::with_capacity(arguments.len());
         for argument in arguments {
-            let (node, of) = self.node(argument)?;
+            let (node, of) = self.node(argument);
             let fits = match function {
                 Function::Size => of.may_be(Type::Text) || of.may_be_list() || of == Type::Map,
                 Function::Text => !matches!(of, Type::Texts | Type::List | Type::Map | Type::Null),
@@ -530,13 +555,11 @@ impl<'n> Reader<'n> {
                 _ => of.may_be(Type::Text),
             };
             if !fits {
-                return Err(Wrong::new(argument, format!("`{name}` does not take {}", of.name())).hint(
-                    if *function == Function::Contains && of.may_be_list() {
-                        "of a list ask `x in list`"
-                    } else {
-                        "see docs/expressions.md for what it takes"
-                    },
-                ));
+                let hint = match *function == Function::Contains && of.may_be_list() {
+                    true => "of a list ask `x in list`",
+                    false => "see docs/expressions.md for what it takes",
+                };
+                self.wrong(Wrong::new(argument, format!("`{name}` does not take {}", of.name())).hint(hint));
             }
             nodes.push(node);
         }
@@ -550,7 +573,7 @@ impl<'n> Reader<'n> {
     }
 
     fn matches(&mut self, text: &IdedExpr, pattern: &IdedExpr) -> Result<Typed, Wrong> {
-        let (node, of) = self.node(text)?;
+        let (node, of) = self.node(text);
         if !of.may_be(Type::Text) {
             return Err(Wrong::new(text, format!("`matches` does not take {}", of.name())).hint("it looks at a text"));
         }
@@ -569,10 +592,12 @@ impl<'n> Reader<'n> {
 
     /// `all`, `exists`, `exists_one`, `map` and `filter`, as the parser has spelt them out.
     fn each(&mut self, expr: &IdedExpr, each: &ComprehensionExpr) -> Result<Typed, Wrong> {
-        let (range, of) = self.node(&each.iter_range)?;
+        let (range, of) = self.node(&each.iter_range);
         if !of.may_be_list() && of != Type::Map {
-            return Err(Wrong::new(&each.iter_range, format!("{} has no items to go through", of.name()))
-                .hint("go through a list, such as `roles`"));
+            self.wrong(
+                Wrong::new(&each.iter_range, format!("{} has no items to go through", of.name()))
+                    .hint("go through a list, such as `roles`"),
+            );
         }
         if self.locals.len() >= LOOPS_MAX {
             return Err(Wrong::new(expr, "loops stand too deep in one another")
@@ -592,21 +617,21 @@ impl<'n> Reader<'n> {
             |expected: &LiteralValue| matches!(&each.accu_init.expr, Expr::Literal(start) if start == expected);
         match (step.func_name.as_str(), step.args.as_slice()) {
             (operators::LOGICAL_OR, [_, body]) if starts_with(&LiteralValue::Boolean(false.into())) => {
-                Ok((Node::Each(Quantifier::Any, Box::new([range, self.truth(body)?])), Type::Bool))
+                Ok((Node::Each(Quantifier::Any, Box::new([range, self.truth(body)])), Type::Bool))
             }
             (operators::LOGICAL_AND, [_, body]) if starts_with(&LiteralValue::Boolean(true.into())) => {
-                Ok((Node::Each(Quantifier::All, Box::new([range, self.truth(body)?])), Type::Bool))
+                Ok((Node::Each(Quantifier::All, Box::new([range, self.truth(body)])), Type::Bool))
             }
             (operators::CONDITIONAL, [body, _, _]) if starts_with(&LiteralValue::Int(0.into())) => {
-                Ok((Node::Each(Quantifier::One, Box::new([range, self.truth(body)?])), Type::Bool))
+                Ok((Node::Each(Quantifier::One, Box::new([range, self.truth(body)])), Type::Bool))
             }
             (operators::CONDITIONAL, [condition, step, _]) => {
-                let condition = self.truth(condition)?;
-                let (made, of) = self.node(collected(step).ok_or_else(odd)?)?;
+                let condition = self.truth(condition);
+                let (made, of) = self.node(collected(step).ok_or_else(odd)?);
                 Ok((Node::Collect(Box::new([range, condition, made])), list_of(of)))
             }
             (operators::ADD, _) => {
-                let (made, of) = self.node(collected(&each.loop_step).ok_or_else(odd)?)?;
+                let (made, of) = self.node(collected(&each.loop_step).ok_or_else(odd)?);
                 Ok((Node::Collect(Box::new([range, Node::Bool(true), made])), list_of(of)))
             }
             _ => Err(odd()),

@@ -66,7 +66,7 @@ impl Condition {
     ///
     /// # Errors
     /// It is no expression, names what is not there, or can be seen never to be true or false.
-    pub fn compile(text: &str, names: Names<'_>) -> Result<Self, Mistake> {
+    pub fn compile(text: &str, names: Names<'_>) -> Result<Self, Mistakes> {
         compile::compile(text, names, Type::Bool).map(Self)
     }
 
@@ -100,7 +100,7 @@ impl Number {
     ///
     /// # Errors
     /// It is no expression, names what is not there, or can be seen never to be a whole number.
-    pub fn compile(text: &str, names: Names<'_>) -> Result<Self, Mistake> {
+    pub fn compile(text: &str, names: Names<'_>) -> Result<Self, Mistakes> {
         compile::compile(text, names, Type::Int).map(Self)
     }
 
@@ -138,7 +138,22 @@ impl fmt::Debug for Number {
     }
 }
 
-/// Why an expression does not compile.
+/// Why an expression does not compile: all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+impl Mistakes {
+    fn one(mistake: Mistake) -> Self {
+        Self(vec![mistake])
+    }
+
+    /// As issues with the expression `text`, which stands at `path`.
+    pub fn issues(self, path: &KeyPath, text: &str) -> impl Iterator<Item = Issue> {
+        self.0.into_iter().map(move |mistake| mistake.issue(path.clone(), text))
+    }
+}
+
+/// One thing that is wrong with an expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {
     /// What is wrong.
@@ -150,8 +165,7 @@ pub struct Mistake {
 }
 
 impl Mistake {
-    /// As an issue with the expression `text`, which stands at `path`.
-    pub fn issue(self, path: KeyPath, text: &str) -> Issue {
+    fn issue(self, path: KeyPath, text: &str) -> Issue {
         Issue::new(path, self.message).maybe_hint(self.hint).part(text, self.part)
     }
 }

@@ -87,6 +87,10 @@ fn params() -> Params {
 }
 
 fn compile(text: &str) -> Result<Condition, Mistake> {
+    all(text).map_err(|mistakes| mistakes.0.into_iter().next().unwrap())
+}
+
+fn all(text: &str) -> Result<Condition, Mistakes> {
     Condition::compile(text, Names::of(&params()))
 }
 
@@ -234,6 +238,24 @@ fn a_mistake_is_told_at_its_place() {
     assert_eq!(hint("roles.exist(a, true)"), "did you mean `exists`?");
     assert!(compile(&format!("'{}' == ''", "a".repeat(LENGTH_MAX))).unwrap_err().message.contains("too long"));
     assert!(compile(" ").is_err());
+}
+
+#[test]
+fn all_mistakes_of_an_expression_are_told_at_once_and_none_because_of_another() {
+    for (text, marked) in [
+        ("'a' in rols && clams.x == 1 || path.order > 2", vec!["rols", "clams", "order"]),
+        ("rols.exists(r, r == clams.x) && subject", vec!["rols", "clams", "subject"]),
+        ("(subject > 1 ? rols : clams) == 3", vec![">", "rols", "clams"]),
+        ("{rols: 1}[clams] in [patth, size(hosst)]", vec!["rols", "clams", "patth", "hosst"]),
+        ("roles.contains(subjct) == (1 + 'a')", vec!["roles", "subjct", "+"]),
+        ("rols", vec!["rols"]),
+    ] {
+        let told = all(text).unwrap_err().0;
+        let told: Vec<&str> = told.iter().map(|mistake| &text[mistake.part.clone()]).collect();
+        let fits = |(told, part): (&&str, &&str)| told.contains(part) || part.contains(told);
+        assert!(told.len() == marked.len() && told.iter().zip(&marked).all(fits), "{text}: {told:?} for {marked:?}");
+    }
+    assert_eq!(all(&vec!["x"; 100].join(" && ")).unwrap_err().0.len(), 8, "more of them have one cause");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::decimal::Decimal;
+use super::trailers::announced;
 
 /// What of a request decides how its answer is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,32 +150,6 @@ fn told_length(headers: &HeaderMap) -> Option<u64> {
     let is_number = !value.is_empty() && value.len() <= 19 && value.iter().all(u8::is_ascii_digit);
     let is_only = lines.all(|other| other.as_bytes() == value);
     (is_number && is_only).then(|| value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
-}
-
-/// The trailers that the headers announce and that may be sent as such (RFC 9110 §6.5.1).
-fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(header::TRAILER).iter();
-    let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    names.filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok()).filter(is_trailer).collect()
-}
-
-fn is_trailer(name: &HeaderName) -> bool {
-    !matches!(
-        *name,
-        header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONNECTION
-            | header::CONTENT_ENCODING
-            | header::CONTENT_LENGTH
-            | header::CONTENT_RANGE
-            | header::CONTENT_TYPE
-            | header::HOST
-            | header::MAX_FORWARDS
-            | header::SET_COOKIE
-            | header::TE
-            | header::TRAILER
-            | header::TRANSFER_ENCODING
-    )
 }
 
 /// Whether a list of tokens holds this one.

@@ -41,14 +41,19 @@ pub fn parse(bytes: &Bytes, mut headers: HeaderMap) -> Result<Arrived, Violation
     let mut at = line + 2;
     while bytes.get(at).is_some_and(|first| *first != b'\r') {
         let rest = &bytes[at..];
-        let colon = memchr(b':', rest).ok_or(Violation::HeaderName)?;
-        let end = colon + memchr(b'\r', &rest[colon..]).ok_or(Violation::BareLineEnd)?;
-        let name = field_name::read(&rest[..colon]).map_err(|_| Violation::HeaderName)?;
-        let blanks = rest[colon + 1..end].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let start = colon + 1 + blanks;
-        let trailing = rest[start..end].iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let value = HeaderValue::from_maybe_shared(bytes.slice(at + start..at + end - trailing))
-            .map_err(|_| Violation::ControlByte)?;
+        let line = &rest[..memchr(b'\r', rest).ok_or(Violation::BareLineEnd)?];
+        let colon = field_name::end(line).ok_or(Violation::HeaderName)?;
+        let name = field_name::read(&line[..colon]).map_err(|_| Violation::HeaderName)?;
+        let (mut start, mut end) = (colon + 1, line.len());
+        while start < end && is_blank(line[start]) {
+            start += 1;
+        }
+        while start < end && is_blank(line[end - 1]) {
+            end -= 1;
+        }
+        let value =
+            HeaderValue::from_maybe_shared(bytes.slice(at + start..at + end)).map_err(|_| Violation::ControlByte)?;
+        at += line.len() + 2;
         match name {
             header::CONNECTION => {
                 says_close |= has_token(&value, b"close");
@@ -59,7 +64,6 @@ pub fn parse(bytes: &Bytes, mut headers: HeaderMap) -> Result<Arrived, Violation
             _ => {}
         }
         headers.try_append(name, value).map_err(|_| Violation::TooManyHeaders)?;
-        at += end + 2;
     }
     asked.keeps_alive = !says_close && (!is_http10 || says_keep);
     let mut request = Request::new(());
@@ -68,6 +72,10 @@ pub fn parse(bytes: &Bytes, mut headers: HeaderMap) -> Result<Arrived, Violation
     *request.version_mut() = if is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
     *request.headers_mut() = headers;
     Ok(Arrived { request, asked, expects })
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
 fn target_of(bytes: &Bytes, start: usize, end: usize) -> Result<Uri, Violation> {

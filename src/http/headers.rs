@@ -248,6 +248,23 @@ pub fn is_provenance(name: &HeaderName) -> bool {
     classify(name).has(Seen::PROVENANCE.with(Seen::LOOKALIKE))
 }
 
+/// Whether a header belongs to each hop, which writes it itself: what frames a message, or is about its connection (RFC 9110
+/// §7.6.1). Nobody can set or name one in a configuration.
+pub fn belongs_to_the_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "content-length"
+            | "transfer-encoding"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "upgrade"
+            | "expect"
+    )
+}
+
 /// What is wrong with the headers of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderFault {

@@ -18,4 +18,5 @@ pub mod problem;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod reserved;
+pub mod trailers;
 pub mod websocket;

@@ -167,7 +167,7 @@ fn parse(bytes: &Bytes, ends: &[usize], asked: Asked, mut fields: HeaderMap) -> 
     let mut start = first + 1;
     for &end in rest {
         let line = &bytes[start..end - 1];
-        let colon = memchr(b':', line).ok_or(Fault::Field)?;
+        let colon = field_name::end(line).ok_or(Fault::Field)?;
         let name = field_name::read(&line[..colon]).map_err(|_| Fault::Field)?;
         let (from, to) = trimmed(line, colon + 1);
         let value = &line[from..to];

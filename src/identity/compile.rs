@@ -22,6 +22,7 @@ use crate::config::value::{ByteSize, HumanDuration};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::Identity as Caller;
 use crate::exchange::identity::ClaimPath;
+use crate::http::headers::belongs_to_the_hop;
 use crate::keep::{Identity, Keeper};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::background;
@@ -34,14 +35,6 @@ const TOKEN_MAX: u64 = 64 * 1024;
 
 /// How many API keys a provider may list.
 const KEYS_MAX: usize = 10_000;
-
-/// Whether it belongs to a connection, and not to a request.
-fn is_framing(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "content-length" | "transfer-encoding" | "connection" | "te" | "trailer" | "upgrade" | "expect"
-    )
-}
 
 /// Providers by name. `None`: it is wrong, which is reported.
 pub type Providers = BTreeMap<String, Option<Arc<Provider>>>;
@@ -76,14 +69,22 @@ pub fn compile(
                     .map(|provider| Arc::new(Provider::Mtls(provider)))
             }
             (None, None, None, None) => {
-                compiler.refuse(
+                compiler.absent(
                     path,
+                    &["jwt", "introspection", "api_keys", "mtls"],
                     "does not say how it vouches",
                     "give it `jwt`, `introspection`, `api_keys` or `mtls`",
                 );
                 None
             }
-            _ => {
+            (jwt, asked, keys, mtls) => {
+                // Each is looked at all the same: it may be the one that stays.
+                let _ = jwt.as_ref().map(|jwt| compiler.jwt(jwt, &path.key("jwt")));
+                let _ = asked.as_ref().map(|asked| compiler.introspection(asked, &path.key("introspection")));
+                let _ = keys.as_ref().map(|keys| compiler.api_keys(keys, &path.key("api_keys")));
+                if let Some(mtls) = mtls {
+                    MtlsProvider::compile(name, mtls, metrics.identity(name), &path.key("mtls"), compiler.issues);
+                }
                 compiler.refuse(path, "vouches in several ways", "keep one; give the other a provider of its own");
                 None
             }
@@ -124,8 +125,17 @@ impl Compiler<'_, '_> {
         self.issues.push(Issue::new(path, message.into()).hint(hint.into()));
     }
 
+    /// The same of something that is missing: any of these keys.
+    fn absent(&mut self, path: KeyPath, keys: &[&str], message: &str, hint: &str) {
+        self.issues.push(Issue::new(path, message).of_absence().of_absence_of(keys).hint(hint));
+    }
+
     /// What is accepted: what is said, else all that goes with the kind of the keys.
     fn algorithms(&mut self, jwt: &config::Jwt, path: &KeyPath) -> Vec<Algorithm> {
+        if self.kinds(&jwt.keys, &path.key("keys")).len() > 1 {
+            // What goes with them is known once there is one kind.
+            return if jwt.algorithms.is_empty() { Algorithm::ALL.to_vec() } else { jwt.algorithms.clone() };
+        }
         let is_shared = jwt.keys.secret.is_some() || !jwt.keys.secrets.is_empty();
         if jwt.algorithms.is_empty() {
             let bytes = |secret: &crate::config::value::Secret| secret.expose().len();
@@ -143,10 +153,16 @@ impl Compiler<'_, '_> {
             if algorithm.is_symmetric() != is_shared {
                 let (keys, others) =
                     if is_shared { ("secrets", "HS") } else { ("public keys", "RS, PS, ES and EdDSA") };
-                self.refuse(
-                    path.key("algorithms").index(place),
-                    format!("{} does not go with the keys, which are {keys}", algorithm.name()),
-                    format!("accept algorithms of {others}; keys of the other kind need a provider of their own"),
+                // Keys that could not be read are of an unknown kind.
+                self.issues.push(
+                    Issue::new(
+                        path.key("algorithms").index(place),
+                        format!("{} does not go with the keys, which are {keys}", algorithm.name()),
+                    )
+                    .goes_by(path.key("keys"))
+                    .hint(format!(
+                        "accept algorithms of {others}; keys of the other kind need a provider of their own"
+                    )),
                 );
             }
         }
@@ -190,11 +206,14 @@ impl Compiler<'_, '_> {
 
     fn audiences(&mut self, audiences: &[String], any_audience: bool, path: &KeyPath) {
         match (audiences.is_empty(), any_audience) {
-            (true, false) => self.refuse(
-                path.clone(),
-                "names no audience, so a token for any other service would do here (RFC 8725 §3.9)",
-                "list under `audiences` what `aud` of the tokens is, or write `any_audience: true`",
-            ),
+            (true, false) => {
+                const WHAT: &str = "names no audience, so a token for any other service would do here (RFC 8725 §3.9)";
+                let issue = Issue::new(path.clone(), WHAT).goes_by(path.key("audiences"));
+                let issue = issue.goes_by(path.key("any_audience"));
+                self.issues.push(
+                    issue.hint("list under `audiences` what `aud` of the tokens is, or write `any_audience: true`"),
+                );
+            }
             (false, true) => self.refuse(path.key("any_audience"), "contradicts `audiences`", "keep one of the two"),
             _ => {}
         }
@@ -248,7 +267,7 @@ impl Compiler<'_, '_> {
             "off" => None,
             text => {
                 let fits = |name: &HeaderName| {
-                    !matches!(name.as_str(), "authorization" | "cookie" | "host") && !is_framing(name)
+                    !matches!(name.as_str(), "authorization" | "cookie" | "host") && !belongs_to_the_hop(name)
                 };
                 let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(fits);
                 if name.is_none() {
@@ -282,7 +301,8 @@ impl Compiler<'_, '_> {
             return None;
         }
         if config.keys.is_empty() && more.is_empty() && self.issues.len() == before {
-            self.refuse(path.clone(), "lists no key, so nobody could call", "`armiger token hash --new` makes one");
+            let hint = "`armiger token hash --new` makes one";
+            self.absent(path.clone(), &["keys", "file"], "lists no key, so nobody could call", hint);
         }
         let given = config.keys.iter().enumerate().map(|(place, key)| (path.key("keys").index(place), None, key));
         let read = more.iter().enumerate().map(|(place, key)| (path.key("file"), Some(place + 1), key));
@@ -469,7 +489,66 @@ impl Compiler<'_, '_> {
         Some(Keys::Fetched { jwks: state, wait })
     }
 
+    /// The kinds of keys that stand in the file, also those that could not be read.
+    fn kinds(&self, keys: &config::Keys, path: &KeyPath) -> Vec<&'static str> {
+        let is_lost = |key: &str| (self.is_lost)(&path.key(key));
+        let has_secret = keys.secret.is_some() || !keys.secrets.is_empty();
+        [
+            (has_secret || is_lost("secret") || is_lost("secrets"), "secret"),
+            (!keys.pem.is_empty() || is_lost("pem"), "pem"),
+            (keys.jwks.is_some() || is_lost("jwks"), "jwks"),
+            (keys.jwks_url.is_some() || is_lost("jwks_url"), "jwks_url"),
+            (keys.discover, "discover"),
+        ]
+        .into_iter()
+        .filter_map(|(is_given, key)| is_given.then_some(key))
+        .collect()
+    }
+
     fn keys(&mut self, jwt: &config::Jwt, algorithms: &[Algorithm], path: &KeyPath) -> Option<Keys> {
+        let kinds = self.kinds(&jwt.keys, path);
+        if kinds.len() < 2 {
+            return self.keys_of_a_kind(jwt, algorithms, path);
+        }
+        self.refuse(
+            path.clone(),
+            format!("has keys of {} kinds: `{}`", kinds.len(), kinds.join("`, `")),
+            "keep one; give the others a provider of their own",
+        );
+        // Each is looked at all the same, as if it stood alone: it may be the one that stays.
+        let of = |is_shared: bool| -> Vec<Algorithm> {
+            Algorithm::ALL.into_iter().filter(|algorithm| algorithm.is_symmetric() == is_shared).collect()
+        };
+        let (none, all) = (config::Keys::default(), &jwt.keys);
+        let rest = config::Keys { secret: None, secrets: Vec::new(), pem: Vec::new(), jwks: None, ..all.clone() };
+        for (keys, algorithms) in [
+            (
+                config::Keys {
+                    secret: all.secret.clone(),
+                    secrets: all.secrets.clone(),
+                    secret_encoding: all.secret_encoding,
+                    ..none.clone()
+                },
+                vec![Algorithm::HS256],
+            ),
+            (config::Keys { pem: all.pem.clone(), ..none.clone() }, of(false)),
+            (config::Keys { jwks: all.jwks.clone(), ..none }, of(false)),
+            (rest, of(false)),
+        ] {
+            let has_keys = keys.secret.is_some()
+                || !keys.secrets.is_empty()
+                || !keys.pem.is_empty()
+                || keys.jwks.is_some()
+                || keys.jwks_url.is_some()
+                || keys.discover;
+            if has_keys {
+                self.keys_of_a_kind(&config::Jwt { keys, ..jwt.clone() }, &algorithms, path);
+            }
+        }
+        None
+    }
+
+    fn keys_of_a_kind(&mut self, jwt: &config::Jwt, algorithms: &[Algorithm], path: &KeyPath) -> Option<Keys> {
         let keys = &jwt.keys;
         let secrets: Vec<_> = keys
             .secret
@@ -477,24 +556,6 @@ impl Compiler<'_, '_> {
             .map(|secret| (path.key("secret"), secret))
             .chain(keys.secrets.iter().enumerate().map(|(place, secret)| (path.key("secrets").index(place), secret)))
             .collect();
-        let given: Vec<&str> = [
-            (!secrets.is_empty(), "secret"),
-            (!keys.pem.is_empty(), "pem"),
-            (keys.jwks.is_some(), "jwks"),
-            (keys.jwks_url.is_some(), "jwks_url"),
-            (keys.discover, "discover"),
-        ]
-        .into_iter()
-        .filter_map(|(is_given, key)| is_given.then_some(key))
-        .collect();
-        if given.len() > 1 {
-            self.refuse(
-                path.clone(),
-                format!("has keys of {} kinds: `{}`", given.len(), given.join("`, `")),
-                "keep one; give the others a provider of their own",
-            );
-            return None;
-        }
         if !secrets.is_empty() {
             let made = secrets.iter().map(|(path, secret)| {
                 self.fits(path, Key::secret(secret.expose(), keys.secret_encoding, algorithms)).map(|key| vec![key])
@@ -531,11 +592,9 @@ impl Compiler<'_, '_> {
         if keys.jwks_url.is_some() || keys.discover {
             return self.fetched(jwt, algorithms, path);
         }
-        if (self.is_lost)(path) {
-            return None;
-        }
-        self.refuse(
+        self.absent(
             path.clone(),
+            &["secret", "secrets", "pem", "jwks", "jwks_url", "discover"],
             "names no key, so no signature could be checked",
             "give `secret`, `pem`, `jwks` or `jwks_url`, or write `discover: true` to ask the issuer where its keys are",
         );

@@ -219,6 +219,21 @@ pub async fn bearer(providers: &[Arc<Provider>], text: &str, now: Now) -> Result
     Err(last)
 }
 
+/// What would be said of a signed token if its signature were good, where the keys are fetched and nobody is there to ask:
+/// the provider, and its word. `None`: it is for no such provider. Nobody may be let in by it.
+pub fn unsigned(providers: &[Arc<Provider>], text: &str, now: Now) -> Option<(Arc<str>, Result<Identity, Refusal>)> {
+    let most = providers.iter().map(|provider| provider.token_max()).max().unwrap_or(0);
+    let (provider, token) = signed(providers, text, most).ok()?;
+    if !matches!(provider.keys, Keys::Fetched { .. }) {
+        return None;
+    }
+    let word = match text.len() > provider.token_max {
+        true => Err(Defect::TooLarge),
+        false => provider.rules.unsigned(&provider.name, token, now.wall),
+    };
+    Some((provider.name.clone(), word.map_err(Refusal::from)))
+}
+
 /// Finds out whose API key stands in this header.
 ///
 /// # Errors

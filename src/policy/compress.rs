@@ -105,7 +105,8 @@ impl Config {
         let path = scope.path();
         for (key, is_empty) in [("codings", self.codings.is_empty()), ("types", self.types.is_empty())] {
             if is_empty {
-                scope.issue(Issue::new(path.key(key), "names nothing").hint("leave it out, or write `compress: off`"));
+                let issue = Issue::new(path.key(key), "names nothing").of_absence();
+                scope.issue(issue.hint("leave it out, or write `compress: off`"));
             }
         }
         for (place, coding) in self.codings.iter().enumerate() {

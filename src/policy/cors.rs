@@ -76,7 +76,8 @@ impl Config {
         let path = scope.path();
         let anybody = self.origins.iter().any(|origin| origin == "*");
         if self.origins.is_empty() {
-            scope.issue(Issue::new(path.key("origins"), "names no origin").hint("list origins, or write `cors: off`"));
+            let issue = Issue::new(path.key("origins"), "names no origin").of_absence();
+            scope.issue(issue.hint("list origins, or write `cors: off`"));
         }
         if anybody && self.origins.len() > 1 {
             scope.issue(

@@ -11,7 +11,8 @@ use crate::http::forwarded::parse_network;
 /// A setting without one is never said to weaken anything: only what is certain is said.
 #[derive(Clone, Copy, Debug)]
 pub struct Guard {
-    /// Where it stands in its block, `request.remove`. Empty: the block itself.
+    /// Where it stands in its block, `request.remove`. `*` is any one key of a mapping of names, `[]` any entry of a list.
+    /// Empty: the block itself.
     pub path: &'static str,
     /// Which change weakens.
     pub weaker: Weaker,
@@ -65,6 +66,19 @@ impl Guard {
     /// For a list in which the order counts.
     pub const fn ordered(path: &'static str) -> Self {
         Self::at(path, Weaker::Ordered, "")
+    }
+
+    /// Whether it is about this setting.
+    pub fn is_at(&self, path: &str) -> bool {
+        let mut steps = path.split('.');
+        let mut wanted = self.path.split('.');
+        loop {
+            match (wanted.next(), steps.next()) {
+                (None, None) => return true,
+                (Some(one), Some(step)) if one == step || one == "*" => {}
+                _ => return false,
+            }
+        }
     }
 
     /// For a setting of the block.

@@ -12,7 +12,7 @@ use crate::config::value::{ByteSize, Hidden, Mode};
 use crate::config::{Issue, KeyPath};
 use crate::exchange::template::{Made, Template};
 use crate::exchange::{Exchange, Reason, Rejection, Verdict};
-use crate::http::headers::is_credential;
+use crate::http::headers::{belongs_to_the_hop, is_credential};
 
 /// What is changed on headers: `request` on those that the upstream sees, `response` on those that the client sees,
 /// refusals included.
@@ -64,7 +64,9 @@ impl Default for Config {
 /// armiger's alone: whatever clients send under its name, or one that back ends could take for it (`X_User` for `x-user`),
 /// is removed on every route. Only visible ASCII passes as it is: `%`, spaces and all else are percent-encoded, or written
 /// as `${claims.name|base64url}`, `|rfc8187` (RFC 8187) or `|json` says, the last also for lists and maps. A claim that is
-/// not there, or is a list or a map without `|json`, leaves no header.
+/// not there, or is a list or a map without `|json`, leaves no header, and so does everything of a caller where nobody
+/// proves who calls. A caller without roles or scopes has none, and that is known: `${identity.roles}` is then the empty
+/// text, the header is there, and what else stands in it too.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "HeaderEdits")]
@@ -146,7 +148,7 @@ impl Config {
         let response = self.response.compile(&path.key("response"), scope, claim_max);
         self.reserve(&request, &path, scope);
         if self.request.is_empty() && self.response.is_empty() {
-            scope.issue(Issue::new(path, "changes nothing").hint(
+            scope.issue(Issue::new(path, "changes nothing").of_absence().of_absence_of(&["request", "response"]).hint(
                 "give `set`, `add`, `remove` or `rename` under `request` or `response`, or write `headers: off`",
             ));
             return;
@@ -237,10 +239,7 @@ fn name(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<HeaderName> {
     };
     let hint = match name.as_str() {
         "host" => "set `proxy.host` of the route instead",
-        "content-length" | "transfer-encoding" | "connection" | "keep-alive" | "proxy-connection" | "te"
-        | "trailer" | "upgrade" | "expect" => {
-            "leave it out: it belongs to each connection and armiger writes it itself"
-        }
+        _ if belongs_to_the_hop(&name) => "leave it out: it belongs to each connection and armiger writes it itself",
         _ => return Some(name),
     };
     scope.issue(Issue::new(at.clone(), format!("`{text}` cannot be changed")).hint(hint));
@@ -250,12 +249,9 @@ fn name(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<HeaderName> {
 fn value(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<Value> {
     let template = match Template::value(text, scope.params) {
         Ok(template) => template,
-        Err(error) => {
-            let mut issue = Issue::new(at.clone(), error.message);
-            if let Some(hint) = error.hint {
-                issue = issue.hint(hint);
-            }
-            scope.issue(issue);
+        Err(errors) => {
+            let issues = errors.into_iter().map(|error| Issue::new(at.clone(), error.message).maybe_hint(error.hint));
+            issues.for_each(|issue| scope.issue(issue));
             return None;
         }
     };

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::exact;
 use super::{Guard, Policy, Scope, Stage, Weaker};
-use crate::config::Issue;
 use crate::config::load::unknown_name;
 use crate::config::value::Mode;
+use crate::config::{Issue, KeyPath};
 use crate::exchange::identity::query_pairs;
 use crate::exchange::{Caller, Challenges, Exchange, Identity, Place, Reason, Rejection, Verdict};
 use crate::identity::provider::{self, Now};
@@ -146,25 +146,32 @@ impl Config {
                     }
                     providers.extend(provider.clone());
                 }
-                None => scope.issue(unknown_name(
-                    path.key("providers").index(place),
-                    "provider",
-                    name,
-                    scope.providers.keys().map(String::as_str),
-                )),
+                None => {
+                    let known = scope.providers.keys().map(String::as_str);
+                    let issue = unknown_name(path.key("providers").index(place), "provider", name, known);
+                    scope.issue(issue.goes_by(KeyPath::root().key("identity").key(name)));
+                }
             }
         }
         if self.providers.is_empty() {
             scope.issue(
                 Issue::new(path.clone(), "names no provider, so nobody could vouch for a caller")
+                    .of_absence()
+                    .of_absence_of(&["providers"])
                     .hint("list names of the section `identity` under `providers`, or write `identity: off`"),
             );
         }
         let from = &self.from;
-        let has_header = providers.iter().any(|provider| provider.header().is_some());
+        let names_header = |name: &String| {
+            let keys = scope.plan.identity.get(name).and_then(|provider| provider.api_keys.as_ref());
+            keys.is_some_and(|keys| keys.header != "off")
+        };
+        let has_header = self.providers.iter().any(names_header);
         if !from.bearer && from.cookie.is_none() && from.query.is_none() && !has_header {
             scope.issue(
                 Issue::new(path.key("from"), "leaves no place for a credential")
+                    .of_absence()
+                    .goes_by(path.key("providers"))
                     .hint("leave it out for `Authorization: Bearer`, or name a `cookie` or `query` parameter"),
             );
         }

@@ -96,6 +96,7 @@ impl Config {
         if self.0.is_empty() {
             scope.issue(
                 Issue::new(path, "names no limit, so nothing would be limited")
+                    .of_absence()
                     .hint("add one: `- {name: per-address, max: 20}`, or write `in_flight: off`"),
             );
             return;
@@ -172,7 +173,9 @@ impl Limit {
             Err(first) => {
                 scope.issue(
                     Issue::new(path.clone(), format!("the limit `{}` says something else here", self.name))
-                        .related(first, "first said here")
+                        .related(first.clone(), "first said here")
+                        .goes_by(first)
+                        .of_absence()
                         .hint("say the same, or give it another name"),
                 );
                 return None;

@@ -88,6 +88,7 @@ impl Key {
             is_good = false;
             scope.issue(
                 Issue::new(path.key("by"), "names nothing to count by")
+                    .of_absence()
                     .hint("leave it out for `client_ip`; `constant` counts all requests together"),
             );
         }

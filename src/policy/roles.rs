@@ -40,14 +40,16 @@ pub(super) const GUARDS: &[Guard] = &[
 
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
+        scope.needs_caller("roles are a caller's");
         if self.any.is_empty() && self.all.is_empty() && self.none.is_empty() {
             scope.issue(
                 Issue::new(scope.path(), "names no role, so it would let everybody in")
+                    .of_absence()
+                    .of_absence_of(&["any", "all", "none"])
                     .hint("list roles under `any`, `all` or `none`, or write `roles: off`"),
             );
             return;
         }
-        scope.needs_caller("roles are a caller's");
         let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
         let roles = Roles { any: boxed(&self.any), all: boxed(&self.all), none: boxed(&self.none) };
         scope.add(Stage::Authorize, self.mode, roles);

@@ -64,6 +64,7 @@ impl Config {
         if self.0.is_empty() || self.0.len() > RULES_MAX {
             scope.issue(if self.0.is_empty() {
                 Issue::new(path, "has no rule")
+                    .of_absence()
                     .hint("give it one such as `- allow: \"'admin' in roles\"`, or write `rules: off`")
             } else {
                 Issue::new(path, format!("has {} rules", self.0.len())).hint(format!("the most is {RULES_MAX}"))
@@ -95,14 +96,15 @@ impl Config {
                 (None, Some(text)) => ("deny", text),
                 (both, _) => {
                     let message = if both.is_some() { "both allows and denies" } else { "neither allows nor denies" };
-                    scope.issue(Issue::new(at, message).hint("give it `allow` or `deny`; for both write two rules"));
+                    let issue = Issue::new(at, message).of_absence().of_absence_of(&["allow", "deny"]);
+                    scope.issue(issue.hint("give it `allow` or `deny`; for both write two rules"));
                     continue;
                 }
             };
             let when = match Condition::compile(text, Names::of(scope.params)) {
                 Ok(when) => Arc::new(when),
-                Err(mistake) => {
-                    scope.issue(mistake.issue(at.key(key), text));
+                Err(mistakes) => {
+                    mistakes.issues(&at.key(key), text).for_each(|issue| scope.issue(issue));
                     continue;
                 }
             };
@@ -120,10 +122,15 @@ impl Config {
                 tried.add(key, asks, compiled());
             }
         }
-        for rules in [&enforced, &tried] {
-            if rules.allow.is_empty() && !rules.deny.is_empty() && scope.is_fine() {
+        // What is said counts, also where it is no expression.
+        for is_trial in [false, true] {
+            let counts = |rule: &&Rule| rule.mode == Mode::Enforce || is_trial && rule.mode == Mode::Shadow;
+            let mut counting = self.0.iter().filter(counts).peekable();
+            if counting.peek().is_some() && counting.all(|rule| rule.allow.is_none()) {
+                let issue = Issue::new(path.clone(), "allows nothing, so every request would be refused").of_absence();
+                let places = (0..self.0.len()).map(|place| path.index(place).key("allow"));
                 scope.issue(
-                    Issue::new(path, "allows nothing, so every request would be refused").hint(
+                    places.fold(issue, Issue::goes_by).hint(
                         "what no rule allows is refused; to refuse only what `deny` names, add `- allow: \"true\"`",
                     ),
                 );

@@ -1,7 +1,7 @@
 //! What a policy's compile step may see: where it stands, the route's parameters, and where to put what it made.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -12,6 +12,7 @@ use super::exposure::Exposure;
 use super::rate_limit::Remote;
 use super::{AnyPolicy, Chain, Stage};
 use crate::config::cache::Cache;
+use crate::config::identity::Provider;
 use crate::config::limits::RateLimits;
 use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
@@ -61,6 +62,8 @@ pub struct Common<'a> {
     pub version: u64,
     /// Who may vouch for callers, by name.
     pub providers: &'a Providers,
+    /// The same as the file has them, those too that are wrong.
+    pub identity: &'a BTreeMap<String, Provider>,
     /// What limits have in common.
     pub rate_limits: &'a RateLimits,
     /// The room that caches share.
@@ -206,9 +209,11 @@ impl<'a> Scope<'a> {
     pub fn finish(self) -> (Chain, Headers) {
         let chain = Chain::new(self.links, self.challenges);
         if !chain.enforces_at(Stage::Authenticate) {
+            let identity = (self.place)("identity");
             for (path, why) in self.needs {
                 self.issues.push(
                     Issue::new(path, format!("{why}, and this route knows none"))
+                        .goes_by(identity.clone())
                         .hint("add `identity` here or under `defaults`, enforced, or switch this off"),
                 );
             }

@@ -36,9 +36,12 @@ pub(super) const GUARDS: &[Guard] = &[
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
         let path = scope.path();
+        scope.needs_caller("scopes are a caller's");
         if self.any.is_empty() && self.all.is_empty() {
             scope.issue(
                 Issue::new(path, "names no scope, so it would let everybody in")
+                    .of_absence()
+                    .of_absence_of(&["any", "all"])
                     .hint("list scopes under `any` or `all`, or write `scopes: off`"),
             );
             return;
@@ -51,7 +54,6 @@ impl Config {
                 );
             }
         }
-        scope.needs_caller("scopes are a caller's");
         let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
         scope.add(Stage::Authorize, self.mode, Scopes { any: boxed(&self.any), all: boxed(&self.all) });
     }

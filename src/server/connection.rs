@@ -123,7 +123,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, accepted: Accepted) {
     let (mut stream, agreed) = match &plan.tls {
         None => (Wire::Tcp(stream), None),
         Some(tls) => {
-            let shaken = Box::pin(handshake::shake(shared, stream, &listening, &plan, &tls.config)).await;
+            let shaken = Box::pin(handshake::shake(shared, stream, &listening, &plan, &tls.config, ends.source)).await;
             let Some((stream, agreed)) = shaken else { return };
             (stream, Some(agreed))
         }

@@ -1,5 +1,7 @@
 //! The TLS handshake with a client: in time, not too many at once, and what it came to.
 
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +29,12 @@ pub(super) struct Agreed {
     pub(super) shown: Box<[CertificateDer<'static>]>,
 }
 
+/// What is wrong with the certificate that the client showed, or did not show, if that is why the handshake failed.
+fn certificate_fault(error: &io::Error) -> Option<&rustls::Error> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented).then_some(error)
+}
+
 /// Speaks TLS with a client, or closes its connection.
 pub(super) async fn shake(
     shared: &Shared,
@@ -34,6 +42,7 @@ pub(super) async fn shake(
     listening: &Arc<Listening>,
     plan: &ListenerPlan,
     config: &Arc<ServerConfig>,
+    peer: SocketAddr,
 ) -> Option<(Wire, Agreed)> {
     let metrics = &plan.state.metrics;
     let mut timer = shared.worker.wheel.timer();
@@ -67,7 +76,10 @@ pub(super) async fn shake(
                 let stream = match accepted {
                     Ok(stream) => stream,
                     Err(error) => {
-                        tracing::debug!(%error, "TLS handshake failed");
+                        match certificate_fault(&error) {
+                            Some(why) => listening.refused_certificate(&plan.name, peer, why),
+                            None => tracing::debug!(%error, "TLS handshake failed"),
+                        }
                         metrics.shaken("failed");
                         return None;
                     }

@@ -13,7 +13,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -36,6 +36,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 
 /// How often a socket that closes tries to accept although the process is out of file descriptors.
 const LAST_TRIES: usize = 100;
+
+/// How far apart lines are about certificates that were refused.
+const REFUSALS_APART: Duration = Duration::from_secs(1);
 
 /// How long a socket that closes waits for handshakes that had begun: some round trips.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -64,6 +67,15 @@ pub struct Listening {
     taken: AtomicUsize,
     freed: Notify,
     handshakes: AtomicUsize,
+    /// Certificates of clients that were no good.
+    refusals: Mutex<Refusals>,
+}
+
+/// Certificates of clients that were no good: anybody can show such, so that not each has a line of its own.
+#[derive(Default)]
+struct Refusals {
+    told_at: Option<Instant>,
+    untold: u64,
 }
 
 impl Listening {
@@ -78,7 +90,25 @@ impl Listening {
             taken: AtomicUsize::new(0),
             freed: Notify::new(),
             handshakes: AtomicUsize::new(0),
+            refusals: Mutex::default(),
         })
+    }
+
+    /// A client showed no certificate, or one that is no good. A second has one line at most, which counts the others.
+    pub(super) fn refused_certificate(&self, listener: &str, peer: SocketAddr, why: &rustls::Error) {
+        let now = Instant::now();
+        let others = {
+            // Nothing in here panics half-way.
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if refusals.told_at.is_some_and(|told| now.duration_since(told) < REFUSALS_APART) {
+                refusals.untold += 1;
+                return;
+            }
+            refusals.told_at = Some(now);
+            std::mem::take(&mut refusals.untold)
+        };
+        let others = (others > 0).then_some(others);
+        tracing::info!(listener, %peer, %why, others, "a client's certificate is refused");
     }
 
     /// The plan in force.

@@ -22,6 +22,7 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, Trust, Via};
 use crate::http::grpc;
+use crate::http::headers::belongs_to_the_hop;
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
@@ -63,6 +64,7 @@ pub fn compile(
     let plan = Common {
         version,
         providers: &providers,
+        identity: &document.identity,
         rate_limits: &document.rate_limits,
         remote,
         second,
@@ -70,9 +72,10 @@ pub fn compile(
         metrics,
     };
     let routed = routes(&document, source, &upstreams, &plan, keeper, issues);
-    if document.listeners.is_empty() && !source.is_lost(&root.key("listeners")) {
+    if document.listeners.is_empty() {
         issues.push(
             Issue::new(root.key("listeners"), "names no listener, so nobody could connect")
+                .of_absence()
                 .hint("add one: `- {name: http, address: 127.0.0.1:8080}`"),
         );
     }
@@ -122,6 +125,7 @@ fn listeners(
         if config.trusted_proxies.is_empty() && config.client_address != ClientAddress::default() {
             issues.push(
                 Issue::new(path.key("client_address"), "says how trusted proxies name the client, and none is trusted")
+                    .goes_by(path.key("trusted_proxies"))
                     .hint("list their networks under `trusted_proxies`, or leave `client_address` out"),
             );
         }
@@ -166,6 +170,7 @@ fn listeners(
         if config.proxy_protocol.as_ref().is_some_and(|proxy| proxy.from.is_empty()) {
             issues.push(
                 Issue::new(path.key("proxy_protocol").key("from"), "names nobody, so every connection would be closed")
+                    .of_absence()
                     .hint("list the networks of your load balancer, or leave `proxy_protocol` out"),
             );
         }
@@ -348,6 +353,7 @@ fn access_log(document: &Document, path: &KeyPath, issues: &mut Issues) {
     if log.fields.is_empty() {
         issues.push(
             Issue::new(at.clone(), "names no field, so lines would say nothing")
+                .of_absence()
                 .hint("leave it out to have them all, or write `format: \"off\"`"),
         );
     }
@@ -407,7 +413,7 @@ fn routes(
     for (place, config) in document.routes.iter().enumerate() {
         let path = KeyPath::root().key("routes").index(place);
         name(&config.name, "route", &path, &mut names, issues);
-        let pattern = path_pattern(&config.matches, source, &path.key("match"), issues);
+        let pattern = path_pattern(&config.matches, &path.key("match"), issues);
         let params = pattern.as_ref().map_or_else(Params::unknown, |pattern| Params::known(pattern.names()));
         let matcher = matcher(&config.matches, pattern, source, &path.key("match"), issues);
         let place = |key: &str| {
@@ -442,10 +448,11 @@ fn routes(
             route: &config.name,
             params: &params,
             methods: &config.matches.methods,
+            methods_at: path.key("match").key("methods"),
             timeout,
             deadline_header: deadline_header.clone(),
             class: config.class,
-            knows_caller: chain.enforces_at(Stage::Authenticate),
+            knows_caller: chain.enforces_at(Stage::Authenticate) || source.is_lost(&place("identity")),
             upstream: &|name, at, issues| {
                 let found = upstream(name, at, source, upstreams, issues)?;
                 Some(found.of_route(&config.name, &mut keeping.borrow_mut(), metrics))
@@ -458,8 +465,9 @@ fn routes(
             sagas,
             copies,
         };
-        let action = action(config, source, &around, &path, issues);
+        let action = action(config, &around, &path, issues);
         if let Some(Action::Proxy(proxy)) = &action
+            && let Some(name) = config.proxy.as_ref().map(|proxy| &proxy.upstream)
             && config.policies.grpc_web.on().is_some()
             && !proxy.speaks_http2()
         {
@@ -469,10 +477,16 @@ fn routes(
                     "translates to gRPC, and the upstream speaks HTTP/1.1",
                 )
                 .related(path.key("proxy").key("upstream"), "this one")
+                .goes_by(KeyPath::root().key("upstreams").key(name).key("protocol"))
                 .hint("write `protocol: h2c` (or `h2` over TLS) there, or switch this off"),
             );
         }
-        let (Some(matcher), Some(action)) = (matcher, action) else { continue };
+        let Some(matcher) = matcher else { continue };
+        places.push(path);
+        let Some(action) = action else {
+            rules.push(Rule { matcher, target: None });
+            continue;
+        };
         let route = Route {
             name: config.name.as_str().into(),
             answers_preflight: chain.enforces("cors"),
@@ -484,12 +498,11 @@ fn routes(
             metrics: metrics.route(&config.name),
             generation: generation.clone(),
         };
-        rules.push(Rule { matcher, target: Arc::new(route) });
-        places.push(path);
+        rules.push(Rule { matcher, target: Some(Arc::new(route)) });
     }
     let reserved = reserved(&headers, issues);
     match Router::build(rules) {
-        Ok(router) => Some((router, reserved)),
+        Ok(router) => Some((router.complete()?, reserved)),
         Err(conflicts) => {
             for conflict in conflicts {
                 let (first, second) = (&places[conflict.first], &places[conflict.second]);
@@ -518,8 +531,8 @@ fn deadline_header(
     let name = HeaderName::from_bytes(text.as_bytes()).ok();
     // What armiger writes itself, and what frames a message, says something else already.
     let is_taken = |name: &HeaderName| {
-        [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::AUTHORIZATION]
-            .contains(name)
+        [header::HOST, header::AUTHORIZATION, header::COOKIE].contains(name)
+            || belongs_to_the_hop(name)
             || *name == grpc::GRPC_TIMEOUT
     };
     if name.as_ref().is_none_or(is_taken) {
@@ -562,7 +575,6 @@ const ACTIONS: [&str; 6] = ["proxy", "aggregate", "batch", "saga_in_memory", "re
 
 fn action(
     config: &route::Route<Blocks>,
-    source: &Source,
     around: &action::Surroundings<'_>,
     path: &KeyPath,
     issues: &mut Issues,
@@ -580,16 +592,12 @@ fn action(
     .collect();
     match given.as_slice() {
         [] => {
-            if ACTIONS.iter().any(|key| source.is_lost(&path.key(*key))) {
-                return None;
-            }
             issues.push(
                 Issue::new(path.clone(), "says nothing about what to do")
+                    .of_absence_of(&ACTIONS)
                     .hint("add one action: `proxy`, `aggregate`, `batch`, `saga_in_memory`, `respond` or `redirect`"),
             );
-            return None;
         }
-        [_] => {}
         [first, rest @ ..] => {
             for &key in rest {
                 issues.push(
@@ -598,28 +606,29 @@ fn action(
                         .hint("keep one of them"),
                 );
             }
-            return None;
         }
     }
-    if let Some(proxy) = &config.proxy {
-        let path = path.key("proxy");
-        let upstream = (around.upstream)(&proxy.upstream, path.key("upstream"), issues)?;
-        return Proxy::compile(proxy, upstream, around, &path, issues).map(Action::Proxy);
-    }
-    if let Some(aggregate) = &config.aggregate {
-        return Aggregate::compile(aggregate, around, &path.key("aggregate"), issues).map(Action::Aggregate);
-    }
-    if let Some(batch) = &config.batch {
-        return Batch::compile(batch, around, &path.key("batch"), issues).map(Action::Batch);
-    }
-    if let Some(saga) = &config.saga_in_memory {
-        return Saga::compile(saga, around, &path.key("saga_in_memory"), issues).map(Action::Saga);
-    }
-    if let Some(respond) = &config.respond {
-        return Respond::compile(respond, &path.key("respond"), issues).map(Action::Respond);
-    }
-    let redirect = config.redirect.as_ref()?;
-    Redirect::compile(redirect, around.params, &path.key("redirect"), issues).map(Action::Redirect)
+    // Of several each is looked at all the same: it may be the one that stays.
+    let proxy =
+        config.proxy.as_ref().map(|proxy| Proxy::compile(proxy, around, &path.key("proxy"), issues).map(Action::Proxy));
+    let aggregate = config
+        .aggregate
+        .as_ref()
+        .map(|aggregate| Aggregate::compile(aggregate, around, &path.key("aggregate"), issues).map(Action::Aggregate));
+    let batch =
+        config.batch.as_ref().map(|batch| Batch::compile(batch, around, &path.key("batch"), issues).map(Action::Batch));
+    let saga = config
+        .saga_in_memory
+        .as_ref()
+        .map(|saga| Saga::compile(saga, around, &path.key("saga_in_memory"), issues).map(Action::Saga));
+    let respond = config
+        .respond
+        .as_ref()
+        .map(|respond| Respond::compile(respond, &path.key("respond"), issues).map(Action::Respond));
+    let redirect = config.redirect.as_ref().map(|redirect| {
+        Redirect::compile(redirect, around.params, &path.key("redirect"), issues).map(Action::Redirect)
+    });
+    proxy.or(aggregate).or(batch).or(saga).or(respond).or(redirect).flatten().filter(|_| given.len() == 1)
 }
 
 /// The upstream of this name. None, and an issue at that place, if there is none; none alone if it is not in order.
@@ -701,15 +710,13 @@ fn matcher(
     (is_whole && issues.len() == before).then_some(Matcher { hosts, path, methods, headers, query, cookies })
 }
 
-fn path_pattern(config: &route::Match, source: &Source, path: &KeyPath, issues: &mut Issues) -> Option<PathPattern> {
+fn path_pattern(config: &route::Match, path: &KeyPath, issues: &mut Issues) -> Option<PathPattern> {
     let given = [("path", &config.path), ("path_prefix", &config.path_prefix), ("path_regex", &config.path_regex)];
     let mut given = given.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?)));
     let Some((key, text)) = given.next() else {
-        if ["path", "path_prefix", "path_regex"].iter().any(|key| source.is_lost(&path.key(*key))) {
-            return None;
-        }
         issues.push(
             Issue::new(path.clone(), "names no path")
+                .of_absence_of(&["path", "path_prefix", "path_regex"])
                 .hint("add `path`, `path_prefix` or `path_regex`; `path: \"/{rest...}\"` takes every path"),
         );
         return None;
@@ -739,8 +746,13 @@ fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &
     let given: Vec<&str> = given.into_iter().filter_map(|(key, is_given)| is_given.then_some(key)).collect();
     if given.len() != 1 {
         let message = if given.is_empty() { "says nothing about the value" } else { "says more than one thing" };
-        issues
-            .push(Issue::new(path.clone(), message).hint("give just one of `exact`, `prefix`, `regex` and `present`"));
+        let issue = Issue::new(path.clone(), message);
+        let issue = if given.is_empty() {
+            issue.of_absence().of_absence_of(&["exact", "prefix", "regex", "present"])
+        } else {
+            issue
+        };
+        issues.push(issue.hint("give just one of `exact`, `prefix`, `regex` and `present`"));
         return None;
     }
     let is = if let Some(text) = &config.exact {

@@ -439,7 +439,8 @@ impl http_body::Body for Finish {
             Poll::Ready(Some(Err(error))) => {
                 let is_client = this.closing.inbound.as_ref().is_some_and(|inbound| inbound.error.get().is_some());
                 this.closing.record.cut_by = Some(match error {
-                    BodyError::UpstreamSlow | BodyError::CredentialEnded => CutBy::Deadline,
+                    BodyError::UpstreamSlow => CutBy::Deadline,
+                    BodyError::CredentialEnded => CutBy::Credential,
                     // An upstream gives up a request that broke off.
                     BodyError::UpstreamCut if !is_client => CutBy::Upstream,
                     _ => CutBy::Client,

@@ -133,6 +133,8 @@ pub enum CutBy {
     Upstream,
     /// A deadline of ours passed.
     Deadline,
+    /// The credential that the request was let in by has ended.
+    Credential,
 }
 
 impl CutBy {
@@ -142,6 +144,7 @@ impl CutBy {
             Self::Client => "client",
             Self::Upstream => "upstream",
             Self::Deadline => "deadline",
+            Self::Credential => "credential",
         }
     }
 }

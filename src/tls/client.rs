@@ -7,6 +7,7 @@ use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_an
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 
@@ -48,9 +49,20 @@ impl Client {
         ] {
             if *given && !other {
                 issues.push(
-                    Issue::new(path.key(key), format!("has no `{missing}` beside it")).hint("give both, or neither"),
+                    Issue::new(path.key(key), format!("has no `{missing}` beside it"))
+                        .goes_by(path.key(missing))
+                        .hint("give both, or neither"),
                 );
             }
+        }
+        if let (Some(certificates), Some(key)) = (&certificates, &key)
+            && let Err(error) = CertifiedKey::from_der(certificates.clone(), key.clone_key(), &provider())
+        {
+            let message = match error {
+                rustls::Error::InconsistentKeys(_) => "is not the key of `certificate`".to_owned(),
+                error => error.to_string(),
+            };
+            issues.push(Issue::new(path.key("key"), message).hint("see that both belong together"));
         }
         let server_name = settings.server_name.as_ref().and_then(|name| match ServerName::try_from(name.clone()) {
             Ok(name) => Some(name),
@@ -94,13 +106,9 @@ impl Client {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Named { roots, names, algorithms }))
         };
         let mut config = match (certificates, key) {
-            (Some(certificates), Some(key)) => builder
-                .with_client_auth_cert(certificates, key)
-                .map_err(|error| match error {
-                    rustls::Error::InconsistentKeys(_) => defect(&"is not the key of `certificate`", "key"),
-                    error => defect(&error, "key"),
-                })
-                .ok()?,
+            (Some(certificates), Some(key)) => {
+                builder.with_client_auth_cert(certificates, key).map_err(|error| defect(&error, "key")).ok()?
+            }
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![alpn.to_vec()];

@@ -46,6 +46,7 @@ impl Server {
         if settings.certificates.is_empty() {
             issues.push(
                 Issue::new(path.key("certificates"), "names no certificate")
+                    .of_absence()
                     .hint("list at least one: `- {certificate: \"${file:tls.crt}\", key: \"${file:tls.key}\"}`"),
             );
         }

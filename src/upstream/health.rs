@@ -198,6 +198,15 @@ impl Monitor {
     }
 }
 
+/// Says what became of an endpoint. That it is well, from the start or again, is no reason to wake anybody.
+fn tell(upstream: Option<&str>, endpoint: &str, why: Option<&str>) {
+    const WHAT: &str = "endpoint's health changed";
+    match why {
+        None => tracing::info!(upstream, endpoint, is_well = true, "{WHAT}"),
+        Some(why) => tracing::warn!(upstream, endpoint, is_well = false, why, "{WHAT}"),
+    }
+}
+
 /// Asks one endpoint, for as long as it is in the plan.
 async fn attend(state: &Weak<Health>, label: &Arc<str>, wheel: &Wheel, lookups: &Lookups) {
     let mut monitor = Monitor::default();
@@ -212,8 +221,7 @@ async fn attend(state: &Weak<Health>, label: &Arc<str>, wheel: &Wheel, lookups: 
             patient.live.is_found(is_well, now);
             patient.metrics.health(is_well);
             let upstream = state.upgrade().map(|health| health.upstream.clone());
-            let why = found.as_ref().err();
-            tracing::warn!(upstream = upstream.as_deref(), endpoint = %label, is_well, why, "endpoint's health changed");
+            tell(upstream.as_deref(), label, found.as_ref().err().map(String::as_str));
         }
         let of_routes = || round.of_routes.all().into_iter().map(|(_, breaker)| breaker);
         let breakers = || patient.breaker.iter().chain(&round.own).cloned().chain(of_routes());

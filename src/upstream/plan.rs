@@ -139,7 +139,10 @@ impl Plan {
             ejection: config.ejection.as_ref().map(|config| check.ejection(config, &path.key("ejection"))),
             retry: config.retry.as_ref().map(|config| check.retry(config, &path.key("retry"))),
             hedge: config.hedge.as_ref().map(|hedge| check.hedge(hedge, config.retry.as_ref(), &path.key("hedge"))),
-            health: config.health.as_ref().map(|health| check.health(health, config.protocol, &path.key("health"))),
+            health: config
+                .health
+                .as_ref()
+                .map(|health| check.health(health, config.protocol, &path.key("protocol"), &path.key("health"))),
         };
         check.is_good.then_some(plan)
     }
@@ -178,6 +181,7 @@ impl Check<'_> {
         if texts.is_empty() {
             self.refuse(
                 Issue::new(path.clone(), "names no endpoint")
+                    .of_absence()
                     .hint("list at least one, such as `http://127.0.0.1:3000`"),
             );
         }
@@ -222,7 +226,7 @@ impl Check<'_> {
             }
             _ => return,
         };
-        self.refuse(Issue::new(path.key("protocol"), message).hint(hint));
+        self.refuse(Issue::new(path.key("protocol"), message).goes_by(path.key("endpoints")).hint(hint));
     }
 
     fn proxy_protocol(&mut self, config: &upstream::Upstream, path: &KeyPath) -> Option<Version> {
@@ -244,13 +248,16 @@ impl Check<'_> {
     }
 
     fn secure(&mut self, config: &upstream::Upstream, endpoints: &mut [Endpoint], path: &KeyPath) {
-        if !endpoints.iter().any(|endpoint| endpoint.is_https) {
-            if config.tls.is_some() && !endpoints.is_empty() {
-                self.refuse(
-                    Issue::new(path.key("tls"), "is for `https://` endpoints, and there is none")
-                        .hint("begin endpoints with `https://`, or remove it"),
-                );
-            }
+        let has_secured = endpoints.iter().any(|endpoint| endpoint.is_https);
+        // One that could not be read may have been meant to be one.
+        if !has_secured && config.tls.is_some() && endpoints.len() == config.endpoints.len() {
+            self.refuse(
+                Issue::new(path.key("tls"), "is for `https://` endpoints, and there is none")
+                    .goes_by(path.key("endpoints"))
+                    .hint("begin endpoints with `https://`, or remove it"),
+            );
+        }
+        if !has_secured && config.tls.is_none() {
             return;
         }
         let alpn: &[u8] = if config.protocol.is_http2() { b"h2" } else { b"http/1.1" };
@@ -286,10 +293,12 @@ impl Check<'_> {
     fn bounds(&mut self, config: &upstream::Limits, path: &KeyPath) -> Bounds {
         let in_flight_max = self.count(config.in_flight_max, path.key("in_flight_max"));
         let adaptive = config.adaptive.as_ref().map(|config| {
+            let in_flight_max_at = path.key("in_flight_max");
             let path = path.key("adaptive");
             let min = self.count(config.min, path.key("min"));
             if min > in_flight_max {
                 let issue = Issue::new(path.key("min"), format!("{min} is more than `in_flight_max`"));
+                let issue = issue.goes_by(path.key("min")).goes_by(in_flight_max_at);
                 self.refuse(issue.hint("choose no more than `in_flight_max`"));
             }
             if !(1.0..=100.0).contains(&config.tolerance) {
@@ -321,6 +330,8 @@ impl Check<'_> {
             self.refuse(
                 Issue::new(at.clone(), message)
                     .related(path.key("endpoints"), "the endpoints")
+                    .goes_by(path.key("endpoints"))
+                    .of_absence()
                     .hint("give one weight for each endpoint, in their order"),
             );
         }
@@ -347,6 +358,7 @@ impl Check<'_> {
         let max = config.max.get();
         if max < base {
             let issue = Issue::new(path.key("max"), format!("is less than `base`, {}", config.base));
+            let issue = issue.of_absence().goes_by(path.key("base"));
             self.refuse(issue.related(path.key("base"), "the first time").hint("choose no less than `base`"));
         }
         let share_max = self.share(config.share_max, path.key("share_max"));
@@ -359,7 +371,7 @@ impl Check<'_> {
             self.refuse(issue.hint("choose from 2 to 10, the first try included; or leave `retry` out"));
         }
         if config.when.is_empty() {
-            let issue = Issue::new(path.key("when"), "names nothing to try again for");
+            let issue = Issue::new(path.key("when"), "names nothing to try again for").of_absence();
             self.refuse(issue.hint("list conditions such as `connect`, `reset` and `503`; or leave `retry` out"));
         }
         if let Some(per_try) = config.per_try {
@@ -369,6 +381,7 @@ impl Check<'_> {
         let base = self.duration(config.backoff.base, backoff.key("base"));
         if config.backoff.max.get() < base {
             let issue = Issue::new(backoff.key("max"), format!("is less than `base`, {}", config.backoff.base));
+            let issue = issue.of_absence().goes_by(backoff.key("base"));
             self.refuse(issue.related(backoff.key("base"), "the first bound").hint("choose no less than `base`"));
         }
         self.share(config.budget.ratio, path.key("budget").key("ratio"));
@@ -384,7 +397,7 @@ impl Check<'_> {
         hedge::Plan { percentile: config.percentile, floor: self.duration(config.floor, path.key("floor")), purse }
     }
 
-    fn health(&mut self, config: &Health, protocol: Protocol, path: &KeyPath) -> health::Plan {
+    fn health(&mut self, config: &Health, protocol: Protocol, protocol_at: &KeyPath, path: &KeyPath) -> health::Plan {
         for (key, time) in
             [("interval", config.interval), ("interval_ill", config.interval_ill), ("timeout", config.timeout)]
         {
@@ -403,11 +416,11 @@ impl Check<'_> {
             self.refuse(issue.hint("write a name such as `app.internal`"));
         }
         if config.status.is_empty() {
-            let issue = Issue::new(path.key("status"), "names no status, so nobody could be well");
+            let issue = Issue::new(path.key("status"), "names no status, so nobody could be well").of_absence();
             self.refuse(issue.hint("leave it out for 200-299"));
         }
         if config.by == By::Grpc && !protocol.is_http2() {
-            let issue = Issue::new(path.key("by"), "`grpc` needs HTTP/2");
+            let issue = Issue::new(path.key("by"), "`grpc` needs HTTP/2").goes_by(protocol_at.clone());
             self.refuse(issue.hint("write `protocol: h2c` or `protocol: h2` for the upstream"));
         }
         if config.service.len() > 127 {
@@ -423,6 +436,8 @@ impl Check<'_> {
         if config.trip.consecutive.is_none() && config.trip.ratio.is_none() {
             self.refuse(
                 Issue::new(trip.clone(), "says nothing that opens the breaker")
+                    .of_absence()
+                    .of_absence_of(&["consecutive", "ratio"])
                     .hint("give `consecutive`, `ratio` or both"),
             );
         }
@@ -447,6 +462,7 @@ impl Check<'_> {
         let max = config.open_for.max.get();
         if max < base {
             let issue = Issue::new(open_for.key("max"), format!("is less than `base`, {}", config.open_for.base));
+            let issue = issue.of_absence().goes_by(open_for.key("base"));
             self.refuse(issue.related(open_for.key("base"), "the first time").hint("choose no less than `base`"));
         }
         let multiplier = config.open_for.multiplier;
@@ -458,6 +474,7 @@ impl Check<'_> {
             let at = failure.key("slow_call");
             if slow.get() >= length {
                 let issue = Issue::new(at.clone(), "is no shorter than the window, so it would be forgotten first");
+                let issue = issue.goes_by(window.key("length"));
                 self.refuse(issue.related(window.key("length"), "the window").hint("choose less than `window.length`"));
             }
             self.duration(slow, at)

@@ -278,13 +278,11 @@ impl Standings {
         self.endpoints.get(place).is_some_and(|one| one.live.is_ill())
     }
 
-    /// Every breaker, with the endpoint that it is of.
-    pub fn breakers(&self) -> impl Iterator<Item = (Option<usize>, Arc<Breaker>)> {
-        let own = self.breaker.iter().map(|breaker| (None, breaker.clone()));
-        let of_routes = self.of_routes.all().into_iter().map(|(_, breaker)| (None, breaker));
-        let of_endpoints = self.endpoints.iter().enumerate();
-        own.chain(of_routes)
-            .chain(of_endpoints.filter_map(|(place, standing)| Some((Some(place), standing.breaker.clone()?))))
+    /// Every breaker: of the upstream, of its routes, of its endpoints.
+    pub fn breakers(&self) -> impl Iterator<Item = Arc<Breaker>> {
+        let of_routes = self.of_routes.all().into_iter().map(|(_, breaker)| breaker);
+        let of_endpoints = self.endpoints.iter().filter_map(|standing| standing.breaker.clone());
+        self.breaker.iter().cloned().chain(of_routes).chain(of_endpoints)
     }
 
     /// A call to the endpoint at `place` ended well.

@@ -9,7 +9,7 @@ use http::{HeaderName, Method};
 use super::merge;
 use super::{Aggregate, Fallback, Foreach, Part, When};
 use crate::action::fill::{Names, Source};
-use crate::action::json::{Json, write_text};
+use crate::action::json::{Json, Kind, write_text};
 use crate::action::outgoing::{
     Draft, Outgoing, Surroundings, Wording, between, headers, is_credential, is_name, is_of_caller, positive, size,
     statuses,
@@ -38,8 +38,11 @@ impl Aggregate {
         let before = issues.len();
         let at = path.key("parts");
         if config.parts.is_empty() {
-            issues
-                .push(Issue::new(at.clone(), "names no part").hint("add one: `user: {upstream: users, path: /user}`"));
+            issues.push(
+                Issue::new(at.clone(), "names no part")
+                    .of_absence()
+                    .hint("add one: `user: {upstream: users, path: /user}`"),
+            );
         } else if config.parts.len() > PARTS_MAX {
             issues.push(
                 Issue::new(at.clone(), format!("has {} parts", config.parts.len()))
@@ -51,7 +54,7 @@ impl Aggregate {
         let forward =
             headers(config.forward.as_deref().unwrap_or(&["accept-language".to_owned()]), &path.key("forward"), issues);
         let names: Vec<(&str, bool)> = config.parts.iter().map(|(name, part)| (name, part.foreach.is_some())).collect();
-        let mut parts = Vec::with_capacity(names.len());
+        let (mut parts, mut waits) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
         for (name, part) in config.parts.iter() {
             let names = Names {
                 params: around.params,
@@ -60,9 +63,15 @@ impl Aggregate {
                 has_item: part.foreach.is_some(),
                 knows_caller: around.knows_caller,
             };
-            let mut draft = Draft { around, names, path: at.key(name), issues, sources: Vec::new() };
-            parts.push(draft.part(name, part, config.merge.mode, &forward));
+            let mut draft = Draft { around, names, path: at.key(name), parts: &at, issues, sources: Vec::new() };
+            let compiled = draft.part(name, part, config.merge.mode, &forward);
+            let sources = std::mem::take(&mut draft.sources);
+            // Known of one with mistakes too, so that all who wait for each other are told at once.
+            waits.push(Waits { name, parents: draft.parents(part, &sources), is_safe: is_safe(&part.method) });
+            parts.push(compiled.map(|part| (part, sources)));
         }
+        acyclic(&waits, &at, issues);
+        orderly(&waits, &at, issues);
         let errors_key = config.errors_as.as_deref().map(quoted);
         if config.errors_as.is_some() && config.merge.mode == MergeMode::Concat {
             issues.push(
@@ -75,6 +84,9 @@ impl Aggregate {
             return None;
         }
         let mut parts: Vec<(Part, Vec<Source>)> = parts.into_iter().collect::<Option<_>>()?;
+        for ((part, _), waits) in parts.iter_mut().zip(waits) {
+            part.parents = waits.parents;
+        }
         let named: Vec<usize> = parts
             .iter()
             .flat_map(|(_, sources)| sources)
@@ -94,10 +106,8 @@ impl Aggregate {
         let is_private = all.iter().any(|source| is_of_caller(source))
             || parts.iter().any(|(part, _)| part.outgoing.forward.iter().any(is_credential));
         let parts: Vec<Part> = parts.into_iter().map(|(part, _)| part).collect();
-        acyclic(&parts, &at, issues);
-        orderly(&parts, &at, issues);
         let is_unsafe = parts.iter().any(|part| !part.outgoing.method.is_safe());
-        (issues.len() == before).then_some(Self {
+        Some(Self {
             parts,
             deadline,
             mode: config.merge.mode,
@@ -165,20 +175,36 @@ fn keys(config: &config::Aggregate, path: &KeyPath, issues: &mut Issues) {
     }
 }
 
+/// What is known of a part's place among the others.
+struct Waits<'c> {
+    name: &'c str,
+    /// For whom.
+    parents: Vec<usize>,
+    is_safe: bool,
+}
+
+fn is_safe(method: &str) -> bool {
+    Method::from_bytes(method.as_bytes()).is_ok_and(|method| method.is_safe())
+}
+
 /// Parts that wait for each other would wait for ever.
-fn acyclic(parts: &[Part], path: &KeyPath, issues: &mut Issues) {
+fn acyclic(parts: &[Waits<'_>], path: &KeyPath, issues: &mut Issues) {
     let mut is_done = vec![false; parts.len()];
     loop {
         let ready: Vec<usize> = (0..parts.len())
             .filter(|place| !is_done[*place] && parts[*place].parents.iter().all(|parent| is_done[*parent]))
             .collect();
         if ready.is_empty() {
-            break;
+            let Some(first) = is_done.iter().position(|is_done| !is_done) else { return };
+            // Who waits for those is not at fault.
+            circle(first, parts, &is_done, path, issues).into_iter().for_each(|place| is_done[place] = true);
         }
         ready.into_iter().for_each(|place| is_done[place] = true);
     }
-    let Some(first) = is_done.iter().position(|is_done| !is_done) else { return };
-    // Whoever is not done waits for one that is not done either: following them leads into the circle.
+}
+
+/// Follows who waits for whom from a part that waits for ever, until the walk bites its tail: reports those, and gives them.
+fn circle(first: usize, parts: &[Waits<'_>], is_done: &[bool], path: &KeyPath, issues: &mut Issues) -> Vec<usize> {
     let next = |place: usize| parts[place].parents.iter().copied().find(|parent| !is_done[*parent]).unwrap_or(place);
     let mut walk = vec![first];
     let circle = loop {
@@ -188,7 +214,7 @@ fn acyclic(parts: &[Part], path: &KeyPath, issues: &mut Issues) {
         }
         walk.push(step);
     };
-    let name = |place: usize| &*parts[place].name;
+    let name = |place: usize| parts[place].name;
     let mut text = format!("`{}` waits for ", name(circle[0]));
     for place in &circle[1..] {
         text.push_str(&format!("`{}`, which waits for ", name(*place)));
@@ -198,10 +224,11 @@ fn acyclic(parts: &[Part], path: &KeyPath, issues: &mut Issues) {
         Issue::new(path.key(name(circle[0])), text)
             .hint("let one of them begin without the others: by a default, or another source"),
     );
+    circle
 }
 
 /// Parts that change something must not race each other.
-fn orderly(parts: &[Part], path: &KeyPath, issues: &mut Issues) {
+fn orderly(parts: &[Waits<'_>], path: &KeyPath, issues: &mut Issues) {
     let reaches = |from: usize, to: usize| {
         let (mut open, mut seen) = (vec![from], vec![false; parts.len()]);
         while let Some(place) = open.pop() {
@@ -214,14 +241,15 @@ fn orderly(parts: &[Part], path: &KeyPath, issues: &mut Issues) {
         }
         false
     };
-    let changing: Vec<usize> = (0..parts.len()).filter(|place| !parts[*place].outgoing.method.is_safe()).collect();
+    let changing: Vec<usize> = (0..parts.len()).filter(|place| !parts[*place].is_safe).collect();
     for (at, second) in changing.iter().enumerate() {
         for first in &changing[..at] {
             if !reaches(*second, *first) && !reaches(*first, *second) {
-                let (first, second) = (&*parts[*first].name, &*parts[*second].name);
+                let (first, second) = (parts[*first].name, parts[*second].name);
                 issues.push(
                     Issue::new(path.key(second), format!("`{second}` and `{first}` change something, in no order"))
                         .related(path.key(first), "the other one")
+                        .goes_by(path.key(second).key("after"))
                         .hint(format!("say it: `after: [{first}]`")),
                 );
             }
@@ -256,13 +284,7 @@ fn named_parts(text: &str) -> Vec<Option<&str>> {
 }
 
 impl Draft<'_, '_> {
-    fn part(
-        &mut self,
-        name: &str,
-        config: &config::Part,
-        mode: MergeMode,
-        forward: &[HeaderName],
-    ) -> Option<(Part, Vec<Source>)> {
+    fn part(&mut self, name: &str, config: &config::Part, mode: MergeMode, forward: &[HeaderName]) -> Option<Part> {
         let before = self.issues.len();
         if !is_name(name) {
             self.issue(
@@ -280,10 +302,17 @@ impl Draft<'_, '_> {
             body: config.body.as_ref(),
         };
         let outgoing = self.outgoing(&wording, forward);
-        let method = outgoing.as_ref().map(|outgoing| outgoing.method.clone());
         let foreach = self.foreach(config);
+        if foreach.is_some() && !config.hidden && !merge::fits(mode, config.wrap_as.is_some(), Kind::Array) {
+            let form = if mode == MergeMode::Flat { "flat" } else { "deep" };
+            self.issue(
+                &self.path.key("foreach"),
+                format!("makes a list, and in `{form}` only objects lie side by side"),
+                "give the list a key by `as`, or choose another `merge.mode`: `group`, or `concat` for one list of all",
+            );
+        }
         let when = self.when(config);
-        let fallback = self.fallback(config, method.as_ref());
+        let fallback = self.fallback(config);
         let cache = self.cache(name, config, outgoing.as_ref());
         let shape = self.shape(config);
         let expose = headers(&config.expose, &self.path.key("expose"), self.issues);
@@ -291,16 +320,15 @@ impl Draft<'_, '_> {
         let pass_status = statuses(&config.pass_status, 400, &self.path.key("pass_status"), self.issues);
         let accept = statuses(&config.accept, 200, &self.path.key("accept"), self.issues);
         if !config.pass_status.is_empty() && !config.required {
-            self.issue(
-                &self.path.key("pass_status"),
-                "is for parts without which there is no answer",
-                "add `required: true`, or leave it out",
+            self.issues.push(
+                Issue::new(self.path.key("pass_status"), "is for parts without which there is no answer")
+                    .goes_by(self.path.key("required"))
+                    .hint("add `required: true`, or leave it out"),
             );
         }
         if config.hidden && config.wrap_as.is_some() {
             self.issue(&self.path.key("as"), "a hidden part has no place in the document", "keep one of them");
         }
-        let parents = self.parents(config);
         let key = match (mode, &config.wrap_as) {
             (_, Some(key)) => Some(quoted(key)),
             (MergeMode::Group, None) => Some(quoted(name)),
@@ -319,12 +347,12 @@ impl Draft<'_, '_> {
         if self.issues.len() > before {
             return None;
         }
-        let part = Part {
+        Some(Part {
             name: name.into(),
             key,
             upstream: upstream?,
             outgoing: outgoing?,
-            parents,
+            parents: Vec::new(),
             is_named: false,
             when,
             required: config.required,
@@ -340,8 +368,7 @@ impl Draft<'_, '_> {
             hidden: config.hidden,
             expose,
             metrics: self.around.metrics.part(self.around.route, name),
-        };
-        Some((part, std::mem::take(&mut self.sources)))
+        })
     }
 
     fn foreach(&mut self, config: &config::Part) -> Option<Foreach> {
@@ -372,8 +399,8 @@ impl Draft<'_, '_> {
         let names = expression::Names { params: self.around.params, extra: &["parts"] };
         let holds = match Condition::compile(text, names) {
             Ok(holds) => holds,
-            Err(mistake) => {
-                self.issues.push(mistake.issue(at, text));
+            Err(mistakes) => {
+                mistakes.issues(&at, text).for_each(|issue| self.issues.push(issue));
                 return None;
             }
         };
@@ -392,7 +419,11 @@ impl Draft<'_, '_> {
                     let known = self.names.parts.iter().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
                     let what =
                         name.map_or("names no part after `parts`".into(), |name| format!("there is no part `{name}`"));
-                    self.issue(&at, what, format!("write `parts.NAME.body`; there are {known}"));
+                    let issue = Issue::new(at.clone(), what);
+                    self.issues.push(
+                        name.map_or(issue.clone(), |name| issue.goes_by(self.parts.key(name)))
+                            .hint(format!("write `parts.NAME.body`; there are {known}")),
+                    );
                 }
             }
         }
@@ -408,39 +439,45 @@ impl Draft<'_, '_> {
     }
 
     fn cache(&mut self, name: &str, config: &config::Part, outgoing: Option<&Outgoing>) -> Option<Arc<dyn Known>> {
-        let (given, outgoing) = (config.cache.as_ref()?, outgoing?);
+        let given = config.cache.as_ref()?;
         let at = self.path.key("cache");
-        if outgoing.method != Method::GET {
-            self.issue(&at, format!("answers to {} are not stored", outgoing.method), "leave it out: it is for `GET`");
+        if config.method != "GET" {
+            self.issue(&at, format!("answers to {} are not stored", config.method), "leave it out: it is for `GET`");
             return None;
         }
-        let headers: Vec<HeaderName> = outgoing.headers.iter().map(|(name, _)| name.clone()).collect();
+        // Of a request with mistakes nothing is known, and the settings beside it are still looked at.
+        let headers: Vec<HeaderName> =
+            outgoing.iter().flat_map(|outgoing| &outgoing.headers).map(|(name, _)| name.clone()).collect();
         let sends = Sends {
             name: &format!("{}/{name}", self.around.route),
             headers: &headers,
-            forward: &outgoing.forward,
+            forward: outgoing.map_or(&[], |outgoing| &outgoing.forward),
             accepts: &format!("{:?}", config.accept),
             stale: config.fallback.as_ref().and_then(|fallback| fallback.stale).unwrap_or(HumanDuration::seconds(0)),
         };
         (self.around.cache)(given, &sends, at, self.issues)
     }
 
-    fn fallback(&mut self, config: &config::Part, method: Option<&Method>) -> Option<Fallback> {
+    fn fallback(&mut self, config: &config::Part) -> Option<Fallback> {
         let given = config.fallback.as_ref()?;
         let at = self.path.key("fallback");
         if given.stale.is_none() && given.upstream.is_none() && given.fixed.is_none() {
-            self.issue(&at, "says nothing", "give it `stale`, `upstream` or `static`");
+            let issue =
+                Issue::new(at.clone(), "says nothing").of_absence().of_absence_of(&["stale", "upstream", "static"]);
+            self.issues.push(issue.hint("give it `stale`, `upstream` or `static`"));
         }
         if let Some(stale) = given.stale {
             if config.cache.is_none() {
-                self.issue(&at.key("stale"), "is about what `cache` has, which is not there", "add `cache: {}`");
+                let issue = Issue::new(at.key("stale"), "is about what `cache` has, which is not there");
+                self.issues.push(issue.goes_by(self.path.key("cache")).hint("add `cache: {}`"));
             }
             positive(stale.get(), at.key("stale"), self.issues);
         }
         if given.counts_as_complete && given.fixed.is_none() {
-            self.issue(&at.key("counts_as_complete"), "is about `static`, which is not there", "leave it out");
+            let issue = Issue::new(at.key("counts_as_complete"), "is about `static`, which is not there");
+            self.issues.push(issue.goes_by(at.key("static")).hint("leave it out"));
         }
-        if given.upstream.is_some() && method.is_some_and(|method| !method.is_safe()) {
+        if given.upstream.is_some() && !is_safe(&config.method) {
             self.issue(
                 &at.key("upstream"),
                 "a request that changes something is not sent to another place: the first may have done it",
@@ -515,14 +552,17 @@ impl Draft<'_, '_> {
         between(config.items_concurrency.into(), 1, 64, self.path.key("items_concurrency"), self.issues);
     }
 
-    fn parents(&mut self, config: &config::Part) -> Vec<usize> {
-        let mut parents: Vec<usize> = self.sources.iter().filter_map(Source::part).collect();
+    fn parents(&mut self, config: &config::Part, sources: &[Source]) -> Vec<usize> {
+        let mut parents: Vec<usize> = sources.iter().filter_map(Source::part).collect();
         for (place, name) in config.after.iter().enumerate() {
             match self.names.parts.iter().position(|(known, _)| known == name) {
                 Some(parent) => parents.push(parent),
                 None => {
                     let known = self.names.parts.iter().map(|(known, _)| *known);
-                    self.issues.push(unknown_name(self.path.key("after").index(place), "part", name, known));
+                    self.issues.push(
+                        unknown_name(self.path.key("after").index(place), "part", name, known)
+                            .goes_by(self.parts.key(name)),
+                    );
                 }
             }
         }

@@ -28,6 +28,7 @@ impl Saga {
         if config.steps.is_empty() {
             issues.push(
                 Issue::new(at.clone(), "names no step")
+                    .of_absence()
                     .hint("add one: `reserve: {upstream: stock, path: /reservations, compensate: {…}}`"),
             );
         } else if config.steps.len() > STEPS_MAX {
@@ -40,6 +41,7 @@ impl Saga {
         if around.methods.is_empty() || around.methods.iter().any(is_safe) {
             issues.push(
                 Issue::new(path.clone(), "changes something, and the route takes methods that must not")
+                    .goes_by(around.methods_at.clone())
                     .hint("let the route match such methods only: `methods: [POST]`"),
             );
         }
@@ -61,7 +63,7 @@ impl Saga {
         let mut steps = Vec::with_capacity(names.len());
         let mut reads_request_body = false;
         for (place, (name, step)) in config.steps.iter().enumerate() {
-            let mut compiling = Compiling { around, names: &names, place, path: at.key(name), issues };
+            let mut compiling = Compiling { around, names: &names, place, path: at.key(name), steps: &at, issues };
             let compiled = compiling.step(name, step, &forward);
             if let Some((step, reads_body)) = compiled {
                 reads_request_body |= reads_body;
@@ -111,6 +113,8 @@ struct Compiling<'c, 'i> {
     names: &'c [(&'c str, bool)],
     place: usize,
     path: KeyPath,
+    /// Where all of them stand.
+    steps: &'c KeyPath,
     issues: &'i mut Issues,
 }
 
@@ -124,7 +128,7 @@ impl<'c> Compiling<'c, '_> {
             has_item: false,
             knows_caller: self.around.knows_caller,
         };
-        Draft { around: self.around, names, path, issues: self.issues, sources: Vec::new() }
+        Draft { around: self.around, names, path, parts: self.steps, issues: self.issues, sources: Vec::new() }
     }
 
     /// The step, and whether it reads the request's body.
@@ -151,22 +155,25 @@ impl<'c> Compiling<'c, '_> {
             positive(timeout.get(), path.key("timeout"), self.issues);
         }
         size(config.body_max.get(), path.key("body_max"), self.issues);
-        let changes = outgoing.as_ref().is_some_and(|outgoing| !outgoing.method.is_safe());
+        // Of a request with mistakes too: what undoes it is looked at all the same.
+        let changes = Method::from_bytes(config.method.as_bytes()).is_ok_and(|method| !method.is_safe());
         let undo = match &config.compensate {
             Setting::On(undo) => {
-                if outgoing.is_some() && !changes {
-                    let hint = "leave it out, or give the step the method that it has";
-                    self.issue(&path.key("compensate"), "the step changes nothing that could be undone", hint);
+                if !changes {
+                    let issue = Issue::new(path.key("compensate"), "the step changes nothing that could be undone");
+                    let issue = issue.goes_by(path.key("method"));
+                    self.issues.push(issue.hint("leave it out, or give the step the method that it has"));
                 }
                 let (undo, more) = self.undo(name, config, undo, upstream.as_ref(), forward)?;
                 sources.extend(more);
                 Some(undo)
             }
             Setting::Inherit if changes => {
-                self.issue(
-                    &path,
-                    "changes something, and does not say how that is undone",
-                    "add `compensate`, or `compensate: off` if it need not be",
+                self.issues.push(
+                    Issue::new(path.clone(), "changes something, and does not say how that is undone")
+                        .goes_by(path.key("compensate"))
+                        .goes_by(path.key("method"))
+                        .hint("add `compensate`, or `compensate: off` if it need not be"),
                 );
                 None
             }

@@ -37,6 +37,8 @@ pub struct Issue {
     /// Of a value that is a text of its own: all of it, and which bytes of it are meant.
     part: Option<(String, Range<usize>)>,
     also: Vec<(Range<usize>, String)>,
+    /// It is true only if what stands at these places could be read.
+    goes_by: Vec<KeyPath>,
 }
 
 /// Which part of an entry is marked.
@@ -60,7 +62,30 @@ impl Issue {
             span: None,
             part: None,
             also: Vec::new(),
+            goes_by: Vec::new(),
         }
+    }
+
+    /// Says that something is missing, or differs, at this place or below it. Where what stands there could not be read, which is
+    /// an issue of its own, nobody knows, and a report leaves this one out.
+    #[must_use]
+    pub fn goes_by(mut self, path: KeyPath) -> Self {
+        self.goes_by.push(path);
+        self
+    }
+
+    /// The same of the place of the issue itself.
+    #[must_use]
+    pub fn of_absence(self) -> Self {
+        let path = self.path.clone();
+        self.goes_by(path)
+    }
+
+    /// The same of these keys of the place of the issue.
+    #[must_use]
+    pub fn of_absence_of(self, keys: &[&str]) -> Self {
+        let path = self.path.clone();
+        keys.iter().fold(self, |issue, key| issue.goes_by(path.key(*key)))
     }
 
     /// Marks the key instead of its value.

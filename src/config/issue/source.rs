@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::super::yaml::tree::{Content, Node, NodeId, Style, Tree, first_line_end};
+use super::super::yaml::tree::{Content, Entry, Node, NodeId, Style, Tree, first_line_end};
 use super::mask::Mask;
 use super::report::Located;
 use super::{At, Issue, Issues, KeyPath, Report, Segment, is_simple, quoted};
@@ -20,6 +20,8 @@ pub struct Source {
     tree: Option<Arc<Tree>>,
     /// Keys and values that could not be decoded.
     lost: HashSet<NodeId>,
+    /// Keys of mappings that unknown ones probably stand for.
+    misspelt: HashSet<(NodeId, String)>,
     /// What came from outside and is not shown.
     mask: Arc<Mask>,
     /// Some of the files could not be read, and what stands in them is not known.
@@ -82,7 +84,15 @@ impl Source {
 
     /// Of several files, whose texts stand one after the other with a line break between two.
     pub(crate) fn joined(origins: Origins, text: Arc<str>) -> Self {
-        Self { origins, text, tree: None, lost: HashSet::new(), mask: Arc::default(), is_partial: false }
+        Self {
+            origins,
+            text,
+            tree: None,
+            lost: HashSet::new(),
+            misspelt: HashSet::new(),
+            mask: Arc::default(),
+            is_partial: false,
+        }
     }
 
     /// Not all of the files could be read.
@@ -91,9 +101,10 @@ impl Source {
         self
     }
 
-    pub(crate) fn decoded(mut self, tree: Tree, lost: HashSet<NodeId>) -> Self {
+    pub(crate) fn decoded(mut self, tree: Tree, lost: HashSet<NodeId>, misspelt: HashSet<(NodeId, String)>) -> Self {
         self.tree = Some(Arc::new(tree));
         self.lost = lost;
+        self.misspelt = misspelt;
         self
     }
 
@@ -128,13 +139,14 @@ impl Source {
         &self.origins.main().name
     }
 
-    /// Whether something at this path, or below it, stands in the file but could not be decoded.
+    /// Whether something at this path, or below it, stands in the file but could not be decoded, or stands there under a key
+    /// that is misspelt.
     ///
     /// The semantic pass asks before it reports that something is missing: an upstream with a mistake in it is not an
     /// unknown upstream.
     pub fn is_lost(&self, path: &KeyPath) -> bool {
         let Some(tree) = &self.tree else { return true };
-        if self.lost.is_empty() && !self.is_partial {
+        if self.lost.is_empty() && self.misspelt.is_empty() && !self.is_partial {
             return false;
         }
         match self.place(&tree.root, path, true) {
@@ -143,10 +155,11 @@ impl Source {
             place if place.whole => self.any_lost(place.node),
             place => match path.segments().get(place.known) {
                 // Not in the decoded document; perhaps it is in the file.
-                Some(Segment::Key(key)) => place
-                    .node
-                    .entry(key)
-                    .is_some_and(|entry| self.lost.contains(&entry.key.id) || self.lost.contains(&entry.value.id)),
+                Some(Segment::Key(key)) => {
+                    let is_lost =
+                        |entry: &Entry| self.lost.contains(&entry.key.id) || self.lost.contains(&entry.value.id);
+                    place.node.entry(key).is_some_and(is_lost) || self.misspelt.contains(&(place.node.id, key.clone()))
+                }
                 _ => self.lost.contains(&place.node.id),
             },
         }
@@ -163,10 +176,13 @@ impl Source {
             }
     }
 
-    /// Brings issues into the order of the file, each with its place, and drops repetitions.
+    /// Brings issues into the order of the file, each with its place, and drops repetitions, and what only seems so since
+    /// something could not be read.
     pub fn report(&self, issues: Issues) -> Report {
         let cut = issues.len() >= super::ISSUES_MAX;
-        let mut located: Vec<Located> = issues.list.into_iter().map(|issue| self.locate(issue)).collect();
+        let is_known = |issue: &Issue| !issue.goes_by.iter().any(|path| self.is_lost(path));
+        let known = issues.list.into_iter().filter(is_known);
+        let mut located: Vec<Located> = known.map(|issue| self.locate(issue)).collect();
         located.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
         // An aliased value is decoded once per alias, and is wrong each time.
         located.dedup_by(|a, b| a.span == b.span && a.message == b.message);

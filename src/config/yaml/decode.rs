@@ -34,7 +34,8 @@ pub(crate) const SECRET: &str = "$armiger::Secret";
 pub(crate) const KEY_HASH: &str = "$armiger::KeyHash";
 
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
-/// secret in plain text. `required`: which keys a mapping must have, by those that it may have.
+/// secret in plain text. `required`: which keys a mapping must have, by those that it may have. Beside the value come the keys of
+/// mappings that unknown ones probably stand for.
 pub(crate) fn decode<T: DeserializeOwned>(
     text: &str,
     tree: &Tree,
@@ -42,7 +43,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
     lost: &mut HashSet<NodeId>,
     concealed: &mut Vec<Range<usize>>,
     required: &dyn Fn(&[&str]) -> Vec<String>,
-) -> Option<T> {
+) -> (Option<T>, HashSet<(NodeId, String)>) {
     let context = Context {
         text,
         required,
@@ -74,7 +75,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
     *issues = context.issues.into_inner();
     *lost = context.lost.into_inner();
     concealed.append(&mut context.concealed.into_inner());
-    value
+    (value, context.misspelt.into_inner())
 }
 
 /// What is known over all rounds.

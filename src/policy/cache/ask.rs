@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use super::control::Demand;
 use super::entry::{Ask, CACHE_STATUS, Entry, Head, Shelf, Whole, compact, tags};
 use super::fill::{Client, Filling, Rules};
 use super::flight::{Flight, Landed, Reader};
+use super::freshen::{Told, freshened};
 use super::freshness::Usable;
 use super::key::{self, Target};
 use super::purge::Fate;
 use super::second::{Found, Wanted};
-use super::status::{Forward, Status, passed};
-use super::storable::Unstorable;
-use super::validate::{Conditions, FOR_UPSTREAM, OF_THE_CLIENT};
+use super::status::{Detail, Forward, Status, not_cached, passed};
+use super::storable::{Asked, Unstorable};
+use super::validate::{self, Conditions, FOR_UPSTREAM, OF_THE_CLIENT};
 use crate::exchange::fetch::{Deciding, StandsIn};
 use crate::exchange::{Exchange, Fetch, Reason, Rejection, Verdict};
 use crate::http::body::Body;
@@ -56,12 +57,25 @@ struct Has {
     demands: bool,
     /// It says what the client has, or that it wants a part.
     conditions: bool,
+    /// It may ask for something that no key tells, or have credentials.
+    unusual: bool,
 }
+
+/// Headers of nearly every request, of which none makes a difference here.
+const USUAL: [HeaderName; 6] = [
+    header::HOST,
+    header::USER_AGENT,
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CONTENT_LENGTH,
+];
 
 impl Has {
     fn of(headers: &HeaderMap) -> Self {
         let mut has = Self::default();
-        for name in headers.keys() {
+        for name in headers.keys().filter(|name| !USUAL.contains(name)) {
+            has.unusual = true;
             has.other |= matches!(*name, header::UPGRADE | header::SEC_WEBSOCKET_KEY) || FOR_UPSTREAM.contains(name);
             has.demands |= matches!(*name, header::CACHE_CONTROL | header::PRAGMA);
             has.conditions |= OF_THE_CLIENT.contains(name);
@@ -93,7 +107,8 @@ pub(super) fn look<'e>(
     // A body makes another question.
     let is_other = has.other || !matches!(exchange.request.body(), Body::Empty);
     let demand = if rules.honours && has.demands { Demand::of(headers) } else { Demand::default() };
-    let key = if is_other || demand.no_store { Err(key::NoKey) } else { rules.plan.key(exchange) };
+    let has_no_key = is_other || demand.no_store || (has.unusual && key::overrides(headers));
+    let key = if has_no_key { Err(key::NoKey) } else { rules.plan.key(exchange) };
     let Ok(key) = key else { return Ok(bypass(rules, Forward::Bypass, is_shadow)) };
     let request = Request {
         exchange,
@@ -102,7 +117,7 @@ pub(super) fn look<'e>(
         demand,
         conditions: if has.conditions { Conditions::of(headers) } else { Conditions::default() },
         is_head,
-        is_credentialed: rules.plan.is_credentialed(exchange),
+        is_credentialed: (has.unusual || exchange.caller.is_some()) && rules.plan.is_credentialed(exchange),
     };
     if is_shadow {
         let found = request.find(rules.store.get(&request.key).as_deref());
@@ -120,6 +135,9 @@ pub(super) fn look<'e>(
 
 /// What may stand in for an answer to this request that could not be had in time.
 pub(super) fn instead(rules: &Arc<Rules>, exchange: &Exchange) -> Option<Response<Body>> {
+    if key::overrides(exchange.headers()) {
+        return None;
+    }
     let key = rules.plan.key(exchange).ok()?;
     let request = Request {
         exchange,
@@ -163,25 +181,20 @@ impl Request<'_> {
                 }
                 (Some(entry), Some(Usable::Stale)) => {
                     rules.metrics.stale();
-                    return Ok(Verdict::Answer(self.answer(entry, now, Status::StaleHit("max-stale"))));
+                    return Ok(Verdict::Answer(self.answer(entry, now, Status::Told(Detail::MaxStale))));
                 }
                 (Some(entry), Some(Usable::WhileRevalidating)) => {
                     rules.metrics.stale();
-                    let answer = self.answer(entry, now, Status::StaleHit("revalidating"));
+                    let answer = self.answer(entry, now, Status::Told(Detail::Revalidating));
                     return Ok(self.refresh(entry, shelf.as_ref(), answer));
                 }
                 _ => {}
             }
             if self.demand.only_if_cached {
                 rules.metrics.bypassed();
-                return Err(Reason::NotCached.into());
+                return Err(Rejection::from(Reason::NotCached).header(CACHE_STATUS.clone(), not_cached()));
             }
-            let forward = match (usable, shelf.as_deref()) {
-                (Some(_), _) if self.demand != Demand::default() => Forward::Request,
-                (Some(_), _) => Forward::Stale,
-                (None, Some(shelf)) if !shelf.variants.is_empty() => Forward::VaryMiss,
-                (None, _) => Forward::UriMiss,
-            };
+            let forward = self.forward(entry.as_deref(), shelf.as_deref(), now);
             let passes = shelf.as_deref().and_then(|shelf| shelf.pass_until).is_some_and(|until| now < until);
             // What the client has, and the part that it wants, the upstream may know how to use; the whole answer, which others
             // could use too, would be too much to ask where it will not be stored, or for a part.
@@ -190,7 +203,10 @@ impl Request<'_> {
                     && !self.conditions.are_none()
                     && (passes || self.is_credentialed || self.exchange.headers().contains_key(header::RANGE)));
             if is_own {
-                return Ok(bypass(rules, forward, false));
+                return Ok(match entry {
+                    Some(entry) => self.ask_by_head(entry, forward),
+                    None => bypass(rules, forward, false),
+                });
             }
             is_alone |= passes;
             if is_alone || waits >= WAITS_MAX {
@@ -238,6 +254,36 @@ impl Request<'_> {
         }
     }
 
+    /// Asks the upstream for the head alone, which tells of what is stored too (RFC 9111 §4.3.5).
+    fn ask_by_head(&self, entry: Arc<Entry>, forward: Forward) -> Verdict {
+        let (rules, key) = (self.rules.clone(), self.key.clone());
+        let asked = Asked { is_credentialed: self.is_credentialed, strips_cookies: rules.strips_cookies };
+        let (started, time) = (self.exchange.started, self.exchange.closing.record.time);
+        let (epoch, since) = (rules.store.purges.epoch(), rules.store.invalid.since(&key));
+        rules.metrics.bypassed();
+        Verdict::followup(move |response| {
+            let told = response.headers();
+            let confirmed = match response.status() {
+                StatusCode::OK => validate::confirms(&entry.head.headers, entry.body.len(), told),
+                _ => None,
+            };
+            if confirmed == Some(true) {
+                let now = Instant::now();
+                let delay = now.saturating_duration_since(started);
+                let when = Told { now, time: time + delay, delay, epoch, since };
+                match freshened(&rules, &entry, told, asked, &when) {
+                    Ok(fresh) => drop(rules.store.put(&key, fresh)),
+                    Err(Unstorable::Credentials) => {}
+                    Err(_) => rules.store.remove(&key, &entry),
+                }
+            } else if confirmed == Some(false) {
+                entry.soften();
+            }
+            tags(response.headers_mut(), rules.keeps_tags);
+            response.headers_mut().append(&CACHE_STATUS, passed(forward, None));
+        })
+    }
+
     /// What is stored for this request, and alive.
     fn find(&self, shelf: Option<&Shelf>) -> Option<Arc<Entry>> {
         self.found(shelf?).map(|(entry, _)| entry.clone())
@@ -262,6 +308,25 @@ impl Request<'_> {
         entry.head.terms.usable(entry.head.age(now), is_soft, &self.demand)
     }
 
+    /// Why what is stored is no answer, `entry` being what is stored for this request.
+    fn forward(&self, entry: Option<&Entry>, shelf: Option<&Shelf>, now: Instant) -> Forward {
+        let Some(entry) = entry else {
+            let is_alive = |entry: &Arc<Entry>| self.rules.store.fate(&self.key, entry) != Fate::Dead;
+            let mut alive = shelf.into_iter().flat_map(|shelf| shelf.variants.iter()).filter(|entry| is_alive(entry));
+            // What is purged is as if it were not there.
+            return match alive.next() {
+                None => Forward::UriMiss,
+                Some(_) if self.is_credentialed => Forward::Miss,
+                Some(_) => Forward::VaryMiss,
+            };
+        };
+        let is_soft = self.rules.store.fate(&self.key, entry) == Fate::Stale;
+        match entry.head.terms.usable(entry.head.age(now), is_soft, &Demand::default()) {
+            Usable::Fresh => Forward::Request,
+            _ => Forward::Stale,
+        }
+    }
+
     fn answer(&self, entry: &Entry, now: Instant, status: Status) -> Response<Body> {
         entry.head.answer(Whole::Here(entry.body.clone()), &self.wanted(now), status)
     }
@@ -272,7 +337,7 @@ impl Request<'_> {
             && self.rules.store.fate(&self.key, entry) != Fate::Dead;
         is_usable.then(|| {
             self.rules.metrics.stale();
-            let mut answer = self.answer(entry, now, Status::StaleHit("error"));
+            let mut answer = self.answer(entry, now, Status::Told(Detail::Error));
             answer.extensions_mut().insert(StandsIn);
             answer
         })
@@ -389,7 +454,7 @@ impl Request<'_> {
             }
             rules.metrics.hit();
             fill.land(&entry);
-            return Ok(self.answer(&entry, now, Status::Shared));
+            return Ok(self.answer(&entry, now, Status::Told(Detail::Shared)));
         }
         // To be asked about, or to be used if the upstream fails.
         fill.stale.get_or_insert(entry);
@@ -458,40 +523,74 @@ fn bypass(rules: &Rules, forward: Forward, is_shadow: bool) -> Verdict {
 
 /// Makes invalid what is stored of the URL of an unsafe request, if that succeeds (RFC 9111 §4.4).
 fn unsafe_method(rules: &Arc<Rules>, exchange: &Exchange) -> Verdict {
-    if exchange.request.method().is_safe() {
+    let method = exchange.request.method();
+    // A tunnel changes nothing by being opened.
+    if method.is_safe() || *method == Method::CONNECT {
         return bypass(rules, Forward::Method, false);
     }
-    let host = key::bare_host(exchange.host()).to_ascii_lowercase();
-    let path = exchange.path().to_owned();
-    let query = key::counted_query(&rules.plan, exchange.request.uri().query());
-    let rules = rules.clone();
     rules.metrics.bypassed();
+    let target = Unsafe {
+        rules: rules.clone(),
+        authority: exchange.host().to_ascii_lowercase(),
+        path: exchange.path().to_owned(),
+        query: exchange.request.uri().query().map(str::to_owned),
+        is_settled: false,
+    };
     Verdict::followup(move |response| {
-        let status = response.status();
-        if status.is_success() || status.is_redirection() {
-            let invalidate = |target: &Target<'_>| {
-                rules.store.invalid.invalidate(target);
-                if let Some(shared) = &rules.shared {
-                    shared.invalidate(target);
-                }
-            };
-            invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
-            for name in [header::LOCATION, header::CONTENT_LOCATION] {
-                let Some((path, query)) =
-                    response.headers().get(name).and_then(|place| of_this_host(place, &host, &path))
-                else {
-                    continue;
-                };
-                let query = key::counted_query(&rules.plan, query.as_deref());
-                invalidate(&Target { host: &host, path: &path, query: query.as_deref() });
-            }
-        }
+        target.settle(response);
         response.headers_mut().append(&CACHE_STATUS, passed(Forward::Method, None));
     })
 }
 
-/// Path and query of a reference, if it leads to the same host: nobody else's answers are to be made invalid.
-fn of_this_host(reference: &HeaderValue, host: &str, base: &str) -> Option<(String, Option<String>)> {
+/// An unsafe request under way. Where its client leaves before the answer is there, nobody knows whether it succeeded: what is
+/// stored of its URL is then invalid too.
+struct Unsafe {
+    rules: Arc<Rules>,
+    /// The host, and the port if it is named.
+    authority: String,
+    path: String,
+    query: Option<String>,
+    is_settled: bool,
+}
+
+impl Unsafe {
+    fn settle(mut self, response: &Response<Body>) {
+        self.is_settled = true;
+        let status = response.status();
+        if !status.is_success() && !status.is_redirection() {
+            return;
+        }
+        self.invalidate(&self.path, self.query.as_deref());
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            let place = response.headers().get(name);
+            if let Some((path, query)) = place.and_then(|place| of_this_host(place, &self.authority, &self.path)) {
+                self.invalidate(&path, query.as_deref());
+            }
+        }
+    }
+
+    fn invalidate(&self, path: &str, query: Option<&str>) {
+        let query = key::counted_query(&self.rules.plan, query);
+        let target = Target { host: key::bare_host(&self.authority), path, query: query.as_deref() };
+        let place = target.place();
+        self.rules.store.invalid.invalidate([place]);
+        if let Some(shared) = &self.rules.shared {
+            shared.invalidate(place);
+        }
+    }
+}
+
+impl Drop for Unsafe {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.invalidate(&self.path, self.query.as_deref());
+        }
+    }
+}
+
+/// Path and query of a reference, if it leads to the same host and port: nobody else's answers are to be made invalid. The
+/// scheme is not asked for: TLS may end in front of this.
+fn of_this_host(reference: &HeaderValue, authority: &str, base: &str) -> Option<(String, Option<String>)> {
     let text = reference.to_str().ok()?.split('#').next()?;
     let uri: Uri = match text {
         text if text.starts_with("//") || text.contains("://") => {
@@ -501,9 +600,18 @@ fn of_this_host(reference: &HeaderValue, host: &str, base: &str) -> Option<(Stri
         text if text.starts_with('/') => text.parse().ok()?,
         text => format!("{}/{text}", base.rsplit_once('/').map_or("", |(folder, _)| folder)).parse().ok()?,
     };
-    let is_same = uri.host().is_none_or(|named| key::bare_host(named).eq_ignore_ascii_case(host));
+    let is_same = uri.authority().is_none_or(|named| {
+        let is_host = key::bare_host(named.as_str()).eq_ignore_ascii_case(key::bare_host(authority));
+        is_host && named_port(named.as_str()) == named_port(authority)
+    });
     let path = path::normalise(uri.path()).ok()?.path.into_owned();
     is_same.then(|| (path, uri.query().map(str::to_owned)))
+}
+
+/// The port, unless it is one that goes without saying.
+fn named_port(authority: &str) -> Option<&str> {
+    let port = authority.get(key::bare_host(authority).len()..)?.rsplit_once(':')?.1;
+    (!matches!(port, "" | "80" | "443")).then_some(port)
 }
 
 #[cfg(test)]
@@ -512,10 +620,12 @@ mod tests {
 
     #[test]
     fn only_references_to_the_same_host_make_anything_invalid() {
-        let of = |text: &'static str| of_this_host(&HeaderValue::from_static(text), "h.test", "/a/b");
+        let of = |text: &'static str| of_this_host(&HeaderValue::from_static(text), "h.test:80", "/a/b");
         let found = |path: &str, query: Option<&str>| Some((path.to_owned(), query.map(str::to_owned)));
         assert_eq!(of("/c?d=1#e"), found("/c", Some("d=1")));
-        assert_eq!(of("http://H.test:81/c"), found("/c", None));
+        assert_eq!(of("https://H.test/c"), found("/c", None));
+        // RFC 9111 §4.4: another origin.
+        assert_eq!(of("http://h.test:81/c"), None);
         assert_eq!(of("//h.test/c"), found("/c", None));
         assert_eq!(of("../c"), found("/c", None));
         assert_eq!(of("c"), found("/a/c", None));

@@ -62,6 +62,8 @@ impl Scoped {
 pub struct Control {
     /// `no-store`, or something that cannot be read.
     pub no_store: bool,
+    /// `must-understand`: `no-store` does not count for who understands the status (RFC 9111 §5.2.2.3).
+    pub must_understand: bool,
     /// `private`.
     pub private: Scoped,
     /// `no-cache`.
@@ -90,11 +92,12 @@ impl Control {
         if let Some(targeted) = targeted(headers) {
             return targeted;
         }
-        let mut control = Self::default();
+        let (mut control, mut is_sound) = (Self::default(), true);
         for line in headers.get_all(header::CACHE_CONTROL) {
-            if !directives(line.as_bytes(), |name, value| control.note(name, value)) {
-                control.no_store = true;
-            }
+            is_sound &= directives(line.as_bytes(), |name, value| control.note(name, value));
+        }
+        if !is_sound {
+            (control.no_store, control.must_understand) = (true, false);
         }
         control
     }
@@ -102,6 +105,7 @@ impl Control {
     fn note(&mut self, name: &[u8], value: Option<&[u8]>) {
         match name {
             b"no-store" => self.no_store = true,
+            b"must-understand" => self.must_understand = true,
             b"private" => self.private.add(value),
             b"no-cache" => self.no_cache.add(value),
             b"public" => self.public = true,
@@ -138,11 +142,18 @@ fn targeted(headers: &HeaderMap) -> Option<Control> {
         is_sound &= !line.as_bytes().iter().any(|byte| byte.is_ascii_uppercase() || *byte == b'"');
         is_sound &= directives(line.as_bytes(), |name, value| {
             let is_number = value.is_none_or(|value| value.iter().all(u8::is_ascii_digit) && !value.is_empty());
-            is_sound &= is_number;
+            is_sound &= is_number && is_key(name);
             control.note(name, value);
         });
     }
     is_sound.then_some(control)
+}
+
+/// The key of a member of a dictionary (RFC 8941 §3.1.2).
+fn is_key(name: &[u8]) -> bool {
+    let begins = name.first().is_some_and(|byte| byte.is_ascii_lowercase() || *byte == b'*');
+    let goes_on = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-.*".contains(byte);
+    begins && name.iter().all(goes_on)
 }
 
 /// Two values that differ, and one that is no number, make the response stale from the start (RFC 9111 §4.2.1).
@@ -227,8 +238,10 @@ fn directives(line: &[u8], mut note: impl FnMut(&[u8], Option<&[u8]>)) -> bool {
         }
         let length = rest.iter().position(|byte| matches!(byte, b',' | b'=')).unwrap_or(rest.len());
         let (name, after) = rest.split_at(length);
+        // No blank stands before an equals sign (RFC 9111 §5.2).
+        let is_tight = after.first() != Some(&b'=') || name.trim_ascii_end().len() == name.len();
         let name: SmallVec<[u8; 32]> = name.trim_ascii().iter().map(u8::to_ascii_lowercase).collect();
-        let is_token = !name.is_empty() && HeaderName::from_bytes(&name).is_ok();
+        let is_token = is_tight && !name.is_empty() && HeaderName::from_bytes(&name).is_ok();
         rest = after;
         match rest {
             [b'=', b'"', quoted @ ..] => {
@@ -353,7 +366,9 @@ mod tests {
         }
         assert_eq!(Control::of(&headers("cache-control", &["max-age=1, max-age=2"])).max_age, Some(0));
         assert_eq!(Control::of(&headers("cache-control", &["max-age=2", "max-age=2"])).max_age, Some(2));
-        for line in ["max-age=\"10", "private=\"a\\", "a b=1", "=1", "max-age=\"1\"x"] {
+        for line in
+            ["max-age=\"10", "private=\"a\\", "a b=1", "=1", "max-age=\"1\"x", "max-age =9", "must-understand, a b"]
+        {
             assert!(Control::of(&headers("cache-control", &[line])).no_store, "{line}");
         }
         for line in ["private=\"\"", "private=\"a b\"", "private="] {
@@ -369,7 +384,9 @@ mod tests {
             Control::of(&all)
         };
         assert_eq!(of("max-age=5"), Control { max_age: Some(5), is_targeted: true, ..Control::default() });
-        for invalid in ["max-age=\"5\"", "Max-Age=5", "max-age=x", "max-age=\"", "max-age="] {
+        for invalid in
+            ["max-age=\"5\"", "Max-Age=5", "max-age=5, &&&", "max-age =5", "max-age=x", "max-age=\"", "max-age="]
+        {
             assert_eq!(of(invalid), Control { no_store: true, ..Control::default() }, "{invalid}");
         }
     }

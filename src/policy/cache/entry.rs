@@ -123,8 +123,14 @@ impl Head {
         let age = self.age(ask.now);
         let make = || (number(age.as_secs()), status.value(self.ttl_at(age)));
         let (age, status) = if status == Status::Hit { self.said.at(age.as_secs(), make) } else { make() };
-        headers.insert(header::AGE, age);
-        headers.insert(&CACHE_STATUS, status);
+        // Both have their places already: a walk of so small a map costs half of two look-ups.
+        for (name, value) in headers.iter_mut() {
+            if *name == header::AGE {
+                value.clone_from(&age);
+            } else if *name == CACHE_STATUS {
+                value.clone_from(&status);
+            }
+        }
         match part {
             Part::Whole => {
                 if ask.is_head {
@@ -150,6 +156,11 @@ impl Head {
             }
             Part::OutOfRange => {
                 without_content(headers);
+                // What is said of the response as a whole is not true of this one, least of all how long it may be stored.
+                for name in [header::EXPIRES, header::ETAG, header::LAST_MODIFIED] {
+                    headers.remove(name);
+                }
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
                 let value = format!("bytes */{}", body.length().unwrap_or_default());
                 headers.extend(HeaderValue::try_from(value).ok().map(|value| (header::CONTENT_RANGE, value)));
                 *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -336,6 +347,12 @@ impl Shelf {
         }
         (shelf.pass_until, shelf.why) = (Some(until), Some(why));
         shelf.weighed(key)
+    }
+
+    /// With a word on why nothing is stored.
+    #[must_use]
+    pub fn told(&self, why: Unstorable, key: &[u8]) -> Self {
+        Self { why: Some(why), ..self.clone() }.weighed(key)
     }
 
     fn weighed(mut self, key: &[u8]) -> Self {

@@ -15,11 +15,12 @@ use http_body::Body as _;
 use super::control::{Control, Demand, Vary};
 use super::entry::{Ask, CACHE_STATUS, Entry, Head, Whole, compact, foreseen, tags};
 use super::flight::{Flight, Reader};
+use super::freshen::{Told, freshened};
 use super::freshness::{Terms, Ttl, initial_age};
 use super::key::{Codings, KeyPlan};
 use super::purge::Fate;
 use super::second::{Ground, Second};
-use super::status::{Forward, Status, passed};
+use super::status::{Detail, Forward, Status, passed};
 use super::storable::{Asked, Unstorable, judge, strip};
 use super::store::{Refresh, Reserved, Store};
 use super::validate::{self, Conditions, OF_THE_CLIENT, Part};
@@ -76,6 +77,26 @@ impl Rules {
     /// Whoever keeps this route's answers for others too.
     pub fn second(&self) -> Option<&Arc<dyn Second>> {
         self.shared.as_ref().filter(|_| self.is_shared)
+    }
+
+    /// What a response may be used for.
+    ///
+    /// # Errors
+    /// For nothing: nobody says how long.
+    pub fn terms(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        control: &Control,
+        time: SystemTime,
+    ) -> Result<Terms, Unstorable> {
+        let lifetime = self.ttl.lifetime(status, headers, control, time).ok_or(Unstorable::NoLifetime)?;
+        let terms = Terms::new(control, lifetime, self.while_revalidate, self.if_error);
+        let is_of_use = !lifetime.is_zero()
+            || !terms.while_revalidate.is_zero()
+            || !terms.if_error.is_zero()
+            || validate::has_validator(headers);
+        if is_of_use { Ok(terms) } else { Err(Unstorable::NoLifetime) }
     }
 }
 
@@ -178,7 +199,7 @@ impl Fill for Filling {
             Ok(response) => response,
             Err(rejection) if rejection.reason.status().is_server_error() => {
                 self.rules.metrics.filled(Unstorable::Failed.word());
-                return match self.instead_of_error(arrival.now) {
+                return match self.instead_of_error(arrival.now, Status::Told(Detail::Error)) {
                     Some(answer) => self.released(Unstorable::Failed, Some(Ok(answer))),
                     None => self.released(Unstorable::Failed, Some(Err(rejection))),
                 };
@@ -190,7 +211,7 @@ impl Fill for Filling {
             return self.revalidated(response.headers(), &arrival);
         }
         if matches!(status.as_u16(), 500 | 502 | 503 | 504)
-            && let Some(answer) = self.instead_of_error(arrival.now)
+            && let Some(answer) = self.instead_of_error(arrival.now, Status::Covers(status))
         {
             self.rules.metrics.filled(Unstorable::Failed.word());
             return self.released(Unstorable::Failed, Some(Ok(answer)));
@@ -219,14 +240,14 @@ impl Filling {
     }
 
     /// What is stored, in the place of an error.
-    fn instead_of_error(&self, now: Instant) -> Option<Response<Body>> {
+    fn instead_of_error(&self, now: Instant, status: Status) -> Option<Response<Body>> {
         let stale = self.stale.as_ref()?;
         let demand = self.client.as_ref().map(|client| client.demand).unwrap_or_default();
         let is_usable = stale.head.terms.covers_error(stale.head.age(now), &demand)
             && self.rules.store.fate(&self.key, stale) != Fate::Dead;
         is_usable.then(|| {
             self.rules.metrics.stale();
-            let mut answer = self.answer(stale, now, Status::StaleHit("error"));
+            let mut answer = self.answer(stale, now, status);
             answer.extensions_mut().insert(StandsIn);
             answer
         })
@@ -241,51 +262,31 @@ impl Filling {
     fn revalidated(mut self, told: &HeaderMap, arrival: &Arrival) -> Settled {
         let Some(stale) = self.stale.take() else { return self.released(Unstorable::Failed, None) };
         let status = Status::Stored { forward: self.forward, is_revalidated: true, is_collapsed: false };
-        let mut told = told.clone();
-        let told_tags = tags(&mut told, false);
-        let mut headers = validate::refreshed(&stale.head.headers, &told);
-        let control = Control::of(&headers);
-        strip(&mut headers, &control);
-        let judged =
-            judge(stale.head.status, &headers, &control, &Vary::On(Vec::new()), self.demanded())
-                .and_then(|()| self.terms(stale.head.status, &headers, &control, arrival.time))
-                .and_then(|terms| {
-                    if validate::is_about(&stale.head.headers, &told) { Ok(terms) } else { Err(Unstorable::Failed) }
-                });
-        let terms = match judged {
-            Ok(terms) => terms,
+        let when = Told {
+            now: arrival.now,
+            time: arrival.time,
+            delay: arrival.delay,
+            epoch: self.flight.epoch,
+            since: self.flight.since,
+        };
+        let freshened = match validate::is_about(&stale.head.headers, told) {
+            true => freshened(&self.rules, &stale, told, self.demanded(), &when),
+            false => Err(Unstorable::Failed),
+        };
+        let entry = match freshened {
+            Ok(entry) => entry,
             // Good for who asked, and no more.
             Err(why) => {
                 self.rules.metrics.filled(why.word());
                 self.rules.store.remove(&self.key, &stale);
-                let answer = self.answer(&stale, arrival.now, Status::StaleHit(why.word()));
+                let answer = self.answer(&stale, arrival.now, Status::Checked(self.forward, why));
                 return self.released(why, Some(Ok(answer)));
             }
         };
-        let head = Arc::new(Head {
-            status: stale.head.status,
-            headers: compact(&headers),
-            length: stale.head.length,
-            vary: stale.head.vary.clone(),
-            variant: stale.head.variant.clone(),
-            terms,
-            initial_age: initial_age(&told, arrival.time, arrival.delay),
-            received: arrival.now,
-            received_at: arrival.time,
-            epoch: self.flight.epoch,
-            since: self.flight.since,
-            tags: if told_tags.is_empty() { stale.head.tags.clone() } else { told_tags },
-            said: Default::default(),
-        });
-        let entry = Arc::new(Entry::new(head.clone(), stale.body.clone()));
         let is_kept = self.rules.store.put(&self.key, entry.clone());
         self.rules.metrics.filled(if is_kept { "revalidated" } else { Unstorable::Purged.word() });
         let answer = self.answer(&entry, arrival.now, status);
-        self.flight.begin(head);
-        self.flight.push(entry.body.clone());
-        self.flight.end(Ok(()));
-        self.is_settled = true;
-        self.unlist();
+        self.land(&entry);
         let answer = self.client.is_some().then_some(Ok(answer));
         if !is_kept || self.ground.is_none() {
             return Settled { answer, rest: None };
@@ -314,22 +315,6 @@ impl Filling {
         Asked { is_credentialed: self.is_credentialed, strips_cookies: self.rules.strips_cookies }
     }
 
-    fn terms(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        control: &Control,
-        time: SystemTime,
-    ) -> Result<Terms, Unstorable> {
-        let lifetime = self.rules.ttl.lifetime(status, headers, control, time).ok_or(Unstorable::NoLifetime)?;
-        let terms = Terms::new(control, lifetime, self.rules.while_revalidate, self.rules.if_error);
-        let is_of_use = !lifetime.is_zero()
-            || !terms.while_revalidate.is_zero()
-            || !terms.if_error.is_zero()
-            || validate::has_validator(headers);
-        if is_of_use { Ok(terms) } else { Err(Unstorable::NoLifetime) }
-    }
-
     /// What of the response makes it one to store.
     fn judged(
         &self,
@@ -340,15 +325,21 @@ impl Filling {
     ) -> Result<(Terms, Vec<HeaderName>, Reserved), Unstorable> {
         let vary = Vary::of(&parts.headers);
         judge(parts.status, &parts.headers, control, &vary, self.demanded())?;
-        let names = foreseen(vary).ok_or(Unstorable::Vary)?;
+        let mut names = foreseen(vary).ok_or(Unstorable::Vary)?;
         let plan = &self.rules.plan;
+        // A coded body is for those who take its coding, whether the upstream says so or not.
+        let is_coded = parts.headers.get(header::CONTENT_ENCODING).is_some_and(Codings::are_told_apart);
+        if is_coded && !names.contains(&header::ACCEPT_ENCODING) && !self.altered.contains(&header::ACCEPT_ENCODING) {
+            names.push(header::ACCEPT_ENCODING);
+            names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        }
         let is_foreseen =
             |name: &HeaderName| plan.hidden.contains(name) || (plan.foresees(name) && !self.altered.contains(name));
         let takes = || Codings::of(&self.asked).take(parts.headers.get(header::CONTENT_ENCODING));
         if !names.iter().all(is_foreseen) || (names.contains(&header::ACCEPT_ENCODING) && !takes()) {
             return Err(Unstorable::Vary);
         }
-        let terms = self.terms(parts.status, &parts.headers, control, time)?;
+        let terms = self.rules.terms(parts.status, &parts.headers, control, time)?;
         let hint = body.size_hint();
         if hint.lower() > self.rules.entry_max {
             return Err(Unstorable::TooLong);
@@ -433,6 +424,8 @@ impl Filling {
         if why.lasts() && !self.is_credentialed {
             let stale = self.stale.as_ref().filter(|_| !parts.status.is_server_error());
             self.rules.store.pass(&self.key, stale, now + self.rules.hit_for_miss, why);
+        } else if why.lasts() {
+            self.rules.store.tell(&self.key, why);
         }
         tags(&mut parts.headers, self.rules.keeps_tags);
         parts.headers.append(&CACHE_STATUS, passed(self.forward, Some(why)));

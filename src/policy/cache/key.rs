@@ -5,9 +5,11 @@
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue};
+use sha2::{Digest as _, Sha256};
 use smallvec::SmallVec;
 
 use super::control::elements;
+use super::invalid;
 use crate::exchange::identity::{ClaimPath, query_pairs};
 use crate::exchange::{Exchange, Place};
 use crate::http::headers::{is_credential, is_provenance, name};
@@ -44,6 +46,11 @@ static OVERRIDES: [HeaderName; 5] = [
     HeaderName::from_static("x-rewrite-url"),
     HeaderName::from_static("x-original-url"),
 ];
+
+/// Whether a request asks for something that no key tells. One walk: a look-up of each costs more.
+pub fn overrides(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| OVERRIDES.contains(name))
+}
 
 /// Headers that armiger writes anew for each request: what varies on one of them is never asked for twice.
 static WRITTEN: [&str; 7] =
@@ -109,6 +116,8 @@ pub struct KeyPlan {
     pub hidden: Vec<HeaderName>,
     /// Request headers that the route writes.
     pub written: Vec<HeaderName>,
+    /// Request headers that some provider looks for keys in, whatever they are called and whether or not this route asks it.
+    pub credentials: Vec<HeaderName>,
 }
 
 /// Why a request has no key.
@@ -119,13 +128,9 @@ impl KeyPlan {
     /// The key of a request.
     ///
     /// # Errors
-    /// It has none, for it asks for something that no key tells.
+    /// It has none: a part of it is not there. Of a request that [`overrides`] its target it is not to be asked.
     pub fn key(&self, exchange: &Exchange) -> Result<Bytes, NoKey> {
         let headers = exchange.headers();
-        // One walk: a look-up of each costs more.
-        if headers.keys().any(|name| OVERRIDES.contains(name)) {
-            return Err(NoKey);
-        }
         let query = exchange.request.uri().query();
         let (host, path) = (exchange.host(), exchange.path().as_bytes());
         // The upstream is told of both, and may build links of them.
@@ -192,8 +197,12 @@ impl KeyPlan {
             decoded.is_some_and(|decoded| list.iter().any(|name| **name == *decoded))
         };
         let is_unreadable = |pair: &str| query_pairs(pair).next().is_some_and(|(name, _)| name.is_none());
+        // To some back ends a semicolon parts two parameters, of which the second one counts.
+        let is_double = |pair: &str| pair.contains(';');
         let counts = |pair: &&str| {
-            !named(&rule.ignore, pair) && (rule.only.is_empty() || named(&rule.only, pair) || is_unreadable(pair))
+            is_double(pair)
+                || !named(&rule.ignore, pair)
+                    && (rule.only.is_empty() || named(&rule.only, pair) || is_unreadable(pair))
         };
         let mut pairs: SmallVec<[&str; 16]> = query.split('&').filter(|pair| !pair.is_empty()).filter(counts).collect();
         if rule.sort {
@@ -272,7 +281,9 @@ impl KeyPlan {
             Some(Place::Cookie(_) | Place::Query(_) | Place::Connection) | None => false,
         };
         caller.is_some() && !self.covers_caller
-            || headers.keys().any(|name| names_credential(name) && shows(name) && !is_proof(name))
+            || headers.keys().any(|name| {
+                (names_credential(name) || self.credentials.contains(name)) && shows(name) && !is_proof(name)
+            })
     }
 
     /// Whether a response may vary on this header: whether a request tells its value before it is sent on.
@@ -419,6 +430,12 @@ impl Codings {
         Self(if is_identity_fine { takes } else { takes | Self::NO_IDENTITY })
     }
 
+    /// Whether this is one of those that are told apart.
+    pub fn are_told_apart(coding: &HeaderValue) -> bool {
+        let coding = coding.as_bytes().trim_ascii();
+        Self::KNOWN.iter().any(|(known, _)| known.eq_ignore_ascii_case(coding))
+    }
+
     /// Whether a response of this coding is good for all who take these.
     pub fn take(self, coding: Option<&HeaderValue>) -> bool {
         let Some(coding) = coding else { return self.0 & Self::NO_IDENTITY == 0 };
@@ -449,6 +466,17 @@ impl<'k> Target<'k> {
             (_, rest) => Some(pull(rest)?.0),
         };
         Some(Self { host: bare_host(host), path, query })
+    }
+
+    /// Where it stands among what unsafe requests made invalid: the same wherever it is asked.
+    pub fn place(&self) -> invalid::Place {
+        let mut hash = Sha256::new();
+        for part in [Some(self.host), Some(self.path), self.query] {
+            hash.update([u8::from(part.is_some())]);
+            hash.update((part.map_or(0, str::len) as u64).to_le_bytes());
+            hash.update(part.unwrap_or_default());
+        }
+        hash.finalize().first_chunk().map_or(0, |bytes| invalid::Place::from_le_bytes(*bytes))
     }
 }
 
@@ -523,8 +551,10 @@ mod tests {
             (&as_it_is, Some("b=1&&a"), Some("b=1&&a")),
             (&ignoring, Some("utm=1&a=2&%75tm=3&a+b=4&utm"), Some("a=2")),
             (&ignoring, Some("utm=1"), None),
+            (&ignoring, Some("utm=1;a=2"), Some("utm=1;a=2")),
             (&only, Some("x=1&id=2&%69d=3&idx=4"), Some("id=2&%69d=3")),
             (&only, Some("%ff=1"), Some("%ff=1")),
+            (&only, Some("x=1;id=2"), Some("x=1;id=2")),
             (&sorted, Some("b=2&a=1&b=1"), Some("a=1&b=2&b=1")),
         ] {
             assert_eq!(query(rule, given).as_deref(), expected, "{rule:?} {given:?}");
@@ -580,6 +610,21 @@ mod tests {
         assert!(!take(Some("foo"), Some("foo")), "others may not take what is not told apart");
         assert!(!take(Some("gzip"), Some("br")) && !take(Some("gzip"), Some("gzip, br")));
         assert!(!take(Some("gzip, identity;q=0"), None));
+    }
+
+    #[test]
+    fn targets_that_differ_have_places_that_differ() {
+        let target = |host, path, query| Target { host, path, query };
+        let places = [
+            target("h", "/a", None),
+            target("h", "/a", Some("")),
+            target("h/", "a", None),
+            target("h", "/", Some("a")),
+        ]
+        .map(|target| target.place());
+        let distinct: std::collections::HashSet<_> = places.iter().collect();
+        assert_eq!(distinct.len(), places.len());
+        assert_eq!(places[0], target("h", "/a", None).place(), "and the same each time");
     }
 
     #[test]

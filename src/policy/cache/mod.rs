@@ -9,6 +9,7 @@ pub mod control;
 pub mod entry;
 pub mod fill;
 pub mod flight;
+pub mod freshen;
 pub mod freshness;
 pub mod invalid;
 pub mod key;
@@ -33,9 +34,9 @@ use sha2::{Digest as _, Sha256};
 use super::exposure::IDENTITY;
 use super::guard::names;
 use super::{Guard, Policy, Scope, Stage, Weaker};
-use crate::config::Issue;
 use crate::config::cache::Second;
 use crate::config::value::{ByteSize, HumanDuration, Mode};
+use crate::config::{Issue, KeyPath};
 use crate::exchange::{Exchange, Rejection, Verdict};
 use crate::keep::Identity;
 use fill::{Flights, Rules};
@@ -218,6 +219,9 @@ impl Config {
         if self.entry_max.get() > memory.min(fills_max) {
             scope.issue(
                 Issue::new(path.key("entry_max"), "is more than there is room for")
+                    .of_absence()
+                    .goes_by(KeyPath::root().key("cache").key("memory"))
+                    .goes_by(KeyPath::root().key("cache").key("fills_max"))
                     .hint("lower it, or raise `memory` or `fills_max` in the section `cache`"),
             );
         }
@@ -231,6 +235,8 @@ impl Config {
         if exposure.identifies && gives_lifetime && !covers_caller && !self.shared_across_users {
             scope.issue(
                 Issue::new(path.key("ttl"), "would give one caller's answers to another: the upstream sees who calls")
+                    .goes_by(path.key("vary_by"))
+                    .goes_by(path.key("shared_across_users"))
                     .hint(
                         "add `vary_by: [claim:sub]`, and each claim that the route writes into headers; or, if all callers get the same, `shared_across_users: true`; or leave \
                          `ttl` out, so that answers that say `public` are stored and no others",
@@ -256,6 +262,7 @@ impl Config {
             is_shared: self.shared_across_users,
             hidden: exposure.hidden,
             written: exposure.written,
+            credentials: scope.providers.values().flatten().filter_map(|provider| provider.header().cloned()).collect(),
         };
         let identity = Identity::of("cache", scope.route)
             .shape("key", &definition)
@@ -267,6 +274,7 @@ impl Config {
         if self.l2.is_some() && scope.plan.cache.redis.is_none() {
             scope.issue(
                 Issue::new(path.key("l2"), "the section `cache` names no Redis")
+                    .goes_by(KeyPath::root().key("cache").key("redis"))
                     .hint("add `cache: {redis: {url: \"redis://HOST:6379\"}}`, or leave it out"),
             );
         }
@@ -326,6 +334,7 @@ impl Config {
         if self.ttl_overrides && ttl.default.is_none() && ttl.by_status.is_empty() {
             scope.issue(
                 Issue::new(scope.path().key("ttl_overrides"), "lets `ttl` count, which gives no lifetime")
+                    .goes_by(path)
                     .hint("add `ttl: {default: 10s}`, or leave it out"),
             );
         }

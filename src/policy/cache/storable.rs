@@ -6,54 +6,58 @@ use http::{HeaderMap, StatusCode};
 use super::control::{Control, Scoped, Vary};
 use super::freshness::is_understood;
 
-/// Why a response is not stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unstorable {
-    /// Its status is not understood, or is that of a part.
-    Status,
-    /// `no-store`, or a `Cache-Control` that cannot be read.
-    NoStore,
-    /// `private`.
-    Private,
-    /// The request has credentials, its key does not cover them, and the response does not say that it is for all.
-    Credentials,
-    /// It sets a cookie, or clears what a browser keeps.
-    Cookie,
-    /// `Vary: *`, or what it varies on is not known when a request comes.
-    Vary,
-    /// It is a stream, or has trailers.
-    Stream,
-    /// Nobody says how long it is fresh.
-    NoLifetime,
-    /// It is longer than `entry_max`.
-    TooLong,
-    /// There is no room for more fills at once.
-    NoRoom,
-    /// The upstream failed.
-    Failed,
-    /// It was purged while it came.
-    Purged,
+/// Turns rows into an enum and the words for it, which clients, metrics and operators see: the table in `docs/cache.md` has a
+/// line for each.
+macro_rules! words {
+    ($(#[$doc:meta])* $Name:ident { $($(#[$row:meta])* $Row:ident => $word:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $Name { $($(#[$row])* $Row,)+ }
+
+        impl $Name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$Row,)+];
+
+            /// The word for it.
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$Row => $word,)+ }
+            }
+        }
+    };
+}
+pub(super) use words;
+
+words! {
+    /// Why a response is not stored.
+    Unstorable {
+        /// Its status is not understood, or is that of a part.
+        Status => "status";
+        /// `no-store`, or a `Cache-Control` that cannot be read.
+        NoStore => "no_store";
+        /// `private`.
+        Private => "private";
+        /// The request has credentials, its key does not cover them, and the response does not say that it is for all.
+        Credentials => "credentials";
+        /// It sets a cookie, or clears what a browser keeps.
+        Cookie => "set_cookie";
+        /// `Vary: *`, or what it varies on is not known when a request comes.
+        Vary => "vary";
+        /// It is a stream, or has trailers.
+        Stream => "stream";
+        /// Nobody says how long it is fresh.
+        NoLifetime => "no_lifetime";
+        /// It is longer than `entry_max`.
+        TooLong => "too_long";
+        /// There is no room for more fills at once.
+        NoRoom => "no_room";
+        /// The upstream failed.
+        Failed => "failed";
+        /// It was purged while it came.
+        Purged => "purged";
+    }
 }
 
 impl Unstorable {
-    /// The word for it, in `Cache-Status`, metrics and `/state/cache`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::NoStore => "no_store",
-            Self::Private => "private",
-            Self::Credentials => "credentials",
-            Self::Cookie => "set_cookie",
-            Self::Vary => "vary",
-            Self::Stream => "stream",
-            Self::NoLifetime => "no_lifetime",
-            Self::TooLong => "too_long",
-            Self::NoRoom => "no_room",
-            Self::Failed => "failed",
-            Self::Purged => "purged",
-        }
-    }
-
     /// Whether the next response will be like this one, so that nobody need wait for it.
     pub const fn lasts(self) -> bool {
         !matches!(self, Self::Failed | Self::Purged | Self::NoRoom)
@@ -61,7 +65,7 @@ impl Unstorable {
 }
 
 /// Headers that are never stored: they are about one exchange, one connection or one caller (RFC 9111 §3.1).
-const NEVER: [HeaderName; 16] = [
+const NEVER: [HeaderName; 17] = [
     header::SET_COOKIE,
     HeaderName::from_static("set-cookie2"),
     HeaderName::from_static("clear-site-data"),
@@ -70,6 +74,7 @@ const NEVER: [HeaderName; 16] = [
     HeaderName::from_static("proxy-status"),
     HeaderName::from_static("cache-status"),
     HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("x-armiger-attempts"),
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("authentication-info"),
@@ -109,7 +114,7 @@ pub fn judge(
     let sets_cookie = || headers.contains_key(header::SET_COOKIE) || headers.contains_key(&SET_COOKIE2);
     if !is_understood(status) || headers.contains_key(header::CONTENT_RANGE) {
         Err(Unstorable::Status)
-    } else if control.no_store {
+    } else if control.no_store && !control.must_understand {
         Err(Unstorable::NoStore)
     } else if control.private == Scoped::Whole {
         Err(Unstorable::Private)
@@ -187,6 +192,8 @@ mod tests {
             ("9111 §3: a caller's own", 401, &[("cache-control", "max-age=9")], Err(Status)),
             ("9111 §5.2.2.5", 200, &[("cache-control", "no-store, max-age=9")], Err(NoStore)),
             ("9111 §5.2: cannot be read", 200, &[("cache-control", "private=\"x")], Err(NoStore)),
+            ("9111 §5.2.2.3", 200, &[("cache-control", "must-understand, no-store, max-age=9")], Ok(())),
+            ("9111 §5.2.2.3", 299, &[("cache-control", "must-understand, max-age=9")], Err(Status)),
             ("9111 §5.2.2.7", 200, &[("cache-control", "private")], Err(Private)),
             ("9111 §5.2.2.7: fields", 200, &[("cache-control", "private=\"x-a\"")], Ok(())),
             ("9111 §7.3", 200, &[("set-cookie", "a=1")], Err(Cookie)),
@@ -239,6 +246,7 @@ mod tests {
             ("ratelimit-policy", "x"),
             ("x-ratelimit-remaining", "1"),
             ("x-request-id", "r"),
+            ("x-armiger-attempts", "2"),
             ("traceparent", "t"),
             ("proxy-status", "p"),
             ("x-mine", "secret"),

@@ -70,6 +70,14 @@ impl Store {
         self.change(key, |shelf| Some(shelf.passing(stale, until, why, key)));
     }
 
+    /// Notes why a response was none to store that says nothing of the next one, for operators who look for it.
+    pub fn tell(&self, key: &[u8], why: Unstorable) {
+        let is_news = |shelf: &Shelf| shelf.variants.is_empty() && shelf.why.is_none();
+        if self.get(key).is_none_or(|shelf| is_news(&shelf)) {
+            self.change(key, |shelf| Some(if is_news(shelf) { shelf.told(why, key) } else { shelf.clone() }));
+        }
+    }
+
     /// Lets go of a variant.
     pub fn remove(&self, key: &[u8], entry: &Arc<Entry>) {
         self.change(key, |shelf| {
@@ -179,9 +187,13 @@ mod tests {
     use super::*;
 
     fn entry(variant: &[u8], length: usize, epoch: u64) -> Arc<Entry> {
+        with(&HeaderMap::new(), variant, length, epoch)
+    }
+
+    fn with(headers: &HeaderMap, variant: &[u8], length: usize, epoch: u64) -> Arc<Entry> {
         let head = Head {
             status: StatusCode::OK,
-            headers: compact(&HeaderMap::new()),
+            headers: compact(headers),
             length: Some(length),
             vary: vec![http::header::ACCEPT_LANGUAGE],
             variant: variant.into(),
@@ -224,6 +236,38 @@ mod tests {
         // Other tests run meanwhile where it is not asked for by itself.
         if count > 1_000_000 {
             assert!(most < capacity as usize * 13 / 10, "{most} bytes for {capacity}");
+        }
+    }
+
+    /// What an answer of 1 KiB with the headers of most takes, by the store's count and by the kernel's:
+    /// `ARMIGER_TEST_ENTRIES=200000 cargo test --release --lib -- --nocapture what_an_entry_takes`.
+    #[test]
+    fn what_an_entry_takes_is_what_is_counted() {
+        let count: usize = std::env::var("ARMIGER_TEST_ENTRIES").map_or(1000, |count| count.parse().unwrap());
+        let store = Store::new(1 << 40);
+        let before = resident().unwrap_or(0);
+        for number in 0..count {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [
+                (http::header::CONTENT_TYPE, "application/json".to_owned()),
+                (http::header::CACHE_CONTROL, "public, max-age=3600".to_owned()),
+                (http::header::DATE, "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
+                (http::header::LAST_MODIFIED, "Sun, 06 Nov 1994 08:49:37 GMT".to_owned()),
+                (http::header::ETAG, format!("\"{number:016x}\"")),
+                (http::header::VARY, "accept-encoding".to_owned()),
+                (http::header::SERVER, "origin".to_owned()),
+            ] {
+                headers.insert(name, http::HeaderValue::try_from(value).unwrap());
+            }
+            let key = format!("12345678....api.example.com..../catalogue/items/{number:08}....http....443");
+            assert!(store.put(key.as_bytes(), with(&headers, &[2], 1024, 0)));
+        }
+        let usage = store.usage();
+        let memory = resident().unwrap_or(0).saturating_sub(before);
+        let (counted, taken) = (usage.bytes as usize / count, memory / count);
+        println!("{count} entries of 1 KiB: {counted} bytes each by the store's count, {taken} of memory");
+        if count >= 100_000 {
+            assert!((counted * 9 / 10..counted * 11 / 10).contains(&taken), "{taken} taken, {counted} counted");
         }
     }
 

@@ -8,6 +8,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::freshness::single_date;
+use crate::http::decimal::Decimal;
 
 /// How much later than `Last-Modified` a response must be for its date to be a strong validator (RFC 9110 §8.8.2.2).
 const STRONG_AFTER: Duration = Duration::from_secs(1);
@@ -190,13 +191,28 @@ pub fn has_validator(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ETAG) || headers.contains_key(header::LAST_MODIFIED)
 }
 
-/// Whether a 304 is about the stored response, as far as it tells (RFC 9111 §4.3.3).
+/// Whether a 304 is about the stored response, as far as it tells (RFC 9111 §4.3.4). Back ends that code bodies write weak tags
+/// beside those, and strong ones into a 304: the tag without what makes it weak is what was asked by.
 pub fn is_about(stored: &HeaderMap, answer: &HeaderMap) -> bool {
     match (stored.get(header::ETAG), answer.get(header::ETAG)) {
         (Some(own), Some(named)) => opaque(own.as_bytes()) == opaque(named.as_bytes()),
         (None, Some(_)) => false,
         (_, None) => true,
     }
+}
+
+/// What the answer to a HEAD says of the stored response, `length` bytes long: that it is this one, that it is another, or nothing
+/// (RFC 9111 §4.3.5).
+pub fn confirms(stored: &HeaderMap, length: usize, answer: &HeaderMap) -> Option<bool> {
+    let is_other =
+        answer.get(header::CONTENT_LENGTH).is_some_and(|told| told.as_bytes() != Decimal::of(length as u64).as_bytes());
+    let mut told =
+        [header::ETAG, header::LAST_MODIFIED].into_iter().filter(|name| answer.contains_key(name)).peekable();
+    let is_silent = told.peek().is_none();
+    if is_other || told.any(|name| stored.get(&name) != answer.get(&name)) {
+        return Some(false);
+    }
+    (!is_silent).then_some(true)
 }
 
 /// The stored head, brought up to date by a 304 (RFC 9111 §3.2). What describes the stored bytes stays.
@@ -320,6 +336,23 @@ mod tests {
         assert!(!is_about(&stored, &headers(&[("etag", "\"b\"")])));
         assert!(!is_about(&headers(&[]), &headers(&[("etag", "\"b\"")])));
         assert!(is_about(&stored, &headers(&[])));
+    }
+
+    /// RFC 9111 §4.3.5.
+    #[test]
+    fn a_head_confirms_what_is_stored_or_does_not() {
+        let stored = headers(&[("etag", "\"a\""), ("last-modified", DATE)]);
+        for (answer, expected) in [
+            (&[("etag", "\"a\"")][..], Some(true)),
+            (&[("etag", "\"a\""), ("last-modified", DATE), ("content-length", "4")], Some(true)),
+            (&[("etag", "\"a\""), ("content-length", "5")], Some(false)),
+            (&[("etag", "W/\"a\"")], Some(false)),
+            (&[("etag", "\"a\""), ("last-modified", BEFORE)], Some(false)),
+            (&[("content-length", "4")], None),
+            (&[], None),
+        ] {
+            assert_eq!(confirms(&stored, 4, &headers(answer)), expected, "{answer:?}");
+        }
     }
 
     #[test]

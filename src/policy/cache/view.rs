@@ -43,7 +43,7 @@ impl Caches {
         Self(kept.attached::<RouteCache>().map(|note| (note.route.clone(), note.rules.clone())).collect())
     }
 
-    /// Purges. How many targets were purged.
+    /// Purges. How many targets were named: what is stored under them is not counted, for nobody looks for it.
     ///
     /// # Errors
     /// One of them is none; then nothing was purged.
@@ -168,10 +168,15 @@ impl Caches {
                     "stale_if_error": head.terms.if_error.as_secs(),
                 }));
             }
-            if let (Some(until), Some(why)) = (shelf.pass_until, shelf.why) {
-                let left = until.saturating_duration_since(now).as_secs();
+            if let Some(why) = shelf.why {
+                let left = shelf.pass_until.map_or(0, |until| until.saturating_duration_since(now).as_secs());
                 stored.push(json!({"route": route, "state": "not_stored", "why": why.word(), "hit_for_miss": left}));
             }
+        }
+        if stored.is_empty() {
+            let hint = "nobody asked for it by GET on a route with a cache, or it was let go of for want of room; \
+                        Cache-Status of an answer tells more";
+            return Ok(json!({"url": url, "stored": stored, "hint": hint}));
         }
         Ok(json!({"url": url, "stored": stored}))
     }
@@ -193,7 +198,7 @@ fn split(url: &str) -> Result<(Option<String>, String, Option<String>), String> 
             (Some(bare_host(host).to_ascii_lowercase()), target)
         }
         None if url.starts_with('/') => (None, url),
-        None => return Err(wrong("is neither a URL nor a path")),
+        None => return Err(wrong("is neither a URL nor a path: write `http://host/path` or `/path`")),
     };
     let (raw, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query.to_owned())),

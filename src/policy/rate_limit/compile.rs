@@ -39,6 +39,7 @@ impl Config {
         if self.0.is_empty() {
             scope.issue(
                 Issue::new(path, "names no limit, so nothing would be limited")
+                    .of_absence()
                     .hint("add one: `- {name: per-address, rate: 50/s, burst: 100}`, or write `rate_limit: off`"),
             );
             return;
@@ -56,7 +57,6 @@ impl Config {
                         .related(path.index(first).key("name"), "first used here")
                         .hint("give each its own name"),
                 );
-                return;
             }
         }
         // Each stage and mode asks its own together.
@@ -95,11 +95,11 @@ impl Limit {
             scope.needs_caller("overrides go by a caller's claim");
         }
         let is_good = self.check(usual, &special, path, scope);
-        let (key, usual) = (key?, usual?);
+        let cost = self.taken(path, scope);
+        let (key, usual, cost) = (key?, usual?, cost?);
         if !is_good || special.len() != overrides.map_or(0, |overrides| overrides.rates.len()) {
             return None;
         }
-        let cost = self.taken(path, scope)?;
         let reads_caller = matches!(&cost, Taken::Told(number) if number.reads().caller);
         if reads_caller {
             scope.needs_caller("what it costs depends on the caller");
@@ -118,8 +118,8 @@ impl Limit {
             Cost::Expression(text) if text == PARTS => Some(Taken::Always(scope.parts)),
             Cost::Expression(text) => match Number::compile(text, Names::of(scope.params)) {
                 Ok(number) => Some(Taken::Told(number)),
-                Err(mistake) => {
-                    scope.issue(mistake.issue(path.key("cost"), text));
+                Err(mistakes) => {
+                    mistakes.issues(&path.key("cost"), text).for_each(|issue| scope.issue(issue));
                     None
                 }
             },
@@ -145,6 +145,7 @@ impl Limit {
         {
             scope.issue(
                 Issue::new(path.key("cost"), format!("{cost} is more than the bucket ever holds, which is {tokens}"))
+                    .goes_by(path.key("burst"))
                     .hint("raise `burst`, or lower `cost`"),
             );
             return None;
@@ -180,12 +181,14 @@ impl Limit {
         if let Some(overrides) = self.overrides.as_ref().filter(|overrides| overrides.rates.is_empty()) {
             wrong(
                 Issue::new(path.key("overrides").key("rates"), format!("names no value of `{}`", overrides.claim))
+                    .of_absence()
                     .hint("write `rates: {gold: {rate: 5000/m}}`, or leave `overrides` out"),
             );
         }
         if self.store == Where::Redis && !has_redis {
             wrong(
                 Issue::new(path.key("store"), "there is no Redis to keep it in")
+                    .goes_by(KeyPath::root().key("rate_limits").key("redis"))
                     .hint("add `rate_limits: {redis: {url: \"redis://HOST:6379\"}}`, or write `store: local`"),
             );
         }
@@ -244,7 +247,9 @@ impl Limit {
             .map_err(|first| {
                 scope.issue(
                     Issue::new(path.clone(), format!("the limit `{name}` says something else here"))
-                        .related(first, "first said here")
+                        .related(first.clone(), "first said here")
+                        .goes_by(first)
+                        .of_absence()
                         .hint("say the same, give it another name, or write `scope: route` to count each route for itself"),
                 );
             })

@@ -335,7 +335,7 @@ fn refused(asked: &[&Asked<'_>], answers: &[Answer], exchange: &Exchange, now: I
     let rejection = Rejection { exceeded: Some(Box::new(exceeded)), ..reason.into() };
     match rejection.exceeded.as_ref().and_then(|exceeded| exceeded.seconds()) {
         Some(seconds) => rejection.detail(format!("Try again in {seconds} s.")),
-        None => rejection,
+        None => rejection.detail("No limit ever has room for so much at once: ask for less."),
     }
 }
 

@@ -49,9 +49,9 @@ pub static CHANGE: &[Page] = &[
     Page {
         method: Method::POST,
         path: "/breakers/{name}",
-        what: "override an upstream's breakers: ?set=force-open|force-closed|reset, &for=5m, &endpoint=",
+        what: "override an upstream's breakers: ?set=force-open|force-closed|reset, &for=5m, &endpoint= or &route=",
         who: Who::Operator,
-        keys: Some(&["set", "for", "endpoint"]),
+        keys: Some(&["set", "for", "endpoint", "route"]),
         run: |call| Box::pin(async move { breaker(call) }),
     },
     Page {
@@ -137,13 +137,28 @@ async fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
         return Err(bad(format!("at most {TARGETS_MAX} targets, and no empty tag")));
     }
     let caches = Caches::of(&call.operator.live().kept);
-    let purged = caches.purge(&order).map_err(bad)?;
-    tracing::info!(purged, soft = order.is_soft, all = order.is_all, "cache purged");
-    let mut answer = json!({"purged": purged, "soft": order.is_soft});
+    let targets = caches.purge(&order).map_err(bad)?;
+    let (urls, prefixes, tags) = (told(&order.urls), told(&order.prefixes), told(&order.tags));
+    tracing::info!(targets, ?urls, ?prefixes, ?tags, soft = order.is_soft, all = order.is_all, "cache purged");
+    let mut answer = json!({"targets": targets, "soft": order.is_soft});
     if let Some(is_told) = caches.told().await {
         answer["told_to_others"] = is_told.into();
     }
     Ok(json(StatusCode::OK, &answer))
+}
+
+/// Targets as the log shows them: the first few, without queries, which may hold what is nobody's to read.
+fn told(targets: &[String]) -> Vec<String> {
+    const TOLD_MAX: usize = 10;
+    let shown = |target: &String| match target.split_once('?') {
+        Some((path, _)) => format!("{path}?***"),
+        None => target.clone(),
+    };
+    let mut all: Vec<String> = targets.iter().take(TOLD_MAX).map(shown).collect();
+    if targets.len() > TOLD_MAX {
+        all.push(format!("and {} more", targets.len() - TOLD_MAX));
+    }
+    all
 }
 
 /// How long a breaker is held unless the caller says so, and at most.
@@ -162,7 +177,11 @@ fn breaker(call: &Call<'_>) -> Result<Answer, Refusal> {
         Some("reset") => None,
         _ => return Err(bad("say what: ?set=force-open, ?set=force-closed or ?set=reset")),
     };
-    let order = BreakerOrder { upstream: call.name, endpoint: call.query.get("endpoint"), force };
+    let (endpoint, route) = (call.query.get("endpoint").map(decoded), call.query.get("route").map(decoded));
+    if endpoint.is_some() && route.is_some() {
+        return Err(bad("a breaker is an endpoint's or a route's: give `endpoint` or `route`"));
+    }
+    let order = BreakerOrder { upstream: call.name, endpoint: endpoint.as_deref(), route: route.as_deref(), force };
     Ok(outcome(call, call.operator.breaker(&order)))
 }
 

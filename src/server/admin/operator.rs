@@ -49,7 +49,7 @@ pub trait Operator: Send + Sync {
     /// Ready once armiger drains and nothing is in flight any more. Never ready while it does not drain.
     fn drained(&self) -> Later<'_, ()>;
 
-    /// Overrides the breakers of an upstream, or of one of its endpoints, or lets them start afresh.
+    /// Overrides the breakers of an upstream, or of one of its endpoints or routes, or lets them start afresh.
     fn breaker(&self, order: &BreakerOrder<'_>) -> Outcome;
 
     /// The live state that can be shown: names for `/state/NAME`, each with a line that says what it is.
@@ -70,6 +70,8 @@ pub struct BreakerOrder<'a> {
     pub upstream: &'a str,
     /// Of this endpoint only.
     pub endpoint: Option<&'a str>,
+    /// Of what this route sends there only.
+    pub route: Option<&'a str>,
     /// To be held like this for so long; `None`: to start afresh.
     pub force: Option<(Force, Duration)>,
 }

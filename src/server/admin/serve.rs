@@ -125,7 +125,9 @@ impl Site {
             }
             guard.same_site(&request)?;
             let body = whole(body).await?;
-            tracing::info!(page = page.path, peer, "an operator asks");
+            // Of whom or what: the upstream of a breaker. What the page does tells more of it.
+            let name = (!name.is_empty()).then_some(*name);
+            tracing::info!(page = page.path, name, peer, "an operator asks");
             body
         } else {
             Bytes::new()

@@ -19,8 +19,9 @@ pub(super) struct Bound {
     pub(super) wanted: AdminAddress,
     /// Where it really listens: port 0 has become a number.
     pub(super) address: AdminAddress,
-    socket: Listener,
+    // Goes before the socket.
     file: Option<SocketFile>,
+    socket: Listener,
 }
 
 enum Listener {

@@ -211,12 +211,12 @@ impl Walk<'_> {
         }
         let path = &generic(path);
         let weaker = |guard: &Guard| match guard.weaker {
-            Weaker::Gone => guard.path == path && *new == Form::Nothing,
-            Weaker::Higher => guard.path == path && measure(old).zip(measure(new)).is_some_and(|(old, new)| new > old),
-            Weaker::When(is_weaker) => guard.path == path && is_weaker(old.text(), new.text()),
+            Weaker::Gone => guard.is_at(path) && *new == Form::Nothing,
+            Weaker::Higher => guard.is_at(path) && measure(old).zip(measure(new)).is_some_and(|(old, new)| new > old),
+            Weaker::When(is_weaker) => guard.is_at(path) && is_weaker(old.text(), new.text()),
             Weaker::Loses { among, of } => {
                 *new == Form::Nothing
-                    && within.is_some_and(|(map, key)| map == guard.path && self.is_lost(key, among, of))
+                    && within.is_some_and(|(map, key)| guard.is_at(map) && self.is_lost(key, among, of))
             }
             Weaker::Grows(_) | Weaker::Allows(_) | Weaker::Denies(_) | Weaker::Entries { .. } | Weaker::Ordered => {
                 false
@@ -240,13 +240,13 @@ impl Walk<'_> {
     }
 
     fn is_ordered(&self, path: &str) -> bool {
-        self.block.guards.iter().any(|guard| guard.path == path && matches!(guard.weaker, Weaker::Ordered))
+        self.block.guards.iter().any(|guard| guard.is_at(path) && matches!(guard.weaker, Weaker::Ordered))
     }
 
     fn lists(&mut self, path: &str, olds: &[Form], news: &[Form]) {
         let all = || olds.iter().chain(news);
         let entries = self.block.guards.iter().find_map(|guard| match guard.weaker {
-            Weaker::Entries { lets, keeps } if guard.path == path => Some((lets, keeps, guard.reason)),
+            Weaker::Entries { lets, keeps } if guard.is_at(path) => Some((lets, keeps, guard.reason)),
             _ => None,
         });
         if let Some((lets, keeps, reason)) = entries {
@@ -309,8 +309,8 @@ impl Walk<'_> {
             uncovered(&entries.iter().map(|entry| entry.text()).collect::<Vec<_>>(), &by)
         };
         let (mut weak_added, mut weak_removed) = (vec![false; added.len()], vec![false; removed.len()]);
-        let reason = self.guard(|guard| guard.path == path);
-        for guard in self.block.guards.iter().filter(|guard| reason.is_some() && guard.path == path) {
+        let reason = self.guard(|guard| guard.is_at(path));
+        for guard in self.block.guards.iter().filter(|guard| reason.is_some() && guard.is_at(path)) {
             match guard.weaker {
                 Weaker::Grows(uncovered) => weak_added = of(&old_texts, uncovered, &added),
                 Weaker::Allows(_) if olds.is_empty() => {}

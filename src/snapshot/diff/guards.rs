@@ -101,6 +101,12 @@ const ON: Weaker = Weaker::When(|_, new| new == "true");
 const ROUTE: &[Guard] = &[
     Guard::at("match.path_allow", Weaker::Grows(names), "paths pass that servers read differently from one another"),
     Guard::at("proxy.mirror.upstream", ANOTHER, "one more service sees requests, and the credentials of callers"),
+    Guard::at("aggregate.parts.*.cache.shared_across_users", ON, "callers get the same answers, whoever they are"),
+    Guard::at(
+        "aggregate.parts.*.cache.vary_by",
+        Weaker::Denies(names),
+        "callers that differ in it get the same answers",
+    ),
 ];
 
 const INCLUDE: &[Guard] = &[Guard::ordered("")];
@@ -168,7 +174,11 @@ mod tests {
                 Some(reference) => root.pointer(reference.trim_start_matches('#')).expect("a reference of the schema"),
                 None => block,
             });
-            let Some(found) = resolved.into_iter().find_map(|block| block["properties"].get(key)) else { return false };
+            let step = |block: &'v serde_json::Value| match key {
+                "*" => block.get("additionalProperties"),
+                key => block["properties"].get(key),
+            };
+            let Some(found) = resolved.into_iter().find_map(step) else { return false };
             at = found;
         }
         true

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::{Catalogue, Family, Held, Metrics, Series, SlugCounters};
+use super::Metrics;
+use super::family::{Catalogue, Family, Held, Series, SlugCounters};
 use crate::telemetry::record::Enforcement;
 
 /// The families.

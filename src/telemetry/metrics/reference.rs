@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use prometheus::proto::MetricType;
 
-use super::{DURATION_BUCKETS, Entry, METHODS, STATUS_CLASSES};
+use super::exchanges::{METHODS, STATUS_CLASSES};
+use super::family::{DURATION_BUCKETS, Entry};
 
 /// What the values of a label are; empty where [`page`] makes the text of the words that are counted.
 const LABELS: &[(&str, &str)] = &[

@@ -50,14 +50,16 @@ pub enum Of {
 }
 
 impl Of {
-    fn endpoint(&self) -> Option<&str> {
+    /// The endpoint, if it is of one.
+    pub fn endpoint(&self) -> Option<&str> {
         match self {
             Self::Endpoint(label) => Some(label),
             Self::All | Self::Route(_) => None,
         }
     }
 
-    fn route(&self) -> Option<&str> {
+    /// The route, if it is of one.
+    pub fn route(&self) -> Option<&str> {
         match self {
             Self::Route(name) => Some(name),
             Self::All | Self::Endpoint(_) => None,
@@ -81,6 +83,11 @@ impl Breaker {
         let machine = Machine::new(rules, now, fastrand::u64(..));
         metrics.state(machine.state().number());
         Self { upstream: upstream.into(), of, machine: Mutex::new(machine), refused: AtomicU64::new(0), metrics }
+    }
+
+    /// What it is of.
+    pub fn of(&self) -> &Of {
+        &self.of
     }
 
     /// Leave for one call, to be settled with its outcome. Dropped before, the call says nothing. One that is not
@@ -175,7 +182,7 @@ impl Breaker {
                 tracing::warn!(upstream, endpoint, route, from, cause, requests, failures, ?open_for, "breaker opened");
             }
             State::HalfOpen | State::Closed => {
-                tracing::warn!(upstream, endpoint, route, from, to, cause, requests, failures, "breaker changed");
+                tracing::info!(upstream, endpoint, route, from, to, cause, requests, failures, "breaker changed");
             }
         }
     }

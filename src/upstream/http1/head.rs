@@ -82,46 +82,13 @@ fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the fields behind a body, as far as they were announced and may stand there.
+/// Writes the fields behind a body, as far as they were announced.
 pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap, announced: &[HeaderName]) {
     for (name, value) in trailers {
-        if announced.contains(name) && may_trail(name) {
+        if announced.contains(name) {
             field(out, name, value);
         }
     }
-}
-
-/// The fields that a head announces for behind its body.
-pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lists = headers.get_all(TRAILER).into_iter().filter_map(|list| list.to_str().ok());
-    let names = lists.flat_map(|list| list.split(',')).map(str::trim);
-    names.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()).collect()
-}
-
-/// Fields that frame, route, authenticate or describe a message may not come behind it (RFC 9110 §6.5.1).
-fn may_trail(name: &HeaderName) -> bool {
-    use http::header;
-    !matches!(
-        *name,
-        header::AUTHORIZATION
-            | header::CACHE_CONTROL
-            | header::CONNECTION
-            | header::CONTENT_ENCODING
-            | header::CONTENT_LENGTH
-            | header::CONTENT_RANGE
-            | header::CONTENT_TYPE
-            | header::COOKIE
-            | header::EXPECT
-            | header::HOST
-            | header::MAX_FORWARDS
-            | header::PROXY_AUTHORIZATION
-            | header::RANGE
-            | header::SET_COOKIE
-            | header::TE
-            | header::TRAILER
-            | header::TRANSFER_ENCODING
-            | header::UPGRADE
-    )
 }
 
 /// Reads a head that [`write`] wrote. None if it is none.

@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 
 use super::head::{self, Delimited};
 use crate::http::body::Body;
+use crate::http::trailers;
 use crate::timer::Wheel;
 use crate::upstream::connect::Stream;
 use crate::upstream::error::{Error, Kind};
@@ -97,7 +98,7 @@ impl Sending {
         (self.head, self.at, self.data, self.tail) = (self.out.len(), 0, Bytes::new(), &[]);
         self.announced.clear();
         if said.has_trailer && self.delimited == Delimited::Chunked {
-            self.announced = head::announced(&request.headers);
+            self.announced = trailers::announced(&request.headers);
         }
         self.is_whole = self.delimited == Delimited::Length(0);
         (self.state, self.has_begun) = (State::Sending, false);

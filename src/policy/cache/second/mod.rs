@@ -14,7 +14,8 @@ use std::time::Instant;
 use http::HeaderName;
 
 use super::entry::Entry;
-use super::key::{Bytes, Target};
+use super::invalid::Place;
+use super::key::Bytes;
 use super::purge::{Fate, What};
 use super::store::Store;
 use crate::config::cache::Cache as Section;
@@ -77,8 +78,8 @@ pub trait Second: Send + Sync {
     /// Tells all of a purge that was made here.
     fn purge(&self, what: What, is_soft: bool);
 
-    /// Tells all that an unsafe request made a target invalid.
-    fn invalidate(&self, target: &Target<'_>);
+    /// Tells all that an unsafe request made what is of this place invalid.
+    fn invalidate(&self, place: Place);
 
     /// Waits, for a moment, until all that was purged here is told. Whether it is.
     fn told(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;

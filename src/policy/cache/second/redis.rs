@@ -2,25 +2,29 @@
 //!
 //! Keys, all in one slot: `{PREFIX}:cache:clock` (which life this memory has, and the number of its last purge), `…:purges` (a
 //! log of purges by their numbers), `…:e:NAME` (a response), `…:v:NAME` (which headers choose among the variants of a key),
-//! `…:t:TARGET` (when an unsafe request made a target invalid).
+//! `…:places` (when unsafe requests last made invalid what is of a place, see `invalid.rs`).
 //!
 //! **A purge is never missed.** Whoever reads a response gets the clock with it, in one transaction, and takes the response
 //! only if it knows all purges up to that number, and none of those since the response was asked for is about it. What each
 //! armiger keeps itself follows the log, a tenth of a second behind. If the log has a gap, or the memory another life, nobody
 //! can tell what was purged: then all that is kept here is purged. As long as something that was purged here is not told,
 //! nothing of the second level is read here.
+//!
+//! **What unsafe requests made invalid** has no log. There are so many places and no more, each with the time when it was told
+//! of last: however many requests there are, what is to be told, to be kept and to be read is bounded, and whoever was away for
+//! long misses nothing. Here it is gone at once. Others are told a tenth of a second later and read it within another; a
+//! response that they find on the second level is good only if nothing of its place was told since it was asked for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderName;
-use redis::Script;
+use redis::{Script, ScriptInvocation};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
 use super::value::{self, Stored};
@@ -30,6 +34,7 @@ use crate::config::redis::Redis as Settings;
 use crate::config::{Issues, KeyPath};
 use crate::keep::{Identity, Keeper};
 use crate::policy::cache::entry::Entry;
+use crate::policy::cache::invalid::Place;
 use crate::policy::cache::key::Target;
 use crate::policy::cache::purge::{Fate, Purges, RECORDS_MAX, What};
 use crate::policy::cache::store::Store;
@@ -44,11 +49,14 @@ const FOLLOW: Duration = Duration::from_millis(100);
 /// Purges that are read at once.
 const BATCH: usize = 500;
 
+/// Places that are told at once, and twice as many are read: those that were told at one time are read whole.
+const PLACES_TOLD: usize = 500;
+
+/// How often this may tell of places before it has read what it told.
+const OWN_MAX: usize = 1000;
+
 /// How long a response is kept at most.
 const KEEP_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// How long an invalid target is remembered: longer than any response is kept.
-const INVALID_KEEP: Duration = Duration::from_secs(25 * 3600);
 
 /// After so long without a word, what time it is there is not known any more.
 const CLOCK_MAX: Duration = Duration::from_secs(5);
@@ -80,7 +88,8 @@ pub(super) struct Shared {
     clock: Mutex<Option<Clock>>,
     /// Purges by their numbers.
     purges: Purges,
-    untold: Mutex<VecDeque<Note>>,
+    untold: Mutex<VecDeque<(What, bool)>>,
+    changed: Mutex<Changed>,
     /// Rung when there is something to tell.
     bell: Arc<Notify>,
     /// Rung when all is told.
@@ -94,16 +103,19 @@ struct Clock {
     life: u128,
     /// All purges up to this one are known.
     purges: u64,
+    /// All places that were told of up to this time are known; in microseconds.
+    changes: u64,
     /// Its time, in milliseconds, when it was read here.
     time: u64,
     read: Instant,
 }
 
-/// Something to tell the others.
-#[derive(Clone, Debug)]
-enum Note {
-    Purge(What, bool),
-    Invalid([u8; 32]),
+/// Places to tell the others of.
+#[derive(Default)]
+struct Changed {
+    waiting: BTreeSet<Place>,
+    /// On their way, and told again if that fails.
+    leaving: BTreeSet<Place>,
 }
 
 /// A purge in the log.
@@ -114,10 +126,11 @@ struct Row {
     what: What,
 }
 
-/// What comes of following: the time there, its life, the number of the last purge, and purges with their numbers.
-type Followed = (u64, String, u64, Vec<(String, Vec<u8>)>);
+/// What comes of following: the time there, its life, the number of the last purge, and purges with their numbers; up to when places
+/// are known, which those are, each with its time, and whether there are more.
+type Followed = (u64, String, u64, Vec<(String, Vec<u8>)>, u64, Vec<(Place, u64)>, bool);
 
-/// What comes of a look: clock, when the target was invalid, names of headers, value, and how long it is kept yet.
+/// What comes of a look: clock, when the place was told of, names of headers, value, and how long it is kept yet.
 type Looked = ((Option<String>, Option<u64>), Option<u64>, Vec<u8>, Vec<u8>, i64);
 
 /// Compiles what the section says of it.
@@ -153,6 +166,7 @@ pub(super) fn compile(
         clock: Mutex::default(),
         purges: Purges::default(),
         untold: Mutex::default(),
+        changed: Mutex::default(),
         bell: Arc::default(),
         all_told: Notify::new(),
         metrics: counts,
@@ -169,16 +183,6 @@ fn hex(bytes: &[u8; 32]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn target_name(target: &Target<'_>) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in [Some(target.host), Some(target.path), target.query] {
-        hash.update([u8::from(part.is_some())]);
-        hash.update((part.map_or(0, str::len) as u64).to_le_bytes());
-        hash.update(part.unwrap_or_default());
-    }
-    hash.finalize().into()
-}
-
 impl Shared {
     fn clock(&self) -> Option<Clock> {
         *locked(&self.clock)
@@ -188,57 +192,73 @@ impl Shared {
         !locked(&self.untold).is_empty()
     }
 
-    fn note(&self, note: Note) {
-        let mut untold = locked(&self.untold);
-        if untold.len() >= UNTOLD_MAX {
-            untold.clear();
-            untold.push_back(Note::Purge(What::All, false));
-        } else {
-            untold.push_back(note);
-        }
-        drop(untold);
-        self.bell.notify_one();
-    }
-
-    /// Tells what is untold, as far as it can.
-    async fn tell_all(&self, wheel: &Wheel) -> Result<(), Away> {
+    /// Tells what is untold, as far as it can. When it told of places is added to `own`.
+    async fn tell_all(&self, wheel: &Wheel, own: &mut Vec<u64>) -> Result<(), Away> {
         loop {
-            let Some(note) = locked(&self.untold).front().cloned() else { break };
-            let mut invocation = self.tell.prepare_invoke();
-            invocation.key(format!("{}clock", self.prefix));
-            match &note {
-                Note::Purge(what, is_soft) => {
-                    let row = Row { by: self.own.clone(), soft: *is_soft, what: what.clone() };
-                    invocation.key(format!("{}purges", self.prefix)).arg("purge").arg(life());
-                    invocation.arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX);
-                }
-                Note::Invalid(name) => {
-                    invocation.key(format!("{}t:{}", self.prefix, hex(name))).arg("invalid");
-                    invocation.arg(INVALID_KEEP.as_millis() as u64);
-                }
-            }
+            let Some(purge) = locked(&self.untold).front().cloned() else { break };
+            let row = Row { by: self.own.clone(), soft: purge.1, what: purge.0.clone() };
+            let mut invocation = self.telling("purge");
+            invocation.arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX);
             self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
             // Only this tells, and what comes meanwhile stands behind; unless all of it became one purge.
             let mut untold = locked(&self.untold);
-            if untold.front().is_some_and(|front| front.is(&note)) {
+            if untold.front() == Some(&purge) {
                 untold.pop_front();
             }
         }
         self.all_told.notify_waiters();
-        Ok(())
+        loop {
+            let mut invocation = self.telling("changed");
+            {
+                let mut changed = locked(&self.changed);
+                let Changed { waiting, leaving } = &mut *changed;
+                // What did not arrive the last time.
+                waiting.append(leaving);
+                while leaving.len() < PLACES_TOLD
+                    && let Some(place) = waiting.pop_first()
+                {
+                    leaving.insert(place);
+                    invocation.arg(place);
+                }
+                if leaving.is_empty() {
+                    return Ok(());
+                }
+            }
+            let told =
+                self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
+            if own.len() >= OWN_MAX {
+                // Forgotten, it is another's: what was fetched here since is fetched again.
+                own.remove(0);
+            }
+            own.push(told);
+            locked(&self.changed).leaving.clear();
+        }
     }
 
-    /// Follows the log to its end.
-    async fn catch_up(&self, wheel: &Wheel) -> Result<(), Away> {
+    fn telling(&self, what: &str) -> ScriptInvocation<'_> {
+        let mut invocation = self.tell.prepare_invoke();
+        for key in ["clock", "purges", "places"] {
+            invocation.key(format!("{}{key}", self.prefix));
+        }
+        invocation.arg(what).arg(life());
+        invocation
+    }
+
+    /// Follows the log, and what is told of places, to the end. Of places told at a time in `own` it was this that told.
+    async fn catch_up(&self, wheel: &Wheel, own: &[u64]) -> Result<(), Away> {
         loop {
             let known = self.clock();
             let from = known.map_or(0, |clock| clock.purges) + 1;
             let mut invocation = self.follow.prepare_invoke();
-            invocation.key(format!("{}clock", self.prefix)).key(format!("{}purges", self.prefix));
+            for key in ["clock", "purges", "places"] {
+                invocation.key(format!("{}{key}", self.prefix));
+            }
             invocation.arg(life()).arg(from).arg(BATCH);
+            invocation.arg(known.map_or_else(|| "+inf".to_owned(), |clock| clock.changes.to_string()));
+            invocation.arg(2 * PLACES_TOLD);
             let followed =
                 self.client.ask(wheel, async |connection| invocation.invoke_async::<Followed>(connection).await);
-            let (time, born, last, rows) = followed.await?;
+            let (time, born, last, rows, changes, places, are_more) = followed.await?;
             let read = Instant::now();
             let born = u128::from_str_radix(&born, 16).map_err(|_| Away)?;
             if known.is_some_and(|known| known.life != born || last < known.purges) {
@@ -246,6 +266,12 @@ impl Shared {
                 self.forget();
                 continue;
             }
+            if known.is_none() {
+                // What others told before this listened is not known: what was kept here meanwhile may be purged.
+                self.store.purges.purge(What::All, false);
+            }
+            let others = places.iter().filter(|(_, at)| !own.contains(at)).map(|(place, _)| *place);
+            self.store.invalid.invalidate(others);
             let is_more = rows.len() == BATCH;
             let mut at = known.map(|known| known.purges);
             for (id, row) in rows {
@@ -270,8 +296,8 @@ impl Shared {
                     last
                 }
             };
-            *locked(&self.clock) = Some(Clock { life: born, purges: at, time, read });
-            if !is_more {
+            *locked(&self.clock) = Some(Clock { life: born, purges: at, changes, time, read });
+            if !is_more && !are_more {
                 return Ok(());
             }
         }
@@ -304,11 +330,11 @@ impl Shared {
     }
 
     /// Looks for a value, and whatever tells whether it is good, at one moment.
-    async fn look(&self, name: &[u8; 32], target: &str, index: &str, wheel: &Wheel) -> Result<Looked, &'static str> {
+    async fn look(&self, name: &[u8; 32], place: Place, index: &str, wheel: &Wheel) -> Result<Looked, &'static str> {
         let entry = format!("{}e:{}", self.prefix, hex(name));
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HMGET").arg(format!("{}clock", self.prefix)).arg("life").arg("purges");
-        pipe.cmd("GET").arg(target);
+        pipe.cmd("ZSCORE").arg(format!("{}places", self.prefix)).arg(place);
         // No more of it than may be: what others put there may be of any length.
         pipe.cmd("GETRANGE").arg(index).arg(0).arg(NAMES_MAX);
         pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(self.value_max);
@@ -326,13 +352,16 @@ impl Shared {
             return Err("untold");
         }
         let target = Target::of(wanted.key).ok_or("miss")?;
-        let invalid = format!("{}t:{}", self.prefix, hex(&target_name(&target)));
+        let place = target.place();
+        if locked(&self.changed).has(place) {
+            return Err("untold");
+        }
         let index = format!("{}v:{}", self.prefix, hex(&value::name(wanted.scope, wanted.key, &[], b"vary")));
         let mut vary: Vec<HeaderName> = Vec::new();
         // A second look, where the first one tells that headers choose.
         for _ in 0..2 {
             let name = value::name(wanted.scope, wanted.key, &vary, &(wanted.variant)(&vary));
-            let looked = self.look(&name, &invalid, &index, wheel).await?;
+            let looked = self.look(&name, place, &index, wheel).await?;
             let ((life, purges), invalid_at, names, bytes, left) = looked;
             let names = value::read_names(&names).ok_or("foreign")?;
             if names != vary {
@@ -366,7 +395,7 @@ impl Shared {
         if ground.life != clock.life || ground.purges > purges {
             return Err("dead");
         }
-        if invalid_at.is_some_and(|at| at >= ground.time) {
+        if invalid_at.is_some_and(|at| at / 1000 >= ground.time) {
             return Err("dead");
         }
         let fate = self.purges.fate(ground.purges, Some(target), &stored.tags);
@@ -431,13 +460,9 @@ fn life() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-impl Note {
-    fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Purge(one, soft), Self::Purge(other, also)) => one == other && soft == also,
-            (Self::Invalid(one), Self::Invalid(other)) => one == other,
-            _ => false,
-        }
+impl Changed {
+    fn has(&self, place: Place) -> bool {
+        self.waiting.contains(&place) || self.leaving.contains(&place)
     }
 }
 
@@ -451,7 +476,7 @@ impl Second for Shared {
     }
 
     fn ground(&self, now: Instant) -> Option<Ground> {
-        let Clock { life, purges, time, read } = self.clock()?;
+        let Clock { life, purges, time, read, .. } = self.clock()?;
         let since = now.saturating_duration_since(read);
         (since <= CLOCK_MAX).then(|| Ground { life, purges, time: time + since.as_millis() as u64 })
     }
@@ -471,11 +496,20 @@ impl Second for Shared {
     }
 
     fn purge(&self, what: What, is_soft: bool) {
-        self.note(Note::Purge(what, is_soft));
+        let mut untold = locked(&self.untold);
+        if untold.len() >= UNTOLD_MAX {
+            untold.clear();
+            untold.push_back((What::All, false));
+        } else {
+            untold.push_back((what, is_soft));
+        }
+        drop(untold);
+        self.bell.notify_one();
     }
 
-    fn invalidate(&self, target: &Target<'_>) {
-        self.note(Note::Invalid(target_name(target)));
+    fn invalidate(&self, place: Place) {
+        // Told with all that come in the same tenth of a second.
+        locked(&self.changed).waiting.insert(place);
     }
 
     fn told(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
@@ -496,10 +530,14 @@ impl Second for Shared {
     }
 
     fn shown(&self) -> serde_json::Value {
+        let places = {
+            let changed = locked(&self.changed);
+            changed.waiting.len() + changed.leaving.len()
+        };
         json!({
             "up": self.client.is_up(),
             "purges": self.clock().map(|clock| clock.purges),
-            "untold": locked(&self.untold).len(),
+            "untold": locked(&self.untold).len() + places,
         })
     }
 }
@@ -514,12 +552,15 @@ impl Background for Shared {
     fn follow(&self, _: &Arc<()>) {}
 
     async fn work(state: Weak<Self>, desk: Desk) {
+        let mut own = Vec::new();
         loop {
             let Some(shared) = state.upgrade() else { return };
             if shared.client.is_up() {
                 // What cannot be told or read now is so the next time.
-                let _ = shared.tell_all(&desk.wheel).await;
-                let _ = shared.catch_up(&desk.wheel).await;
+                let _ = shared.tell_all(&desk.wheel, &mut own).await;
+                if shared.catch_up(&desk.wheel, &own).await.is_ok() {
+                    own.clear();
+                }
             }
             let bell = shared.bell.clone();
             drop(shared);
@@ -548,19 +589,5 @@ mod tests {
             let text = serde_json::to_vec(&row).unwrap();
             assert_eq!(serde_json::from_slice::<Row>(&text).unwrap(), row);
         }
-    }
-
-    #[test]
-    fn targets_that_differ_have_names_that_differ() {
-        let target = |host, path, query| Target { host, path, query };
-        let names = [
-            target("h", "/a", None),
-            target("h", "/a", Some("")),
-            target("h/", "a", None),
-            target("h", "/", Some("a")),
-        ]
-        .map(|target| target_name(&target));
-        let distinct: std::collections::HashSet<_> = names.iter().collect();
-        assert_eq!(distinct.len(), names.len());
     }
 }

@@ -1,16 +1,22 @@
--- Tells of a purge, or of a target that is invalid.
+-- Tells of a purge, or of places that unsafe requests made invalid.
 --
--- KEYS: the clock; the log of purges, or the target's key. ARGV: "purge", a new life, the purge, how many to keep; or "invalid", how
--- long to remember it in milliseconds. A purge gets the next number and stands in the log under it.
+-- KEYS: the clock, the log of purges, the places. ARGV: "purge", a new life, the purge, how many to keep; or "changed", a new
+-- life, the places. A purge gets the next number and stands in the log under it. Each place has the time, in microseconds, when
+-- it was told of last; no two calls have the same.
+if redis.call('HSETNX', KEYS[1], 'life', ARGV[2]) == 1 then
+  -- What is left without its clock is of an earlier life.
+  redis.call('DEL', KEYS[2], KEYS[3])
+end
 if ARGV[1] == 'purge' then
-  -- A log without its clock is of an earlier life.
-  if redis.call('HSETNX', KEYS[1], 'life', ARGV[2]) == 1 then
-    redis.call('DEL', KEYS[2])
-  end
   local number = redis.call('HINCRBY', KEYS[1], 'purges', 1)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[4], number .. '-0', 'p', ARGV[3])
-  return number
+  return tostring(number)
 end
 local now = redis.call('TIME')
-redis.call('SET', KEYS[2], now[1] * 1000 + math.floor(now[2] / 1000), 'PX', ARGV[2])
-return 0
+local last = tonumber(redis.call('HGET', KEYS[1], 'changes') or '0')
+local at = string.format('%.0f', math.max(now[1] * 1000000 + now[2], last + 1))
+for place = 3, #ARGV do
+  redis.call('ZADD', KEYS[3], at, ARGV[place])
+end
+redis.call('HSET', KEYS[1], 'changes', at)
+return at

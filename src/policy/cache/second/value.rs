@@ -14,7 +14,7 @@ use crate::policy::cache::freshness::Terms;
 use crate::policy::cache::storable::strip;
 
 /// What a value begins with. Another layout has another one.
-const MAGIC: &[u8; 8] = b"armiger1";
+const MAGIC: &[u8; 8] = b"armiger2";
 
 /// Bytes of a digest at the end.
 const SEAL: usize = 16;
