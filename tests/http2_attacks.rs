@@ -263,3 +263,21 @@ async fn a_client_opens_no_more_streams_than_allowed() {
     // MAX_CONCURRENT_STREAMS.
     assert!(said.windows(6).any(|setting| setting == [0, 3, 0, 0, 0, 7]), "{}", said.escape_ascii());
 }
+
+/// A bound on what a connection holds of bodies that nobody reads, and room enough for one that is read at once.
+#[tokio::test]
+async fn a_client_sends_no_more_ahead_than_allowed() {
+    let backend = Backend::replies("ok").await;
+    for (streams, all) in [(100, 100 * 128), (7, 1024)] {
+        let armiger =
+            Armiger::with(Config::to(&backend).listener(&format!("limits: {{streams_max: {streams}}}"))).await;
+        let mut stream = TcpStream::connect(armiger.address()).await.unwrap();
+        stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
+        let said = said(&mut stream).await;
+        // INITIAL_WINDOW_SIZE of 1 MiB.
+        assert!(said.windows(6).any(|setting| setting == [0, 4, 0, 0x10, 0, 0]), "{}", said.escape_ascii());
+        let more: u32 = all * 1024 - 65_535;
+        let opened = frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
+        assert!(said.windows(opened.len()).any(|frame| frame == opened), "{}", said.escape_ascii());
+    }
+}

@@ -76,9 +76,13 @@ const LOCAL_RESETS_MAX: usize = 64;
 /// lot times the streams of a connection.
 pub(super) const SEND_BUFFER_MAX: usize = 64 * 1024;
 
-/// What a client may send on a stream ahead of who reads it. All its streams together may hold that much for each of them,
-/// so that those which nobody reads leave the others theirs.
-const STREAM_WINDOW: u32 = 128 * 1024;
+/// What a client may send on a stream ahead of who reads it. A client that must wait for each window to be opened anew is as
+/// slow as that is small: curl gets through about half of one in a millisecond.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// What all its streams together may hold, for each of them. It bounds what a connection holds, and leaves room for others
+/// unless a good many streams with large bodies are read by nobody.
+const STREAM_SHARE: u32 = 128 * 1024;
 
 /// The most that a window may be (RFC 9113 §6.9.1).
 const WINDOW_MAX: u32 = (1 << 31) - 1;
@@ -711,7 +715,9 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(STREAM_WINDOW.saturating_mul(limits.streams_max.max(1)).min(WINDOW_MAX))
+        .initial_connection_window_size(
+            STREAM_SHARE.saturating_mul(limits.streams_max).clamp(STREAM_WINDOW, WINDOW_MAX),
+        )
         .max_header_list_size(u32::try_from(limits.header_bytes_max.get()).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
