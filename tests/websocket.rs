@@ -129,6 +129,8 @@ async fn what_is_no_websocket_handshake_loses_its_upgrade() {
         assert!(!seen.has("upgrade") && !seen.has("http2-settings"), "{}", seen.head_text());
     }
     assert_eq!(backend.count(), 7);
+    let last = backend.requests().pop().expect("the seventh");
+    assert!(!last.head_text().to_ascii_lowercase().contains("sec-websocket"), "{}", last.head_text());
 }
 
 #[tokio::test]

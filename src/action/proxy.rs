@@ -128,11 +128,15 @@ impl Proxy {
                 HostRule::AsIs
             }
         };
-        if let Some(wish) = exchange.websocket.take().filter(|_| self.websocket) {
-            if !self.upstream.plan.protocol.is_http2() {
-                Wish::name_upgrade(request.headers_mut());
+        match exchange.websocket.take() {
+            Some(wish) if self.websocket => {
+                if !self.upstream.plan.protocol.is_http2() {
+                    Wish::name_upgrade(request.headers_mut());
+                }
+                request.extensions_mut().insert(*wish);
             }
-            request.extensions_mut().insert(*wish);
+            Some(_) => Wish::take_out(request.headers_mut()),
+            None => {}
         }
         let is_tunnel = request.extensions().get::<Wish>().is_some();
         let mut copy = self.mirror.as_ref().filter(|_| !is_tunnel).and_then(|mirror| mirror.copy(exchange, host));

@@ -194,7 +194,7 @@ fn failures() -> Vec<Statuses> {
 ///
 /// A copy never delays a request: it is left out where there are too many at once, where the request's body is too long,
 /// or where the answer came before all of the body (`armiger_mirrored_requests_total`). It has what the upstream was sent,
-/// and `X-Armiger-Mirror: 1`. A WebSocket has no copy. A drain does not wait for copies.
+/// and `X-Armiger-Mirror: 1`. A WebSocket has no copy. A drain waits for copies as for exchanges, up to `drain.timeout`.
 ///
 /// The trap: whatever a copy does is done. A mirror that writes into the database of the service, or sends mail, does so a
 /// second time; mirror `methods: [GET]` alone, or to a service with a database of its own.

@@ -7,7 +7,8 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
@@ -18,6 +19,13 @@ pub struct Wish {
 }
 
 impl Wish {
+    /// Takes out of a request what is left of its wish: an upstream that looks at no more than that would grant it.
+    pub fn take_out(headers: &mut HeaderMap) {
+        for name in [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_EXTENSIONS] {
+            headers.remove(name);
+        }
+    }
+
     /// What a request wishes that asks for the upgrade `upgrade`. None if it is no whole handshake (RFC 6455 §4.1).
     pub fn of<B>(request: &Request<B>, upgrade: Option<&HeaderValue>) -> Option<Self> {
         let headers = request.headers();

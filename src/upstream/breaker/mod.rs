@@ -91,7 +91,7 @@ impl Breaker {
     }
 
     /// Leave for one call, to be settled with its outcome. Dropped before, the call says nothing. One that is not
-    /// `is_timed` has no time until [`Permit::counts_from`] gives it one, and is never slow before.
+    /// `is_timed` has no time until `counts_from` gives it one, and is never slow before.
     ///
     /// # Errors
     /// It is open, or half-open with all its probes out.
