@@ -8,7 +8,9 @@ use http::Request;
 use http_body_util::{Empty, Full};
 use serde_json::{Value, json};
 
-use crate::harness::{Armiger, Backend, Config, Redis, Response, SECRET_YAML, Signer, answer, claims, within};
+use crate::harness::{
+    Armiger, Backend, Config, Files, Redis, Response, SECRET_YAML, Signal, Signer, answer, claims, within,
+};
 
 /// With time enough for a machine that is busy: what is late is none.
 fn caching(backend: &Backend, redis: &Redis, policy: &str) -> Config {
@@ -189,11 +191,157 @@ async fn an_unsafe_request_at_one_makes_it_invalid_for_all() {
     })
     .await;
     assert!(renewed.starts_with("/b "));
-    // Whoever made it invalid keeps what it fetched since.
-    let kept = get(&one, "/b", &[]).await.text().to_owned();
+    // Whoever made it invalid keeps what it fetched once that was told.
     purge(&two, json!({"tag": "other"})).await;
     purges(&one, 1).await;
+    let kept = get(&one, "/b", &[]).await.text().to_owned();
+    purge(&two, json!({"tag": "other"})).await;
+    purges(&one, 2).await;
     assert_eq!(get(&one, "/b", &[]).await.text(), kept);
+}
+
+/// One of two that share: it comes to Redis as a user of its own, who may be kept away.
+fn apart(backend: &Backend, redis: &Redis, more: &str) -> Config {
+    let redis = format!(
+        "{{url: \"{}\", timeout: 2s, username: one, password: \"${{env:ARMIGER_TEST_UNSET:-secret}}\"}}",
+        redis.url()
+    );
+    Config::to(backend).top(&format!("cache: {{redis: {redis}{more}}}")).policies("cache: {l2: redis}")
+}
+
+async fn let_in(redis: &Redis) {
+    let _: String = redis.ask(&["ACL", "SETUSER", "one", "on", ">secret", "~*", "+@all"]).await;
+}
+
+async fn keep_away(redis: &Redis) {
+    let _: String = redis.ask(&["ACL", "SETUSER", "one", "-@all", "+ping"]).await;
+}
+
+/// What is read between two writes is from before the second one, whichever is told of last.
+#[tokio::test]
+async fn a_write_at_one_does_not_hide_a_write_at_another() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &redis, "").listener(&address)).await;
+    keep_away(&redis).await;
+    post(&one, "/a").await;
+    let between = get(&one, "/a", &[]).await.text().to_owned();
+    assert_eq!(get(&one, "/a", &[]).await.text(), between, "it is stored again");
+    post(&two, "/a").await;
+    within("it to be told", async { while state(&two).await["untold"] != 0 {} }).await;
+
+    let_in(&redis).await;
+
+    within("it to be heard of", async { while get(&one, "/a", &[]).await.text() == between {} }).await;
+}
+
+/// Replicas are replaced one after the other: those that stay hear what the one that goes made invalid last.
+#[tokio::test]
+async fn what_is_untold_is_told_before_the_end() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    let first = get(&two, "/a", &[]).await.text().to_owned();
+    post(&one, "/a").await;
+    drop(one);
+    within("it to be heard of", async { while get(&two, "/a", &[]).await.text() == first {} }).await;
+}
+
+#[tokio::test]
+async fn what_is_untold_outlives_a_reload() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let files = Files::of(apart(&backend, &redis, "").to_string());
+    let one = Armiger::watching(files.config().into()).await;
+    within("the log of purges", async { while state(&one).await["purges"].is_null() {} }).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &redis, "").listener(&address)).await;
+    let first = get(&two, "/a", &[]).await.text().to_owned();
+    keep_away(&redis).await;
+    post(&one, "/a").await;
+    for (number, more) in [(2, ", fills_max: 20MiB"), (3, ", memory: 100MiB"), (4, ", redis_entry_max: 100KiB")] {
+        files.replace("config.yaml", apart(&backend, &redis, more).to_string());
+        one.in_force(number).await;
+    }
+    assert_eq!(state(&one).await["untold"], 1);
+
+    let_in(&redis).await;
+
+    within("it to be heard of", async { while get(&two, "/a", &[]).await.text() == first {} }).await;
+    // What follows is followed by the store that is in force.
+    let kept = get(&one, "/b", &[]).await.text().to_owned();
+    post(&two, "/b").await;
+    within("it to be heard of", async { while get(&one, "/b", &[]).await.text() == kept {} }).await;
+}
+
+/// Nobody knows what became of it, so that all ask whether what they have still holds.
+#[tokio::test]
+async fn an_unsafe_request_whose_client_left_makes_it_stale_for_all() {
+    let (go, redis) = (Signal::new(), Redis::start().await);
+    let wait = go.clone();
+    let backend = Backend::serving(move |asked| {
+        let go = wait.clone();
+        async move {
+            if asked.method() == http::Method::POST {
+                go.wait().await;
+            }
+            let mut reply = answer(200, "x");
+            for (name, value) in FRESH {
+                reply.headers_mut().append(*name, value.parse().unwrap());
+            }
+            reply
+        }
+    })
+    .await;
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    get(&two, "/a", &[]).await;
+    stored(&two, 1.0).await;
+    let client = one.raw("POST /a HTTP/1.1\r\nhost: shop.test\r\ncontent-length: 0\r\n\r\n").await;
+    backend.arrived(2).await;
+    client.reset();
+
+    within("it to be heard of", async { while status(&get(&two, "/a", &[]).await).starts_with("armiger; hit") {} })
+        .await;
+
+    let asked = backend.received(3).await;
+    assert_eq!(asked[2].header("if-none-match"), "\"a\"", "what it has itself is not let go of");
+    go.send();
+}
+
+/// Which URLs share a place nobody can compute who knows the program alone.
+#[tokio::test]
+async fn places_are_others_in_each_deployment() {
+    let backend = counting(FRESH).await;
+    let mut all = Vec::new();
+    for _ in 0..2 {
+        let redis = Redis::start().await;
+        let one = connected(caching(&backend, &redis, "")).await;
+        for target in ["/a", "/b", "/c"] {
+            post(&one, target).await;
+        }
+        within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+        let mut places: Vec<String> = redis.ask(&["ZRANGE", "{armiger}:cache:places", "0", "-1"]).await;
+        places.sort();
+        all.push(places);
+    }
+    assert_ne!(all[0], all[1]);
+}
+
+/// A replica that took the place of its leader may not have heard the last of it.
+#[tokio::test]
+async fn a_redis_that_lost_the_last_changes_is_another_one() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let (one, two) = two(|| caching(&backend, &redis, "")).await;
+    post(&one, "/a").await;
+    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+    // Whatever is told is heard together with what was told before.
+    purge(&one, json!({"tag": "other"})).await;
+    purges(&two, 1).await;
+
+    let _: i64 = redis.ask(&["HSET", "{armiger}:cache:clock", "changes", "1"]).await;
+
+    two.until_metric(r#"armiger_cache_shared_lookups_total{outcome="gap"}"#, 1.0).await;
 }
 
 /// However many unsafe requests there are, the rest of what is shared is of use, and nobody falls behind.

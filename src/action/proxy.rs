@@ -17,7 +17,7 @@ use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
 use crate::http::websocket::Wish;
 use crate::http::{grpc, headers, path};
-use crate::upstream::{Call, HostRule, Kind, Pools, Tells, Upstream};
+use crate::upstream::{Call, HostRule, Kind, Pools, Progress, Reached, Tells, Upstream};
 
 /// The longest that an answer may go on whose caller has proven something. Keeps points in time within their range.
 const STREAM_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -153,6 +153,7 @@ impl Proxy {
         let call = Call::new(host, exchange.deadline, key, &mut record.attempts)
             .of_route(exchange.due, self.class, tells)
             .of_client(exchange.client.ends());
+        Progress::tell(request, Reached::Nobody);
         let sent = if self.upstream.hedges(request) {
             // In a box: it is two of the other, and few upstreams have it.
             Box::pin(self.upstream.hedge(pools, call, request)).await

@@ -1,13 +1,13 @@
 //! The thread `background`: whatever state works beside requests, on one runtime with timers and connections of its own.
 //!
 //! It follows the snapshot in force: hands each state its plan, and begins what has not begun. It ends when armiger has
-//! drained, or ends.
+//! drained, or ends; states may have a last word then.
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, LocalSet};
@@ -17,6 +17,9 @@ use crate::snapshot::Live;
 use crate::timer::Wheel;
 use crate::upstream::Pools;
 use crate::upstream::background::{Desk, Job};
+
+/// How long the last words of states may take.
+const FINISH_MAX: Duration = Duration::from_secs(1);
 
 /// Tells the thread that another snapshot is in force.
 #[derive(Clone, Default)]
@@ -68,9 +71,16 @@ async fn run(live: &Live, bell: &Bell, drain: &Drain, mut ended: watch::Receiver
                     tracing::error!(%error, "work in the background broke off");
                 }
             }
-            () = drain.over() => return,
+            () = drain.over() => break,
             // Fails only once nobody is there to say so.
-            _ = ended.wait_for(|is_over| *is_over) => return,
+            _ = ended.wait_for(|is_over| *is_over) => break,
         }
     }
+    works.shutdown().await;
+    let snapshot = live.load();
+    for job in Job::all(&snapshot.kept) {
+        works.spawn_local(job.finish(&desk));
+    }
+    // What is not over then is dropped with the set.
+    let _ = tokio::time::timeout(FINISH_MAX, async { while works.join_next().await.is_some() {} }).await;
 }

@@ -35,6 +35,13 @@ pub trait Background: Send + Sync + 'static {
     /// is called again: what it left half done it must find.
     fn work(state: Weak<Self>, desk: Desk) -> impl Future<Output = ()> + 'static;
 
+    /// What is left to do once armiger has come to its end, when the work was given up and no request can come any more. It has
+    /// a moment, and no more.
+    fn finish(state: Arc<Self>, desk: Desk) -> impl Future<Output = ()> + 'static {
+        drop((state, desk));
+        std::future::ready(())
+    }
+
     /// Whether requests must wait for it at the start, and how it goes. `None`: it is nobody's concern.
     fn awaited(&self, plan: &Self::Plan) -> Option<Awaited> {
         let _ = plan;
@@ -82,6 +89,7 @@ pub struct Job(Box<dyn Employed>);
 trait Employed: Send + Sync {
     fn follow(&self);
     fn begin(&self, desk: &Desk, now: Instant) -> Option<Work>;
+    fn finish(&self, desk: &Desk) -> Work;
     fn awaited(&self, now: Instant) -> Option<(Awaited, bool)>;
 }
 
@@ -138,6 +146,11 @@ impl Job {
         self.0.begin(desk, now)
     }
 
+    /// What is left to do at the end.
+    pub fn finish(&self, desk: &Desk) -> Work {
+        self.0.finish(desk)
+    }
+
     /// What requests wait for, and whether they still do at `now`.
     pub fn awaited(&self, now: Instant) -> Option<(Awaited, bool)> {
         self.0.awaited(now)
@@ -163,6 +176,10 @@ impl<T: Background> Employed for Of<T> {
                 _ = alive.changed() => {}
             }
         }))
+    }
+
+    fn finish(&self, desk: &Desk) -> Work {
+        Box::pin(T::finish(self.0.clone(), desk.clone()))
     }
 
     fn awaited(&self, now: Instant) -> Option<(Awaited, bool)> {

@@ -31,6 +31,7 @@ use super::http2;
 use super::pick::Pick;
 use super::plan::Plan;
 use super::pool::Pools;
+use super::progress::{Progress, Reached};
 use super::retry::{self, Course, Spent};
 use super::standing::Seat;
 use super::state::Stay;
@@ -271,6 +272,10 @@ impl Upstream {
                     HeaderValue::from(trial.attempts.len() + 1 + usize::from(side.shuns.is_some())),
                 );
             }
+            let progress = request.extensions().get::<Progress>().cloned();
+            if let Some(progress) = &progress {
+                progress.advance(Reached::Upstream);
+            }
             let outcome = {
                 let answer = pin!(line.send(std::mem::take(request)));
                 patiently(&mut timer, limit.as_mut(), plan, &line, inbound.as_deref(), answer).await
@@ -282,6 +287,9 @@ impl Upstream {
                         return Err(kind.into());
                     }
                     let watch = trial.answered(&head);
+                    if let Some(progress) = &progress {
+                        progress.advance(Reached::Answer);
+                    }
                     if let (Line::Http1(connection), false) = (&line, is_reused) {
                         connection.heed(&head.headers);
                     }

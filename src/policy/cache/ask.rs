@@ -23,6 +23,7 @@ use crate::exchange::fetch::{Deciding, StandsIn};
 use crate::exchange::{Exchange, Fetch, Reason, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::http::path;
+use crate::upstream::{Progress, Reached};
 
 /// How often a request waits for others before it asks for itself: each time it was another variant that came.
 const WAITS_MAX: usize = 3;
@@ -273,7 +274,8 @@ impl Request<'_> {
                 let delay = now.saturating_duration_since(started);
                 let when = Told { now, time: time + delay, delay, epoch, since };
                 match freshened(&rules, &entry, told, asked, &when) {
-                    Ok(fresh) => drop(rules.store.put(&key, fresh)),
+                    // The answer may come late, and be older than what has been fetched since.
+                    Ok(fresh) => rules.store.replace(&key, &entry, fresh),
                     Err(Unstorable::Credentials) => {}
                     Err(_) => rules.store.remove(&key, &entry),
                 }
@@ -370,7 +372,7 @@ impl Request<'_> {
         let mut flights = self.rules.flights.lock();
         if let Some(flight) = flights.get(name)
             // Nobody waits for what was asked for before a purge.
-            && store.invalid.is_valid(flight.since)
+            && store.invalid.fate(flight.since) == Fate::Good
             && store.purges.epoch() == flight.epoch
             && let Some(reader) = flight.join()
         {
@@ -530,23 +532,28 @@ fn unsafe_method(rules: &Arc<Rules>, exchange: &Exchange) -> Verdict {
         return bypass(rules, Forward::Method, false);
     }
     rules.metrics.bypassed();
+    let progress = Progress::default();
     let target = Unsafe {
         rules: rules.clone(),
+        progress: progress.clone(),
         authority: exchange.host().to_ascii_lowercase(),
         path: exchange.path().to_owned(),
         query: exchange.request.uri().query().map(str::to_owned),
         is_settled: false,
     };
-    Verdict::followup(move |response| {
+    let watch = move |exchange: &mut Exchange| drop(exchange.request.extensions_mut().insert(progress));
+    Verdict::amend_both(watch, move |response| {
         target.settle(response);
         response.headers_mut().append(&CACHE_STATUS, passed(Forward::Method, None));
     })
 }
 
-/// An unsafe request under way. Where its client leaves before the answer is there, nobody knows whether it succeeded: what is
-/// stored of its URL is then invalid too.
+/// An unsafe request under way. Where an upstream may have it and does not answer, or its client leaves before that, nobody
+/// knows whether it succeeded: what is stored of its URL is then stale. It is not dead, or whoever may send such requests could
+/// take from others what stands in for errors, without ever being let to change anything.
 struct Unsafe {
     rules: Arc<Rules>,
+    progress: Progress,
     /// The host, and the port if it is named.
     authority: String,
     path: String,
@@ -558,33 +565,39 @@ impl Unsafe {
     fn settle(mut self, response: &Response<Body>) {
         self.is_settled = true;
         let status = response.status();
+        match self.progress.reached() {
+            // What stands in for an answer says nothing of it.
+            Reached::Nobody => return,
+            Reached::Upstream => return self.invalidate(&self.path, self.query.as_deref(), true),
+            Reached::Answer | Reached::Unknown => {}
+        }
         if !status.is_success() && !status.is_redirection() {
             return;
         }
-        self.invalidate(&self.path, self.query.as_deref());
+        self.invalidate(&self.path, self.query.as_deref(), false);
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             let place = response.headers().get(name);
             if let Some((path, query)) = place.and_then(|place| of_this_host(place, &self.authority, &self.path)) {
-                self.invalidate(&path, query.as_deref());
+                self.invalidate(&path, query.as_deref(), false);
             }
         }
     }
 
-    fn invalidate(&self, path: &str, query: Option<&str>) {
+    fn invalidate(&self, path: &str, query: Option<&str>, is_soft: bool) {
         let query = key::counted_query(&self.rules.plan, query);
         let target = Target { host: key::bare_host(&self.authority), path, query: query.as_deref() };
-        let place = target.place();
-        self.rules.store.invalid.invalidate([place]);
+        let digest = target.digest();
+        self.rules.store.invalid.change(digest, is_soft);
         if let Some(shared) = &self.rules.shared {
-            shared.invalidate(place);
+            shared.invalidate(digest, is_soft);
         }
     }
 }
 
 impl Drop for Unsafe {
     fn drop(&mut self) {
-        if !self.is_settled {
-            self.invalidate(&self.path, self.query.as_deref());
+        if !self.is_settled && self.progress.reached() != Reached::Nobody {
+            self.invalidate(&self.path, self.query.as_deref(), true);
         }
     }
 }

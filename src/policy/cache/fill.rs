@@ -278,7 +278,10 @@ impl Filling {
             // Good for who asked, and no more.
             Err(why) => {
                 self.rules.metrics.filled(why.word());
-                self.rules.store.remove(&self.key, &stale);
+                // What callers with credentials are told says nothing of what others would be.
+                if why != Unstorable::Credentials {
+                    self.rules.store.remove(&self.key, &stale);
+                }
                 let answer = self.answer(&stale, arrival.now, Status::Checked(self.forward, why));
                 return self.released(why, Some(Ok(answer)));
             }

@@ -468,15 +468,15 @@ impl<'k> Target<'k> {
         Some(Self { host: bare_host(host), path, query })
     }
 
-    /// Where it stands among what unsafe requests made invalid: the same wherever it is asked.
-    pub fn place(&self) -> invalid::Place {
+    /// What tells it apart from others, in short: the same wherever it is asked.
+    pub fn digest(&self) -> invalid::Digest {
         let mut hash = Sha256::new();
         for part in [Some(self.host), Some(self.path), self.query] {
             hash.update([u8::from(part.is_some())]);
             hash.update((part.map_or(0, str::len) as u64).to_le_bytes());
             hash.update(part.unwrap_or_default());
         }
-        hash.finalize().first_chunk().map_or(0, |bytes| invalid::Place::from_le_bytes(*bytes))
+        hash.finalize().first_chunk().map_or(0, |bytes| invalid::Digest::from_le_bytes(*bytes))
     }
 }
 
@@ -613,18 +613,18 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_differ_have_places_that_differ() {
+    fn targets_that_differ_have_digests_that_differ() {
         let target = |host, path, query| Target { host, path, query };
-        let places = [
+        let digests = [
             target("h", "/a", None),
             target("h", "/a", Some("")),
             target("h/", "a", None),
             target("h", "/", Some("a")),
         ]
-        .map(|target| target.place());
-        let distinct: std::collections::HashSet<_> = places.iter().collect();
-        assert_eq!(distinct.len(), places.len());
-        assert_eq!(places[0], target("h", "/a", None).place(), "and the same each time");
+        .map(|target| target.digest());
+        let distinct: std::collections::HashSet<_> = digests.iter().collect();
+        assert_eq!(distinct.len(), digests.len());
+        assert_eq!(digests[0], target("h", "/a", None).digest(), "and the same each time");
     }
 
     #[test]

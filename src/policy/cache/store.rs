@@ -53,7 +53,10 @@ impl Store {
 
     /// What became of a response since it was asked for.
     pub fn fate(&self, key: &[u8], entry: &Entry) -> Fate {
-        if self.invalid.is_valid(entry.head.since) { entry.fate(key, &self.purges) } else { Fate::Dead }
+        match self.invalid.fate(entry.head.since) {
+            Fate::Dead => Fate::Dead,
+            fate => fate.max(entry.fate(key, &self.purges)),
+        }
     }
 
     /// Keeps a response, unless it was purged while it came. Whether it is kept.
@@ -63,6 +66,17 @@ impl Store {
         }
         self.change(key, |shelf| Some(shelf.with(entry, key)));
         true
+    }
+
+    /// Keeps a response in the place of another one, if that is still there and the new one was not purged while it came.
+    pub fn replace(&self, key: &[u8], old: &Arc<Entry>, new: Arc<Entry>) {
+        if self.fate(key, &new) != Fate::Dead {
+            self.change(key, |shelf| match shelf.variants.iter().any(|entry| Arc::ptr_eq(entry, old)) {
+                true => Some(shelf.with(new, key)),
+                // What is there stays, and what is not does not come.
+                false => (shelf.weight > 0).then(|| shelf.clone()),
+            });
+        }
     }
 
     /// Notes that the response of a key was none to store, so that nobody waits for the next one.
@@ -242,8 +256,9 @@ mod tests {
     /// What an answer of 1 KiB with the headers of most takes, by the store's count and by the kernel's:
     /// `ARMIGER_TEST_ENTRIES=200000 cargo test --release --lib -- --nocapture what_an_entry_takes`.
     #[test]
+    #[ignore = "memory is that of the whole process, so that it tells something only by itself"]
     fn what_an_entry_takes_is_what_is_counted() {
-        let count: usize = std::env::var("ARMIGER_TEST_ENTRIES").map_or(1000, |count| count.parse().unwrap());
+        let count: usize = std::env::var("ARMIGER_TEST_ENTRIES").map_or(200_000, |count| count.parse().unwrap());
         let store = Store::new(1 << 40);
         let before = resident().unwrap_or(0);
         for number in 0..count {
@@ -266,9 +281,7 @@ mod tests {
         let memory = resident().unwrap_or(0).saturating_sub(before);
         let (counted, taken) = (usage.bytes as usize / count, memory / count);
         println!("{count} entries of 1 KiB: {counted} bytes each by the store's count, {taken} of memory");
-        if count >= 100_000 {
-            assert!((counted * 9 / 10..counted * 11 / 10).contains(&taken), "{taken} taken, {counted} counted");
-        }
+        assert!((counted * 9 / 10..counted * 11 / 10).contains(&taken), "{taken} taken, {counted} counted");
     }
 
     #[test]
@@ -280,6 +293,19 @@ mod tests {
         let shelf = store.get(b"key").unwrap();
         assert_eq!(shelf.variants.len(), VARIANTS_MAX);
         assert!(shelf.find(&0_usize.to_le_bytes()).is_none() && shelf.find(&VARIANTS_MAX.to_le_bytes()).is_some());
+    }
+
+    #[test]
+    fn only_what_is_still_there_is_replaced() {
+        let store = Store::new(1 << 20);
+        let [first, second, third] = [1, 2, 3].map(|length| entry(b"", length, 0));
+        store.replace(b"key", &first, second.clone());
+        assert!(store.get(b"key").is_none());
+        store.put(b"key", first.clone());
+        store.replace(b"key", &first, second);
+        assert_eq!(store.get(b"key").unwrap().variants[0].body.len(), 2);
+        store.replace(b"key", &first, third);
+        assert_eq!(store.get(b"key").unwrap().variants[0].body.len(), 2, "another took its place meanwhile");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::time::Instant;
 use http::HeaderName;
 
 use super::entry::Entry;
-use super::invalid::Place;
+use super::invalid::Digest;
 use super::key::Bytes;
 use super::purge::{Fate, What};
 use super::store::Store;
@@ -78,8 +78,8 @@ pub trait Second: Send + Sync {
     /// Tells all of a purge that was made here.
     fn purge(&self, what: What, is_soft: bool);
 
-    /// Tells all that an unsafe request made what is of this place invalid.
-    fn invalidate(&self, place: Place);
+    /// Tells all that an unsafe request made what is of this target invalid; if nobody knows whether it did, stale.
+    fn invalidate(&self, digest: Digest, is_soft: bool);
 
     /// Waits, for a moment, until all that was purged here is told. Whether it is.
     fn told(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>>;

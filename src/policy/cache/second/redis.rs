@@ -10,16 +10,18 @@
 //! can tell what was purged: then all that is kept here is purged. As long as something that was purged here is not told,
 //! nothing of the second level is read here.
 //!
-//! **What unsafe requests made invalid** has no log. There are so many places and no more, each with the time when it was told
+//! **What unsafe requests made invalid**, or stale where nobody knows what became of them, has no log. There are so many places and no more, each with the time when it was told
 //! of last: however many requests there are, what is to be told, to be kept and to be read is bounded, and whoever was away for
-//! long misses nothing. Here it is gone at once. Others are told a tenth of a second later and read it within another; a
-//! response that they find on the second level is good only if nothing of its place was told since it was asked for.
+//! long misses nothing. Here it is gone at once. Others are told a tenth of a second later and read it within another, and so
+//! does this itself, which costs one more fetch; a response that they find on the second level is good only if nothing of its
+//! place was told since it was asked for.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderName;
 use redis::{Script, ScriptInvocation};
@@ -34,7 +36,7 @@ use crate::config::redis::Redis as Settings;
 use crate::config::{Issues, KeyPath};
 use crate::keep::{Identity, Keeper};
 use crate::policy::cache::entry::Entry;
-use crate::policy::cache::invalid::Place;
+use crate::policy::cache::invalid::{self, Digest, PLACES, Place};
 use crate::policy::cache::key::Target;
 use crate::policy::cache::purge::{Fate, Purges, RECORDS_MAX, What};
 use crate::policy::cache::store::Store;
@@ -52,8 +54,8 @@ const BATCH: usize = 500;
 /// Places that are told at once, and twice as many are read: those that were told at one time are read whole.
 const PLACES_TOLD: usize = 500;
 
-/// How often this may tell of places before it has read what it told.
-const OWN_MAX: usize = 1000;
+/// Targets that may wait to be told of. More becomes one purge of all, which hardly takes more than so many places do.
+const CHANGES_MAX: usize = PLACES;
 
 /// How long a response is kept at most.
 const KEEP_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -74,13 +76,9 @@ const NAMES_MAX: usize = 4096;
 pub(super) struct Shared {
     ticket: Ticket,
     client: Arc<Client>,
-    /// What is kept here, which the purges of others are about too.
-    store: Arc<Store>,
     /// What keys begin with.
     prefix: String,
-    /// The longest value.
-    value_max: usize,
-    fills_max: u64,
+    plan: ArcSwap<Plan>,
     /// Who this armiger is, in the log.
     own: String,
     follow: Script,
@@ -97,9 +95,19 @@ pub(super) struct Shared {
     metrics: SecondMetrics,
 }
 
+/// What of the configuration it goes by.
+pub(super) struct Plan {
+    /// What is kept here, which the purges of others are about too.
+    store: Arc<Store>,
+    /// The longest value.
+    value_max: usize,
+    fills_max: u64,
+}
+
 /// What is known of the shared memory.
 #[derive(Clone, Copy)]
 struct Clock {
+    /// Places are by it too, so that it is told to no client.
     life: u128,
     /// All purges up to this one are known.
     purges: u64,
@@ -110,12 +118,12 @@ struct Clock {
     read: Instant,
 }
 
-/// Places to tell the others of.
+/// Targets to tell the others of. Not their places: those are by a secret that may not be known yet.
 #[derive(Default)]
 struct Changed {
-    waiting: BTreeSet<Place>,
+    waiting: BTreeSet<(Digest, bool)>,
     /// On their way, and told again if that fails.
-    leaving: BTreeSet<Place>,
+    leaving: BTreeSet<(Digest, bool)>,
 }
 
 /// A purge in the log.
@@ -128,10 +136,13 @@ struct Row {
 
 /// What comes of following: the time there, its life, the number of the last purge, and purges with their numbers; up to when places
 /// are known, which those are, each with its time, and whether there are more.
-type Followed = (u64, String, u64, Vec<(String, Vec<u8>)>, u64, Vec<(Place, u64)>, bool);
+type Followed = (u64, String, u64, Vec<(String, Vec<u8>)>, u64, Vec<(u32, u64)>, bool);
+
+/// When a place was told of: invalid, and stale.
+type ToldAt = (Option<u64>, Option<u64>);
 
 /// What comes of a look: clock, when the place was told of, names of headers, value, and how long it is kept yet.
-type Looked = ((Option<String>, Option<u64>), Option<u64>, Vec<u8>, Vec<u8>, i64);
+type Looked = ((Option<String>, Option<u64>), Option<u64>, Option<u64>, Vec<u8>, Vec<u8>, i64);
 
 /// Compiles what the section says of it.
 pub(super) fn compile(
@@ -150,16 +161,15 @@ pub(super) fn compile(
     let identity = Identity::of("cache_second_level", "all routes")
         .shape("prefix", &settings.prefix)
         .shape("url", &settings.url)
-        .shape("memory", section.memory().get())
-        .shape("redis_entry_max", value_max)
-        .shape("fills_max", fills_max);
+        .setting("memory", section.memory().get())
+        .setting("redis_entry_max", value_max)
+        .setting("fills_max", fills_max);
+    let plan = || Plan { store: store.clone(), value_max, fills_max };
     let shared = keeper.keep(identity, || Shared {
         ticket: Ticket::default(),
         client,
-        store,
         prefix: format!("{{{}}}:cache:", settings.prefix),
-        value_max,
-        fills_max,
+        plan: ArcSwap::from_pointee(plan()),
         own: format!("{:032x}", fastrand::u128(..)),
         follow: Script::new(include_str!("follow.lua")),
         tell: Script::new(include_str!("tell.lua")),
@@ -171,7 +181,7 @@ pub(super) fn compile(
         all_told: Notify::new(),
         metrics: counts,
     });
-    background::employ(keeper, &shared, ());
+    background::employ(keeper, &shared, plan());
     Some(shared)
 }
 
@@ -188,16 +198,20 @@ impl Shared {
         *locked(&self.clock)
     }
 
+    fn store(&self) -> Arc<Store> {
+        self.plan.load().store.clone()
+    }
+
     fn is_untold(&self) -> bool {
         !locked(&self.untold).is_empty()
     }
 
-    /// Tells what is untold, as far as it can. When it told of places is added to `own`.
-    async fn tell_all(&self, wheel: &Wheel, own: &mut Vec<u64>) -> Result<(), Away> {
+    /// Tells what is untold, as far as it can.
+    async fn tell_all(&self, wheel: &Wheel) -> Result<(), Away> {
         loop {
             let Some(purge) = locked(&self.untold).front().cloned() else { break };
             let row = Row { by: self.own.clone(), soft: purge.1, what: purge.0.clone() };
-            let mut invocation = self.telling("purge");
+            let mut invocation = self.telling("purge", &life());
             invocation.arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX);
             self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
             // Only this tells, and what comes meanwhile stands behind; unless all of it became one purge.
@@ -208,17 +222,19 @@ impl Shared {
         }
         self.all_told.notify_waiters();
         loop {
-            let mut invocation = self.telling("changed");
+            // As long as nobody has read what life it has nobody knows where they stand.
+            let Some(Clock { life, .. }) = self.clock() else { return Ok(()) };
+            let mut invocation = self.telling("changed", &format!("{life:032x}"));
             {
                 let mut changed = locked(&self.changed);
                 let Changed { waiting, leaving } = &mut *changed;
                 // What did not arrive the last time.
                 waiting.append(leaving);
                 while leaving.len() < PLACES_TOLD
-                    && let Some(place) = waiting.pop_first()
+                    && let Some((digest, is_soft)) = waiting.pop_first()
                 {
-                    leaving.insert(place);
-                    invocation.arg(place);
+                    leaving.insert((digest, is_soft));
+                    invocation.arg(member(invalid::place(life, digest), is_soft));
                 }
                 if leaving.is_empty() {
                     return Ok(());
@@ -226,26 +242,26 @@ impl Shared {
             }
             let told =
                 self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
-            if own.len() >= OWN_MAX {
-                // Forgotten, it is another's: what was fetched here since is fetched again.
-                own.remove(0);
+            if told == 0 {
+                // It has another life, which is to be read first.
+                return Ok(());
             }
-            own.push(told);
             locked(&self.changed).leaving.clear();
         }
     }
 
-    fn telling(&self, what: &str) -> ScriptInvocation<'_> {
+    fn telling(&self, what: &str, life: &str) -> ScriptInvocation<'_> {
         let mut invocation = self.tell.prepare_invoke();
         for key in ["clock", "purges", "places"] {
             invocation.key(format!("{}{key}", self.prefix));
         }
-        invocation.arg(what).arg(life());
+        invocation.arg(what).arg(life);
         invocation
     }
 
-    /// Follows the log, and what is told of places, to the end. Of places told at a time in `own` it was this that told.
-    async fn catch_up(&self, wheel: &Wheel, own: &[u64]) -> Result<(), Away> {
+    /// Follows the log, and what is told of places, to the end. What this told itself counts too: of a place that another told of
+    /// shortly before nothing but the last time is left.
+    async fn catch_up(&self, wheel: &Wheel) -> Result<(), Away> {
         loop {
             let known = self.clock();
             let from = known.map_or(0, |clock| clock.purges) + 1;
@@ -261,17 +277,21 @@ impl Shared {
             let (time, born, last, rows, changes, places, are_more) = followed.await?;
             let read = Instant::now();
             let born = u128::from_str_radix(&born, 16).map_err(|_| Away)?;
-            if known.is_some_and(|known| known.life != born || last < known.purges) {
+            if known.is_some_and(|known| known.life != born || last < known.purges || changes < known.changes) {
                 // Another memory than before: from its beginning.
                 self.forget();
                 continue;
             }
+            let store = self.store();
             if known.is_none() {
+                // In this order: whoever sees the purge sees the secret.
+                store.invalid.reseed(born);
                 // What others told before this listened is not known: what was kept here meanwhile may be purged.
-                self.store.purges.purge(What::All, false);
+                store.purges.purge(What::All, false);
             }
-            let others = places.iter().filter(|(_, at)| !own.contains(at)).map(|(place, _)| *place);
-            self.store.invalid.invalidate(others);
+            store
+                .invalid
+                .invalidate(places.iter().map(|(member, _)| (*member as Place, *member > u32::from(Place::MAX))));
             let is_more = rows.len() == BATCH;
             let mut at = known.map(|known| known.purges);
             for (id, row) in rows {
@@ -310,7 +330,7 @@ impl Shared {
             return self.lost(number);
         };
         if row.by != self.own {
-            self.store.purges.purge(row.what.clone(), row.soft);
+            self.store().purges.purge(row.what.clone(), row.soft);
         }
         self.purges.note_at(row.what, number, row.soft);
     }
@@ -318,7 +338,7 @@ impl Shared {
     /// Purges up to this one may have been missed.
     fn lost(&self, number: u64) {
         tracing::warn!("purges of other armigers may have been missed: all that is cached here is purged");
-        self.store.purges.purge(What::All, false);
+        self.store().purges.purge(What::All, false);
         self.purges.begin(number);
         self.metrics.came("gap");
     }
@@ -334,10 +354,12 @@ impl Shared {
         let entry = format!("{}e:{}", self.prefix, hex(name));
         let mut pipe = redis::pipe();
         pipe.atomic().cmd("HMGET").arg(format!("{}clock", self.prefix)).arg("life").arg("purges");
-        pipe.cmd("ZSCORE").arg(format!("{}places", self.prefix)).arg(place);
+        for is_soft in [false, true] {
+            pipe.cmd("ZSCORE").arg(format!("{}places", self.prefix)).arg(member(place, is_soft));
+        }
         // No more of it than may be: what others put there may be of any length.
         pipe.cmd("GETRANGE").arg(index).arg(0).arg(NAMES_MAX);
-        pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(self.value_max);
+        pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(self.plan.load().value_max);
         pipe.cmd("PTTL").arg(&entry);
         let looked = self.client.ask(wheel, async |connection| match pipe.query_async::<Looked>(connection).await {
             // Somebody else's, of another type: the server is well.
@@ -352,17 +374,19 @@ impl Shared {
             return Err("untold");
         }
         let target = Target::of(wanted.key).ok_or("miss")?;
-        let place = target.place();
-        if locked(&self.changed).has(place) {
+        let digest = target.digest();
+        if locked(&self.changed).has(digest) {
             return Err("untold");
         }
+        let known = self.clock().ok_or("behind")?.life;
+        let place = invalid::place(known, digest);
         let index = format!("{}v:{}", self.prefix, hex(&value::name(wanted.scope, wanted.key, &[], b"vary")));
         let mut vary: Vec<HeaderName> = Vec::new();
         // A second look, where the first one tells that headers choose.
         for _ in 0..2 {
             let name = value::name(wanted.scope, wanted.key, &vary, &(wanted.variant)(&vary));
             let looked = self.look(&name, place, &index, wheel).await?;
-            let ((life, purges), invalid_at, names, bytes, left) = looked;
+            let ((life, purges), invalid_at, stale_at, names, bytes, left) = looked;
             let names = value::read_names(&names).ok_or("foreign")?;
             if names != vary {
                 vary = names;
@@ -374,7 +398,10 @@ impl Shared {
             let mut stored = value::read(&name, Bytes::from(bytes)).ok_or("foreign")?;
             let life = life.and_then(|life| u128::from_str_radix(&life, 16).ok());
             stored.vary = vary;
-            return self.judge(stored, (life, purges.unwrap_or(0)), invalid_at, left, &target);
+            if life != Some(known) {
+                return Err("behind");
+            }
+            return self.judge(stored, (known, purges.unwrap_or(0)), (invalid_at, stale_at), left, &target);
         }
         Err("miss")
     }
@@ -382,22 +409,24 @@ impl Shared {
     fn judge(
         &self,
         mut stored: Stored,
-        (life, purges): (Option<u128>, u64),
-        invalid_at: Option<u64>,
+        (life, purges): (u128, u64),
+        (invalid_at, stale_at): ToldAt,
         left: i64,
         target: &Target<'_>,
     ) -> Result<Found, &'static str> {
         let clock = self.clock().ok_or("behind")?;
-        if life != Some(clock.life) || purges != clock.purges {
+        if life != clock.life || purges != clock.purges {
             return Err("behind");
         }
         let ground = stored.ground;
         if ground.life != clock.life || ground.purges > purges {
             return Err("dead");
         }
-        if invalid_at.is_some_and(|at| at / 1000 >= ground.time) {
+        let is_later = |at: Option<u64>| at.is_some_and(|at| at / 1000 >= ground.time);
+        if is_later(invalid_at) {
             return Err("dead");
         }
+        let least = if is_later(stale_at) { Fate::Stale } else { Fate::Good };
         let fate = self.purges.fate(ground.purges, Some(target), &stored.tags);
         if fate == Fate::Dead {
             return Err("dead");
@@ -405,7 +434,7 @@ impl Shared {
         let left = u64::try_from(left).map(Duration::from_millis).map_err(|_| "foreign")?;
         // How long it has been there, by the clock that all share.
         stored.age += stored.keep.checked_sub(left).ok_or("foreign")?;
-        Ok(Found { stored, fate })
+        Ok(Found { stored, fate: fate.max(least) })
     }
 
     async fn keep(
@@ -422,12 +451,13 @@ impl Shared {
             return Err("short");
         }
         let name = value::name(scope, key, &head.vary, &head.variant);
-        let mut room = self.store.reserve(self.fills_max);
-        if entry.body.len() > self.value_max || !room.grow(entry.body.len() as u64) {
+        let plan = self.plan.load_full();
+        let mut room = plan.store.reserve(plan.fills_max);
+        if entry.body.len() > plan.value_max || !room.grow(entry.body.len() as u64) {
             return Err("too_long");
         }
         let written = value::write(&name, entry, ground, age, keep);
-        if written.len() > self.value_max {
+        if written.len() > plan.value_max {
             return Err("too_long");
         }
         let index = format!("{}v:{}", self.prefix, hex(&value::name(scope, key, &[], b"vary")));
@@ -457,12 +487,24 @@ fn is_about_type(error: &redis::RedisError) -> bool {
 
 /// The life of a memory that has none yet.
 fn life() -> String {
-    format!("{:032x}", fastrand::u128(..))
+    format!("{:032x}", invalid::secret())
+}
+
+/// What stands for a place among those that were told of.
+fn member(place: Place, is_soft: bool) -> u32 {
+    u32::from(place) + if is_soft { PLACES as u32 } else { 0 }
 }
 
 impl Changed {
-    fn has(&self, place: Place) -> bool {
-        self.waiting.contains(&place) || self.leaving.contains(&place)
+    fn has(&self, digest: Digest) -> bool {
+        [false, true].iter().any(|is_soft| {
+            let change = (digest, *is_soft);
+            self.waiting.contains(&change) || self.leaving.contains(&change)
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.waiting.len() + self.leaving.len()
     }
 }
 
@@ -507,9 +549,20 @@ impl Second for Shared {
         self.bell.notify_one();
     }
 
-    fn invalidate(&self, place: Place) {
-        // Told with all that come in the same tenth of a second.
-        locked(&self.changed).waiting.insert(place);
+    fn invalidate(&self, digest: Digest, is_soft: bool) {
+        let is_full = {
+            let waiting = &mut locked(&self.changed).waiting;
+            // Told with all that come in the same tenth of a second.
+            waiting.insert((digest, is_soft));
+            let is_full = waiting.len() > CHANGES_MAX;
+            if is_full {
+                waiting.clear();
+            }
+            is_full
+        };
+        if is_full {
+            self.purge(What::All, false);
+        }
     }
 
     fn told(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
@@ -530,43 +583,59 @@ impl Second for Shared {
     }
 
     fn shown(&self) -> serde_json::Value {
-        let places = {
-            let changed = locked(&self.changed);
-            changed.waiting.len() + changed.leaving.len()
-        };
+        let changes = locked(&self.changed).len();
         json!({
             "up": self.client.is_up(),
             "purges": self.clock().map(|clock| clock.purges),
-            "untold": locked(&self.untold).len() + places,
+            "untold": locked(&self.untold).len() + changes,
         })
     }
 }
 
 impl Background for Shared {
-    type Plan = ();
+    type Plan = Plan;
 
     fn ticket(&self) -> &Ticket {
         &self.ticket
     }
 
-    fn follow(&self, _: &Arc<()>) {}
+    fn follow(&self, plan: &Arc<Plan>) {
+        let before = self.plan.swap(plan.clone());
+        if !Arc::ptr_eq(&before.store, &plan.store) {
+            // What others told since it is in use went to the one before.
+            if let Some(clock) = self.clock() {
+                plan.store.invalid.reseed(clock.life);
+            }
+            plan.store.purges.purge(What::All, false);
+        }
+    }
 
     async fn work(state: Weak<Self>, desk: Desk) {
-        let mut own = Vec::new();
         loop {
             let Some(shared) = state.upgrade() else { return };
             if shared.client.is_up() {
                 // What cannot be told or read now is so the next time.
-                let _ = shared.tell_all(&desk.wheel, &mut own).await;
-                if shared.catch_up(&desk.wheel, &own).await.is_ok() {
-                    own.clear();
-                }
+                let _ = shared.tell_all(&desk.wheel).await;
+                let _ = shared.catch_up(&desk.wheel).await;
             }
             let bell = shared.bell.clone();
             drop(shared);
             tokio::select! {
                 () = tokio::time::sleep(FOLLOW) => {}
                 () = bell.notified() => {}
+            }
+        }
+    }
+
+    async fn finish(state: Arc<Self>, desk: Desk) {
+        // Twice: where places stand may have to be read first.
+        for _ in 0..2 {
+            let is_done = || !state.is_untold() && locked(&state.changed).len() == 0;
+            if is_done() || state.tell_all(&desk.wheel).await.is_err() || is_done() {
+                return;
+            }
+            if state.catch_up(&desk.wheel).await.is_err() {
+                return;
             }
         }
     }
