@@ -21,14 +21,18 @@ pub struct Identity {
     shape: Vec<Trait>,
     settings: Vec<Trait>,
     is_told: bool,
+    loss: Option<Loss>,
 }
+
+/// What is lost when a state is dropped that an operator should hear of.
+type Loss = fn(&(dyn Any + Send + Sync)) -> Option<String>;
 
 type Trait = (&'static str, String);
 
 impl Identity {
     /// The state of this kind (`pool`, `listener`) that belongs to the thing of this name.
     pub fn of(kind: &'static str, name: impl Into<String>) -> Self {
-        Self { kind, name: name.into(), shape: Vec::new(), settings: Vec::new(), is_told: true }
+        Self { kind, name: name.into(), shape: Vec::new(), settings: Vec::new(), is_told: true, loss: None }
     }
 
     /// A trait without which the state would mean something else: if it changes, the state starts afresh.
@@ -42,6 +46,13 @@ impl Identity {
     #[must_use]
     pub fn setting(mut self, name: &'static str, value: impl Display) -> Self {
         self.settings.push((name, value.to_string()));
+        self
+    }
+
+    /// Asked of the state when it is dropped: what goes with it that nobody else tells of.
+    #[must_use]
+    pub fn loss(mut self, loss: Loss) -> Self {
+        self.loss = Some(loss);
         self
     }
 
@@ -111,7 +122,10 @@ impl<'k> Keeper<'k> {
     pub fn finish(mut self) -> (Kept, Vec<Fate>) {
         let previous = self.previous.into_iter().flat_map(|previous| &previous.states);
         let dropped = previous.filter(|(key, held)| held.identity.is_told && !self.next.states.contains_key(*key));
-        self.fates.extend(dropped.map(|((kind, name), _)| Fate { kind, name: name.clone(), what: What::Dropped }));
+        self.fates.extend(dropped.map(|((kind, name), held)| {
+            let loss = held.identity.loss.and_then(|loss| loss(&*held.state));
+            Fate { kind, name: name.clone(), what: What::Dropped, loss }
+        }));
         (self.next, self.fates)
     }
 }
@@ -173,7 +187,7 @@ impl Keep for Keeper<'_> {
             }
         };
         if identity.is_told {
-            self.fates.push(Fate { kind: identity.kind, name: identity.name.clone(), what });
+            self.fates.push(Fate { kind: identity.kind, name: identity.name.clone(), what, loss: None });
         }
         self.next.states.insert(key, Held { identity, state: state.clone() });
         state
@@ -208,6 +222,8 @@ pub struct Fate {
     pub name: String,
     /// What became of it.
     pub what: What,
+    /// What was lost with it, if anything that an operator should hear of.
+    pub loss: Option<String>,
 }
 
 /// What became of a state.
@@ -270,6 +286,9 @@ impl Display for Fate {
         for (place, reason) in self.what.reasons().iter().enumerate() {
             write!(f, "{} {reason}", if place == 0 { "," } else { ";" })?;
         }
+        if let Some(loss) = &self.loss {
+            write!(f, ", {loss}")?;
+        }
         Ok(())
     }
 }
@@ -287,6 +306,16 @@ mod tests {
         let state = keeper.keep(identity, || 0_u32);
         let (kept, fates) = keeper.finish();
         (kept, fates, state)
+    }
+
+    #[test]
+    fn what_goes_with_a_dropped_state_is_told() {
+        let mut keeper = Keeper::fresh();
+        let lossy = bucket(5, "ip").loss(|state| state.downcast_ref::<u32>().map(|level| format!("with its {level}")));
+        keeper.keep(lossy, || 7_u32);
+        let (kept, _) = keeper.finish();
+        let (_, fates) = Keeper::after(&kept).finish();
+        assert_eq!(fates.iter().map(ToString::to_string).collect::<Vec<_>>(), ["bucket orders: dropped, with its 7"]);
     }
 
     #[test]

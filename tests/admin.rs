@@ -903,7 +903,7 @@ async fn a_purge_needs_a_target() {
     let answer: Value = serde_json::from_str(&all.assert_code(0).stdout).unwrap();
     assert_eq!(answer, json!({"targets": 3, "soft": true}));
     let wrong = run(&["purge", "--url", "nowhere", "--admin", &address], &[]).await;
-    assert!(wrong.assert_code(1).stderr.contains("neither a URL nor a path"), "{wrong:#?}");
+    assert!(wrong.assert_code(1).stderr.contains("is no URL: write `http://host/path`"), "{wrong:#?}");
 }
 
 #[tokio::test]

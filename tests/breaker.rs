@@ -319,3 +319,39 @@ async fn an_operator_opens_closes_and_resets_it() {
         assert_eq!(order(query).await, status, "{query}");
     }
 }
+
+#[tokio::test]
+async fn what_is_shown_of_an_overruled_breaker_is_what_callers_get() {
+    let (backend, _) = moody(200).await;
+    let armiger = Armiger::with(Config::to(&backend).upstream(THREE)).await;
+    let order = async |query: &str| armiger.admin().post(&format!("/breakers/app?{query}"), "").await.status;
+    let shown = async || armiger.admin().get("/state/upstreams").await.json()["rows"][0]["breaker"].clone();
+    let metrics = async || {
+        let series = |name: &str| format!(r#"armiger_breaker_{name}{{endpoint="",route="",upstream="app"}}"#);
+        (armiger.metric(&series("state")).await, armiger.metric(&series("forced")).await)
+    };
+
+    assert_eq!(order("set=force-open&for=2m").await, 200);
+    let held = shown().await;
+    assert_eq!((&held["state"], &held["own_state"]), (&"open".into(), &"closed".into()), "{held}");
+    assert_eq!(held["forced"]["state"], "open");
+    assert!(held["retry_after_seconds"].as_f64().is_some_and(|left| left > 60.0 && left <= 120.0), "{held}");
+    assert_eq!(metrics().await, (2.0, 1.0));
+    assert_eq!(order("set=force-closed").await, 200);
+    assert_eq!((shown().await["state"].clone(), metrics().await), ("closed".into(), (0.0, 1.0)));
+    assert_eq!(order("set=reset").await, 200);
+    assert_eq!(metrics().await, (0.0, 0.0));
+
+    // It ends by itself.
+    assert_eq!(order("set=force-open&for=1ms").await, 200);
+    let over = async {
+        while shown().await["forced"] != serde_json::Value::Null {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("its end", over).await;
+    assert_eq!((shown().await["state"].clone(), metrics().await), ("closed".into(), (0.0, 0.0)));
+
+    let other = armiger.admin().post("/breakers/other?set=reset", "").await;
+    assert!(other.status == 404 && other.text().contains("there is `app`"), "{}", other.text());
+}

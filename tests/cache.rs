@@ -1447,9 +1447,22 @@ async fn operators_see_what_is_stored_and_why_something_is_not() {
     }
     let mine = look("/a%3Fmine").await;
     assert_eq!((&mine["stored"][0]["why"], &mine["stored"][0]["hit_for_miss"]), (&json!("no_store"), &json!(0)));
-    for order in [json!({}), json!({"url": "/a"}), json!({"prefix": "x"}), json!({"tag": ""}), json!({"urls": "x"})] {
+    for order in [
+        json!({}),
+        json!({"url": "/a"}),
+        json!({"url": "x/a"}),
+        json!({"prefix": "x"}),
+        json!({"tag": "a b"}),
+        json!({"tag": ["a", "b,c"]}),
+        json!({"tag": ""}),
+        json!({"urls": "x"}),
+    ] {
         assert_eq!(purge(&armiger, order.clone()).await.status, 400, "{order}");
     }
+    // Whoever looks where the rows are is told where one URL is looked up.
+    let astray = armiger.admin().get("/state/cache?url=/a").await;
+    assert_eq!(astray.status, 400);
+    assert!(astray.text().contains("/cache/lookup?url="), "{}", astray.text());
 }
 
 // === reload ===

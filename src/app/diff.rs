@@ -39,7 +39,8 @@ impl Comparison {
             let reasons = fate.what.reasons().iter().map(|reason| mask.apply(reason.to_string(), ""));
             let reasons = reasons.collect::<Vec<_>>().join("; ");
             let separator = if reasons.is_empty() { "" } else { ", " };
-            let text = format!("{} {}: {}{separator}{reasons}", fate.kind, fate.name, fate.what.word());
+            let loss = fate.loss.iter().map(|loss| format!(", {loss}")).collect::<String>();
+            let text = format!("{} {}: {}{separator}{reasons}{loss}", fate.kind, fate.name, fate.what.word());
             (fate, text)
         });
         let state = state.collect();

@@ -151,8 +151,9 @@ impl Operator for Operations {
         let snapshot = self.parts.live.load();
         let Some(upstream) = snapshot.upstreams.iter().find(|upstream| &*upstream.name == order.upstream) else {
             return Outcome::Unknown(Told::message(format!(
-                "no upstream is called `{}`",
-                order.upstream.escape_default()
+                "no upstream is called `{}`; there is {}",
+                order.upstream.escape_default(),
+                names(snapshot.upstreams.iter().map(|upstream| &*upstream.name))
             )));
         };
         let now = Instant::now();
@@ -172,9 +173,16 @@ impl Operator for Operations {
         }
         if count == 0 {
             let name = &upstream.name;
+            let all: Vec<Arc<Breaker>> = current.standings.breakers().collect();
             return Outcome::Unknown(Told::message(match (order.endpoint, order.route) {
-                (Some(_), _) => format!("no endpoint of that address with a breaker of its own is in `{name}`"),
-                (None, Some(_)) => format!("no route of that name has a breaker of its own for `{name}`"),
+                (Some(_), _) => format!(
+                    "no endpoint of that address with a breaker of its own is in `{name}`; there is {}",
+                    names(all.iter().filter_map(|breaker| breaker.of().endpoint()))
+                ),
+                (None, Some(_)) => format!(
+                    "no route of that name has a breaker of its own for `{name}`; there is {}",
+                    names(all.iter().filter_map(|breaker| breaker.of().route()))
+                ),
                 (None, None) => format!("the upstream `{name}` has no breaker"),
             }));
         }
@@ -332,5 +340,18 @@ fn word(phase: Phase) -> &'static str {
         Phase::LameDuck => "lame_duck",
         Phase::Closing => "closing",
         Phase::Forced => "forced",
+    }
+}
+
+/// The names that there are, for who asked for another.
+fn names<'n>(known: impl Iterator<Item = &'n str>) -> String {
+    /// More help nobody.
+    const NAMES_MAX: usize = 20;
+    let mut known = known.map(|name| format!("`{name}`"));
+    let shown = known.by_ref().take(NAMES_MAX).collect::<Vec<_>>().join(", ");
+    match (shown.is_empty(), known.count()) {
+        (true, _) => "none".to_owned(),
+        (false, 0) => shown,
+        (false, more) => format!("{shown} and {more} more"),
     }
 }

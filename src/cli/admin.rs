@@ -136,13 +136,14 @@ pub(super) struct Purge {
 #[derive(Args)]
 #[group(required = true, multiple = true)]
 struct Targets {
-    /// All that is stored of this URL: for every caller, variant, scheme and port.
+    /// All that is stored of this URL, with its host: `http://shop.example/shoes/1`. For every caller, variant, scheme and
+    /// port.
     #[arg(long, env = "ARMIGER_PURGE_URL", value_name = "URL")]
     url: Vec<String>,
-    /// All whose path begins so: `/shoes/`, or `http://shop.example/shoes/` of one host.
+    /// All whose path begins so: `/shoes/` of any host, or `http://shop.example/shoes/` of one.
     #[arg(long, env = "ARMIGER_PURGE_PREFIX", value_name = "PREFIX")]
     prefix: Vec<String>,
-    /// All that has this word in `Surrogate-Key` or `Cache-Tag`.
+    /// All that has this word in `Surrogate-Key` or `Cache-Tag`. One word: no blanks, no commas.
     #[arg(long, env = "ARMIGER_PURGE_TAG", value_name = "TAG")]
     tag: Vec<String>,
     /// All that is stored.

@@ -234,7 +234,9 @@ impl Assembly<'_, '_> {
         for (position, item) in items.iter().enumerate() {
             let Some(scalar) = item.scalar().filter(|_| !self.lost.contains(&item.id)) else { continue };
             let at = |message: String, hint: &str| {
-                Issue::new(KeyPath::root().key("include").index(position), message).span(item.span.clone()).hint(hint)
+                Issue::new(KeyPath::root().key("include").index(position), message)
+                    .span(item.span.clone())
+                    .hint(hint.to_owned())
             };
             let paths = match self.paths(scalar) {
                 Ok(paths) => paths,
@@ -616,6 +618,13 @@ mod tests {
         later.push(Issue::new(KeyPath::root().key("routes"), "`swordfish-one` and `halibut-two`"));
         let report = partial.source.report(later);
         assert_eq!(report.marks().next().unwrap().message, "`${file:key}` and `${file:key}`");
+        // A fixed remedy shows nothing of a value, whatever the value is.
+        let mut fixed = Issues::new();
+        let path = KeyPath::root().key("routes");
+        fixed.push(Issue::new(path, "`swordfish-one`").hint("it begins with `swordfish-one`"));
+        let report = partial.source.report(fixed);
+        let mark = report.marks().next().unwrap();
+        assert_eq!((mark.message, mark.hint), ("`${file:key}`", Some("it begins with `swordfish-one`")));
         let shown = partial.source.report(partial.issues.clone());
         let shown = format!("{shown}{}{}", shown.json(), shown.github());
         assert!(!shown.contains("fish") && !shown.contains("halibut"), "{shown}");

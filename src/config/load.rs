@@ -203,8 +203,9 @@ where
 
 /// The text of the main file, or why there is none, with as much of the text as helps to show it.
 fn read(path: &Path, reader: &mut Reader) -> Result<String, Box<(String, Issue)>> {
-    let refuse =
-        |message: String, hint: &str| Box::new((String::new(), Issue::new(KeyPath::root(), message).hint(hint)));
+    let refuse = |message: String, hint: &str| {
+        Box::new((String::new(), Issue::new(KeyPath::root(), message).hint(hint.to_owned())))
+    };
     let bytes = reader.read(path, FILE_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             refuse("there is no such file".into(), "name the configuration with `--config`, or create it")
@@ -393,7 +394,7 @@ routes:
             ("rate_limit: [{burst: 10.0}]", "10:28 expected a whole number, found `10.0` | write `10`"),
             ("rate_limit: [{burst: 1e3}]", "10:28 expected a whole number, found `1e3` | write `1000`"),
             ("rate_limit: [{burst: 10s}]", "10:28 expected a whole number, found `10s` | this number has no unit"),
-            ("rate_limit: [{burst: -1}]", "10:28 `-1` is negative | the least is 0"),
+            ("rate_limit: [{burst: -1}]", "10:28 `-1` is negative | write a number that is not negative"),
             ("rate_limit: [{burst: 4294967296}]", "10:28 `4294967296` is too large | the most is 4294967295"),
             (
                 "rate_limit: [{burst: }]",

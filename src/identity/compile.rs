@@ -1,5 +1,6 @@
 //! From the section `identity` to providers, or to all that is wrong with it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,13 +122,13 @@ impl Compiler<'_, '_> {
         })
     }
 
-    fn refuse(&mut self, path: KeyPath, message: impl Into<String>, hint: impl Into<String>) {
-        self.issues.push(Issue::new(path, message.into()).hint(hint.into()));
+    fn refuse(&mut self, path: KeyPath, message: impl Into<String>, hint: impl Into<Cow<'static, str>>) {
+        self.issues.push(Issue::new(path, message.into()).hint(hint));
     }
 
     /// The same of something that is missing: any of these keys.
     fn absent(&mut self, path: KeyPath, keys: &[&str], message: &str, hint: &str) {
-        self.issues.push(Issue::new(path, message).of_absence().of_absence_of(keys).hint(hint));
+        self.issues.push(Issue::new(path, message).of_absence().of_absence_of(keys).hint(hint.to_owned()));
     }
 
     /// What is accepted: what is said, else all that goes with the kind of the keys.

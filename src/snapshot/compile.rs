@@ -772,7 +772,7 @@ fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &
 
 /// The value, or an issue at its place.
 fn taken<T>(result: Result<T, PatternError>, at: impl FnOnce() -> KeyPath, issues: &mut Issues) -> Option<T> {
-    result.map_err(|error| issues.push(Issue::new(at(), error.message()).hint(error.hint()))).ok()
+    result.map_err(|error| issues.push(Issue::new(at(), error.message()).hint(error.hint().to_owned()))).ok()
 }
 
 #[cfg(test)]

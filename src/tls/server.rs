@@ -142,7 +142,8 @@ fn names(pair: &CertifiedKey) -> Vec<String> {
 }
 
 fn verifier(auth: &ClientAuth, path: &KeyPath, issues: &mut Issues) -> Option<Arc<dyn ClientCertVerifier>> {
-    let mut refuse = |key: &str, message: &str, hint: &str| issues.push(Issue::new(path.key(key), message).hint(hint));
+    let mut refuse =
+        |key: &str, message: &str, hint: &'static str| issues.push(Issue::new(path.key(key), message).hint(hint));
     let roots = pem::authorities(&auth.ca).map_err(|unfit| refuse("ca", unfit.message, unfit.hint)).ok();
     let lists = auth.crl.as_ref().map(|text| {
         CertificateRevocationListDer::pem_slice_iter(text.as_bytes())

@@ -359,6 +359,7 @@ fn identity(name: String, rules: &Rules) -> Identity {
         .setting("open_for.max", format_args!("{:?}", rules.open_for_max))
         .setting("half_open.max_requests", rules.probes)
         .setting("failure.slow_call", told(rules.slow_call.map(|slow| format!("{slow:?}"))))
+        .loss(|state| state.downcast_ref::<Breaker>()?.loss(Instant::now()))
 }
 
 #[cfg(test)]

@@ -224,6 +224,6 @@ impl<'c> Compiling<'c, '_> {
     }
 
     fn issue(&mut self, path: &KeyPath, message: impl Into<String>, hint: &str) {
-        self.issues.push(Issue::new(path.clone(), message.into()).hint(hint));
+        self.issues.push(Issue::new(path.clone(), message.into()).hint(hint.to_owned()));
     }
 }

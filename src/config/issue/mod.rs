@@ -4,6 +4,7 @@ mod mask;
 mod report;
 mod source;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
@@ -28,8 +29,8 @@ pub struct Issue {
     pub at: At,
     /// What is wrong.
     pub message: String,
-    /// What to do about it.
-    pub hint: Option<String>,
+    /// What to do about it. A fixed text shows nothing of any value, and is never masked.
+    pub hint: Option<Cow<'static, str>>,
     /// Other places that have to do with it, each with a few words.
     pub related: Vec<(KeyPath, String)>,
     /// Bytes of the file, from those who know them. The path then is as in the file.
@@ -97,7 +98,7 @@ impl Issue {
 
     /// What to do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -105,7 +106,7 @@ impl Issue {
     /// As `hint`, if there is one: `.maybe_hint(suggest(name, known).map(|near| format!("did you mean `{near}`?")))`.
     #[must_use]
     pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
-        self.hint = hint.or(self.hint);
+        self.hint = hint.map(Cow::Owned).or(self.hint);
         self
     }
 

@@ -1,5 +1,6 @@
 //! The files that a document came from: [`Source`] finds the place of an issue in them.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -191,7 +192,10 @@ impl Source {
 
     fn locate(&self, issue: Issue) -> Located {
         let message = self.mask.apply(issue.message, &self.text);
-        let hint = issue.hint.map(|hint| self.mask.apply(hint, &self.text));
+        let hint = issue.hint.map(|hint| match hint {
+            Cow::Borrowed(fixed) => fixed.to_owned(),
+            Cow::Owned(hint) => self.mask.apply(hint, &self.text),
+        });
         let is_read = issue.span.as_ref().is_none_or(|span| self.origins.of(span.start).is_read);
         let Some(tree) = self.tree.as_ref().filter(|_| is_read) else {
             let span = issue.span.unwrap_or(0..0);

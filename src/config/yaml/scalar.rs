@@ -15,7 +15,10 @@ pub(crate) fn integer(node: &Node, min: i128, max: i128) -> Result<i128, Error> 
         return wrong(integer_hint(scalar).or_else(|| (!scalar.outside).then(digits)));
     };
     if value < min && min == 0 {
-        return Err(Error::new(format!("{} is negative", found(node)), Some("the least is 0".to_owned())));
+        return Err(Error::new(
+            format!("{} is negative", found(node)),
+            Some("write a number that is not negative".to_owned()),
+        ));
     }
     if value < min {
         return Err(Error::new(format!("{} is too small", found(node)), Some(format!("the least is {min}"))));

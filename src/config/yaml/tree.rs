@@ -283,7 +283,7 @@ impl Builder<'_> {
     fn note(&mut self, span: Range<usize>, message: impl Into<String>, hint: &str) {
         // One is enough to refuse the file; a hostile one could have as many as it has bytes.
         if self.issues.len() < 100 {
-            self.issues.push(Issue::new(self.path(), message).span(span).hint(hint));
+            self.issues.push(Issue::new(self.path(), message).span(span).hint(hint.to_owned()));
         }
     }
 

@@ -29,6 +29,7 @@ use std::time::Duration;
 use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::exposure::IDENTITY;
@@ -265,8 +266,16 @@ impl Config {
             credentials: scope.providers.values().flatten().filter_map(|provider| provider.header().cloned()).collect(),
         };
         let identity = Identity::of("cache", scope.route)
-            .shape("key", &definition)
-            .setting("ttl", format!("{:?}", self.ttl))
+            .shape("vary_by", json!(self.vary_by))
+            .shape("query.ignore", json!(self.query.ignore))
+            .shape("query.only", json!(self.query.only))
+            .shape("query.sort", self.query.sort)
+            .shape("shared_across_users", self.shared_across_users)
+            .shape("tells callers apart", covers_caller)
+            .shape("credential withheld from the upstream", exposure.strips_credential)
+            .shape("headers that tell answers apart", json!(own.iter().map(HeaderName::as_str).collect::<Vec<_>>()))
+            .shape("what is accepted", if own.is_empty() { "" } else { accepts })
+            .setting("ttl", json!(self.ttl))
             .setting("stale_while_revalidate", format!("{:?}", self.stale_while_revalidate.get()))
             .setting("stale_if_error", format!("{:?}", self.stale_if_error.get()));
         let flights = scope.keeper.keep(identity, Flights::default);

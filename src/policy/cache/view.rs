@@ -50,8 +50,12 @@ impl Caches {
     pub fn purge(&self, order: &Order) -> Result<usize, String> {
         let mut targets = Vec::new();
         for url in &order.urls {
+            if !url.starts_with('/') && !url.contains("://") {
+                return Err(format!("`{}` is no URL: write `http://host/path`", url.escape_default()));
+            }
             let (host, path, query) = split(url)?;
-            let host = host.ok_or_else(|| format!("`{url}` names no host: write `http://host/path`"))?;
+            let host =
+                host.ok_or_else(|| format!("`{}` names no host: write `http://host/path`", url.escape_default()))?;
             // Each route has its own form of a query.
             for (_, rules) in &self.0 {
                 let query = counted_query(&rules.plan, query.as_deref());

@@ -52,6 +52,11 @@ impl Refusal {
         self
     }
 
+    pub(super) fn hint(mut self, hint: &str) -> Self {
+        self.message = format!("{}; {hint}", self.message);
+        self
+    }
+
     pub(super) fn answer(self, wants_json: bool) -> Answer {
         let mut answer = if wants_json {
             json(self.status, &json!({"error": self.message}))

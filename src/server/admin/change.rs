@@ -136,6 +136,13 @@ async fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
     if targets > TARGETS_MAX || order.tags.iter().any(String::is_empty) {
         return Err(bad(format!("at most {TARGETS_MAX} targets, and no empty tag")));
     }
+    // A tag is a word of a list of words: as one that no answer can have, it would purge nothing and say that it did.
+    if let Some(tag) = order.tags.iter().find(|tag| tag.contains(|c: char| c == ',' || c.is_whitespace())) {
+        return Err(bad(format!(
+            "the tag `{}` has a blank or a comma: give several tags one by one",
+            tag.escape_default()
+        )));
+    }
     let caches = Caches::of(&call.operator.live().kept);
     let targets = caches.purge(&order).map_err(bad)?;
     let (urls, prefixes, tags) = (told(&order.urls), told(&order.prefixes), told(&order.tags));

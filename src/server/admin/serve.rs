@@ -116,7 +116,10 @@ impl Site {
         };
         let query = Query::parse(request.uri().query());
         if let Some(keys) = page.keys {
-            query.check(keys)?;
+            query.check(keys).map_err(|refusal| match (path, query.get("url")) {
+                ("/state/cache", Some(_)) => refusal.hint("what is stored of one URL tells `/cache/lookup?url=`"),
+                _ => refusal,
+            })?;
         }
         let is_change = page.method != Method::GET;
         let body = if is_change {

@@ -38,6 +38,7 @@ pub(super) struct Families {
     pub(super) dns_lookups: Family<IntCounter>,
     pub(super) dns_endpoints: Family<IntGauge>,
     pub(super) breaker_state: Family<IntGauge>,
+    pub(super) breaker_forced: Family<IntGauge>,
     pub(super) breaker_changes: Family<IntCounter>,
     pub(super) breaker_refusals: Family<IntCounter>,
     pub(super) breaker_ratio: Family<Gauge>,
@@ -321,7 +322,14 @@ impl Families {
                 "armiger_breaker_state",
                 &["upstream", "endpoint", "route"],
                 "",
-                "What a breaker is: 0 closed, 1 half-open, 2 open; `endpoint` and `route` are empty but for one of these.",
+                "What a breaker is for callers: 0 closed, 1 half-open, 2 open; `endpoint` and `route` are empty but for one of these.",
+            ),
+            breaker_forced: Family::register(
+                catalogue,
+                "armiger_breaker_forced",
+                &["upstream", "endpoint", "route"],
+                "",
+                "Whether an operator holds a breaker open or closed: 1, otherwise 0. The first call after its end ends it.",
             ),
             breaker_changes: Family::register(
                 catalogue,

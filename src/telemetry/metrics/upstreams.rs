@@ -80,9 +80,10 @@ impl Metrics {
             names: names.map(str::to_owned),
             changes: families.breaker_changes.clone(),
             counters: vec![families.breaker_changes.clone(), families.breaker_refusals.clone()],
-            states: families.breaker_state.clone(),
+            states: [families.breaker_state.clone(), families.breaker_forced.clone()],
             ratios: families.breaker_ratio.clone(),
             state: families.breaker_state.series(&names),
+            forced: families.breaker_forced.series(&names),
             refusals: SlugCounters::new(&families.breaker_refusals, &names),
             ratio: families.breaker_ratio.series(&names),
         }))
@@ -289,9 +290,10 @@ pub(super) struct BreakerSeries {
     names: [String; 3],
     changes: Family<IntCounter>,
     counters: Vec<Family<IntCounter>>,
-    states: Family<IntGauge>,
+    states: [Family<IntGauge>; 2],
     ratios: Family<Gauge>,
     state: IntGauge,
+    forced: IntGauge,
     refusals: SlugCounters,
     ratio: Gauge,
 }
@@ -300,7 +302,7 @@ impl Series for BreakerSeries {
     fn leave(&self) {
         let names = self.names.each_ref().map(String::as_str);
         self.counters.iter().for_each(|family| family.remove(&names));
-        self.states.remove(&names);
+        self.states.iter().for_each(|family| family.remove(&names));
         self.ratios.remove(&names);
     }
 }
@@ -312,9 +314,10 @@ impl fmt::Debug for BreakerMetrics {
 }
 
 impl BreakerMetrics {
-    /// Shows a state by its number.
-    pub fn state(&self, number: i64) {
+    /// Shows what holds by its number, and whether it holds because an operator says so.
+    pub fn state(&self, number: i64, is_forced: bool) {
         self.0.series.state.set(number);
+        self.0.series.forced.set(i64::from(is_forced));
     }
 
     /// Counts a change of state.

@@ -185,6 +185,16 @@ pub enum Force {
     Closed,
 }
 
+impl Force {
+    /// The word for it, in the log and for operators.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -204,17 +214,21 @@ pub struct Machine {
     probing: u32,
     passed: u32,
     forced: Option<(Force, Instant)>,
+    /// An override whose time was over, until somebody is told.
+    lapsed: Option<Force>,
     random: fastrand::Rng,
 }
 
 /// What a machine is at.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight {
-    /// Its state.
+    /// What holds for callers.
     pub state: State,
-    /// For how long.
+    /// What it would be without an override.
+    pub own: State,
+    /// For how long it has been that.
     pub since: Duration,
-    /// How long it stays open.
+    /// How long what holds stays open.
     pub retry_after: Option<Duration>,
     /// What counted within the window.
     pub tally: Tally,
@@ -242,6 +256,7 @@ impl Machine {
             probing: 0,
             passed: 0,
             forced: None,
+            lapsed: None,
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -341,18 +356,42 @@ impl Machine {
     }
 
     /// What it is at.
-    pub fn sight(&self, now: Instant) -> Sight {
-        let left = self.until.saturating_duration_since(now);
-        let forced = self.forced.filter(|(_, until)| *until > now);
+    pub fn sight(&mut self, now: Instant) -> Sight {
+        let forced = self.force(now);
+        let left = match forced {
+            Some((_, left)) => left,
+            None => self.until.saturating_duration_since(now),
+        };
+        let state = self.holds();
         Sight {
-            state: self.state,
+            state,
+            own: self.state,
             since: now.saturating_duration_since(self.since),
-            retry_after: (self.state == State::Open).then_some(left),
+            retry_after: (state == State::Open).then_some(left),
             tally: self.window.total(),
             failures_in_row: self.failures_in_row,
             probing: self.probing,
-            forced: forced.map(|(force, until)| (force, until.saturating_duration_since(now))),
+            forced,
         }
+    }
+
+    /// What holds for callers: what an operator says or, where nobody does, its state.
+    pub(super) fn holds(&self) -> State {
+        match self.forced {
+            Some((Force::Open, _)) => State::Open,
+            Some((Force::Closed, _)) => State::Closed,
+            None => self.state,
+        }
+    }
+
+    /// Whether an operator overrides it, as far as anybody asked.
+    pub(super) fn is_forced(&self) -> bool {
+        self.forced.is_some()
+    }
+
+    /// An override whose time was over since this was asked last.
+    pub(super) fn take_lapsed(&mut self) -> Option<Force> {
+        self.lapsed.take()
     }
 
     /// The state, and what counts.
@@ -369,6 +408,7 @@ impl Machine {
         let left = until.saturating_duration_since(now);
         if left.is_zero() {
             self.forced = None;
+            self.lapsed = Some(force);
             return None;
         }
         Some((force, left))

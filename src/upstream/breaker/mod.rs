@@ -81,7 +81,7 @@ impl Breaker {
     pub fn new(upstream: &str, of: Of, rules: &Rules, metrics: &Metrics, now: Instant) -> Self {
         let metrics = metrics.breaker(upstream, of.endpoint().unwrap_or(""), of.route().unwrap_or(""));
         let machine = Machine::new(rules, now, fastrand::u64(..));
-        metrics.state(machine.state().number());
+        metrics.state(machine.holds().number(), false);
         Self { upstream: upstream.into(), of, machine: Mutex::new(machine), refused: AtomicU64::new(0), metrics }
     }
 
@@ -96,8 +96,7 @@ impl Breaker {
     /// # Errors
     /// It is open, or half-open with all its probes out.
     pub fn admit<'b>(self: &'b Arc<Self>, plan: &'b Plan, is_timed: bool, now: Instant) -> Result<Permit<'b>, Refusal> {
-        let (admitted, change) = self.lock().admit(&plan.rules, is_timed, now);
-        self.tell(change);
+        let admitted = self.change(|machine| machine.admit(&plan.rules, is_timed, now));
         match admitted {
             Ok(ticket) => Ok(Permit { breaker: self, plan, ticket: Some(ticket) }),
             Err(refusal) => {
@@ -110,14 +109,12 @@ impl Breaker {
 
     /// The answer of a call that had counted as a success broke off.
     pub(super) fn broke_off(&self, rules: &Rules, ticket: &Ticket, now: Instant) {
-        let change = self.lock().broke_off(rules, ticket, now);
-        self.tell(change);
+        self.change(|machine| ((), machine.broke_off(rules, ticket, now)));
     }
 
     /// A health check succeeded.
     pub fn hurry(&self, rules: &Rules, now: Instant) {
-        let change = self.lock().hurry(rules, now);
-        self.tell(change);
+        self.change(|machine| ((), machine.hurry(rules, now)));
     }
 
     /// Whether calls pass as if nothing were wrong.
@@ -127,31 +124,32 @@ impl Breaker {
 
     /// An operator overrides it for a while.
     pub fn force(&self, force: Force, lasts: Duration, now: Instant) {
-        self.lock().override_until(force, now + lasts);
-        let word = match force {
-            Force::Open => "open",
-            Force::Closed => "closed",
-        };
+        let word = force.as_str();
+        self.change(|machine| (machine.override_until(force, now + lasts), None));
         let (endpoint, route) = (self.of.endpoint(), self.of.route());
         tracing::warn!(upstream = %self.upstream, endpoint, route, force = word, ?lasts, "breaker forced");
     }
 
     /// An operator lets it start afresh.
     pub fn reset(&self, now: Instant) {
-        let change = self.lock().reset(now);
         tracing::warn!(upstream = %self.upstream, endpoint = self.of.endpoint(), route = self.of.route(), "breaker reset");
-        self.tell(change);
+        self.change(|machine| ((), machine.reset(now)));
+    }
+
+    /// What is lost with it that an operator gave it: nobody else would tell of that.
+    pub(super) fn loss(&self, now: Instant) -> Option<String> {
+        let (force, left) = self.change(|machine| (machine.sight(now), None)).forced?;
+        Some(format!("with the override that held it {} for {}s more", force.as_str(), left.as_secs()))
     }
 
     /// What operators see of it.
     pub fn shown(&self, now: Instant) -> Value {
-        let sight = self.lock().sight(now);
-        let forced = sight.forced.map(|(force, left)| {
-            let word = if force == Force::Open { "open" } else { "closed" };
-            json!({"state": word, "seconds_left": left.as_secs_f64()})
-        });
+        let sight = self.change(|machine| (machine.sight(now), None));
+        let forced =
+            sight.forced.map(|(force, left)| json!({"state": force.as_str(), "seconds_left": left.as_secs_f64()}));
         json!({
             "state": sight.state.as_str(),
+            "own_state": sight.own.as_str(),
             "for_seconds": sight.since.as_secs_f64(),
             "retry_after_seconds": sight.retry_after.map(|left| left.as_secs_f64()),
             "requests": sight.tally.calls(),
@@ -169,9 +167,29 @@ impl Breaker {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, change: Option<Change>) {
-        let Some(change) = change else { return };
-        self.metrics.state(change.to.number());
+    /// Does something to the machine, and tells what became of it.
+    fn change<T>(&self, act: impl FnOnce(&mut Machine) -> (T, Option<Change>)) -> T {
+        let (result, change, lapsed, was, is) = {
+            let mut machine = self.lock();
+            let was = (machine.holds(), machine.is_forced());
+            let (result, change) = act(&mut machine);
+            (result, change, machine.take_lapsed(), was, (machine.holds(), machine.is_forced()))
+        };
+        let (holds, is_forced) = is;
+        if was != is {
+            self.metrics.state(holds.number(), is_forced);
+        }
+        if let Some(force) = lapsed {
+            let (endpoint, route, force) = (self.of.endpoint(), self.of.route(), force.as_str());
+            tracing::info!(upstream = %self.upstream, endpoint, route, force, now = holds.as_str(), "breaker no longer forced");
+        }
+        if let Some(change) = change {
+            self.tell(&change);
+        }
+        result
+    }
+
+    fn tell(&self, change: &Change) {
         self.metrics.changed(change.from.as_str(), change.to.as_str(), change.cause.as_str());
         let (upstream, endpoint, route) = (&*self.upstream, self.of.endpoint(), self.of.route());
         let (from, to, cause) = (change.from.as_str(), change.to.as_str(), change.cause.as_str());
@@ -233,12 +251,11 @@ impl Permit<'_> {
 
 impl Breaker {
     fn settle(&self, rules: &Rules, ticket: &mut Ticket, outcome: Outcome, now: Instant) {
-        let (change, ratio) = {
-            let mut machine = self.lock();
-            (machine.settle(rules, ticket, outcome, now), machine.tally().ratio())
-        };
+        let ratio = self.change(|machine| {
+            let change = machine.settle(rules, ticket, outcome, now);
+            (machine.tally().ratio(), change)
+        });
         self.metrics.ratio(ratio);
-        self.tell(change);
     }
 }
 
