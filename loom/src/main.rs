@@ -123,7 +123,7 @@ mod telemetry {
         pub struct BreakerMetrics;
 
         impl BreakerMetrics {
-            pub fn state(&self, _: i64) {}
+            pub fn state(&self, _: i64, _: bool) {}
             pub fn changed(&self, _: &'static str, _: &'static str, _: &'static str) {}
             pub fn refused(&self, _: &'static str) {}
             pub fn ratio(&self, _: f64) {}
