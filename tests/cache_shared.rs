@@ -330,7 +330,7 @@ async fn places_are_others_in_each_deployment() {
 
 /// A replica that took the place of its leader may not have heard the last of it.
 #[tokio::test]
-async fn a_redis_that_lost_the_last_changes_is_another_one() {
+async fn a_redis_that_lost_the_last_changes_is_noticed() {
     let (backend, redis) = (counting(FRESH).await, Redis::start().await);
     let (one, two) = two(|| caching(&backend, &redis, "")).await;
     post(&one, "/a").await;
