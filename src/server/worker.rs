@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::LocalSet;
 
 use super::connection;
 use super::drain::{Drain, Phase};
@@ -102,21 +102,28 @@ impl Workers {
         for place in 0..parts.count {
             let (sender, mut receiver) = mpsc::channel(HANDOVER_MAX);
             let open = Arc::new(AtomicUsize::new(0));
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (parts, counted) = (parts.clone(), open.clone());
+            let (begun, has_begun) = std::sync::mpsc::sync_channel(1);
             let thread = std::thread::Builder::new().name(format!("worker-{place}")).spawn(move || {
+                // Not a `LocalSet` on a runtime of the usual kind: that is a scheduler within another one, and each turn goes
+                // through both.
+                let options = LocalOptions::default();
+                let runtime = match Builder::new_current_thread().enable_all().build_local(options) {
+                    Ok(runtime) => runtime,
+                    Err(error) => return drop(begun.send(Err(error))),
+                };
+                // Who started the worker waits for it.
+                let _ = begun.send(Ok(()));
                 let log = Rc::new(Logger::new(parts.access_log.buffer(), &parts.metrics));
-                let tasks = LocalSet::new();
-                tasks.block_on(&runtime, run(place, &parts, log.clone(), &mut receiver, counted));
-                // What was not over is now, and its lines are written.
-                drop(tasks);
+                runtime.block_on(run(place, &parts, log.clone(), &mut receiver, counted));
+                // What was not over is now. A name lookup that hangs must not hold up the end.
+                runtime.shutdown_background();
                 log.flush();
                 parts.drain.count_cut(log.cuts());
-                // A name lookup that hangs must not hold up the end.
-                runtime.shutdown_background();
                 // Whoever waits for the worker's end waits for this.
                 drop(receiver);
             })?;
+            has_begun.recv().map_err(io::Error::other)??;
             handles.push(Handle { sender, open });
             threads.push(thread);
         }
