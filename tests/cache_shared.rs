@@ -333,8 +333,7 @@ async fn places_are_others_in_each_deployment() {
 async fn a_redis_that_lost_the_last_changes_is_noticed() {
     let (backend, redis) = (counting(FRESH).await, Redis::start().await);
     let (one, two) = two(|| caching(&backend, &redis, "")).await;
-    post(&one, "/a").await;
-    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+    write(&one, "/a").await;
     // Whatever is told is heard together with what was told before.
     purge(&one, json!({"tag": "other"})).await;
     purges(&two, 1).await;
@@ -342,6 +341,154 @@ async fn a_redis_that_lost_the_last_changes_is_noticed() {
     let _: i64 = redis.ask(&["HSET", "{armiger}:cache:clock", "changes", "1"]).await;
 
     two.until_metric(r#"armiger_cache_shared_lookups_total{outcome="gap"}"#, 1.0).await;
+}
+
+/// The bodies of `/a/0` and so on, which are shared from now on.
+async fn shelve(armiger: &Armiger, count: usize) -> Vec<String> {
+    let mut bodies = Vec::new();
+    for number in 0..count {
+        bodies.push(get(armiger, &format!("/a/{number}"), &[]).await.text().to_owned());
+    }
+    stored(armiger, count as f64).await;
+    bodies
+}
+
+/// What of those a caller gets now; and it is an answer, whatever happens.
+async fn held(armiger: &Armiger, number: usize, bodies: &[String]) -> bool {
+    let got = get(armiger, &format!("/a/{number}"), &[]).await;
+    got.assert_status(200).text() == bodies[number]
+}
+
+async fn write(armiger: &Armiger, target: &str) {
+    post(armiger, target).await;
+    within("it to be told", async { while state(armiger).await["untold"] != 0 {} }).await;
+}
+
+/// A restart with older data, or a replica that took the place of its leader: what the Redis forgot its armigers have not.
+#[tokio::test]
+async fn what_was_purged_does_not_come_back_with_an_older_redis() {
+    for is_purged in [true, false] {
+        let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+        let (one, two) = two(|| caching(&backend, &redis, "")).await;
+        let bodies = shelve(&one, 60).await;
+        redis.remember().await;
+        if is_purged {
+            purge(&one, json!({"tag": "t"})).await;
+        } else {
+            for number in 0..60 {
+                post(&one, &format!("/a/{number}")).await;
+            }
+            write(&one, "/x").await;
+            purge(&one, json!({"tag": "other"})).await;
+        }
+        purges(&two, 1).await;
+
+        redis.restart().await;
+
+        let mut numbers = 0..60;
+        let lost = async || looked(&one, "lost").await + looked(&two, "lost").await;
+        // Also while they are about to find it again.
+        while lost().await == 0.0 {
+            let Some(number) = numbers.next().filter(|number| *number < 40) else { break };
+            assert!(!held(if number % 2 == 0 { &one } else { &two }, number, &bodies).await, "/a/{number}");
+        }
+        for armiger in [&one, &two] {
+            armiger.until_metric(UP, 1.0).await;
+            purges(armiger, 0).await;
+        }
+        for number in numbers {
+            assert!(!held(if number % 2 == 0 { &one } else { &two }, number, &bodies).await, "/a/{number}");
+        }
+        // One of them began another life, in which they share as before.
+        assert_eq!(lost().await, 1.0);
+        let kept: usize = redis.ask(&["EXISTS", "{armiger}:cache:purges"]).await;
+        assert_eq!(kept, 0);
+        let stores = one.metric(r#"armiger_cache_shared_stores_total{outcome="stored"}"#).await;
+        get(&one, "/new", &[]).await;
+        stored(&one, stores + 1.0).await;
+        assert!(status(&get(&two, "/new", &[]).await).contains("shared"));
+    }
+}
+
+/// Who comes first may know of nothing, and tell something itself, so that the numbers are what they were.
+#[tokio::test]
+async fn what_a_newcomer_tells_does_not_hide_what_an_older_redis_lost() {
+    let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    let bodies = shelve(&one, 3).await;
+    redis.remember().await;
+    write(&one, "/x").await;
+    purge(&one, json!({"tag": "t"})).await;
+    purges(&one, 1).await;
+    // It knows of no user, so that one has to stay away.
+    redis.restart().await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let newcomer = connected(caching(&backend, &redis, "").listener(&address)).await;
+    for target in ["/y", "/z"] {
+        write(&newcomer, target).await;
+    }
+    purge(&newcomer, json!({"tag": "other"})).await;
+    purges(&newcomer, 1).await;
+    assert!(held(&newcomer, 0, &bodies).await, "nobody there knows better");
+
+    let_in(&redis).await;
+
+    one.until_metric(r#"armiger_cache_shared_lookups_total{outcome="lost"}"#, 1.0).await;
+    assert!(!held(&one, 1, &bodies).await);
+    purges(&newcomer, 0).await;
+    assert!(!held(&newcomer, 0, &bodies).await && !held(&newcomer, 2, &bodies).await);
+    assert_eq!((looked(&newcomer, "lost").await, looked(&one, "lost").await), (0.0, 1.0));
+}
+
+/// A Redis that was emptied, where a newcomer came first, holds nothing that anybody would have to begin another life for.
+#[tokio::test]
+async fn an_empty_redis_is_taken_as_whoever_came_first_left_it() {
+    let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    purge(&one, json!({"tag": "t"})).await;
+    purges(&one, 1).await;
+    redis.restart().await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let newcomer = connected(caching(&backend, &redis, "").listener(&address)).await;
+    let bodies = shelve(&newcomer, 1).await;
+
+    let_in(&redis).await;
+
+    purges(&one, 0).await;
+    assert!(held(&one, 0, &bodies).await);
+    assert_eq!((looked(&one, "lost").await, looked(&newcomer, "lost").await), (0.0, 0.0));
+}
+
+/// Nothing can be told to a replica, nor can another life begin there: requests do not notice, and nothing is read.
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_is_read_by_nobody_who_knows_better() {
+    let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    let bodies = shelve(&one, 20).await;
+    redis.remember().await;
+    purge(&one, json!({"tag": "t"})).await;
+    purges(&one, 1).await;
+    redis.restart().await;
+    let _: String = redis.ask(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let errors = one.metric(r#"armiger_cache_store_requests_total{outcome="error"}"#).await;
+
+    let_in(&redis).await;
+
+    one.until_metric_beyond(r#"armiger_cache_store_requests_total{outcome="error"}"#, errors + 3.0).await;
+    for number in 0..10 {
+        assert!(!held(&one, number, &bodies).await, "/a/{number}");
+    }
+    post(&one, "/a/0").await;
+    assert_eq!((looked(&one, "lost").await, state(&one).await["untold"].as_u64()), (0.0, Some(1)));
+    let _: String = redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    one.until_metric(r#"armiger_cache_shared_lookups_total{outcome="lost"}"#, 1.0).await;
+    for number in 10..20 {
+        assert!(!held(&one, number, &bodies).await, "/a/{number}");
+    }
+    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
 }
 
 /// However many unsafe requests there are, the rest of what is shared is of use, and nobody falls behind.

@@ -73,7 +73,7 @@ impl LimitFamilies {
                 "requests",
                 "Looks for an answer that another armiger has fetched, in requests: `hit`, `miss`, `dead` (purged or invalid), \
                  `behind` or `untold` (whether it was purged cannot be told yet), `foreign` (damaged, or nobody's), `unavailable`; \
-                 and `gap` for purges that may have been missed.",
+                 `gap` for purges that may have been missed, and `lost` for a Redis that forgot what it was told.",
             ),
             cache_kept: Family::register(
                 catalogue,

@@ -2,7 +2,8 @@
 //!
 //! Keys, all in one slot: `{PREFIX}:cache:clock` (which life this memory has, and the number of its last purge), `…:purges` (a
 //! log of purges by their numbers), `…:e:NAME` (a response), `…:v:NAME` (which headers choose among the variants of a key),
-//! `…:places` (when unsafe requests last made invalid what is of a place, see `invalid.rs`).
+//! `…:places` (when unsafe requests last made invalid what is of a place, see `invalid.rs`), `…:told` (the last times at which
+//! anything was told).
 //!
 //! **A purge is never missed.** Whoever reads a response gets the clock with it, in one transaction, and takes the response
 //! only if it knows all purges up to that number, and none of those since the response was asked for is about it. What each
@@ -10,8 +11,15 @@
 //! can tell what was purged: then all that is kept here is purged. As long as something that was purged here is not told,
 //! nothing of the second level is read here.
 //!
-//! **What unsafe requests made invalid**, or stale where nobody knows what became of them, has no log. There are so many places and no more, each with the time when it was told
-//! of last: however many requests there are, what is to be told, to be kept and to be read is bounded, and whoever was away for
+//! **A memory that forgot something has another life** (a replica that took its leader's place, a restart with older data).
+//! Each telling has a time of its own, and whoever reads or tells says up to which time it knows them all. Is that one not among
+//! those that the memory knows, what was told then is lost: a new life begins there, and what is of the one before is read by
+//! nobody any more. Until then who knows it reads nothing there. Lives are born one after the other, by the same clock: a life
+//! that was born after all that somebody knows of another one is its heir, so that of all who notice one begins it, and the rest
+//! takes it over.
+//!
+//! **What unsafe requests made invalid**, or stale where nobody knows what became of them, has no log. There are so many places
+//! and no more, each with the time when it was told of last: however many requests there are, what is to be told, to be kept and to be read is bounded, and whoever was away for
 //! long misses nothing. Here it is gone at once. Others are told a tenth of a second later and read it within another, and so
 //! does this itself, which costs one more fetch; a response that they find on the second level is good only if nothing of its
 //! place was told since it was asked for.
@@ -69,6 +77,9 @@ const UNTOLD_MAX: usize = 4096;
 /// How long a purge waits until all others are told.
 const TELL_WAIT: Duration = Duration::from_secs(1);
 
+/// Times of telling that are kept at least. Who knows none of them was away for long, and begins another life.
+const TIMES_MAX: usize = 16_384;
+
 /// The longest list of names of headers.
 const NAMES_MAX: usize = 4096;
 
@@ -84,6 +95,8 @@ pub(super) struct Shared {
     follow: Script,
     tell: Script,
     clock: Mutex<Option<Clock>>,
+    /// Not forgotten with the clock: what it is about may be lost there, and has to be noticed yet.
+    witness: Mutex<Option<Witness>>,
     /// Purges by their numbers.
     purges: Purges,
     untold: Mutex<VecDeque<(What, bool)>>,
@@ -118,6 +131,14 @@ struct Clock {
     read: Instant,
 }
 
+/// The last that is known to have been told, here or by others.
+#[derive(Clone, Copy)]
+struct Witness {
+    life: u128,
+    /// When, in microseconds.
+    told: u64,
+}
+
 /// Targets to tell the others of. Not their places: those are by a secret that may not be known yet.
 #[derive(Default)]
 struct Changed {
@@ -134,15 +155,22 @@ struct Row {
     what: What,
 }
 
-/// What comes of following: the time there, its life, the number of the last purge, and purges with their numbers; up to when places
-/// are known, which those are, each with its time, and whether there are more.
-type Followed = (u64, String, u64, Vec<(String, Vec<u8>)>, u64, Vec<(u32, u64)>, bool);
+/// What comes of following: the time there, its life, when something was last told, the number of the last purge, and up to when
+/// places are known; purges with their numbers; places, each with its time, and whether there are more.
+type Followed = ((u64, String, u64, u64, u64), Vec<(String, Vec<u8>)>, Vec<(u32, u64)>, bool);
+
+/// What comes of telling: life, and when it was told. Nothing: there is something to be read first.
+type Told = Option<(String, u64)>;
 
 /// When a place was told of: invalid, and stale.
 type ToldAt = (Option<u64>, Option<u64>);
 
-/// What comes of a look: clock, when the place was told of, names of headers, value, and how long it is kept yet.
-type Looked = ((Option<String>, Option<u64>), Option<u64>, Option<u64>, Vec<u8>, Vec<u8>, i64);
+/// What comes of a look: clock, whether what is known stands among the times of telling, when the place was told of, names of headers,
+/// value, and how long it is kept yet.
+type Looked = (ClockThere, Vec<redis::Value>, Option<u64>, Option<u64>, Vec<u8>, Vec<u8>, i64);
+
+/// Life, the number of the last purge, when something was last told, and when this life was born.
+type ClockThere = (Option<String>, Option<u64>, Option<u64>, Option<u64>);
 
 /// Compiles what the section says of it.
 pub(super) fn compile(
@@ -171,9 +199,10 @@ pub(super) fn compile(
         prefix: format!("{{{}}}:cache:", settings.prefix),
         plan: ArcSwap::from_pointee(plan()),
         own: format!("{:032x}", fastrand::u128(..)),
-        follow: Script::new(include_str!("follow.lua")),
-        tell: Script::new(include_str!("tell.lua")),
+        follow: Script::new(concat!(include_str!("known.lua"), include_str!("follow.lua"))),
+        tell: Script::new(concat!(include_str!("known.lua"), include_str!("tell.lua"))),
         clock: Mutex::default(),
+        witness: Mutex::default(),
         purges: Purges::default(),
         untold: Mutex::default(),
         changed: Mutex::default(),
@@ -206,14 +235,41 @@ impl Shared {
         !locked(&self.untold).is_empty()
     }
 
+    fn witness(&self) -> Option<Witness> {
+        *locked(&self.witness)
+    }
+
+    /// A script, and what is known.
+    fn asking<'s>(&self, script: &'s Script) -> ScriptInvocation<'s> {
+        let mut invocation = script.prepare_invoke();
+        for key in ["clock", "purges", "places", "told"] {
+            invocation.key(format!("{}{key}", self.prefix));
+        }
+        let (witness, clock) = (self.witness(), self.clock());
+        invocation.arg(witness.map(|witness| format!("{:032x}", witness.life)).unwrap_or_default());
+        invocation.arg(witness.map_or(0, |witness| witness.told));
+        invocation.arg(clock.map_or(0, |clock| clock.purges)).arg(clock.map_or(0, |clock| clock.changes));
+        invocation
+    }
+
+    /// Whether what was told was heard. If not there is something to be read first.
+    fn is_heard(&self, told: Told) -> Result<bool, Away> {
+        let Some((life, told)) = told else { return Ok(false) };
+        *locked(&self.witness) = Some(Witness { life: read_life(&life).ok_or(Away)?, told });
+        Ok(true)
+    }
+
     /// Tells what is untold, as far as it can.
     async fn tell_all(&self, wheel: &Wheel) -> Result<(), Away> {
         loop {
             let Some(purge) = locked(&self.untold).front().cloned() else { break };
             let row = Row { by: self.own.clone(), soft: purge.1, what: purge.0.clone() };
-            let mut invocation = self.telling("purge", &life());
-            invocation.arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX);
-            self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
+            let mut invocation = self.asking(&self.tell);
+            invocation.arg("purge").arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX).arg(TIMES_MAX);
+            let told = self.client.ask(wheel, async |connection| invocation.invoke_async::<Told>(connection).await);
+            if !self.is_heard(told.await?)? {
+                return Ok(());
+            }
             // Only this tells, and what comes meanwhile stands behind; unless all of it became one purge.
             let mut untold = locked(&self.untold);
             if untold.front() == Some(&purge) {
@@ -224,7 +280,8 @@ impl Shared {
         loop {
             // As long as nobody has read what life it has nobody knows where they stand.
             let Some(Clock { life, .. }) = self.clock() else { return Ok(()) };
-            let mut invocation = self.telling("changed", &format!("{life:032x}"));
+            let mut invocation = self.asking(&self.tell);
+            invocation.arg("changed").arg(TIMES_MAX);
             {
                 let mut changed = locked(&self.changed);
                 let Changed { waiting, leaving } = &mut *changed;
@@ -240,23 +297,12 @@ impl Shared {
                     return Ok(());
                 }
             }
-            let told =
-                self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
-            if told == 0 {
-                // It has another life, which is to be read first.
+            let told = self.client.ask(wheel, async |connection| invocation.invoke_async::<Told>(connection).await);
+            if !self.is_heard(told.await?)? {
                 return Ok(());
             }
             locked(&self.changed).leaving.clear();
         }
-    }
-
-    fn telling(&self, what: &str, life: &str) -> ScriptInvocation<'_> {
-        let mut invocation = self.tell.prepare_invoke();
-        for key in ["clock", "purges", "places"] {
-            invocation.key(format!("{}{key}", self.prefix));
-        }
-        invocation.arg(what).arg(life);
-        invocation
     }
 
     /// Follows the log, and what is told of places, to the end. What this told itself counts too: of a place that another told of
@@ -265,19 +311,22 @@ impl Shared {
         loop {
             let known = self.clock();
             let from = known.map_or(0, |clock| clock.purges) + 1;
-            let mut invocation = self.follow.prepare_invoke();
-            for key in ["clock", "purges", "places"] {
-                invocation.key(format!("{}{key}", self.prefix));
-            }
-            invocation.arg(life()).arg(from).arg(BATCH);
+            let (new, before) = (life(), self.witness());
+            let mut invocation = self.asking(&self.follow);
+            invocation.arg(&new).arg(from).arg(BATCH);
             invocation.arg(known.map_or_else(|| "+inf".to_owned(), |clock| clock.changes.to_string()));
             invocation.arg(2 * PLACES_TOLD);
             let followed =
                 self.client.ask(wheel, async |connection| invocation.invoke_async::<Followed>(connection).await);
-            let (time, born, last, rows, changes, places, are_more) = followed.await?;
+            let ((time, born, told, last, changes), rows, places, are_more) = followed.await?;
             let read = Instant::now();
-            let born = u128::from_str_radix(&born, 16).map_err(|_| Away)?;
-            if known.is_some_and(|known| known.life != born || last < known.purges || changes < known.changes) {
+            if before.is_some() && born == new {
+                tracing::warn!("redis lost what it was told: nothing is read of what it holds from before");
+                self.metrics.came("lost");
+            }
+            let born = read_life(&born).ok_or(Away)?;
+            *locked(&self.witness) = Some(Witness { life: born, told });
+            if known.is_some_and(|known| known.life != born) {
                 // Another memory than before: from its beginning.
                 self.forget();
                 continue;
@@ -350,10 +399,18 @@ impl Shared {
     }
 
     /// Looks for a value, and whatever tells whether it is good, at one moment.
-    async fn look(&self, name: &[u8; 32], place: Place, index: &str, wheel: &Wheel) -> Result<Looked, &'static str> {
+    async fn look(
+        &self,
+        name: &[u8; 32],
+        (place, told): (Place, u64),
+        index: &str,
+        wheel: &Wheel,
+    ) -> Result<Looked, &'static str> {
         let entry = format!("{}e:{}", self.prefix, hex(name));
         let mut pipe = redis::pipe();
-        pipe.atomic().cmd("HMGET").arg(format!("{}clock", self.prefix)).arg("life").arg("purges");
+        pipe.atomic().cmd("HMGET").arg(format!("{}clock", self.prefix));
+        pipe.arg("life").arg("purges").arg("told").arg("born");
+        pipe.cmd("XRANGE").arg(format!("{}told", self.prefix)).arg(format!("{told}-0")).arg(format!("{told}-0"));
         for is_soft in [false, true] {
             pipe.cmd("ZSCORE").arg(format!("{}places", self.prefix)).arg(member(place, is_soft));
         }
@@ -379,14 +436,15 @@ impl Shared {
             return Err("untold");
         }
         let known = self.clock().ok_or("behind")?.life;
-        let place = invalid::place(known, digest);
+        let told = self.witness().filter(|witness| witness.life == known).ok_or("behind")?.told;
+        let place = (invalid::place(known, digest), told);
         let index = format!("{}v:{}", self.prefix, hex(&value::name(wanted.scope, wanted.key, &[], b"vary")));
         let mut vary: Vec<HeaderName> = Vec::new();
         // A second look, where the first one tells that headers choose.
         for _ in 0..2 {
             let name = value::name(wanted.scope, wanted.key, &vary, &(wanted.variant)(&vary));
             let looked = self.look(&name, place, &index, wheel).await?;
-            let ((life, purges), invalid_at, stale_at, names, bytes, left) = looked;
+            let ((life, purges, last, born), told_at, invalid_at, stale_at, names, bytes, left) = looked;
             let names = value::read_names(&names).ok_or("foreign")?;
             if names != vary {
                 vary = names;
@@ -396,9 +454,9 @@ impl Shared {
                 return Err("miss");
             }
             let mut stored = value::read(&name, Bytes::from(bytes)).ok_or("foreign")?;
-            let life = life.and_then(|life| u128::from_str_radix(&life, 16).ok());
             stored.vary = vary;
-            if life != Some(known) {
+            let is_told = told_at.len() == 1 || [last, born].iter().any(|at| at.unwrap_or(0) == told);
+            if life.and_then(|life| read_life(&life)) != Some(known) || !is_told {
                 return Err("behind");
             }
             return self.judge(stored, (known, purges.unwrap_or(0)), (invalid_at, stale_at), left, &target);
@@ -488,6 +546,10 @@ fn is_about_type(error: &redis::RedisError) -> bool {
 /// The life of a memory that has none yet.
 fn life() -> String {
     format!("{:032x}", invalid::secret())
+}
+
+fn read_life(text: &str) -> Option<u128> {
+    u128::from_str_radix(text, 16).ok()
 }
 
 /// What stands for a place among those that were told of.
