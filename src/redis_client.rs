@@ -144,6 +144,11 @@ impl Client {
         self.connection.load().is_some()
     }
 
+    /// The connection, for who is about to leave with the plan that it is by.
+    pub fn connection(&self) -> Option<Arc<MultiplexedConnection>> {
+        self.connection.load_full()
+    }
+
     /// Asks it something, within the time that a request waits.
     ///
     /// # Errors

@@ -275,6 +275,97 @@ async fn what_is_untold_outlives_a_reload() {
     within("it to be heard of", async { while get(&one, "/b", &[]).await.text() == kept {} }).await;
 }
 
+/// The same, with keys of their own.
+fn named(backend: &Backend, redis: &Redis, prefix: &str) -> Config {
+    let section = format!("cache: {{redis: {{url: \"{}\", timeout: 2s, prefix: {prefix}}}}}", redis.url());
+    Config::to(backend).top(&section).policies("cache: {l2: redis}")
+}
+
+/// Who stays with the one, and who has the other already, hears of it.
+#[tokio::test]
+async fn a_reload_that_names_another_redis_tells_both_what_was_not_told() {
+    for is_elsewhere in [true, false] {
+        let (backend, first) = (counting(FRESH).await, Redis::start().await);
+        let second = if is_elsewhere { Some(Redis::start().await) } else { None };
+        let [before, after] = [(&first, "before"), (second.as_ref().unwrap_or(&first), "after")]
+            .map(|(redis, prefix)| named(&backend, redis, prefix));
+        let files = Files::of(before.to_string());
+        let one = Armiger::watching(files.config().into()).await;
+        within("the log of purges", async { while state(&one).await["purges"].is_null() {} }).await;
+        let address = |number: u8| format!("address: 127.0.0.{number}:{}", one.address().port());
+        let others =
+            [connected(before.listener(&address(2))).await, connected(after.clone().listener(&address(3))).await];
+        let mut held = Vec::new();
+        for (armiger, target) in [(0, "/a"), (0, "/b"), (1, "/a"), (1, "/b")] {
+            held.push((armiger, target, get(&others[armiger], target, &[]).await.text().to_owned()));
+        }
+        let _: String = first.ask(&["CLIENT", "PAUSE", "400", "WRITE"]).await;
+        post(&one, "/a").await;
+
+        let order = json!({"url": "http://shop.test/b"});
+        let reload = async {
+            files.replace("config.yaml", after.to_string());
+            one.in_force(2).await;
+        };
+        tokio::join!(purge(&one, order), reload);
+
+        for (armiger, target, body) in held {
+            let renewed = async { while get(&others[armiger], target, &[]).await.text() == body {} };
+            within("it to be heard of", renewed).await;
+        }
+        assert_eq!(one.metric("armiger_cache_shared_untold_total").await, 0.0);
+        assert_eq!(looked(&one, "lost").await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn what_a_redis_that_is_left_cannot_be_told_is_counted() {
+    let (backend, first, second) = (counting(FRESH).await, Redis::start().await, Redis::start().await);
+    let_in(&first).await;
+    let files = Files::of(apart(&backend, &first, "").to_string());
+    let one = Armiger::watching(files.config().into()).await;
+    within("the log of purges", async { while state(&one).await["purges"].is_null() {} }).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &second, "").listener(&address)).await;
+    let body = get(&two, "/a", &[]).await.text().to_owned();
+    keep_away(&first).await;
+    post(&one, "/a").await;
+    post(&one, "/b").await;
+
+    files.replace("config.yaml", caching(&backend, &second, "").to_string());
+    one.in_force(2).await;
+
+    within("it to be heard of", async { while get(&two, "/a", &[]).await.text() == body {} }).await;
+    one.until_metric("armiger_cache_shared_untold_total", 2.0).await;
+    assert_eq!(state(&one).await["untold"], 0);
+}
+
+/// What was purged by way of one Redis another one may still hold.
+#[tokio::test]
+async fn what_was_purged_before_a_reload_is_not_read_from_the_redis_that_it_names() {
+    let (backend, first, second) = (counting(FRESH).await, Redis::start().await, Redis::start().await);
+    let files = Files::of(caching(&backend, &first, "").to_string());
+    let one = Armiger::watching(files.config().into()).await;
+    within("the log of purges", async { while state(&one).await["purges"].is_null() {} }).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &second, "").listener(&address)).await;
+    let bodies = shelve(&two, 20).await;
+    assert_eq!(purge(&one, json!({"tag": "t"})).await["told_to_others"], true);
+    purges(&one, 1).await;
+
+    files.replace("config.yaml", caching(&backend, &second, "").to_string());
+    one.in_force(2).await;
+
+    for number in 0..10 {
+        assert!(!held(&one, number, &bodies).await, "/a/{number}");
+    }
+    two.until_metric(r#"armiger_cache_shared_lookups_total{outcome="gap"}"#, 1.0).await;
+    for number in 10..20 {
+        let armiger = if number % 2 == 0 { &one } else { &two };
+        assert!(!held(armiger, number, &bodies).await, "/a/{number}");
+    }
+}
+
 /// Nobody knows what became of it, so that all ask whether what they have still holds.
 #[tokio::test]
 async fn an_unsafe_request_whose_client_left_makes_it_stale_for_all() {

@@ -19,6 +19,7 @@ pub(super) struct LimitFamilies {
     cache_store_up: Family<IntGauge>,
     cache_looks: Family<IntCounter>,
     cache_kept: Family<IntCounter>,
+    cache_untold: Family<IntCounter>,
 }
 
 impl LimitFamilies {
@@ -81,6 +82,13 @@ impl LimitFamilies {
                 &["outcome"],
                 "answers",
                 "Answers that other armigers could use, in answers: `stored`, `short` (of too short a life), `too_long`, `unavailable`.",
+            ),
+            cache_untold: Family::register(
+                catalogue,
+                "armiger_cache_shared_untold_total",
+                &[],
+                "purges",
+                "Purges, and URLs that unsafe requests made invalid, in purges, of which a Redis was not told when a reload left it:                  armigers that stay with it may not know of them.",
             ),
         }
     }
@@ -171,6 +179,7 @@ impl Metrics {
             store: StoreMetrics { requests: counters(&families.cache_store), up: families.cache_store_up.series(&[]) },
             looks: counters(&families.cache_looks),
             kept: counters(&families.cache_kept),
+            untold: families.cache_untold.series(&[]),
         }
     }
 }
@@ -200,12 +209,18 @@ pub struct SecondMetrics {
     pub store: StoreMetrics,
     looks: Arc<SlugCounters>,
     kept: Arc<SlugCounters>,
+    untold: IntCounter,
 }
 
 impl SecondMetrics {
     /// Counts what came of a look.
     pub fn came(&self, outcome: &'static str) {
         self.looks.add(outcome, 1);
+    }
+
+    /// Counts what a store was never told.
+    pub fn untold(&self, count: usize) {
+        self.untold.inc_by(count as u64);
     }
 
     /// Counts what came of an answer that was to be kept.
