@@ -16,6 +16,7 @@ pub mod key;
 pub mod part;
 pub mod purge;
 pub mod second;
+mod shown;
 pub mod status;
 pub mod storable;
 pub mod store;
@@ -217,7 +218,14 @@ impl Config {
             }
         }
         let (memory, fills_max) = (scope.plan.cache.memory().get(), scope.plan.cache.fills_max.get());
-        if self.entry_max.get() > memory.min(fills_max) {
+        let empty = [("memory", memory), ("fills_max", fills_max)].into_iter().find(|(_, room)| *room == 0);
+        if let Some((room, _)) = empty {
+            scope.issue(
+                Issue::new(path.clone(), format!("has no room to store anything: `cache.{room}` is 0B"))
+                    .goes_by(KeyPath::root().key("cache").key(room))
+                    .hint(format!("raise `{room}` in the section `cache`, or take `cache` off this route")),
+            );
+        } else if self.entry_max.get() > memory.min(fills_max) {
             scope.issue(
                 Issue::new(path.key("entry_max"), "is more than there is room for")
                     .of_absence()
