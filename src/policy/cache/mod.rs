@@ -87,7 +87,8 @@ pub struct Config {
     /// The trap: the upstream still sees what is ignored here. If it makes use of it, one client's value is in what
     /// others get.
     pub query: Query,
-    /// How long a stale answer may be used while a fresh one is fetched behind it, where the answer says nothing of that.
+    /// How long a stale answer may be used while a fresh one is fetched behind it, where the answer says nothing of that. A drain
+    /// waits for what is being fetched, up to `drain.timeout`.
     pub stale_while_revalidate: HumanDuration,
     /// How long a stale answer may be used where the upstream cannot be reached, is too slow, or answers 500, 502, 503 or
     /// 504, where the answer says nothing of that.
