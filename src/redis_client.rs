@@ -4,6 +4,7 @@
 //! and it takes what comes in the order it comes. **The connection is the breaker**: after three failures in a row it is
 //! taken away, so that requests do without at once, and a new one is put there only after it has answered a `PING`.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Poll;
@@ -144,6 +145,11 @@ impl Client {
         self.connection.load().is_some()
     }
 
+    /// The connection, for who is about to leave with the plan that it is by.
+    pub fn connection(&self) -> Option<Arc<MultiplexedConnection>> {
+        self.connection.load_full()
+    }
+
     /// Asks it something, within the time that a request waits.
     ///
     /// # Errors
@@ -226,7 +232,8 @@ impl Background for Client {
 
     async fn work(state: Weak<Self>, _: Desk) {
         let mut wait = RETRY.0;
-        let mut is_told = false;
+        // What is wrong was logged. The last connection was of no use: one that only answers a `PING`, such as to a replica.
+        let (mut is_told, mut is_restless) = (false, false);
         loop {
             let Some(client) = state.upgrade() else { return };
             let Some(plan) = client.plan() else { return };
@@ -236,18 +243,33 @@ impl Background for Client {
                     client.failures.store(0, Ordering::Relaxed);
                     client.connection.store(Some(Arc::new(connection)));
                     client.metrics.is_up(true);
-                    tracing::info!(url = %plan.url, what = client.what, "shared over redis");
-                    (wait, is_told) = (RETRY.0, false);
+                    let (opened, what) = (tokio::time::Instant::now(), client.what);
                     // Its own state is not held while it waits, or that would never end.
                     let bell = client.bell.clone();
                     drop(client);
-                    bell.notified().await;
+                    let mut left = pin!(bell.notified());
+                    let is_settled = match is_restless {
+                        false => true,
+                        true => tokio::time::timeout(RETRY.1, &mut left).await.is_err(),
+                    };
+                    if is_settled {
+                        tracing::info!(url = %plan.url, what, "shared over redis");
+                        is_told = false;
+                        left.await;
+                    }
                     let Some(client) = state.upgrade() else { return };
                     client.connection.store(None);
                     let is_changed = client.plan().is_none_or(|newest| !Arc::ptr_eq(&newest, &plan));
-                    if !is_changed {
-                        tracing::warn!(url = %plan.url, what = client.what, "redis does not answer: they do without it");
+                    if !is_changed && !is_told {
+                        tracing::warn!(url = %plan.url, what, "redis does not answer: they do without it");
                         is_told = true;
+                    }
+                    is_restless = !is_changed && opened.elapsed() < RETRY.1;
+                    if is_restless {
+                        drop(client);
+                        pause(&mut wait, &bell).await;
+                    } else {
+                        wait = RETRY.0;
                     }
                 }
                 failed => {
@@ -259,14 +281,9 @@ impl Background for Client {
                         };
                         tracing::warn!(url = %plan.url, what = client.what, error, "redis cannot be reached: they do without it");
                     }
-                    let pause = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
-                    wait = (wait * 2).min(RETRY.1);
                     let bell = client.bell.clone();
                     drop(client);
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = bell.notified() => {}
-                    }
+                    pause(&mut wait, &bell).await;
                 }
             }
         }
@@ -275,6 +292,13 @@ impl Background for Client {
     fn awaited(&self, _: &Settings) -> Option<Awaited> {
         None
     }
+}
+
+/// Waits before the next try, unless there is another plan.
+async fn pause(wait: &mut Duration, bell: &Notify) {
+    let pause = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+    *wait = (*wait * 2).min(RETRY.1);
+    let _ = tokio::time::timeout(pause, bell.notified()).await;
 }
 
 /// A connection that has answered.

@@ -977,13 +977,11 @@ async fn cookies_are_stored_for_nobody() {
 
 // === stale ===
 
-/// RFC 5861 §3: one refresh, behind the backs of all.
-#[tokio::test]
-async fn a_stale_answer_is_used_while_one_refresh_runs() {
-    let (go, count) = (Signal::new(), Arc::new(AtomicUsize::new(0)));
-    let released = go.clone();
-    let backend = Backend::serving(move |_| {
-        let (go, number) = (released.clone(), count.fetch_add(1, Ordering::SeqCst));
+/// A backend whose first answer is stale at once, and which takes its time for the others.
+async fn renewing(go: &Signal) -> Backend {
+    let (go, count) = (go.clone(), AtomicUsize::new(0));
+    Backend::serving(move |_| {
+        let (go, number) = (go.clone(), count.fetch_add(1, Ordering::SeqCst));
         async move {
             if number > 0 {
                 go.wait().await;
@@ -992,7 +990,115 @@ async fn a_stale_answer_is_used_while_one_refresh_runs() {
             reply(200, &[("cache-control", "max-age=0, stale-while-revalidate=60")], "old")
         }
     })
+    .await
+}
+
+async fn refreshing(backend: &Backend, drain: &str) -> Armiger {
+    let armiger = Armiger::with(Config::to(backend).policies("cache: {}").top(&format!("drain: {drain}"))).await;
+    armiger.get("/").await;
+    armiger.until_metric("armiger_cache_fills_total{outcome=\"stored\",route=\"everything\"}", 1.0).await;
+    assert_eq!(armiger.get("/").await.text(), "old");
+    backend.arrived(2).await;
+    armiger
+}
+
+#[tokio::test]
+async fn the_end_of_armiger_waits_for_a_refresh() {
+    let go = Signal::new();
+    let backend = renewing(&go).await;
+    let armiger = refreshing(&backend, "{delay: 0s, timeout: 1h}").await;
+    armiger.running().drain().begin();
+    let over = armiger.running().drain().over();
+    let too_early = tokio::time::timeout(std::time::Duration::from_millis(300), over).await;
+    assert!(too_early.is_err(), "armiger ended before the refresh was over");
+    go.send();
+    within("the end", armiger.running().drain().over()).await;
+    assert_eq!(armiger.stop().await.cut, 0);
+}
+
+#[tokio::test]
+async fn the_end_of_armiger_waits_for_a_refresh_no_longer_than_for_exchanges() {
+    let backend = renewing(&Signal::new()).await;
+    let armiger = refreshing(&backend, "{delay: 0s, timeout: 100ms}").await;
+    armiger.running().drain().begin();
+    within("the end", armiger.running().drain().over()).await;
+}
+
+/// The worker that asks may have no connection of its own left.
+#[tokio::test]
+async fn at_the_end_nobody_is_left_without_the_answer_that_another_worker_asks_for() {
+    let go = Signal::new();
+    let wait = go.clone();
+    let backend = Backend::serving(move |_| {
+        let go = wait.clone();
+        async move {
+            go.wait().await;
+            reply(200, &[("cache-control", "max-age=60")], "one for all")
+        }
+    })
     .await;
+    let config = Config::to(&backend).policies("cache: {}").top("drain: {delay: 0s, timeout: 1h}");
+    let armiger = Armiger::with_workers(2, config).await;
+    let gauge = "armiger_http_requests_in_flight{route=\"everything\"}";
+    let leader = armiger.raw("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    backend.arrived(1).await;
+    let client = armiger.client();
+    let follower = tokio::spawn(async move { client.request(request("GET", "/", &[("host", "h")])).await });
+    armiger.until_metric(gauge, 2.0).await;
+    leader.reset();
+    armiger.until_metric(gauge, 1.0).await;
+
+    armiger.running().drain().begin();
+
+    let over = armiger.running().drain().over();
+    let too_early = tokio::time::timeout(std::time::Duration::from_millis(300), over).await;
+    assert!(too_early.is_err(), "somebody still waits");
+    go.send();
+    assert_eq!(follower.await.unwrap().assert_status(200).text(), "one for all");
+    assert_eq!((armiger.stop().await.cut, backend.count()), (0, 1));
+}
+
+/// Who looks up why one gets another answer than others sees for which requests each is, and not who asked.
+#[tokio::test]
+async fn a_look_at_a_url_tells_its_variants_apart_and_nobodys_credentials() {
+    let vary = [("cache-control", "public, max-age=60"), ("vary", "accept-language, x-plan")];
+    let backend = Backend::with(move |_| reply(200, &vary, "x")).await;
+    let armiger = caching(&backend, "{vary_by: [\"header:x-shop\"]}").await;
+    for (language, plan, shop) in [("de", "gold", "1"), ("en", "iron", "1"), ("en", "gold", "2")] {
+        get(&armiger, "/a", &[("accept-language", language), ("x-plan", plan), ("x-shop", shop)]).await;
+    }
+    armiger.until_metric("armiger_cache_fills_total{outcome=\"stored\",route=\"everything\"}", 3.0).await;
+
+    let stored = armiger.admin().get("/cache/lookup?url=/a").await.assert_status(200).json();
+
+    let rows = stored["stored"].as_array().unwrap();
+    let languages = |language: &str| rows.iter().filter(|row| row["request"]["accept-language"] == language).count();
+    assert_eq!((rows.len(), languages("de"), languages("en")), (3, 1, 2), "{stored:#}");
+    let of = |pointer: &str| {
+        let all = rows.iter().map(|row| row.pointer(pointer).unwrap().as_str().unwrap());
+        all.collect::<std::collections::HashSet<_>>().len()
+    };
+    assert_eq!((of("/request/x-plan/hash"), of("/key")), (2, 2), "{stored:#}");
+    let text = stored.to_string();
+    assert!(!text.contains("gold") && !text.contains("iron"), "{text}");
+}
+
+#[tokio::test]
+async fn a_cache_without_room_is_told_so() {
+    let backend = Backend::replies("").await;
+    for room in ["memory", "fills_max"] {
+        let config = Config::to(&backend).top(&format!("cache: {{{room}: 0B}}")).policies("cache: {}");
+        let Err(report) = Armiger::try_with(config).await else { panic!("it is accepted") };
+        assert!(report.contains(&format!("has no room to store anything: `cache.{room}` is 0B")), "{report}");
+        assert!(!report.contains("entry_max"), "{report}");
+    }
+}
+
+/// RFC 5861 §3: one refresh, behind the backs of all.
+#[tokio::test]
+async fn a_stale_answer_is_used_while_one_refresh_runs() {
+    let go = Signal::new();
+    let backend = renewing(&go).await;
     let armiger = caching(&backend, "{}").await;
     armiger.get("/").await;
     armiger.until_metric("armiger_cache_fills_total{outcome=\"stored\",route=\"everything\"}", 1.0).await;

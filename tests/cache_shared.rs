@@ -1,6 +1,7 @@
 //! The second level of caches: what one armiger fetched the others need not, a purge at one is one at all, and no request suffers
 //! when Redis fails.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -72,10 +73,9 @@ fn status(response: &Response) -> &str {
 
 /// Counts what it answers, with these headers.
 async fn counting(headers: &'static [(&'static str, &'static str)]) -> Backend {
-    let count = std::sync::atomic::AtomicUsize::new(0);
+    let count = AtomicUsize::new(0);
     Backend::with(move |seen| {
-        let mut reply =
-            answer(200, format!("{} {}", seen.target, count.fetch_add(1, std::sync::atomic::Ordering::Relaxed)));
+        let mut reply = answer(200, format!("{} {}", seen.target, count.fetch_add(1, Ordering::Relaxed)));
         for (name, value) in headers {
             reply.headers_mut().append(*name, value.parse().unwrap());
         }
@@ -275,6 +275,97 @@ async fn what_is_untold_outlives_a_reload() {
     within("it to be heard of", async { while get(&one, "/b", &[]).await.text() == kept {} }).await;
 }
 
+/// The same, with keys of their own.
+fn named(backend: &Backend, redis: &Redis, prefix: &str) -> Config {
+    let section = format!("cache: {{redis: {{url: \"{}\", timeout: 2s, prefix: {prefix}}}}}", redis.url());
+    Config::to(backend).top(&section).policies("cache: {l2: redis}")
+}
+
+/// Who stays with the one, and who has the other already, hears of it.
+#[tokio::test]
+async fn a_reload_that_names_another_redis_tells_both_what_was_not_told() {
+    for is_elsewhere in [true, false] {
+        let (backend, first) = (counting(FRESH).await, Redis::start().await);
+        let second = if is_elsewhere { Some(Redis::start().await) } else { None };
+        let [before, after] = [(&first, "before"), (second.as_ref().unwrap_or(&first), "after")]
+            .map(|(redis, prefix)| named(&backend, redis, prefix));
+        let files = Files::of(before.to_string());
+        let one = Armiger::watching(files.config().into()).await;
+        within("the log of purges", async { while state(&one).await["purges"].is_null() {} }).await;
+        let address = |number: u8| format!("address: 127.0.0.{number}:{}", one.address().port());
+        let others =
+            [connected(before.listener(&address(2))).await, connected(after.clone().listener(&address(3))).await];
+        let mut held = Vec::new();
+        for (armiger, target) in [(0, "/a"), (0, "/b"), (1, "/a"), (1, "/b")] {
+            held.push((armiger, target, get(&others[armiger], target, &[]).await.text().to_owned()));
+        }
+        let _: String = first.ask(&["CLIENT", "PAUSE", "400", "WRITE"]).await;
+        post(&one, "/a").await;
+
+        let order = json!({"url": "http://shop.test/b"});
+        let reload = async {
+            files.replace("config.yaml", after.to_string());
+            one.in_force(2).await;
+        };
+        tokio::join!(purge(&one, order), reload);
+
+        for (armiger, target, body) in held {
+            let renewed = async { while get(&others[armiger], target, &[]).await.text() == body {} };
+            within("it to be heard of", renewed).await;
+        }
+        assert_eq!(one.metric("armiger_cache_shared_untold_total").await, 0.0);
+        assert_eq!(looked(&one, "lost").await, 0.0);
+    }
+}
+
+#[tokio::test]
+async fn what_a_redis_that_is_left_cannot_be_told_is_counted() {
+    let (backend, first, second) = (counting(FRESH).await, Redis::start().await, Redis::start().await);
+    let_in(&first).await;
+    let files = Files::of(apart(&backend, &first, "").to_string());
+    let one = Armiger::watching(files.config().into()).await;
+    within("the log of purges", async { while state(&one).await["purges"].is_null() {} }).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &second, "").listener(&address)).await;
+    let body = get(&two, "/a", &[]).await.text().to_owned();
+    keep_away(&first).await;
+    post(&one, "/a").await;
+    post(&one, "/b").await;
+
+    files.replace("config.yaml", caching(&backend, &second, "").to_string());
+    one.in_force(2).await;
+
+    within("it to be heard of", async { while get(&two, "/a", &[]).await.text() == body {} }).await;
+    one.until_metric("armiger_cache_shared_untold_total", 2.0).await;
+    assert_eq!(state(&one).await["untold"], 0);
+}
+
+/// What was purged by way of one Redis another one may still hold.
+#[tokio::test]
+async fn what_was_purged_before_a_reload_is_not_read_from_the_redis_that_it_names() {
+    let (backend, first, second) = (counting(FRESH).await, Redis::start().await, Redis::start().await);
+    let files = Files::of(caching(&backend, &first, "").to_string());
+    let one = Armiger::watching(files.config().into()).await;
+    within("the log of purges", async { while state(&one).await["purges"].is_null() {} }).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &second, "").listener(&address)).await;
+    let bodies = shelve(&two, 20).await;
+    assert_eq!(purge(&one, json!({"tag": "t"})).await["told_to_others"], true);
+    purges(&one, 1).await;
+
+    files.replace("config.yaml", caching(&backend, &second, "").to_string());
+    one.in_force(2).await;
+
+    for number in 0..10 {
+        assert!(!held(&one, number, &bodies).await, "/a/{number}");
+    }
+    two.until_metric(r#"armiger_cache_shared_lookups_total{outcome="gap"}"#, 1.0).await;
+    for number in 10..20 {
+        let armiger = if number % 2 == 0 { &one } else { &two };
+        assert!(!held(armiger, number, &bodies).await, "/a/{number}");
+    }
+}
+
 /// Nobody knows what became of it, so that all ask whether what they have still holds.
 #[tokio::test]
 async fn an_unsafe_request_whose_client_left_makes_it_stale_for_all() {
@@ -333,8 +424,7 @@ async fn places_are_others_in_each_deployment() {
 async fn a_redis_that_lost_the_last_changes_is_noticed() {
     let (backend, redis) = (counting(FRESH).await, Redis::start().await);
     let (one, two) = two(|| caching(&backend, &redis, "")).await;
-    post(&one, "/a").await;
-    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+    write(&one, "/a").await;
     // Whatever is told is heard together with what was told before.
     purge(&one, json!({"tag": "other"})).await;
     purges(&two, 1).await;
@@ -342,6 +432,154 @@ async fn a_redis_that_lost_the_last_changes_is_noticed() {
     let _: i64 = redis.ask(&["HSET", "{armiger}:cache:clock", "changes", "1"]).await;
 
     two.until_metric(r#"armiger_cache_shared_lookups_total{outcome="gap"}"#, 1.0).await;
+}
+
+/// The bodies of `/a/0` and so on, which are shared from now on.
+async fn shelve(armiger: &Armiger, count: usize) -> Vec<String> {
+    let mut bodies = Vec::new();
+    for number in 0..count {
+        bodies.push(get(armiger, &format!("/a/{number}"), &[]).await.text().to_owned());
+    }
+    stored(armiger, count as f64).await;
+    bodies
+}
+
+/// What of those a caller gets now; and it is an answer, whatever happens.
+async fn held(armiger: &Armiger, number: usize, bodies: &[String]) -> bool {
+    let got = get(armiger, &format!("/a/{number}"), &[]).await;
+    got.assert_status(200).text() == bodies[number]
+}
+
+async fn write(armiger: &Armiger, target: &str) {
+    post(armiger, target).await;
+    within("it to be told", async { while state(armiger).await["untold"] != 0 {} }).await;
+}
+
+/// A restart with older data, or a replica that took the place of its leader: what the Redis forgot its armigers have not.
+#[tokio::test]
+async fn what_was_purged_does_not_come_back_with_an_older_redis() {
+    for is_purged in [true, false] {
+        let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+        let (one, two) = two(|| caching(&backend, &redis, "")).await;
+        let bodies = shelve(&one, 60).await;
+        redis.remember().await;
+        if is_purged {
+            purge(&one, json!({"tag": "t"})).await;
+        } else {
+            for number in 0..60 {
+                post(&one, &format!("/a/{number}")).await;
+            }
+            write(&one, "/x").await;
+            purge(&one, json!({"tag": "other"})).await;
+        }
+        purges(&two, 1).await;
+
+        redis.restart().await;
+
+        let mut numbers = 0..60;
+        let lost = async || looked(&one, "lost").await + looked(&two, "lost").await;
+        // Also while they are about to find it again.
+        while lost().await == 0.0 {
+            let Some(number) = numbers.next().filter(|number| *number < 40) else { break };
+            assert!(!held(if number % 2 == 0 { &one } else { &two }, number, &bodies).await, "/a/{number}");
+        }
+        for armiger in [&one, &two] {
+            armiger.until_metric(UP, 1.0).await;
+            purges(armiger, 0).await;
+        }
+        for number in numbers {
+            assert!(!held(if number % 2 == 0 { &one } else { &two }, number, &bodies).await, "/a/{number}");
+        }
+        // One of them began another life, in which they share as before.
+        assert_eq!(lost().await, 1.0);
+        let kept: usize = redis.ask(&["EXISTS", "{armiger}:cache:purges"]).await;
+        assert_eq!(kept, 0);
+        let stores = one.metric(r#"armiger_cache_shared_stores_total{outcome="stored"}"#).await;
+        get(&one, "/new", &[]).await;
+        stored(&one, stores + 1.0).await;
+        assert!(status(&get(&two, "/new", &[]).await).contains("shared"));
+    }
+}
+
+/// Who comes first may know of nothing, and tell something itself, so that the numbers are what they were.
+#[tokio::test]
+async fn what_a_newcomer_tells_does_not_hide_what_an_older_redis_lost() {
+    let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    let bodies = shelve(&one, 3).await;
+    redis.remember().await;
+    write(&one, "/x").await;
+    purge(&one, json!({"tag": "t"})).await;
+    purges(&one, 1).await;
+    // It knows of no user, so that one has to stay away.
+    redis.restart().await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let newcomer = connected(caching(&backend, &redis, "").listener(&address)).await;
+    for target in ["/y", "/z"] {
+        write(&newcomer, target).await;
+    }
+    purge(&newcomer, json!({"tag": "other"})).await;
+    purges(&newcomer, 1).await;
+    assert!(held(&newcomer, 0, &bodies).await, "nobody there knows better");
+
+    let_in(&redis).await;
+
+    one.until_metric(r#"armiger_cache_shared_lookups_total{outcome="lost"}"#, 1.0).await;
+    assert!(!held(&one, 1, &bodies).await);
+    purges(&newcomer, 0).await;
+    assert!(!held(&newcomer, 0, &bodies).await && !held(&newcomer, 2, &bodies).await);
+    assert_eq!((looked(&newcomer, "lost").await, looked(&one, "lost").await), (0.0, 1.0));
+}
+
+/// A Redis that was emptied, where a newcomer came first, holds nothing that anybody would have to begin another life for.
+#[tokio::test]
+async fn an_empty_redis_is_taken_as_whoever_came_first_left_it() {
+    let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    purge(&one, json!({"tag": "t"})).await;
+    purges(&one, 1).await;
+    redis.restart().await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let newcomer = connected(caching(&backend, &redis, "").listener(&address)).await;
+    let bodies = shelve(&newcomer, 1).await;
+
+    let_in(&redis).await;
+
+    purges(&one, 0).await;
+    assert!(held(&one, 0, &bodies).await);
+    assert_eq!((looked(&one, "lost").await, looked(&newcomer, "lost").await), (0.0, 0.0));
+}
+
+/// Nothing can be told to a replica, nor can another life begin there: requests do not notice, and nothing is read.
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_is_read_by_nobody_who_knows_better() {
+    let (backend, mut redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    let bodies = shelve(&one, 20).await;
+    redis.remember().await;
+    purge(&one, json!({"tag": "t"})).await;
+    purges(&one, 1).await;
+    redis.restart().await;
+    let _: String = redis.ask(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let errors = one.metric(r#"armiger_cache_store_requests_total{outcome="error"}"#).await;
+
+    let_in(&redis).await;
+
+    one.until_metric_beyond(r#"armiger_cache_store_requests_total{outcome="error"}"#, errors + 3.0).await;
+    for number in 0..10 {
+        assert!(!held(&one, number, &bodies).await, "/a/{number}");
+    }
+    post(&one, "/a/0").await;
+    assert_eq!((looked(&one, "lost").await, state(&one).await["untold"].as_u64()), (0.0, Some(1)));
+    let _: String = redis.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    one.until_metric(r#"armiger_cache_shared_lookups_total{outcome="lost"}"#, 1.0).await;
+    for number in 10..20 {
+        assert!(!held(&one, number, &bodies).await, "/a/{number}");
+    }
+    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
 }
 
 /// However many unsafe requests there are, the rest of what is shared is of use, and nobody falls behind.
@@ -432,6 +670,139 @@ async fn callers_do_not_meet_on_the_second_level() {
         let value: Vec<u8> = redis.ask(&["GET", &key]).await;
         assert!(!value.windows(3).any(|word| word == b"ada" || word == b"bob"), "no caller is named in Redis");
     }
+}
+
+/// What no answer may be older than: for each target, the number of the first that was asked for after it was purged everywhere.
+type Floors = std::cell::RefCell<std::collections::HashMap<String, usize>>;
+
+/// Whether a purge is about a target.
+type IsMeant = Box<dyn Fn(&String) -> bool>;
+
+/// Says in its body for whom it is, and how many came before it. What is for all says so; what it varies on depends on the target.
+async fn truthful(count: std::sync::Arc<AtomicUsize>) -> Backend {
+    Backend::with(move |seen| {
+        let number = count.fetch_add(1, Ordering::SeqCst);
+        let mut random = fastrand::Rng::with_seed(number as u64);
+        let (control, whose) = [
+            ("max-age=60", "one"),
+            ("private, max-age=60", "one"),
+            ("no-store", "one"),
+            ("max-age=60, public", "all"),
+            ("s-maxage=60", "all"),
+            ("max-age=1, stale-while-revalidate=60", "one"),
+            ("max-age=60, must-revalidate", "all"),
+        ][random.usize(..7)];
+        let of = |name: &str| seen.headers.get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let (vary, chosen) = match seen.target.as_bytes().last() {
+            Some(b'0') => ("x-flavour", of("x-flavour")),
+            Some(b'1') => ("accept-language, x-flavour", format!("{}{}", of("accept-language"), of("x-flavour"))),
+            _ => ("accept-encoding", String::new()),
+        };
+        let mut reply = answer(200, format!("{whose}|{}|{chosen}|{}|{number}", of("authorization"), seen.target));
+        let tag = format!("t{}", &seen.target[seen.target.len() - 1..]);
+        for (name, value) in [("cache-control", control), ("vary", vary), ("surrogate-key", &tag)] {
+            reply.headers_mut().append(name, value.parse().unwrap());
+        }
+        reply
+    })
+    .await
+}
+
+/// Asks until it is done, and checks each answer against what it must not be.
+async fn ask_at_random(armiger: &Armiger, seed: u64, floors: &Floors, is_done: &std::cell::Cell<bool>) -> usize {
+    let (mut random, mut connection, mut asked) = (fastrand::Rng::with_seed(seed), armiger.connect().await, 0);
+    while !is_done.get() {
+        let target = format!("/{}/{}", ["own", "any"][random.usize(..2)], random.u8(..3));
+        let caller = format!("c{}", random.u8(..3));
+        let (flavour, language) = (["f", "g"][random.usize(..2)], ["de", "en"][random.usize(..2)]);
+        let floor = floors.borrow().get(&target).copied().unwrap_or(0);
+        let request = Request::get(&target).header("host", HOST).header("authorization", &caller);
+        let request = request.header("x-flavour", flavour).header("accept-language", language);
+        let response = connection.request(request.body(Empty::<Bytes>::new()).unwrap()).await;
+        let parts: Vec<&str> = response.assert_status(200).text().split('|').collect();
+        let chosen = match target.as_bytes().last() {
+            Some(b'0') => flavour.to_owned(),
+            Some(b'1') => format!("{language}{flavour}"),
+            _ => String::new(),
+        };
+        let said = status(&response);
+        assert_eq!(parts[2..4], [&*chosen, &*target], "{said}");
+        // Where the key has the caller, what is for all is for the caller all the same.
+        assert!(
+            parts[1] == caller || parts[0] == "all" && target.starts_with("/any"),
+            "{caller} got {parts:?}: {said}"
+        );
+        let number: usize = parts[4].parse().unwrap();
+        assert!(number >= floor, "{target}: {number} is from before what was purged at {floor}: {said}");
+        asked += 1;
+    }
+    asked
+}
+
+/// Random callers, `Vary`, purges and unsafe requests at two armigers with one Redis, which comes back with older data in the
+/// midst of it, against a model that knows only what nobody may ever get.
+#[tokio::test]
+async fn what_is_shared_never_reaches_another_caller_nor_comes_back_once_purged() {
+    let count = std::sync::Arc::new(AtomicUsize::new(0));
+    let (backend, mut redis) = (truthful(count.clone()).await, Redis::start().await);
+    let route = |name: &str, more: &str| {
+        format!(
+            "- {{name: {name}, match: {{path: \"/{name}/{{rest...}}\"}}, policies: {{cache: {{l2: redis{more}}}}}, proxy: {{upstream: app}}}}"
+        )
+    };
+    let routes = [route("own", ", vary_by: [\"header:authorization\"]"), route("any", "")].join("\n");
+    let section = format!("cache: {{redis: {{url: \"{}\", timeout: 2s}}}}", redis.url());
+    let (one, two) = two(|| Config::to(&backend).top(&section).routes(&routes)).await;
+    let (floors, is_done) = (Floors::default(), std::cell::Cell::new(false));
+    let targets = || ["own", "any"].iter().flat_map(|route| (0..3).map(move |number| format!("/{route}/{number}")));
+    let lost = async || looked(&one, "lost").await + looked(&two, "lost").await;
+
+    let driver = async {
+        let (mut random, mut known) = (fastrand::Rng::with_seed(5), 0);
+        for step in 0..24 {
+            if step == 6 {
+                redis.remember().await;
+            }
+            if step == 12 {
+                // What was purged since it was told to remember it has again.
+                redis.restart().await;
+                within("another life", async { while lost().await == 0.0 {} }).await;
+                purges(&one, 0).await;
+                purges(&two, 0).await;
+                known = 0;
+            }
+            let armiger = [&one, &two][random.usize(..2)];
+            let (number, mark) = (random.u8(..3), count.load(Ordering::SeqCst));
+            let ends = format!("/{number}");
+            let (order, is_meant): (Value, IsMeant) = match random.u8(..5) {
+                0 => (json!({"all": true}), Box::new(|_| true)),
+                1 => (json!({"tag": format!("t{number}")}), Box::new(move |target| target.ends_with(&ends))),
+                2 => (json!({"prefix": "/any/"}), Box::new(|target| target.starts_with("/any/"))),
+                3 => (
+                    json!({"url": format!("http://{HOST}/own/{number}")}),
+                    Box::new(move |target| *target == format!("/own{ends}")),
+                ),
+                _ => {
+                    write(armiger, &format!("/own{ends}")).await;
+                    // Whoever knows of this knows of that.
+                    (json!({"tag": "other"}), Box::new(move |target| *target == format!("/own{ends}")))
+                }
+            };
+            assert_eq!(purge(armiger, order).await["told_to_others"], true);
+            known += 1;
+            purges(&one, known).await;
+            purges(&two, known).await;
+            floors.borrow_mut().extend(targets().filter(|target| is_meant(target)).map(|target| (target, mark)));
+        }
+        is_done.set(true);
+    };
+    let ((), asked_one, asked_two) =
+        tokio::join!(driver, ask_at_random(&one, 1, &floors, &is_done), ask_at_random(&two, 2, &floors, &is_done));
+
+    assert_eq!(lost().await, 1.0);
+    let hits = looked(&one, "hit").await + looked(&two, "hit").await;
+    assert!(hits > 0.0, "{hits} of {} were found with the other", asked_one + asked_two);
+    assert!(backend.count() < asked_one + asked_two, "nothing was ever stored");
 }
 
 #[tokio::test]

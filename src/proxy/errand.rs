@@ -1,8 +1,9 @@
 //! Errands: fetching a route's answer for more than the exchange that asked for it.
 //!
 //! An errand is a task of the worker. It has an exchange of its own, so that it can go on when the client of the first one
-//! is gone; it ends at the route's timeout, when nobody wants it any more, or with the worker. There are no more of them
-//! than exchanges that wait, and the refreshes that the cache allows.
+//! is gone; it ends at the route's timeout, or when nobody wants it any more. The worker's end waits for it, as for exchanges:
+//! exchanges of other workers may wait for its answer. There are no more of them than exchanges that wait, and the refreshes
+//! that the cache allows.
 
 use std::any::Any;
 use std::pin::{Pin, pin};
@@ -22,6 +23,7 @@ use crate::http::body::Body;
 use crate::snapshot::Route;
 use crate::telemetry::finish::Closing;
 use crate::telemetry::record::AttemptRow;
+use crate::upstream::Unfinished;
 
 /// What the exchange that waits gets, and what its record is told.
 struct Fetched {
@@ -93,7 +95,8 @@ async fn begin(
         // Who is about to end begins nothing that nobody waits for.
         if !worker.is_draining.get() {
             let errand = errand(exchange.bare_request(), exchange);
-            tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), None, call));
+            let unfinished = worker.unfinished.begin();
+            tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), None, call, unfinished));
         }
         return Ok(answer);
     }
@@ -101,7 +104,8 @@ async fn begin(
     let request = std::mem::take(&mut exchange.request);
     let errand = errand(request, exchange);
     let (reply, answer) = oneshot::channel();
-    tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), Some(reply), call));
+    let unfinished = worker.unfinished.begin();
+    tokio::task::spawn_local(run(route.clone(), errand, fetch.fill, worker.clone(), Some(reply), call, unfinished));
     // Nothing comes of an errand that panicked.
     let Ok(fetched) = answer.await else { return Err(Reason::Internal.into()) };
     let record = &mut exchange.closing.record;
@@ -118,6 +122,7 @@ async fn run(
     worker: Rc<Worker>,
     mut reply: Option<oneshot::Sender<Fetched>>,
     call: Option<PartCall>,
+    _unfinished: Unfinished,
 ) {
     fill.ask(&mut exchange.request);
     let mut followups = Followups::default();

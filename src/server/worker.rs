@@ -280,7 +280,8 @@ async fn run(
                 continue;
             }
             () = emptied.notified() => continue,
-            () = unfinished.one_ended() => continue,
+            // Nobody is woken for it before that.
+            () = unfinished.one_ended(), if is_last => continue,
         };
         match message {
             Message::Serve(accepted, open) => {

@@ -1,4 +1,4 @@
-//! A Redis of a test's own: the real server, on a socket in a temporary folder, which keeps nothing.
+//! A Redis of a test's own: the real server, on a socket in a temporary folder, which keeps nothing unless it is told to.
 
 use std::process::{Child, Command, Stdio};
 
@@ -42,7 +42,12 @@ impl Redis {
         redis
     }
 
-    /// Starts it again, empty, where it was.
+    /// From now on it starts with what it holds now.
+    pub async fn remember(&self) {
+        let _: String = self.ask(&["SAVE"]).await;
+    }
+
+    /// Starts it again where it was, empty, or with what it was to remember.
     pub async fn restart(&mut self) {
         self.kill();
         let folder = self.folder.path().to_str().expect("a folder with a name of text").to_owned();

@@ -430,6 +430,31 @@ impl Codings {
         Self(if is_identity_fine { takes } else { takes | Self::NO_IDENTITY })
     }
 
+    /// As a variant has it.
+    pub fn read(byte: u8) -> Self {
+        Self(byte)
+    }
+
+    /// In the words of a request, if it said any.
+    pub fn words(self) -> Option<String> {
+        if self.0 & Self::UNSAID != 0 {
+            return None;
+        }
+        let mut words: Vec<&str> = Vec::new();
+        for (name, bit) in Self::KNOWN {
+            if self.0 & bit != 0 && name != b"x-gzip" {
+                words.extend(std::str::from_utf8(name));
+            }
+        }
+        if self.0 & Self::NO_IDENTITY != 0 {
+            words.push("identity;q=0");
+        }
+        if words.is_empty() {
+            words.push("identity");
+        }
+        Some(words.join(", "))
+    }
+
     /// Whether this is one of those that are told apart.
     pub fn are_told_apart(coding: &HeaderValue) -> bool {
         let coding = coding.as_bytes().trim_ascii();

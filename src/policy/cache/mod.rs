@@ -16,6 +16,7 @@ pub mod key;
 pub mod part;
 pub mod purge;
 pub mod second;
+mod shown;
 pub mod status;
 pub mod storable;
 pub mod store;
@@ -86,7 +87,8 @@ pub struct Config {
     /// The trap: the upstream still sees what is ignored here. If it makes use of it, one client's value is in what
     /// others get.
     pub query: Query,
-    /// How long a stale answer may be used while a fresh one is fetched behind it, where the answer says nothing of that.
+    /// How long a stale answer may be used while a fresh one is fetched behind it, where the answer says nothing of that. A drain
+    /// waits for what is being fetched, up to `drain.timeout`.
     pub stale_while_revalidate: HumanDuration,
     /// How long a stale answer may be used where the upstream cannot be reached, is too slow, or answers 500, 502, 503 or
     /// 504, where the answer says nothing of that.
@@ -217,7 +219,14 @@ impl Config {
             }
         }
         let (memory, fills_max) = (scope.plan.cache.memory().get(), scope.plan.cache.fills_max.get());
-        if self.entry_max.get() > memory.min(fills_max) {
+        let empty = [("memory", memory), ("fills_max", fills_max)].into_iter().find(|(_, room)| *room == 0);
+        if let Some((room, _)) = empty {
+            scope.issue(
+                Issue::new(path.clone(), format!("has no room to store anything: `cache.{room}` is 0B"))
+                    .goes_by(KeyPath::root().key("cache").key(room))
+                    .hint(format!("raise `{room}` in the section `cache`, or take `cache` off this route")),
+            );
+        } else if self.entry_max.get() > memory.min(fills_max) {
             scope.issue(
                 Issue::new(path.key("entry_max"), "is more than there is room for")
                     .of_absence()

@@ -8,7 +8,7 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::entry::{Entry, Shelf};
-use super::invalid::Invalid;
+use super::invalid::{Invalid, secret};
 use super::purge::{Fate, Purges};
 use super::storable::Unstorable;
 use crate::keep::{Identity, Keep};
@@ -27,6 +27,8 @@ pub struct Store {
     /// Refreshes that are under way.
     refreshing: AtomicU64,
     capacity: u64,
+    /// What digests that operators see are by.
+    pub secret: u128,
 }
 
 impl Store {
@@ -37,7 +39,7 @@ impl Store {
             .weigher(|_, shelf: &Arc<Shelf>| shelf.weight)
             .build_with_hasher(foldhash::fast::RandomState::default());
         let (purges, filling, refreshing) = (Purges::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { shelves, purges, invalid: Invalid::default(), filling, refreshing, capacity }
+        Self { shelves, purges, invalid: Invalid::default(), filling, refreshing, capacity, secret: secret() }
     }
 
     /// The store of all routes, kept over reloads.

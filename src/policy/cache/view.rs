@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::fill::Rules;
 use super::key::{Target, bare_host, counted_query, definition};
 use super::purge::{Fate, What};
+use super::shown;
 use crate::http::path;
 use crate::keep::Kept;
 
@@ -150,7 +151,9 @@ impl Caches {
         let now = std::time::Instant::now();
         let mut stored = Vec::new();
         for (key, shelf) in store.list(KEYS_MAX, is_it) {
-            let route = route_of(&key).map(|(route, _)| &**route);
+            let Some((route, rules)) = route_of(&key) else { continue };
+            let route = &**route;
+            let digest = shown::hash(b"key", &key, store.secret);
             for entry in &shelf.variants {
                 let head = &entry.head;
                 let fate = match store.fate(&key, entry) {
@@ -166,7 +169,9 @@ impl Caches {
                     "age": head.age(now).as_secs(),
                     "ttl": head.ttl(now),
                     "bytes": entry.body.len(),
+                    "key": &digest,
                     "vary": head.vary.iter().map(|name| name.as_str()).collect::<Vec<_>>(),
+                    "request": shown::request(&rules.plan, &head.vary, &head.variant, store.secret),
                     "tags": head.tags,
                     "stale_while_revalidate": head.terms.while_revalidate.as_secs(),
                     "stale_if_error": head.terms.if_error.as_secs(),
@@ -174,7 +179,7 @@ impl Caches {
             }
             if let Some(why) = shelf.why {
                 let left = shelf.pass_until.map_or(0, |until| until.saturating_duration_since(now).as_secs());
-                stored.push(json!({"route": route, "state": "not_stored", "why": why.word(), "hit_for_miss": left}));
+                stored.push(json!({"route": route, "key": &digest, "state": "not_stored", "why": why.word(), "hit_for_miss": left}));
             }
         }
         if stored.is_empty() {

@@ -19,6 +19,7 @@ pub(super) struct LimitFamilies {
     cache_store_up: Family<IntGauge>,
     cache_looks: Family<IntCounter>,
     cache_kept: Family<IntCounter>,
+    cache_untold: Family<IntCounter>,
 }
 
 impl LimitFamilies {
@@ -73,7 +74,7 @@ impl LimitFamilies {
                 "requests",
                 "Looks for an answer that another armiger has fetched, in requests: `hit`, `miss`, `dead` (purged or invalid), \
                  `behind` or `untold` (whether it was purged cannot be told yet), `foreign` (damaged, or nobody's), `unavailable`; \
-                 and `gap` for purges that may have been missed.",
+                 `gap` for purges that may have been missed, and `lost` for a Redis that forgot what it was told.",
             ),
             cache_kept: Family::register(
                 catalogue,
@@ -81,6 +82,13 @@ impl LimitFamilies {
                 &["outcome"],
                 "answers",
                 "Answers that other armigers could use, in answers: `stored`, `short` (of too short a life), `too_long`, `unavailable`.",
+            ),
+            cache_untold: Family::register(
+                catalogue,
+                "armiger_cache_shared_untold_total",
+                &[],
+                "purges",
+                "Purges, and URLs that unsafe requests made invalid, in purges, of which a Redis was not told when a reload left it:                  armigers that stay with it may not know of them.",
             ),
         }
     }
@@ -171,6 +179,7 @@ impl Metrics {
             store: StoreMetrics { requests: counters(&families.cache_store), up: families.cache_store_up.series(&[]) },
             looks: counters(&families.cache_looks),
             kept: counters(&families.cache_kept),
+            untold: families.cache_untold.series(&[]),
         }
     }
 }
@@ -200,12 +209,18 @@ pub struct SecondMetrics {
     pub store: StoreMetrics,
     looks: Arc<SlugCounters>,
     kept: Arc<SlugCounters>,
+    untold: IntCounter,
 }
 
 impl SecondMetrics {
     /// Counts what came of a look.
     pub fn came(&self, outcome: &'static str) {
         self.looks.add(outcome, 1);
+    }
+
+    /// Counts what a store was never told.
+    pub fn untold(&self, count: usize) {
+        self.untold.inc_by(count as u64);
     }
 
     /// Counts what came of an answer that was to be kept.

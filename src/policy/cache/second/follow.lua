@@ -1,25 +1,22 @@
--- Reads the clock, the purges from a number on, and the places that were made invalid after a time.
+-- Reads the clock, the purges from a number on, and the places that were made invalid after a time. Where something that is known is
+-- not there another life begins: whatever is of the one before is read by nobody then. Who knows it too finds that done.
 --
--- KEYS: the clock, the log of purges, the places. ARGV: a new life, for a clock that has none; the first number wanted; how many;
--- the time; how many places.
-local function begin()
-  redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-  redis.call('HSET', KEYS[1], 'life', ARGV[1])
+-- ARGV, from the fifth on: a new life; the first number wanted; how many; the time; how many places.
+if is_lost() then
+  local at = next_time()
+  redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+  redis.call('HSET', KEYS[1], 'life', ARGV[5], 'born', at, 'told', at)
+  life, told, purges, changes = ARGV[5], tonumber(at), 0, '0'
 end
-local is_born = redis.call('HEXISTS', KEYS[1], 'life') == 1
--- Where the places are gone nobody can tell what is invalid: as if it were another memory.
-if not is_born or redis.call('HEXISTS', KEYS[1], 'changes') == 1 and redis.call('EXISTS', KEYS[3]) == 0 then
-  begin()
-end
-local clock = redis.call('HMGET', KEYS[1], 'life', 'purges', 'changes')
-local rows = redis.call('XRANGE', KEYS[2], ARGV[2] .. '-0', '+', 'COUNT', ARGV[3])
+local rows = redis.call('XRANGE', KEYS[2], ARGV[6] .. '-0', '+', 'COUNT', ARGV[7])
 local out = {}
 for at, row in ipairs(rows) do
   out[at] = {row[1], row[2][2]}
 end
-local changed = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[4], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[5])
-local places, last = {}, clock[3] or '0'
-local is_more = #changed == 2 * ARGV[5]
+local most = tonumber(ARGV[9])
+local changed = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[8], '+inf', 'WITHSCORES', 'LIMIT', 0, most)
+local places, last = {}, changes
+local is_more = #changed == 2 * most
 if is_more then
   -- Whatever was told at the last time may not be whole.
   last = changed[#changed]
@@ -32,5 +29,5 @@ end
 if is_more then
   last = places[#places][2]
 end
-local now = redis.call('TIME')
-return {now[1] * 1000 + math.floor(now[2] / 1000), clock[1], tonumber(clock[2] or '0'), out, last, places, is_more and 1 or 0}
+local state = {math.floor(time / 1000), life, string.format('%.0f', told), purges, last}
+return {state, out, places, is_more and 1 or 0}

@@ -2,7 +2,8 @@
 //!
 //! Keys, all in one slot: `{PREFIX}:cache:clock` (which life this memory has, and the number of its last purge), `…:purges` (a
 //! log of purges by their numbers), `…:e:NAME` (a response), `…:v:NAME` (which headers choose among the variants of a key),
-//! `…:places` (when unsafe requests last made invalid what is of a place, see `invalid.rs`).
+//! `…:places` (when unsafe requests last made invalid what is of a place, see `invalid.rs`), `…:told` (the last times at which
+//! anything was told).
 //!
 //! **A purge is never missed.** Whoever reads a response gets the clock with it, in one transaction, and takes the response
 //! only if it knows all purges up to that number, and none of those since the response was asked for is about it. What each
@@ -10,9 +11,16 @@
 //! can tell what was purged: then all that is kept here is purged. As long as something that was purged here is not told,
 //! nothing of the second level is read here.
 //!
-//! **What unsafe requests made invalid**, or stale where nobody knows what became of them, has no log. There are so many places and no more, each with the time when it was told
-//! of last: however many requests there are, what is to be told, to be kept and to be read is bounded, and whoever was away for
-//! long misses nothing. Here it is gone at once. Others are told a tenth of a second later and read it within another, and so
+//! **A memory that forgot something has another life** (a replica that took its leader's place, a restart with older data).
+//! Each telling has a time of its own, and whoever reads or tells says up to which time it knows them all. Is that one not among
+//! those that the memory knows, what was told then is lost: a new life begins there, and what is of the one before is read by
+//! nobody any more. Until then who knows it reads nothing there. Lives are born one after the other, by the same clock: a life
+//! that was born after all that somebody knows of another one is its heir, so that of all who notice one begins it, and the rest
+//! takes it over.
+//!
+//! **What unsafe requests made invalid**, or stale where nobody knows what became of them, has no log. There are so many places
+//! and no more, each with the time when it was told of last: however many requests there are, what is to be told, to be kept and
+//! to be read is bounded, and whoever was away for long misses nothing. Here it is gone at once. Others are told a tenth of a second later and read it within another, and so
 //! does this itself, which costs one more fetch; a response that they find on the second level is good only if nothing of its
 //! place was told since it was asked for.
 
@@ -24,7 +32,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderName;
-use redis::{Script, ScriptInvocation};
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, Script, ScriptInvocation};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -69,6 +78,9 @@ const UNTOLD_MAX: usize = 4096;
 /// How long a purge waits until all others are told.
 const TELL_WAIT: Duration = Duration::from_secs(1);
 
+/// Times of telling that are kept at least. Who knows none of them was away for long, and begins another life.
+const TIMES_MAX: usize = 16_384;
+
 /// The longest list of names of headers.
 const NAMES_MAX: usize = 4096;
 
@@ -76,18 +88,20 @@ const NAMES_MAX: usize = 4096;
 pub(super) struct Shared {
     ticket: Ticket,
     client: Arc<Client>,
-    /// What keys begin with.
-    prefix: String,
     plan: ArcSwap<Plan>,
     /// Who this armiger is, in the log.
     own: String,
     follow: Script,
     tell: Script,
     clock: Mutex<Option<Clock>>,
+    /// Not forgotten with the clock: what it is about may be lost there, and has to be noticed yet.
+    witness: Mutex<Option<Witness>>,
     /// Purges by their numbers.
     purges: Purges,
     untold: Mutex<VecDeque<(What, bool)>>,
     changed: Mutex<Changed>,
+    /// What another memory, which was used before, has to be told yet.
+    left: Mutex<Option<Left>>,
     /// Rung when there is something to tell.
     bell: Arc<Notify>,
     /// Rung when all is told.
@@ -97,11 +111,20 @@ pub(super) struct Shared {
 
 /// What of the configuration it goes by.
 pub(super) struct Plan {
+    memory: Memory,
     /// What is kept here, which the purges of others are about too.
     store: Arc<Store>,
     /// The longest value.
     value_max: usize,
     fills_max: u64,
+}
+
+/// Where it is.
+#[derive(Clone, PartialEq, Eq)]
+struct Memory {
+    url: String,
+    /// What keys begin with.
+    prefix: String,
 }
 
 /// What is known of the shared memory.
@@ -116,6 +139,33 @@ struct Clock {
     /// Its time, in milliseconds, when it was read here.
     time: u64,
     read: Instant,
+}
+
+/// The last that is known to have been told, here or by others.
+#[derive(Clone, Copy)]
+struct Witness {
+    life: u128,
+    /// When, in microseconds.
+    told: u64,
+    /// It is of a memory that was left.
+    is_of_another: bool,
+}
+
+/// What is known of it, as scripts are told.
+#[derive(Clone, Copy)]
+struct Known {
+    witness: Option<Witness>,
+    clock: Option<Clock>,
+}
+
+/// A memory that a reload left, with what it was not told.
+struct Left {
+    memory: Memory,
+    known: Known,
+    connection: Option<Arc<MultiplexedConnection>>,
+    purges: VecDeque<(What, bool)>,
+    changed: Vec<(Digest, bool)>,
+    metrics: SecondMetrics,
 }
 
 /// Targets to tell the others of. Not their places: those are by a secret that may not be known yet.
@@ -134,15 +184,22 @@ struct Row {
     what: What,
 }
 
-/// What comes of following: the time there, its life, the number of the last purge, and purges with their numbers; up to when places
-/// are known, which those are, each with its time, and whether there are more.
-type Followed = (u64, String, u64, Vec<(String, Vec<u8>)>, u64, Vec<(u32, u64)>, bool);
+/// What comes of following: the time there, its life, when something was last told, the number of the last purge, and up to when
+/// places are known; purges with their numbers; places, each with its time, and whether there are more.
+type Followed = ((u64, String, u64, u64, u64), Vec<(String, Vec<u8>)>, Vec<(u32, u64)>, bool);
+
+/// What comes of telling: life, and when it was told. Nothing: there is something to be read first.
+type Told = Option<(String, u64)>;
 
 /// When a place was told of: invalid, and stale.
 type ToldAt = (Option<u64>, Option<u64>);
 
-/// What comes of a look: clock, when the place was told of, names of headers, value, and how long it is kept yet.
-type Looked = ((Option<String>, Option<u64>), Option<u64>, Option<u64>, Vec<u8>, Vec<u8>, i64);
+/// What comes of a look: clock, whether what is known stands among the times of telling, when the place was told of, names of headers,
+/// value, and how long it is kept yet.
+type Looked = (ClockThere, Vec<redis::Value>, Option<u64>, Option<u64>, Vec<u8>, Vec<u8>, i64);
+
+/// Life, the number of the last purge, when something was last told, and when this life was born.
+type ClockThere = (Option<String>, Option<u64>, Option<u64>, Option<u64>);
 
 /// Compiles what the section says of it.
 pub(super) fn compile(
@@ -159,24 +216,26 @@ pub(super) fn compile(
     let value_max = usize::try_from(section.redis_entry_max.get()).unwrap_or(usize::MAX);
     let fills_max = section.fills_max.get();
     let identity = Identity::of("cache_second_level", "all routes")
-        .shape("prefix", &settings.prefix)
-        .shape("url", &settings.url)
+        .setting("prefix", &settings.prefix)
+        .setting("url", &settings.url)
         .setting("memory", section.memory().get())
         .setting("redis_entry_max", value_max)
         .setting("fills_max", fills_max);
-    let plan = || Plan { store: store.clone(), value_max, fills_max };
+    let memory = Memory { url: settings.url.clone(), prefix: format!("{{{}}}:cache:", settings.prefix) };
+    let plan = || Plan { memory: memory.clone(), store: store.clone(), value_max, fills_max };
     let shared = keeper.keep(identity, || Shared {
         ticket: Ticket::default(),
         client,
-        prefix: format!("{{{}}}:cache:", settings.prefix),
         plan: ArcSwap::from_pointee(plan()),
         own: format!("{:032x}", fastrand::u128(..)),
-        follow: Script::new(include_str!("follow.lua")),
-        tell: Script::new(include_str!("tell.lua")),
+        follow: Script::new(concat!(include_str!("known.lua"), include_str!("follow.lua"))),
+        tell: Script::new(concat!(include_str!("known.lua"), include_str!("tell.lua"))),
         clock: Mutex::default(),
+        witness: Mutex::default(),
         purges: Purges::default(),
         untold: Mutex::default(),
         changed: Mutex::default(),
+        left: Mutex::default(),
         bell: Arc::default(),
         all_told: Notify::new(),
         metrics: counts,
@@ -206,14 +265,40 @@ impl Shared {
         !locked(&self.untold).is_empty()
     }
 
+    fn known(&self) -> Known {
+        Known { witness: *locked(&self.witness), clock: self.clock() }
+    }
+
+    /// Runs a script.
+    async fn run<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        wheel: &Wheel,
+        fill: impl FnOnce(&mut ScriptInvocation<'_>),
+    ) -> Result<T, Away> {
+        let memory = self.plan.load().memory.clone();
+        let mut invocation = asking(script, &memory, self.known());
+        fill(&mut invocation);
+        let answer = self.client.ask(wheel, async |connection| invocation.invoke_async::<T>(connection).await).await?;
+        // What one says that was left meanwhile counts for nothing.
+        if self.plan.load().memory == memory { Ok(answer) } else { Err(Away) }
+    }
+
+    /// Whether what was told was heard. If not there is something to be read first.
+    fn is_heard(&self, told: Told) -> Result<bool, Away> {
+        let Some((life, told)) = told else { return Ok(false) };
+        *locked(&self.witness) = Some(Witness { life: read_life(&life).ok_or(Away)?, told, is_of_another: false });
+        Ok(true)
+    }
+
     /// Tells what is untold, as far as it can.
     async fn tell_all(&self, wheel: &Wheel) -> Result<(), Away> {
         loop {
             let Some(purge) = locked(&self.untold).front().cloned() else { break };
-            let row = Row { by: self.own.clone(), soft: purge.1, what: purge.0.clone() };
-            let mut invocation = self.telling("purge", &life());
-            invocation.arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX);
-            self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
+            let told = self.run(&self.tell, wheel, |invocation| self.row(&purge, invocation));
+            if !self.is_heard(told.await?)? {
+                return Ok(());
+            }
             // Only this tells, and what comes meanwhile stands behind; unless all of it became one purge.
             let mut untold = locked(&self.untold);
             if untold.front() == Some(&purge) {
@@ -224,8 +309,7 @@ impl Shared {
         loop {
             // As long as nobody has read what life it has nobody knows where they stand.
             let Some(Clock { life, .. }) = self.clock() else { return Ok(()) };
-            let mut invocation = self.telling("changed", &format!("{life:032x}"));
-            {
+            let leaving: Vec<_> = {
                 let mut changed = locked(&self.changed);
                 let Changed { waiting, leaving } = &mut *changed;
                 // What did not arrive the last time.
@@ -234,29 +318,78 @@ impl Shared {
                     && let Some((digest, is_soft)) = waiting.pop_first()
                 {
                     leaving.insert((digest, is_soft));
-                    invocation.arg(member(invalid::place(life, digest), is_soft));
                 }
-                if leaving.is_empty() {
-                    return Ok(());
-                }
+                leaving.iter().copied().collect()
+            };
+            if leaving.is_empty() {
+                return Ok(());
             }
-            let told =
-                self.client.ask(wheel, async |connection| invocation.invoke_async::<u64>(connection).await).await?;
-            if told == 0 {
-                // It has another life, which is to be read first.
+            let told = self.run(&self.tell, wheel, |invocation| places(life, &leaving, invocation));
+            if !self.is_heard(told.await?)? {
                 return Ok(());
             }
             locked(&self.changed).leaving.clear();
         }
     }
 
-    fn telling(&self, what: &str, life: &str) -> ScriptInvocation<'_> {
-        let mut invocation = self.tell.prepare_invoke();
-        for key in ["clock", "purges", "places"] {
-            invocation.key(format!("{}{key}", self.prefix));
+    fn row(&self, purge: &(What, bool), invocation: &mut ScriptInvocation<'_>) {
+        let row = Row { by: self.own.clone(), soft: purge.1, what: purge.0.clone() };
+        invocation.arg("purge").arg(serde_json::to_vec(&row).unwrap_or_default()).arg(RECORDS_MAX).arg(TIMES_MAX);
+    }
+
+    /// Leaves a memory for another one. What is not told yet is to be told to both.
+    fn leave(&self, memory: &Memory) {
+        let purges = locked(&self.untold).clone();
+        let changed = {
+            let Changed { waiting, leaving } = &mut *locked(&self.changed);
+            waiting.append(leaving);
+            waiting.iter().copied().collect()
+        };
+        // Still the one that it was: the client's work has had no turn since its plan is another.
+        let connection = self.client.connection();
+        let left = Left {
+            memory: memory.clone(),
+            known: self.known(),
+            connection,
+            purges,
+            changed,
+            metrics: self.metrics.clone(),
+        };
+        if left.len() > 0 {
+            *locked(&self.left) = Some(left);
         }
-        invocation.arg(what).arg(life);
-        invocation
+        // The witness stays: what was purged by way of the one must not be read from the other.
+        if let Some(witness) = &mut *locked(&self.witness) {
+            witness.is_of_another = true;
+        }
+        *locked(&self.clock) = None;
+        self.bell.notify_one();
+    }
+
+    /// Tells a memory that was left what it was not told, as far as that takes no long time.
+    async fn part(&self) {
+        let Some(mut left) = locked(&self.left).take() else { return };
+        // What is not told then is reported by its drop.
+        let _ = tokio::time::timeout(TELL_WAIT, self.tell_left(&mut left)).await;
+    }
+
+    async fn tell_left(&self, left: &mut Left) -> Option<()> {
+        let mut connection = left.connection.as_deref()?.clone();
+        while let Some(purge) = left.purges.front() {
+            let mut invocation = asking(&self.tell, &left.memory, left.known);
+            self.row(purge, &mut invocation);
+            invocation.invoke_async::<Told>(&mut connection).await.ok()??;
+            left.purges.pop_front();
+        }
+        let life = left.known.clock?.life;
+        while !left.changed.is_empty() {
+            let rest = left.changed.len().saturating_sub(PLACES_TOLD);
+            let mut invocation = asking(&self.tell, &left.memory, left.known);
+            places(life, &left.changed[rest..], &mut invocation);
+            invocation.invoke_async::<Told>(&mut connection).await.ok()??;
+            left.changed.truncate(rest);
+        }
+        Some(())
     }
 
     /// Follows the log, and what is told of places, to the end. What this told itself counts too: of a place that another told of
@@ -265,19 +398,21 @@ impl Shared {
         loop {
             let known = self.clock();
             let from = known.map_or(0, |clock| clock.purges) + 1;
-            let mut invocation = self.follow.prepare_invoke();
-            for key in ["clock", "purges", "places"] {
-                invocation.key(format!("{}{key}", self.prefix));
-            }
-            invocation.arg(life()).arg(from).arg(BATCH);
-            invocation.arg(known.map_or_else(|| "+inf".to_owned(), |clock| clock.changes.to_string()));
-            invocation.arg(2 * PLACES_TOLD);
-            let followed =
-                self.client.ask(wheel, async |connection| invocation.invoke_async::<Followed>(connection).await);
-            let (time, born, last, rows, changes, places, are_more) = followed.await?;
+            let (new, before) = (life(), *locked(&self.witness));
+            let followed = self.run::<Followed>(&self.follow, wheel, |invocation| {
+                invocation.arg(&new).arg(from).arg(BATCH);
+                invocation.arg(known.map_or_else(|| "+inf".to_owned(), |clock| clock.changes.to_string()));
+                invocation.arg(2 * PLACES_TOLD);
+            });
+            let ((time, born, told, last, changes), rows, places, are_more) = followed.await?;
             let read = Instant::now();
-            let born = u128::from_str_radix(&born, 16).map_err(|_| Away)?;
-            if known.is_some_and(|known| known.life != born || last < known.purges || changes < known.changes) {
+            if born == new && before.is_some_and(|witness| !witness.is_of_another) {
+                tracing::warn!("redis lost what it was told: nothing is read of what it holds from before");
+                self.metrics.came("lost");
+            }
+            let born = read_life(&born).ok_or(Away)?;
+            *locked(&self.witness) = Some(Witness { life: born, told, is_of_another: false });
+            if known.is_some_and(|known| known.life != born) {
                 // Another memory than before: from its beginning.
                 self.forget();
                 continue;
@@ -350,16 +485,25 @@ impl Shared {
     }
 
     /// Looks for a value, and whatever tells whether it is good, at one moment.
-    async fn look(&self, name: &[u8; 32], place: Place, index: &str, wheel: &Wheel) -> Result<Looked, &'static str> {
-        let entry = format!("{}e:{}", self.prefix, hex(name));
+    async fn look(
+        &self,
+        name: &[u8; 32],
+        (place, told): (Place, u64),
+        index: &str,
+        wheel: &Wheel,
+    ) -> Result<Looked, &'static str> {
+        let plan = self.plan.load_full();
+        let prefix = &plan.memory.prefix;
+        let entry = format!("{prefix}e:{}", hex(name));
         let mut pipe = redis::pipe();
-        pipe.atomic().cmd("HMGET").arg(format!("{}clock", self.prefix)).arg("life").arg("purges");
+        pipe.atomic().cmd("HMGET").arg(format!("{prefix}clock")).arg("life").arg("purges").arg("told").arg("born");
+        pipe.cmd("XRANGE").arg(format!("{prefix}told")).arg(format!("{told}-0")).arg(format!("{told}-0"));
         for is_soft in [false, true] {
-            pipe.cmd("ZSCORE").arg(format!("{}places", self.prefix)).arg(member(place, is_soft));
+            pipe.cmd("ZSCORE").arg(format!("{prefix}places")).arg(member(place, is_soft));
         }
         // No more of it than may be: what others put there may be of any length.
-        pipe.cmd("GETRANGE").arg(index).arg(0).arg(NAMES_MAX);
-        pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(self.plan.load().value_max);
+        pipe.cmd("GETRANGE").arg(format!("{prefix}v:{index}")).arg(0).arg(NAMES_MAX);
+        pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(plan.value_max);
         pipe.cmd("PTTL").arg(&entry);
         let looked = self.client.ask(wheel, async |connection| match pipe.query_async::<Looked>(connection).await {
             // Somebody else's, of another type: the server is well.
@@ -379,14 +523,15 @@ impl Shared {
             return Err("untold");
         }
         let known = self.clock().ok_or("behind")?.life;
-        let place = invalid::place(known, digest);
-        let index = format!("{}v:{}", self.prefix, hex(&value::name(wanted.scope, wanted.key, &[], b"vary")));
+        let told = locked(&self.witness).filter(|witness| witness.life == known).ok_or("behind")?.told;
+        let place = (invalid::place(known, digest), told);
+        let index = hex(&value::name(wanted.scope, wanted.key, &[], b"vary"));
         let mut vary: Vec<HeaderName> = Vec::new();
         // A second look, where the first one tells that headers choose.
         for _ in 0..2 {
             let name = value::name(wanted.scope, wanted.key, &vary, &(wanted.variant)(&vary));
             let looked = self.look(&name, place, &index, wheel).await?;
-            let ((life, purges), invalid_at, stale_at, names, bytes, left) = looked;
+            let ((life, purges, last, born), told_at, invalid_at, stale_at, names, bytes, left) = looked;
             let names = value::read_names(&names).ok_or("foreign")?;
             if names != vary {
                 vary = names;
@@ -396,9 +541,9 @@ impl Shared {
                 return Err("miss");
             }
             let mut stored = value::read(&name, Bytes::from(bytes)).ok_or("foreign")?;
-            let life = life.and_then(|life| u128::from_str_radix(&life, 16).ok());
             stored.vary = vary;
-            if life != Some(known) {
+            let is_told = told_at.len() == 1 || [last, born].iter().any(|at| at.unwrap_or(0) == told);
+            if life.and_then(|life| read_life(&life)) != Some(known) || !is_told {
                 return Err("behind");
             }
             return self.judge(stored, (known, purges.unwrap_or(0)), (invalid_at, stale_at), left, &target);
@@ -460,10 +605,11 @@ impl Shared {
         if written.len() > plan.value_max {
             return Err("too_long");
         }
-        let index = format!("{}v:{}", self.prefix, hex(&value::name(scope, key, &[], b"vary")));
+        let prefix = &plan.memory.prefix;
+        let index = format!("{prefix}v:{}", hex(&value::name(scope, key, &[], b"vary")));
         let millis = keep.as_millis() as u64;
         let mut pipe = redis::pipe();
-        pipe.atomic().cmd("SET").arg(format!("{}e:{}", self.prefix, hex(&name))).arg(written);
+        pipe.atomic().cmd("SET").arg(format!("{prefix}e:{}", hex(&name))).arg(written);
         pipe.arg("PX").arg(millis).ignore();
         if head.vary.is_empty() {
             pipe.cmd("DEL").arg(index).ignore();
@@ -485,14 +631,70 @@ fn is_about_type(error: &redis::RedisError) -> bool {
         || error.kind() == redis::ErrorKind::UnexpectedReturnType
 }
 
+/// A script, and what is known.
+fn asking<'s>(script: &'s Script, memory: &Memory, Known { witness, clock }: Known) -> ScriptInvocation<'s> {
+    let mut invocation = script.prepare_invoke();
+    for key in ["clock", "purges", "places", "told"] {
+        invocation.key(format!("{}{key}", memory.prefix));
+    }
+    invocation.arg(witness.map(|witness| format!("{:032x}", witness.life)).unwrap_or_default());
+    invocation.arg(witness.map_or(0, |witness| witness.told));
+    invocation.arg(clock.map_or(0, |clock| clock.purges)).arg(clock.map_or(0, |clock| clock.changes));
+    invocation
+}
+
+/// What tells of targets, by the life that their places are by.
+fn places(life: u128, changed: &[(Digest, bool)], invocation: &mut ScriptInvocation<'_>) {
+    invocation.arg("changed").arg(TIMES_MAX);
+    for (digest, is_soft) in changed {
+        invocation.arg(member(invalid::place(life, *digest), *is_soft));
+    }
+}
+
 /// The life of a memory that has none yet.
 fn life() -> String {
     format!("{:032x}", invalid::secret())
 }
 
+fn read_life(text: &str) -> Option<u128> {
+    u128::from_str_radix(text, 16).ok()
+}
+
 /// What stands for a place among those that were told of.
 fn member(place: Place, is_soft: bool) -> u32 {
     u32::from(place) + if is_soft { PLACES as u32 } else { 0 }
+}
+
+impl Left {
+    fn len(&self) -> usize {
+        self.purges.len() + self.changed.len()
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        report(&self.memory, self.len(), &self.metrics);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let untold = locked(&self.untold).len() + locked(&self.changed).len();
+        report(&self.plan.load().memory, untold, &self.metrics);
+    }
+}
+
+/// Reports what a memory will not be told any more.
+fn report(memory: &Memory, untold: usize, metrics: &SecondMetrics) {
+    if untold > 0 {
+        let url = &memory.url;
+        tracing::warn!(
+            url,
+            untold,
+            "redis was not told of all purges and unsafe requests: who stays with it may not know"
+        );
+        metrics.untold(untold);
+    }
 }
 
 impl Changed {
@@ -601,6 +803,9 @@ impl Background for Shared {
 
     fn follow(&self, plan: &Arc<Plan>) {
         let before = self.plan.swap(plan.clone());
+        if before.memory != plan.memory {
+            self.leave(&before.memory);
+        }
         if !Arc::ptr_eq(&before.store, &plan.store) {
             // What others told since it is in use went to the one before.
             if let Some(clock) = self.clock() {
@@ -613,6 +818,7 @@ impl Background for Shared {
     async fn work(state: Weak<Self>, desk: Desk) {
         loop {
             let Some(shared) = state.upgrade() else { return };
+            shared.part().await;
             if shared.client.is_up() {
                 // What cannot be told or read now is so the next time.
                 let _ = shared.tell_all(&desk.wheel).await;
@@ -628,6 +834,7 @@ impl Background for Shared {
     }
 
     async fn finish(state: Arc<Self>, desk: Desk) {
+        state.part().await;
         // Twice: where places stand may have to be read first.
         for _ in 0..2 {
             let is_done = || !state.is_untold() && locked(&state.changed).len() == 0;
