@@ -13,17 +13,17 @@
 
 FROM rust:1.95.0-alpine AS build
 ARG TARGETPLATFORM
-# `make` and a C compiler are for jemalloc. Alpine keeps one version of a package per release, so there is none to pin.
+# `make` and a C compiler are for jemalloc, openssl for the certificate of the training (deploy/dist/build). Alpine keeps one
+# version of a package per release, so there is none to pin.
 # hadolint ignore=DL3018
-RUN apk add --no-cache build-base
+RUN apk add --no-cache build-base openssl && rustup component add llvm-tools
 WORKDIR /armiger
 COPY . .
 # Alpine's Rust links musl statically. The caches spare a rebuild of all dependencies; the binary is copied out, for a
 # cache is no part of the image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/armiger/target,id=armiger-target-${TARGETPLATFORM} \
-    cargo build --locked --profile dist --features jemalloc --bin armiger \
-    && cp target/dist/armiger /usr/local/bin/armiger
+    cp "$(deploy/dist/build --features jemalloc | tail -n 1)" /usr/local/bin/armiger
 
 # Certificates, time zones and the user, and nothing that runs.
 FROM gcr.io/distroless/static-debian13:nonroot

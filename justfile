@@ -54,6 +54,10 @@ docs:
 demo *arguments:
     cargo run --release --locked -- demo {{ arguments }}
 
+# The binary as the image has it, made by what it does most; takes some ten minutes.
+dist *arguments:
+    deploy/dist/build {{ arguments }}
+
 # All that must pass before a change is done.
 ci:
     .ci/run

@@ -585,8 +585,10 @@ fn the_image_is_built_by_the_rules() {
     let text = read("Dockerfile");
 
     assert_eq!(lint(&text), [""; 0]);
-    let built: Vec<&str> = text.lines().filter(|line| line.contains("cargo build")).collect();
-    assert!(built.len() == 1 && built[0].contains("--locked --profile dist --features jemalloc"), "{built:?}");
+    assert!(text.contains("$(deploy/dist/build --features jemalloc | tail -n 1)"));
+    let built = read("deploy/dist/build");
+    let built: Vec<&str> = built.lines().filter(|line| line.contains("cargo build")).collect();
+    assert!(built.len() == 1 && built[0].contains("--locked --profile dist --bin armiger"), "{built:?}");
 }
 
 #[test]

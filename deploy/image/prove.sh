@@ -6,7 +6,7 @@
 #   deploy/image/prove.sh BINARY     takes this one
 #
 # Needs root (for `chroot` and a mount of its own), and curl; to build, also the Rust target and a C compiler for it:
-# `rustup target add $(uname -m)-unknown-linux-musl` and the packages musl-tools and make.
+# `rustup target add $(uname -m)-unknown-linux-musl` and the packages musl-tools and make, and what deploy/dist/build needs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -20,9 +20,7 @@ ok() { printf 'ok    %s\n' "$*"; }
 
 binary=${1:-}
 if [ -z "$binary" ]; then
-    target=$(uname -m)-unknown-linux-musl
-    cargo build --locked --profile dist --features jemalloc --target "$target" --bin armiger
-    binary=${CARGO_TARGET_DIR:-target}/$target/dist/armiger
+    binary=$(TARGET=$(uname -m)-unknown-linux-musl deploy/dist/build --features jemalloc | tail -n 1)
 fi
 
 # --- the file ---
