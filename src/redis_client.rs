@@ -4,6 +4,7 @@
 //! and it takes what comes in the order it comes. **The connection is the breaker**: after three failures in a row it is
 //! taken away, so that requests do without at once, and a new one is put there only after it has answered a `PING`.
 
+use std::fmt::Display;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -48,6 +49,8 @@ pub struct Client {
     timeout_ms: AtomicU32,
     connection: ArcSwapOption<MultiplexedConnection>,
     failures: AtomicU32,
+    /// The failure for which the last connection was left, in words.
+    reason: Mutex<String>,
     /// Rung when the connection is to be left: it fails, or the plan is another one.
     bell: Arc<Notify>,
     metrics: StoreMetrics,
@@ -131,6 +134,7 @@ impl Client {
             timeout_ms: AtomicU32::new(20),
             connection: ArcSwapOption::empty(),
             failures: AtomicU32::new(0),
+            reason: Mutex::default(),
             bell: Arc::default(),
             metrics,
         }
@@ -182,17 +186,17 @@ impl Client {
             }
             Some(Err(error)) => {
                 tracing::debug!(%error, "redis failed");
-                self.failed("error", &connection);
+                self.failed("error", &error, &connection);
                 Err(Away)
             }
             None => {
-                self.failed("timeout", &connection);
+                self.failed("timeout", &"no answer in time", &connection);
                 Err(Away)
             }
         }
     }
 
-    fn failed(&self, outcome: &'static str, connection: &Arc<MultiplexedConnection>) {
+    fn failed(&self, outcome: &'static str, reason: &dyn Display, connection: &Arc<MultiplexedConnection>) {
         self.metrics.asked(outcome);
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_MAX {
             return;
@@ -201,6 +205,7 @@ impl Client {
         // A late failure of a connection that was left already is no word about the new one.
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
             self.connection.store(None);
+            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
             self.metrics.is_up(false);
             self.bell.notify_one();
         }
@@ -261,7 +266,8 @@ impl Background for Client {
                     client.connection.store(None);
                     let is_changed = client.plan().is_none_or(|newest| !Arc::ptr_eq(&newest, &plan));
                     if !is_changed && !is_told {
-                        tracing::warn!(url = %plan.url, what, "redis does not answer: they do without it");
+                        let error = client.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                        tracing::warn!(url = %plan.url, what, error, "redis fails: they do without it");
                         is_told = true;
                     }
                     is_restless = !is_changed && opened.elapsed() < RETRY.1;

@@ -587,9 +587,7 @@ async fn a_redis_that_takes_no_writes_is_read_by_nobody_who_knows_better() {
 async fn many_unsafe_requests_leave_others_in_peace() {
     let (backend, redis) = (counting(FRESH).await, Redis::start().await);
     let (one, two) = two(|| caching(&backend, &redis, "")).await;
-    // None of those below has its place.
-    let first = get(&one, "/held", &[]).await.text().to_owned();
-    stored(&one, 1.0).await;
+    let bodies = shelve(&one, 5).await;
     let mut connection = one.connect().await;
     for number in 0..1500 {
         let change =
@@ -599,12 +597,17 @@ async fn many_unsafe_requests_leave_others_in_peace() {
     within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
 
     assert_eq!(state(&two).await["purges"], 0);
-    assert_eq!(get(&two, "/held", &[]).await.text(), first, "what was not changed is shared all the same");
-    assert_eq!(looked(&two, "behind").await, 0.0);
+    let mut shared = 0;
+    for number in 0..5 {
+        shared += u32::from(held(&two, number, &bodies).await);
+    }
+    // One in 44 has the place of something that was changed.
+    assert!(shared >= 3, "{shared} of 5: what was not changed is shared all the same");
+    assert_eq!((looked(&two, "hit").await, looked(&two, "behind").await), (f64::from(shared), 0.0));
     let places: usize = redis.ask(&["ZCARD", "{armiger}:cache:places"]).await;
     assert!((1400..=1500).contains(&places), "{places} places for 1500 URLs");
     let keys: usize = redis.ask(&["DBSIZE"]).await;
-    assert!(keys <= 4, "{keys} keys: none for each change");
+    assert!(keys <= 8, "{keys} keys: none for each change");
 }
 
 /// What is told while Redis is away is told when it is back; and where Redis lost what it was told, all of it is as if purged.
