@@ -96,7 +96,7 @@ impl Config {
                 (None, Some(text)) => ("deny", text),
                 (both, _) => {
                     let message = if both.is_some() { "both allows and denies" } else { "neither allows nor denies" };
-                    let issue = Issue::new(at, message).of_absence().of_absence_of(&["allow", "deny"]);
+                    let issue = Issue::new(at, message).of_absence_of(&["allow", "deny"]);
                     scope.issue(issue.hint("give it `allow` or `deny`; for both write two rules"));
                     continue;
                 }

@@ -462,8 +462,7 @@ impl Draft<'_, '_> {
         let given = config.fallback.as_ref()?;
         let at = self.path.key("fallback");
         if given.stale.is_none() && given.upstream.is_none() && given.fixed.is_none() {
-            let issue =
-                Issue::new(at.clone(), "says nothing").of_absence().of_absence_of(&["stale", "upstream", "static"]);
+            let issue = Issue::new(at.clone(), "says nothing").of_absence_of(&["stale", "upstream", "static"]);
             self.issues.push(issue.hint("give it `stale`, `upstream` or `static`"));
         }
         if let Some(stale) = given.stale {

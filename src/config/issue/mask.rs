@@ -26,6 +26,8 @@ impl Mask {
         let mut mask = Self::default();
         for (value, reference) in outside {
             mask.add(value, reference);
+            // Where a message shows the reference, what is like a value in it is none.
+            mask.patterns.push((shown(reference), shown(reference)));
             // Of a certificate, say, a message may show a line.
             if value.contains('\n') {
                 value.lines().filter(|line| line.len() >= PART_MIN).for_each(|line| mask.add(line, reference));
@@ -54,14 +56,19 @@ impl Mask {
         }
     }
 
-    /// A text without what it shows of the values. `file`: what stands there is known to whoever reads the message.
-    pub(crate) fn apply(&self, text: String, file: &str) -> String {
+    /// A text without what it shows of the values. `own`: what the text is about, where that stands in the file as it is; a
+    /// short value may be like it. `file`: what stands there is known to whoever reads the message.
+    pub(crate) fn apply(&self, text: String, own: &str, file: &str) -> String {
         if self.values.is_empty() {
             return text;
         }
         // What is put in is not searched again: a value may be like the name of another.
         let mut pieces = vec![(text, false)];
-        for (pattern, reference) in &self.patterns {
+        let is_own = |pattern: &str| {
+            let bare = pattern.trim_matches(['`', '"']);
+            bare.chars().count() < ANYWHERE_MIN && bare == own
+        };
+        for (pattern, reference) in self.patterns.iter().filter(|(pattern, _)| !is_own(pattern)) {
             if !pieces.iter().any(|(piece, done)| !done && find(piece, pattern).is_some()) {
                 continue;
             }
@@ -169,15 +176,27 @@ mod tests {
             ("nothing of it", "nothing of it"),
             ("é`hunter2secret`é", "é`${env:S}`é"),
         ] {
-            assert_eq!(mask.apply(text.to_owned(), "nter2sec: 1"), expected, "{text}");
+            assert_eq!(mask.apply(text.to_owned(), "", "nter2sec: 1"), expected, "{text}");
         }
-        assert_eq!(Mask::default().apply("`x`".to_owned(), ""), "`x`");
+        assert_eq!(Mask::default().apply("`x`".to_owned(), "", ""), "`x`");
+        assert_eq!(mask.apply("`80` is no name".to_owned(), "80", ""), "`80` is no name", "it stands there");
+        let own = "hunter2secret";
+        assert_eq!(mask.apply(format!("`{own}` is no name"), own, ""), "`${env:S}` is no name", "it must not be told");
+    }
+
+    #[test]
+    fn a_reference_stays_as_it_is_though_a_value_is_like_a_part_of_it() {
+        let outside = [("soonish".to_owned(), "${env:A:-soonish}".to_owned()), ("80".to_owned(), "${env:80}".into())];
+        let mask = Mask::new(&outside);
+        for text in ["`${env:A:-soonish}` is no duration", "`${env:80}` is no size"] {
+            assert_eq!(mask.apply(text.to_owned(), "", ""), text);
+        }
     }
 
     #[test]
     fn what_is_put_in_is_not_searched_again() {
         let outside =
             [("TOKEN".to_owned(), "${env:A}".to_owned()), ("longer secret".to_owned(), "${env:TOKEN}".into())];
-        assert_eq!(Mask::new(&outside).apply("`longer secret` TOKEN".into(), ""), "`${env:TOKEN}` ${env:A}");
+        assert_eq!(Mask::new(&outside).apply("`longer secret` TOKEN".into(), "", ""), "`${env:TOKEN}` ${env:A}");
     }
 }
