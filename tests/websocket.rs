@@ -380,7 +380,7 @@ async fn a_tunnel_that_is_silent_within_a_frame_is_cut_and_looks_so() {
     let backend = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut head = [0; 1024];
-        stream.read(&mut head).await.unwrap();
+        assert!(stream.read(&mut head).await.unwrap() > 0);
         // Behind the 101 the head of a frame of five bytes, and two of them.
         stream.write_all(&[GRANTED.as_bytes(), &[0x82, 5, 1, 2]].concat()).await.unwrap();
         while stream.read(&mut head).await.is_ok_and(|length| length > 0) {}
