@@ -785,6 +785,7 @@ routes:
             ("rate_limit: [{burst: \"${env:NO:-many}\"}]", "expected a whole number, found `${env:NO:-many}`"),
             ("roles: {any: \"${env:LONG}\"}", "expected a list, found `${env:LONG}`"),
             ("roles: \"${env:ST}\"", "expected a mapping, found `${env:ST}`"),
+            ("rate_limit: [{burst: 1, every: \"127.0.0.1:${env:LONG}\"}]", "`127.0.0.1:${env:LONG}` is no duration"),
         ] {
             let text = format!("{VALID}    policies:\n      {policies}\n");
             let partial = decode_partial::<Blocks>("armiger.yaml", &text, &environment);

@@ -235,10 +235,8 @@ impl Source {
         let is_read = issue.span.as_ref().is_none_or(|span| self.origins.of(span.start).is_read);
         let tree = self.tree.as_ref().filter(|_| is_read);
         let place = tree.map(|tree| self.place(&tree.root, &issue.path, issue.span.is_none()));
-        // What stands at the place itself came from nowhere else.
-        let own = place.as_ref().filter(|place| place.whole).and_then(|place| place.node.scalar());
-        let own = own.filter(|scalar| !scalar.is_outside()).map_or("", |scalar| &scalar.text);
-        let mask = |text: String| self.mask.apply(text, own, &self.text);
+        let about = place.as_ref().filter(|place| place.whole).and_then(|place| place.node.scalar());
+        let mask = |text: String| self.mask.apply(text, about, &self.text);
         let message = mask(issue.message);
         let hint = issue.hint.map(|hint| match hint {
             Cow::Borrowed(fixed) => fixed.to_owned(),
@@ -334,7 +332,7 @@ impl Source {
                 // Shown all the same: `routes[0].proxy.upstream` tells more than `routes[0]`.
                 for rest in &path.segments()[position..] {
                     let rest = match rest {
-                        Segment::Key(key) => Segment::Key(self.mask.apply(key.clone(), "", &self.text)),
+                        Segment::Key(key) => Segment::Key(self.mask.apply(key.clone(), None, &self.text)),
                         index => index.clone(),
                     };
                     add_words(&mut place.words, &rest, None);

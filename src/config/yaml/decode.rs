@@ -352,17 +352,17 @@ fn masked(message: &str, hint: Option<String>, value: &str, reference: &str) -> 
     let pieces: Vec<&str> = shown.iter().fold(vec![message], |pieces, shown| {
         pieces.into_iter().flat_map(|piece| piece.split(shown.as_str())).collect()
     });
-    let message = if pieces.iter().any(|piece| tells_of(value, piece)) {
+    let message = if pieces.iter().any(|piece| tells_of(value, reference, piece)) {
         format!("the value {put_in} does not fit")
     } else {
         pieces.join(&put_in)
     };
-    let hint = hint.filter(|hint| !tells_of(value, hint));
+    let hint = hint.filter(|hint| !tells_of(value, reference, hint));
     (message, Some(hint.unwrap_or_else(|| "see what it stands for, which is not shown here".to_owned())))
 }
 
-/// Whether a text has a value in it, or so much of it as tells something.
-fn tells_of(value: &str, text: &str) -> bool {
+/// Whether a text has a value in it, or so much of it as tells something that the file does not.
+fn tells_of(value: &str, reference: &str, text: &str) -> bool {
     const WINDOW: usize = 4;
     let chars: Vec<char> = value.chars().collect();
     if chars.len() < WINDOW {
@@ -370,7 +370,8 @@ fn tells_of(value: &str, text: &str) -> bool {
         return text.split('`').skip(1).step_by(2).any(|quoted| !value.is_empty() && quoted.contains(value));
     }
     // Even a part of a secret is one.
-    chars.windows(WINDOW).any(|window| text.contains(&window.iter().collect::<String>()))
+    let mut windows = chars.windows(WINDOW).map(|window| window.iter().collect::<String>());
+    windows.any(|window| text.contains(&window) && !reference.contains(&window))
 }
 
 /// A node to be read.
