@@ -606,4 +606,19 @@ upstreams: {app: {protocol: http1}}
 routes: [{name: all, match: {path: /x}, policies: {grpc_web: {}}, proxy: {upstream: app}}]"#,
         &["upstreams.app"],
     ),
+    // A deadline that is compared with a timeout, and that one cannot be read.
+    (
+        In::File,
+        r#"listeners: [{name: http, address: "127.0.0.1:0"}]
+upstreams: {app: {endpoints: ["http://127.0.0.1:1"]}}
+defaults: {timeout: soon}
+routes:
+  - {name: a, match: {path: /a, methods: [POST]}, timeout: 1, saga_in_memory: {deadline: 40s, steps: {one: {upstream: app, path: /, compensate: off}}}}
+  - {name: b, match: {path: /b, methods: [POST]}, batch: {deadline: 40s}}
+  - {name: c, match: {path: /c}, timeout: {}, aggregate: {deadline: 40s, parts: {one: {upstream: app, path: /}}}}
+  - {name: d, match: {path: /d, methods: [POST]}, timeout: 0s, batch: {}}
+  - {name: e, match: {path: /e, methods: [POST]}, timeout: 0s, saga_in_memory: {steps: {one: {upstream: app, path: /, compensate: off}}}}"#,
+        &["defaults.timeout", "routes[0].timeout", "routes[2].timeout", "routes[3].timeout", "routes[4].timeout"],
+    ),
+    (In::Policies, "rules: [{name: a}, {name: b, deny: \"true\"}]", &["routes[0].policies.rules[0]"]),
 ];

@@ -457,6 +457,7 @@ fn routes(
             params: &params,
             methods: &config.matches.methods,
             methods_at: path.key("match").key("methods"),
+            timeout_at: [path.clone(), KeyPath::root().key("defaults")].map(|owner| owner.key("timeout")),
             timeout,
             deadline_header: deadline_header.clone(),
             class: config.class,

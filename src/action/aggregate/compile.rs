@@ -136,10 +136,9 @@ fn deadline(config: &config::Aggregate, around: &Surroundings<'_>, path: &KeyPat
     let Some(deadline) = config.deadline.map(|deadline| deadline.get()) else { return around.timeout * 9 / 10 };
     positive(deadline, path.key("deadline"), issues);
     if deadline > around.timeout {
-        issues.push(
-            Issue::new(path.key("deadline"), "is later than the route's `timeout`, which ends everything")
-                .hint("shorten it, or raise `timeout`"),
-        );
+        let issue = Issue::new(path.key("deadline"), "is later than the route's `timeout`, which ends everything")
+            .hint("shorten it, or raise `timeout`");
+        issues.push(around.timeout_at.iter().cloned().fold(issue, Issue::goes_by));
     }
     deadline
 }
