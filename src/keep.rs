@@ -22,17 +22,29 @@ pub struct Identity {
     settings: Vec<Trait>,
     is_told: bool,
     loss: Option<Loss>,
+    within: Option<Within>,
 }
 
 /// What is lost when a state is dropped that an operator should hear of.
 type Loss = fn(&(dyn Any + Send + Sync)) -> Option<String>;
+
+/// What goes with a state that is dropped.
+type Within = fn(&(dyn Any + Send + Sync)) -> Vec<Fate>;
 
 type Trait = (&'static str, String);
 
 impl Identity {
     /// The state of this kind (`pool`, `listener`) that belongs to the thing of this name.
     pub fn of(kind: &'static str, name: impl Into<String>) -> Self {
-        Self { kind, name: name.into(), shape: Vec::new(), settings: Vec::new(), is_told: true, loss: None }
+        Self {
+            kind,
+            name: name.into(),
+            shape: Vec::new(),
+            settings: Vec::new(),
+            is_told: true,
+            loss: None,
+            within: None,
+        }
     }
 
     /// A trait without which the state would mean something else: if it changes, the state starts afresh.
@@ -53,6 +65,14 @@ impl Identity {
     #[must_use]
     pub fn loss(mut self, loss: Loss) -> Self {
         self.loss = Some(loss);
+        self
+    }
+
+    /// Asked of the state when it is dropped: which other states it has made, which end with it. They are told even where it
+    /// is not.
+    #[must_use]
+    pub fn within(mut self, within: Within) -> Self {
+        self.within = Some(within);
         self
     }
 
@@ -118,14 +138,22 @@ impl<'k> Keeper<'k> {
         (self as &mut dyn Keep).attach(note);
     }
 
+    /// Tells what became of a state that another one has made.
+    pub fn tell(&mut self, fate: Fate) {
+        self.fates.push(fate);
+    }
+
     /// What the next snapshot holds, and what became of each state.
     pub fn finish(mut self) -> (Kept, Vec<Fate>) {
         let previous = self.previous.into_iter().flat_map(|previous| &previous.states);
-        let dropped = previous.filter(|(key, held)| held.identity.is_told && !self.next.states.contains_key(*key));
-        self.fates.extend(dropped.map(|((kind, name), held)| {
-            let loss = held.identity.loss.and_then(|loss| loss(&*held.state));
-            Fate { kind, name: name.clone(), what: What::Dropped, loss }
-        }));
+        for ((kind, name), held) in previous.filter(|(key, _)| !self.next.states.contains_key(*key)) {
+            let Identity { is_told, loss, within, .. } = &held.identity;
+            if *is_told {
+                let loss = loss.and_then(|loss| loss(&*held.state));
+                self.fates.push(Fate { kind, name: name.clone(), what: What::Dropped, loss });
+            }
+            self.fates.extend(within.map(|within| within(&*held.state)).into_iter().flatten());
+        }
         (self.next, self.fates)
     }
 }
@@ -316,6 +344,21 @@ mod tests {
         let (kept, _) = keeper.finish();
         let (_, fates) = Keeper::after(&kept).finish();
         assert_eq!(fates.iter().map(ToString::to_string).collect::<Vec<_>>(), ["bucket orders: dropped, with its 7"]);
+    }
+
+    #[test]
+    fn what_a_dropped_state_has_made_is_told_though_it_is_not() {
+        let mut keeper = Keeper::fresh();
+        let maker = Identity::of("names", "app").untold().within(|state| {
+            let level = state.downcast_ref::<u32>().map(ToString::to_string);
+            vec![Fate { kind: "bucket", name: "made".into(), what: What::Dropped, loss: level }]
+        });
+        keeper.keep(maker.clone(), || 7_u32);
+        let (kept, fates) = keeper.finish();
+        assert_eq!(fates, []);
+        let (_, fates) = Keeper::after(&kept).finish();
+        assert_eq!(fates.iter().map(ToString::to_string).collect::<Vec<_>>(), ["bucket made: dropped, 7"]);
+        assert_eq!(next(&kept, maker).1, []);
     }
 
     #[test]

@@ -846,6 +846,25 @@ async fn a_reload_is_asked_for_and_its_report_printed() {
     assert_eq!(admin.fake.asked(), ["reload", "reload"]);
 }
 
+#[test]
+fn what_keeps_a_command_from_asking_is_told_with_a_way_around() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (broken, empty) = (file("broken.yaml", "listeners: [\n"), file("token", "\n"));
+    for command in [&["breaker", "show"][..], &["purge", "--all"], &["status"], &["reload"]] {
+        let finished = Armiger::binary(&[command, &["-c", &broken]].concat());
+        let last = finished.assert_code(1).stderr.lines().last().unwrap_or_default();
+        assert!(last.starts_with("armiger: ") && last.contains("name it with --admin"), "{finished:#?}");
+        assert!(finished.stderr.contains("-->") && finished.stdout.is_empty(), "{finished:#?}");
+    }
+    let finished = Armiger::binary(&["status", "--admin", "127.0.0.1:1", "--token-file", &empty]);
+    assert!(finished.assert_code(1).stderr.contains("is empty"), "{finished:#?}");
+}
+
 #[tokio::test]
 async fn keys_are_fetched_of_all_or_of_one_provider() {
     let admin = Admin::with(PLAIN);

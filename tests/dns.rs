@@ -322,3 +322,39 @@ async fn names_and_addresses_may_stand_side_by_side() {
 
     tokio::time::timeout(Duration::from_secs(5), dns.until_asked(NAME, 1)).await.unwrap();
 }
+
+#[tokio::test]
+async fn breakers_of_addresses_that_a_reload_ends_are_told_and_one_that_is_refused_ends_none() {
+    let dns = Dns::start();
+    let backend = Backend::replies("ok").await;
+    let _twin = Backend::twin(&backend, 2, "two").await;
+    dns.tells(NAME, 0, &[ip(1)]);
+    let files = Files::of(config(&dns, &backend, "breaker: {scope: endpoint}", ""));
+    let armiger = Armiger::watching(files.path("config.yaml")).await;
+    armiger.until_metric(ENDPOINTS, 1.0).await;
+    let address = format!("127.0.0.1:{}", backend.address().port());
+    let order = format!("/breakers/app?set=force-open&for=2m&endpoint={address}");
+    armiger.admin().post(&order, "").await.assert_status(200);
+
+    files.write("config.yaml", config(&dns, &backend, "weights: [0]", ""));
+    armiger.until_status(|status| status["last_reload"]["result"] == "refused").await;
+    dns.tells(NAME, 0, &[ip(1), ip(2)]);
+    armiger.until_metric(ENDPOINTS, 2.0).await;
+    let state = armiger.admin().get("/state/upstreams").await.json();
+    assert_eq!(state["rows"][0]["endpoints"][0]["breaker"]["forced"]["state"], "open", "{state:#}");
+
+    files.write("config.yaml", config(&dns, &backend, "timeouts: {first_byte: 3s}", ""));
+    armiger.in_force(2).await;
+    let told = armiger.status().await["in_force"]["state"].to_string();
+    let expected = format!("breaker app {address}: dropped, with the override that held it open for 1");
+    assert!(told.contains(&expected), "{told}");
+    assert!(told.contains(&format!("breaker app 127.0.0.2:{}: dropped", backend.address().port())), "{told}");
+
+    // With the upstream go its names, and all that they stood for.
+    files.write("config.yaml", config(&dns, &backend, "breaker: {scope: endpoint}", ""));
+    armiger.in_force(3).await;
+    files.write("config.yaml", Config::to(&backend));
+    armiger.in_force(4).await;
+    let told = armiger.status().await["in_force"]["state"].to_string();
+    assert!(told.contains(&format!("breaker app {address}: dropped")), "{told}");
+}

@@ -38,6 +38,7 @@ mod large;
 mod listeners;
 mod mirror;
 mod mistakes;
+mod mistakes_together;
 mod observe;
 mod policies;
 mod process;

@@ -328,6 +328,7 @@ async fn an_address_that_is_taken_is_named() {
 
         finished.assert_code(1);
         assert!(finished.stdout.is_empty(), "{finished:#?}");
+        assert_eq!(finished.stderr.lines().count(), 1, "the reason and nothing else: {finished:#?}");
         for part in [taken.address().to_string().as_str(), what, "in use"] {
             assert!(finished.stderr.contains(part), "{part:?} is missing: {finished:#?}");
         }
@@ -351,6 +352,22 @@ async fn messages_have_a_form_and_a_level() {
     let silent = File::of(good().listener(&format!("address: {}", taken.address())));
     let finished = Armiger::binary_in(&["run", "-c", silent.path()], &environment);
     assert!(finished.assert_code(1).stderr.starts_with("armiger: cannot listen"), "{finished:#?}");
+
+    // Why it does not start has the form of all other messages, at any level.
+    let bad = File::of(BAD);
+    for (file, says) in [(&silent, "cannot listen on"), (&bad, "the configuration is not usable")] {
+        for level in ["info", "off"] {
+            let environment = [("ARMIGER_LOG_FORMAT", "json"), ("ARMIGER_LOG_LEVEL", level)];
+            let finished = Armiger::binary_in(&["run", "-c", file.path()], &environment);
+            let lines: Vec<&str> = finished.assert_code(1).stderr.lines().collect();
+            assert_eq!(lines.len(), 1, "{finished:#?}");
+            let message: Value = serde_json::from_str(lines[0]).unwrap();
+            assert_eq!(message["level"], "ERROR");
+            assert!(message["fields"]["message"].as_str().is_some_and(|text| text.starts_with(says)), "{message}");
+            let issues = message["fields"]["issues"].as_array().map_or(0, Vec::len);
+            assert_eq!(issues > 0, says.ends_with("usable"), "{message}");
+        }
+    }
 }
 
 // === demo ===

@@ -150,3 +150,27 @@ fn where_keys_are_fetched_all_but_the_signature_is_checked_and_that_is_said() {
         }
     }
 }
+
+#[test]
+fn of_a_token_that_its_issuer_must_be_asked_about_nothing_is_claimed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.yaml");
+    let hash = "sha256:7f95f7a0e9b3ebc1f0cb5bbd1ae6ce8a1d7e3a3d6f5bcbf7c9b3e7e66b1a5f52";
+    let text = format!(
+        "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nroutes: [{{name: all, match: {{path: /}}, respond: {{}}}}]\n\
+         identity:\n  one: {{introspection: {{url: \"https://id.test/\", client_id: a, \
+         client_secret: \"${{env:ARMIGER_TEST_NOT_SET:-0123456789}}\", any_audience: true}}}}\n  \
+         staff: {{jwt: {{issuer: i, audiences: [a], keys: {{jwks_url: \"https://id.test/keys\"}}}}}}\n  \
+         scripts: {{api_keys: {{bearer: true, keys: [{{hash: \"{hash}\", subject: s}}]}}}}\n"
+    );
+    std::fs::write(&path, text).expect("a temporary file");
+    let path = path.to_str().expect("a path of text");
+
+    let (code, told) = inspect("2YotnFZFEjr1zCsicMWpAA", &["-c", path]);
+    let verdict = &told["verdict"];
+    assert_eq!((code, &verdict["accepted"]), (Some(3), &Value::Null), "{told:#}");
+    assert!(verdict["introspection"].as_str().is_some_and(|text| text.starts_with("not asked: `one` ")), "{told:#}");
+    // What no issuer is asked about is no secret of its.
+    let (code, told) = inspect("no token", &["-c", path]);
+    assert_eq!((code, &told["verdict"]["accepted"]), (Some(3), &false.into()), "{told:#}");
+}

@@ -75,7 +75,12 @@ async fn tls_is_spoken_on_a_file_too() {
 #[tokio::test]
 async fn who_comes_by_a_file_is_believed_only_where_the_configuration_says_so() {
     let backend = Backend::replies("ok").await;
-    for (trusted, told) in [("[]", "unknown"), ("[10.0.0.0/8]", "unknown"), ("[unix]", "192.0.2.7, unknown")] {
+    for (trusted, told) in [
+        ("[]", "unknown"),
+        ("[10.0.0.0/8]", "unknown"),
+        ("[\"0.0.0.0/0\", \"::/0\"]", "unknown"),
+        ("[unix]", "192.0.2.7, unknown"),
+    ] {
         let (_folder, path) = file();
         let armiger = Armiger::with(on(&backend, &path).listener(&format!("trusted_proxies: {trusted}"))).await;
         get(&path, &[("x-forwarded-for", "192.0.2.7")]).await.assert_status(200);
@@ -162,7 +167,7 @@ async fn a_balancer_of_this_machine_names_its_clients_only_where_files_are_belie
     const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let counted = |word: &str| format!("armiger_proxy_headers_total{{listener=\"http\",outcome=\"{word}\"}}");
     let backend = Backend::replies("ok").await;
-    for (from, is_believed) in [("unix", true), ("127.0.0.0/8", false)] {
+    for (from, is_believed) in [("unix", true), ("127.0.0.0/8", false), ("0.0.0.0/0", false)] {
         let (_folder, path) = file();
         let config = on(&backend, &path).listener(&format!("proxy_protocol: {{from: [\"{from}\"]}}"));
         let armiger = Armiger::with(config).await;

@@ -230,6 +230,10 @@ async fn a_tunnel_ends_with_the_credential() {
     sender.send_data(bytes::Bytes::new(), true).unwrap();
     while let Some(Ok(_)) = within("the end", socket.next()).await {}
     while let Some(Ok(_)) = within("the end", body.data()).await {}
+    for protocol in ["HTTP/1.1", "HTTP/2"] {
+        let line = armiger.logged(|line| line["status"] == 101 && line["protocol"] == protocol).await;
+        assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("credential")), "{line}");
+    }
 }
 
 #[tokio::test]
@@ -361,7 +365,36 @@ async fn a_silent_tunnel_is_cut_and_one_that_moves_is_not() {
         socket.send(Message::text("still here")).await.unwrap();
         next(&mut socket).await;
     }
-    while let Some(Ok(_)) = within("the cut", socket.next()).await {}
+    let Message::Close(Some(goodbye)) = next(&mut socket).await else { panic!("a close with a reason") };
+    assert_eq!(goodbye.code, CloseCode::Away);
+    while let Some(message) = within("the end", socket.next()).await {
+        message.expect("an end, and no reset");
+    }
+    let line = armiger.logged(|line| line["status"] == 101).await;
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line}");
+}
+
+/// A close frame within another frame would be taken for a part of it.
+#[tokio::test]
+async fn a_tunnel_that_is_silent_within_a_frame_is_cut_and_looks_so() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let backend = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1024];
+        assert!(stream.read(&mut head).await.unwrap() > 0);
+        // Behind the 101 the head of a frame of five bytes, and two of them.
+        stream.write_all(&[GRANTED.as_bytes(), &[0x82, 5, 1, 2]].concat()).await.unwrap();
+        while stream.read(&mut head).await.is_ok_and(|length| length > 0) {}
+    });
+    let armiger = Armiger::with(Config::to_url(&url).upstream("timeouts: {tunnel_idle: 50ms}")).await;
+    let mut stream = TcpStream::connect(armiger.address()).await.unwrap();
+    stream.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    let end = within("the end", stream.read_to_end(&mut got)).await;
+    assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(got[got.len() - 4..], [0x82, 5, 1, 2], "and no goodbye");
+    within("the back end", backend).await.unwrap();
     let line = armiger.logged(|line| line["status"] == 101).await;
     assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line}");
 }

@@ -125,11 +125,11 @@ impl Batch {
             }
         }
         let deadline = config.deadline.map_or(around.timeout * 9 / 10, |deadline| deadline.get());
-        if deadline > around.timeout || deadline < Duration::from_millis(1) {
-            issues.push(
-                Issue::new(path.key("deadline"), "is out of bounds")
-                    .hint("choose from 1ms to the route's `timeout`, which ends everything"),
-            );
+        let (is_short, is_long) = (deadline < Duration::from_millis(1), deadline > around.timeout);
+        if config.deadline.is_some() && (is_short || is_long) {
+            let issue = Issue::new(path.key("deadline"), "is out of bounds")
+                .hint("choose from 1ms to the route's `timeout`, which ends everything");
+            issues.push(if is_short { issue } else { around.timeout_at.iter().cloned().fold(issue, Issue::goes_by) });
         }
         let size = |size: crate::config::value::ByteSize| usize::try_from(size.get()).unwrap_or(usize::MAX);
         (issues.len() == before).then(|| Self {

@@ -36,7 +36,6 @@ impl Fallback {
         if config.upstream.is_none() && config.respond.is_none() {
             issues.push(
                 Issue::new(path.clone(), "names nothing that could stand in")
-                    .of_absence()
                     .of_absence_of(&["upstream", "respond"])
                     .hint("give `upstream`, `respond` or both, or leave `fallback` out"),
             );

@@ -103,6 +103,8 @@ pub struct Surroundings<'s> {
     pub methods: &'s [String],
     /// Where they stand.
     pub methods_at: KeyPath,
+    /// Where `timeout` may be said: by the route, or by the defaults.
+    pub timeout_at: [KeyPath; 2],
     /// How long its answers may take.
     pub timeout: Duration,
     /// Where its callers say how long they wait.

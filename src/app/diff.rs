@@ -36,7 +36,7 @@ impl Comparison {
         let mask = Mask::new(old.outside.iter().chain(&new.outside));
         let state = fates.into_iter().map(|fate| {
             // What state depends on may have come from outside, and the state does not know it.
-            let reasons = fate.what.reasons().iter().map(|reason| mask.apply(reason.to_string(), ""));
+            let reasons = fate.what.reasons().iter().map(|reason| mask.apply(reason.to_string(), None, ""));
             let reasons = reasons.collect::<Vec<_>>().join("; ");
             let separator = if reasons.is_empty() { "" } else { ", " };
             let loss = fate.loss.iter().map(|loss| format!(", {loss}")).collect::<String>();

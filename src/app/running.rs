@@ -271,7 +271,7 @@ impl Running {
             Ok(prepared) => prepared,
             Err(mut errors) => {
                 // Nobody walks through an end that begins before the beginning.
-                running.control = Some(control_thread(runtime, &parts, ended)?);
+                running.control = Some(control_thread(runtime, &parts, ended, false)?);
                 return Err(errors.swap_remove(0));
             }
         };
@@ -285,7 +285,7 @@ impl Running {
             metrics.reload_refused();
             parts.status.refused(now(), report);
         }
-        running.control = Some(control_thread(runtime, &parts, ended)?);
+        running.control = Some(control_thread(runtime, &parts, ended, true)?);
         let path = match options.source {
             Source::File(path) => Some(path),
             Source::Text { .. } => None,
@@ -427,11 +427,16 @@ fn control_thread(
     runtime: Runtime,
     parts: &Arc<Parts>,
     mut ended: watch::Receiver<bool>,
+    is_up: bool,
 ) -> std::io::Result<JoinHandle<()>> {
     let parts = parts.clone();
     std::thread::Builder::new().name("control".into()).spawn(move || {
         runtime.block_on(async {
-            parts.drain.drive(|| parts.live.load().document.drain.clone(), &parts.listeners, &parts.workers).await;
+            if is_up {
+                parts.drain.drive(|| parts.live.load().document.drain.clone(), &parts.listeners, &parts.workers).await;
+            } else {
+                parts.drain.undo(&parts.listeners, &parts.workers).await;
+            }
             // Drained by request, the process stays until it is told to go: a supervisor would start it anew.
             let _ = ended.wait_for(|is_over| *is_over).await;
         });

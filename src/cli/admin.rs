@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::print;
-use crate::app::StartError;
+use super::{is_coloured, print};
 use crate::config::KeyPath;
 use crate::config::load::load_partial;
 use crate::config::operate::{Admin, AdminAddress};
@@ -168,7 +167,11 @@ impl AdminArgs {
         let token = match &self.token_file {
             Some(path) => {
                 let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-                Some(text.trim_end_matches(['\n', '\r']).to_owned())
+                let token = text.trim_end_matches(['\n', '\r']);
+                if token.is_empty() {
+                    bail!("{} is empty: it should hold the token that `admin.token` asks for", path.display());
+                }
+                Some(token.to_owned())
             }
             None => configured.as_ref().and_then(|admin| Some(admin.token.as_ref()?.expose().to_owned())),
         };
@@ -197,7 +200,13 @@ fn configured(path: PathBuf) -> anyhow::Result<Admin> {
     let is_lost = ["address", "token"].iter().any(|key| partial.source.is_lost(&admin.key(*key)));
     match partial.document {
         Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
-        _ => Err(StartError::Config(Box::new(partial.source.report(partial.issues))).into()),
+        _ => {
+            eprintln!("{}", partial.source.report(partial.issues).text(is_coloured(&io::stderr())));
+            bail!(
+                "{} does not say where the admin listener is: name it with --admin, and its token with --token-file",
+                path.display()
+            );
+        }
     }
 }
 

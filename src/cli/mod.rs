@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use serde_json::json;
 
 use crate::app::signals::{Signal, Signals};
 use crate::app::{self, Options, Running, Source, StartError};
@@ -46,6 +47,15 @@ struct LogArgs {
     /// The form of these messages.
     #[arg(long, global = true, env = "ARMIGER_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
+}
+
+impl LogArgs {
+    fn form(&self) -> messages::Form {
+        match self.log_format {
+            LogFormat::Text => messages::Form::Text,
+            LogFormat::Json => messages::Form::Json,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -187,6 +197,8 @@ enum SchemaFormat {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Of those that run, which write messages; the others' words are for people, and their data says its own form.
+    let form = matches!(cli.command, Command::Run { .. } | Command::Demo { .. }).then(|| cli.log.form());
     let result = match cli.command {
         Command::Run { config, workers, last_good } => {
             let messages = watch(&cli.log);
@@ -214,7 +226,10 @@ pub fn main() -> ExitCode {
         Command::Version => print(concat!("armiger ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     result.unwrap_or_else(|error| {
-        complain(&error);
+        match form {
+            Some(messages::Form::Json) => eprintln!("{}", messages::failure(&failure(&error))),
+            _ => complain(&error),
+        }
         ExitCode::FAILURE
     })
 }
@@ -234,6 +249,14 @@ fn complain(error: &anyhow::Error) {
     }
 }
 
+/// Why it ended, as the fields of a message.
+fn failure(error: &anyhow::Error) -> serde_json::Value {
+    match error.downcast_ref::<StartError>() {
+        Some(StartError::Config(report)) => json!({"message": error.to_string(), "issues": report.json()}),
+        _ => json!({"message": format!("{error:#}")}),
+    }
+}
+
 /// Colours are for terminals, unless `NO_COLOR` says no (no-color.org).
 fn is_coloured(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -241,11 +264,7 @@ fn is_coloured(stream: &impl IsTerminal) -> bool {
 
 /// Shows armiger's own messages on standard error.
 fn watch(log: &LogArgs) -> Messages {
-    let form = match log.log_format {
-        LogFormat::Text => messages::Form::Text,
-        LogFormat::Json => messages::Form::Json,
-    };
-    Messages::install(log.log_level, form, is_coloured(&std::io::stderr()))
+    Messages::install(log.log_level, log.form(), is_coloured(&std::io::stderr()))
 }
 
 fn run(config: &Path, workers: usize, last_good: Option<PathBuf>, messages: Messages) -> anyhow::Result<ExitCode> {

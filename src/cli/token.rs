@@ -136,6 +136,9 @@ impl Mint {
             Verdict::Unsigned(provider, Ok(_)) => {
                 eprintln!("armiger: whether `{provider}` accepts its signature is not known: its keys are fetched");
             }
+            Verdict::Unasked(names) => {
+                eprintln!("armiger: whether it is accepted is not known: {names} would be asked about it");
+            }
             Verdict::Unsigned(_, Err(cause)) | Verdict::Refused(cause) => {
                 eprintln!("armiger: the configuration does not accept it: {cause}");
             }
@@ -237,6 +240,10 @@ impl Inspect {
             Verdict::Accepted(identity) => said(Some(true), identity),
             Verdict::Unsigned(_, Ok(identity)) => said(None, identity),
             Verdict::Unsigned(_, Err(cause)) | Verdict::Refused(cause) => json!({"accepted": false, "cause": cause}),
+            Verdict::Unasked(names) => json!({
+                "accepted": null,
+                "introspection": format!("not asked: {names} would be asked about it, and this command touches no network"),
+            }),
         };
         if let Verdict::Unsigned(provider, word) = &verdict {
             let rest = if word.is_ok() { "; all else is good" } else { "" };
@@ -254,6 +261,8 @@ enum Verdict {
     Accepted(Arc<Identity>),
     /// This provider decides, and its keys are not here: its word on all but the signature.
     Unsigned(Arc<str>, Result<Box<Identity>, String>),
+    /// Only these providers can say, whose issuers are asked about each token.
+    Unasked(String),
     Refused(String),
 }
 
@@ -266,6 +275,11 @@ fn judge(document: &Document, token: &str) -> Verdict {
     let now = Now { wall: i64::try_from(since_epoch()).unwrap_or(i64::MAX), instant: Instant::now() };
     if let Some((name, word)) = provider::unsigned(&providers, token, now) {
         return Verdict::Unsigned(name, word.map(Box::new).map_err(|refusal| refusal.cause.to_owned()));
+    }
+    let asked = provider::asked(&providers, token, now);
+    if !asked.is_empty() {
+        let names: Vec<String> = asked.iter().map(|name| format!("`{name}`")).collect();
+        return Verdict::Unasked(names.join(", then "));
     }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,

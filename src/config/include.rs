@@ -290,7 +290,7 @@ impl Assembly<'_, '_> {
 
     /// The files that an entry of `include` stands for.
     fn paths(&mut self, entry: &Scalar) -> Result<Vec<PathBuf>, (String, &'static str)> {
-        if entry.outside {
+        if entry.is_outside() {
             return Err((
                 "which files are read cannot come from outside".into(),
                 "write the path out, so that the file alone says what the configuration is",
@@ -526,7 +526,7 @@ impl Assembly<'_, '_> {
                 continue;
             }
             let mut node = |content| Node { id: self.used.fresh(), span: root.span.start..root.span.start, content };
-            let name = Scalar { text: (*key).to_owned(), style: Style::Plain, outside: false };
+            let name = Scalar { text: (*key).to_owned(), style: Style::Plain, reference: None };
             entries.push(Entry { key: node(Content::Scalar(name)), value: node(Content::List(Vec::new())) });
         }
     }

@@ -37,8 +37,9 @@ pub struct Listener {
     /// TLS, and the certificates for it. Default: clear text.
     #[serde(default)]
     pub tls: Option<ListenerTls>,
-    /// Networks, or `unix` for whoever comes by a socket that is a file, whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` headers are believed. Default: none, and
-    /// whatever a client sends in those headers is removed.
+    /// Networks, or `unix` for whoever comes by a socket that is a file, whose `X-Forwarded-*`, `Forwarded` and
+    /// `X-Request-Id` headers are believed. Default: none, and whatever a client sends in those headers is removed.
+    /// Whoever comes by a file is in no network, not even in `0.0.0.0/0`.
     ///
     /// The trap: behind an ingress or a load balancer every request seems to come from that one address until its
     /// network stands here, so address rules would block or allow everybody at once.

@@ -42,8 +42,9 @@ impl<P> Loaded<P> {
 
 /// As much of a document as could be read, and what is wrong with the rest.
 ///
-/// What could not be read is left out: an entry of a list or mapping, or a key that has a default. Paths for issues
-/// count as `document` does; `source` knows what is left out ([`Source::is_lost`]) and counts as the files do.
+/// What could not be read is left out: an entry of a list or mapping, or a key that has a default. For a key that must be there
+/// another value stands in, so that what else is wrong with its entry can be told. Paths for issues
+/// count as `document` does; `source` knows what is left out or stood in for ([`Source::is_lost`]) and counts as the files do.
 #[derive(Clone, Debug)]
 pub struct Partial<P> {
     /// What could be read. `None`: nothing, as when the file is no YAML.
@@ -196,8 +197,9 @@ where
     };
     let schema = OnceCell::new();
     let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
-    let (document, misspelt) = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
-    let source = source.decoded(tree, lost, misspelt).conceal(&concealed).masked(mask);
+    let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
+    let decode::Decoded { value: document, misspelt, stood_in } = read;
+    let source = source.decoded(tree, lost, misspelt, stood_in).conceal(&concealed).masked(mask);
     Partial { document, source, issues, inputs, outside: outside.outside }
 }
 
@@ -610,7 +612,7 @@ upstreams:
   bad: {endpoints: 1}
   good: {endpoints: [a]}
 routes:
-  - name: broken
+  - broken
   - name: fine
     match: {path: /}
     proxy: {upstream: nope}
@@ -634,6 +636,58 @@ routes:
         assert_eq!((mark.line, mark.column, mark.path), (9, 23, "routes[1].proxy.upstream"));
         assert_eq!(mark.hint, Some("there is `good`"));
         assert!(report.text(false).contains("routes[1] \"fine\" › proxy › upstream"), "{report}");
+    }
+
+    #[test]
+    fn what_must_be_there_and_is_not_is_stood_in_for_and_nothing_is_said_of_that() {
+        let text = "\
+listeners: [{address: nonsense, timeouts: {keep_alive: 5}}]
+routes:
+  - policies: {token: {}, rate_limit: [{burst: x, share: y}]}
+    respond: {status: ok}
+";
+        assert_eq!(
+            issues(text),
+            [
+                "1:13 the key `name` is missing | add `name: …` to this entry",
+                "1:23 expected an address such as `127.0.0.1:9901` or `unix:/run/armiger/admin.sock`, found `nonsense` \
+                 | write `IP:port`, such as `127.0.0.1:8080`",
+                "1:56 `5` has no unit | write `5s` for seconds, or `5ms`",
+                "3:5 the keys `name` and `match` are missing | add them to this entry",
+                "3:16 the key `secret` is missing | add `secret: …` under `token`",
+                "3:48 expected a whole number, found `x` | write digits only, such as `10`",
+                "3:58 expected a number, found `y` | write digits, such as `10` or `0.5`",
+                "4:23 expected a whole number, found `ok` | write digits only, such as `10`",
+            ]
+        );
+        let mut partial = read(text);
+        let document = partial.document.as_ref().unwrap();
+        assert_eq!((document.listeners.len(), document.routes.len()), (1, 1));
+        let listener = KeyPath::root().key("listeners").index(0);
+        let route = KeyPath::root().key("routes").index(0);
+        for path in [listener.key("name"), listener.key("address"), route.key("match"), route.clone()] {
+            assert!(partial.source.is_lost(&path), "{path}");
+        }
+        assert!(!partial.source.is_lost(&listener.key("limits")));
+        let before = partial.issues.len();
+        partial.issues.push(Issue::new(listener.key("name"), "is odd"));
+        partial.issues.push(Issue::new(route.key("match").key("path"), "is odd"));
+        partial.issues.push(Issue::new(listener.key("via"), "is like the name").related(listener.key("name"), "this"));
+        partial.issues.push(Issue::new(listener.key("via"), "is odd"));
+        let report = partial.source.report(partial.issues);
+        assert_eq!(report.len(), before + 1);
+    }
+
+    #[test]
+    fn a_file_without_what_it_must_have_is_looked_at_all_the_same() {
+        assert_eq!(
+            issues("log: {level: loud}\nupstreams: {a: {endpoints: []}, b: {}}\n"),
+            [
+                "1:1 the keys `listeners` and `routes` are missing | add them at the top of the file",
+                "1:14 unknown value `loud` | write `error`, `warn`, `info`, `debug` or `trace`",
+                "2:33 the key `endpoints` is missing | add `endpoints: …` under `b`",
+            ]
+        );
     }
 
     #[test]
@@ -714,6 +768,33 @@ routes:
             assert_eq!(report.len(), 1, "{policies}");
             let all = format!("{}{}{}", report.text(false), report.json(), report.github());
             assert!(!all.contains("swordfish") && !all.contains("fish"), "{all}");
+        }
+    }
+
+    #[test]
+    fn a_message_names_the_reference_that_a_value_came_from() {
+        let environment = Environment::fixed([("ST", "5xx"), ("N", "10"), ("LONG", "hunter2 hunter3"), ("env", "env")]);
+        for (policies, expected) in [
+            ("rate_limit: [{burst: 1, mode: \"${env:ST}\"}]", "unknown value `${env:ST}`"),
+            ("rate_limit: [{burst: 1, mode: \"a${env:LONG}\"}]", "unknown value `a${env:LONG}`"),
+            ("rate_limit: [{burst: 1, mode: \"${env:env}\"}]", "unknown value `${env:env}`"),
+            ("rate_limit: [{burst: 1, every: \"${env:N}\"}]", "`${env:N}` has no unit"),
+            ("rate_limit: [{burst: 1, every: \"${env:ST}\"}]", "`${env:ST}` is no duration"),
+            ("rate_limit: [{burst: 1, every: \"1${env:env}\"}]", "`1${env:env}` is no duration"),
+            ("rate_limit: [{burst: \"${env:LONG}\"}]", "expected a whole number, found `${env:LONG}`"),
+            ("rate_limit: [{burst: \"${env:NO:-many}\"}]", "expected a whole number, found `${env:NO:-many}`"),
+            ("roles: {any: \"${env:LONG}\"}", "expected a list, found `${env:LONG}`"),
+            ("roles: \"${env:ST}\"", "expected a mapping, found `${env:ST}`"),
+            ("rate_limit: [{burst: 1, every: \"127.0.0.1:${env:LONG}\"}]", "`127.0.0.1:${env:LONG}` is no duration"),
+        ] {
+            let text = format!("{VALID}    policies:\n      {policies}\n");
+            let partial = decode_partial::<Blocks>("armiger.yaml", &text, &environment);
+            let report = partial.source.report(partial.issues);
+            let told: Vec<_> = report.marks().collect();
+            assert_eq!(told.len(), 1, "{policies}");
+            assert_eq!(told[0].message, expected);
+            let hint = told[0].hint.unwrap_or_default();
+            assert!(!hint.is_empty() && !["5xx", "`10", "hunter"].iter().any(|value| hint.contains(value)), "{hint}");
         }
     }
 

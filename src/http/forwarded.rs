@@ -43,10 +43,12 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Whether this peer is believed.
+    /// Whether this peer is believed. One without an address is in no network: it is believed where it is named.
     pub fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.proxies.iter().any(|network| network.contains(&peer))
+        match peer.to_canonical() {
+            NOWHERE => self.proxies.contains(&IpNet::from(NOWHERE)),
+            peer => self.proxies.iter().any(|network| network.contains(&peer)),
+        }
     }
 }
 
@@ -577,6 +579,24 @@ mod tests {
             assert_eq!(trust.trusts(ip(peer)), want, "{peer}");
         }
         assert!(!Trust::default().trusts(ip("127.0.0.1")), "nobody is trusted unless named");
+    }
+
+    #[test]
+    fn a_peer_without_an_address_is_in_no_network() {
+        let trust = |texts: &[&str]| Trust {
+            proxies: texts.iter().map(|text| parse_network(text).unwrap()).collect(),
+            ..Trust::default()
+        };
+        for (texts, want) in [
+            (&["0.0.0.0/0", "::/0"][..], false),
+            (&["0.0.0.0/8"], false),
+            (&["unix"], true),
+            (&["10.0.0.0/8", "unix"], true),
+        ] {
+            assert_eq!(trust(texts).trusts(NOWHERE), want, "{texts:?}");
+            assert_eq!(trust(texts).trusts(ip("::ffff:0.0.0.0")), want, "{texts:?}");
+        }
+        assert!(trust(&["0.0.0.0/0"]).trusts(ip("192.0.2.1")) && !trust(&["unix"]).trusts(ip("192.0.2.1")));
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Compiler<'_, '_> {
 
     /// The same of something that is missing: any of these keys.
     fn absent(&mut self, path: KeyPath, keys: &[&str], message: &str, hint: &str) {
-        self.issues.push(Issue::new(path, message).of_absence().of_absence_of(keys).hint(hint.to_owned()));
+        self.issues.push(Issue::new(path, message).of_absence_of(keys).hint(hint.to_owned()));
     }
 
     /// What is accepted: what is said, else all that goes with the kind of the keys.

@@ -170,6 +170,11 @@ impl Introspection {
         }
     }
 
+    /// Its name in the configuration.
+    pub fn provider(&self) -> Arc<str> {
+        self.provider.clone()
+    }
+
     /// For operators.
     pub fn shown(&self) -> Value {
         let plan = self.plan.load_full();

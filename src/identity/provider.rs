@@ -234,6 +234,21 @@ pub fn unsigned(providers: &[Arc<Provider>], text: &str, now: Now) -> Option<(Ar
     Some((provider.name.clone(), word.map_err(Refusal::from)))
 }
 
+/// Those that would be asked about a token, as nobody here can say anything of it. Empty: somebody can.
+pub fn asked(providers: &[Arc<Provider>], text: &str, now: Now) -> Vec<Arc<str>> {
+    let most = providers.iter().map(|provider| provider.token_max()).max().unwrap_or(0);
+    if text.len() > most || signed(providers, text, most).is_ok() {
+        return Vec::new();
+    }
+    let digest = cache::digest(text);
+    let mut keys = api_keys(providers).filter(|provider| provider.bearer && text.len() <= api_key::MOST);
+    let is_key = |refusal: &Refusal| refusal.cause != api_key::UNKNOWN;
+    if keys.any(|provider| provider.find(&digest, now.wall).as_ref().map_or_else(is_key, |_| true)) {
+        return Vec::new();
+    }
+    opaque(providers).filter(|provider| provider.fits(text).is_ok()).map(|provider| provider.state.provider()).collect()
+}
+
 /// Finds out whose API key stands in this header.
 ///
 /// # Errors
@@ -337,15 +352,20 @@ impl OpaqueProvider {
         Some(identity)
     }
 
-    async fn ask(&self, text: &str, digest: cache::Digest, now: Now) -> Result<Arc<Identity>, Refusal> {
-        // RFC 6750 §2.1: what no bearer token can be nobody need be asked about.
+    /// What no bearer token can be nobody need be asked about (RFC 6750 §2.1).
+    fn fits(&self, text: &str) -> Result<(), Defect> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if text.is_empty() || !text.bytes().all(fits) {
-            return Err(Defect::Malformed.into());
+            return Err(Defect::Malformed);
         }
         if text.len() > self.token_max {
-            return Err(Defect::TooLarge.into());
+            return Err(Defect::TooLarge);
         }
+        Ok(())
+    }
+
+    async fn ask(&self, text: &str, digest: cache::Digest, now: Now) -> Result<Arc<Identity>, Refusal> {
+        self.fits(text)?;
         match self.state.known(&digest, now.wall) {
             Some(word) => word,
             None => Box::pin(self.state.ask(digest, text, self.wait)).await,

@@ -95,6 +95,13 @@ pub fn networks(entries: &[&str], by: &[&str]) -> Vec<bool> {
     entries.iter().map(|text| parse_network(text).is_ok_and(|network| !covered(network))).collect()
 }
 
+/// The same of those who are believed: `unix`, who have no address, are in no network.
+pub fn peers(entries: &[&str], by: &[&str]) -> Vec<bool> {
+    let uncovered = networks(entries, by).into_iter();
+    let of = |(entry, uncovered): (&&str, bool)| if *entry == "unix" { !by.contains(entry) } else { uncovered };
+    entries.iter().zip(uncovered).map(of).collect()
+}
+
 /// [`Uncovered`] of names in which case does not count, and of which `*` stands for any.
 pub fn names(entries: &[&str], by: &[&str]) -> Vec<bool> {
     let by: HashSet<String> = by.iter().map(|name| name.to_ascii_lowercase()).collect();
@@ -133,7 +140,10 @@ mod tests {
             ("10.0.0.1", &[], true),
         ] {
             assert_eq!(networks(&[entry], by), [uncovered], "{entry} by {by:?}");
+            assert_eq!(peers(&[entry], by), [uncovered], "{entry} by {by:?}");
         }
+        assert_eq!(peers(&["unix", "10.0.0.1"], &["0.0.0.0/0"]), [true, false]);
+        assert_eq!(peers(&["unix"], &["::/0", "unix"]), [false]);
     }
 
     #[test]

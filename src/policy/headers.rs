@@ -148,7 +148,7 @@ impl Config {
         let response = self.response.compile(&path.key("response"), scope, claim_max);
         self.reserve(&request, &path, scope);
         if self.request.is_empty() && self.response.is_empty() {
-            scope.issue(Issue::new(path, "changes nothing").of_absence().of_absence_of(&["request", "response"]).hint(
+            scope.issue(Issue::new(path, "changes nothing").of_absence_of(&["request", "response"]).hint(
                 "give `set`, `add`, `remove` or `rename` under `request` or `response`, or write `headers: off`",
             ));
             return;

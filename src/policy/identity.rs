@@ -141,6 +141,7 @@ impl Config {
                             format!("`{name}` is never asked: one before it decides about tokens of `{issuer}`");
                         scope.issue(
                             Issue::new(path.key("providers").index(place), message)
+                                .goes_by(KeyPath::root().key("identity").key(name).key("jwt").key("issuer"))
                                 .hint("keep one of the two; a provider may have several keys"),
                         );
                     }
@@ -156,7 +157,6 @@ impl Config {
         if self.providers.is_empty() {
             scope.issue(
                 Issue::new(path.clone(), "names no provider, so nobody could vouch for a caller")
-                    .of_absence()
                     .of_absence_of(&["providers"])
                     .hint("list names of the section `identity` under `providers`, or write `identity: off`"),
             );

@@ -44,7 +44,6 @@ impl Config {
         if self.allow.is_empty() && self.deny.is_empty() {
             scope.issue(
                 Issue::new(path, "names no network, so it would let everybody in")
-                    .of_absence()
                     .of_absence_of(&["allow", "deny"])
                     .hint("list networks under `allow` or `deny`, or write `ip_filter: off`"),
             );

@@ -44,7 +44,6 @@ impl Config {
         if self.any.is_empty() && self.all.is_empty() && self.none.is_empty() {
             scope.issue(
                 Issue::new(scope.path(), "names no role, so it would let everybody in")
-                    .of_absence()
                     .of_absence_of(&["any", "all", "none"])
                     .hint("list roles under `any`, `all` or `none`, or write `roles: off`"),
             );

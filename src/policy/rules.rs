@@ -61,15 +61,14 @@ pub(super) const GUARDS: &[Guard] = &[
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
         let path = scope.path();
-        if self.0.is_empty() || self.0.len() > RULES_MAX {
-            scope.issue(if self.0.is_empty() {
-                Issue::new(path, "has no rule")
-                    .of_absence()
-                    .hint("give it one such as `- allow: \"'admin' in roles\"`, or write `rules: off`")
-            } else {
-                Issue::new(path, format!("has {} rules", self.0.len())).hint(format!("the most is {RULES_MAX}"))
-            });
+        if self.0.is_empty() {
+            let issue = Issue::new(path, "has no rule").of_absence();
+            scope.issue(issue.hint("give it one such as `- allow: \"'admin' in roles\"`, or write `rules: off`"));
             return;
+        }
+        if self.0.len() > RULES_MAX {
+            let message = format!("has {} rules", self.0.len());
+            scope.issue(Issue::new(path.clone(), message).hint(format!("the most is {RULES_MAX}")));
         }
         let mut names: HashMap<String, usize> = HashMap::new();
         let (mut enforced, mut tried) = (Rules::default(), Rules::default());
@@ -96,7 +95,7 @@ impl Config {
                 (None, Some(text)) => ("deny", text),
                 (both, _) => {
                     let message = if both.is_some() { "both allows and denies" } else { "neither allows nor denies" };
-                    let issue = Issue::new(at, message).of_absence().of_absence_of(&["allow", "deny"]);
+                    let issue = Issue::new(at, message).of_absence_of(&["allow", "deny"]);
                     scope.issue(issue.hint("give it `allow` or `deny`; for both write two rules"));
                     continue;
                 }
@@ -122,11 +121,11 @@ impl Config {
                 tried.add(key, asks, compiled());
             }
         }
-        // What is said counts, also where it is no expression.
+        // What is said counts, also where it is no expression; and one that says nothing may have been meant to allow.
         for is_trial in [false, true] {
             let counts = |rule: &&Rule| rule.mode == Mode::Enforce || is_trial && rule.mode == Mode::Shadow;
             let mut counting = self.0.iter().filter(counts).peekable();
-            if counting.peek().is_some() && counting.all(|rule| rule.allow.is_none()) {
+            if counting.peek().is_some() && counting.all(|rule| rule.deny.is_some() && rule.allow.is_none()) {
                 let issue = Issue::new(path.clone(), "allows nothing, so every request would be refused").of_absence();
                 let places = (0..self.0.len()).map(|place| path.index(place).key("allow"));
                 scope.issue(

@@ -40,7 +40,6 @@ impl Config {
         if self.any.is_empty() && self.all.is_empty() {
             scope.issue(
                 Issue::new(path, "names no scope, so it would let everybody in")
-                    .of_absence()
                     .of_absence_of(&["any", "all"])
                     .hint("list scopes under `any` or `all`, or write `scopes: off`"),
             );

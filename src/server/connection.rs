@@ -501,6 +501,10 @@ async fn pass_through(shared: &Shared, client: &mut Wire, held: Vec<u8>, tunnel:
             finish.ended(None);
             part(shared, client, LINGER_TIME).await;
         }
+        End::Ended(by) => {
+            finish.ended(Some(by));
+            part(shared, client, LINGER_TIME).await;
+        }
         End::Cut(by) => {
             finish.ended(Some(by));
             reset_on_close(client.socket());
@@ -840,6 +844,10 @@ async fn stream_through(shared: Rc<Shared>, upgrade: OnUpgrade, tunnel: Tunnel, 
         End::Over => {
             finish.ended(None);
             // A client that is gone needs no end.
+            let _ = client.shutdown().await;
+        }
+        End::Ended(by) => {
+            finish.ended(Some(by));
             let _ = client.shutdown().await;
         }
         End::Cut(by) => finish.ended(Some(by)),

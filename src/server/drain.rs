@@ -137,6 +137,15 @@ impl Drain {
         self.is_over.send_replace(true);
     }
 
+    /// The same where nothing has begun, since the start broke off: nobody was let in, and there is nothing to tell.
+    pub async fn undo(&self, listeners: &Listeners, workers: &Workers) {
+        self.reached(Phase::LameDuck).await;
+        self.advance(Phase::Forced);
+        listeners.stop_accepting().await;
+        workers.finish().await;
+        self.is_over.send_replace(true);
+    }
+
     async fn reached(&self, phase: Phase) {
         // Fails only without a sender, and this is the sender.
         let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;

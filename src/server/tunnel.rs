@@ -19,6 +19,7 @@ use crate::http::body::Tunnel;
 use crate::http::websocket::{FrameFollower, Goodbye};
 use crate::telemetry::finish::Finish;
 use crate::telemetry::record::CutBy;
+use crate::timer::Timer;
 
 /// What is read at once.
 const CHUNK: usize = 16 * 1024;
@@ -38,8 +39,10 @@ const HALF_CLOSED: Duration = Duration::from_secs(30);
 /// How a tunnel came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// Both sides ended it, or took a goodbye.
+    /// Both sides ended it, or took the goodbye of an armiger that ends.
     Over,
+    /// It was ended with a word to both sides, and that is not what they wanted.
+    Ended(CutBy),
     /// It was cut.
     Cut(CutBy),
 }
@@ -70,24 +73,22 @@ where
         timer.expired().await;
     });
     let mut forced = pin!(shared.reached(Phase::Forced));
-    let mut goodbye: Option<Goodbye> = None;
+    let mut parting: Option<Parting> = None;
     let mut last = wheel.timer();
     let mut is_half = false;
     let end = poll_fn(|cx| {
         if forced.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Cut(CutBy::Deadline));
         }
-        if goodbye.is_none() {
+        if parting.is_none() {
             let is_proven = tunnel.end.as_mut().is_none_or(|end| end.poll_expired(cx).is_pending());
-            goodbye = match (is_proven, closing.as_mut().poll(cx)) {
-                (false, _) => Some(Goodbye::PolicyViolation),
-                (true, Poll::Ready(())) => Some(Goodbye::GoingAway),
+            parting = match (is_proven, closing.as_mut().poll(cx)) {
+                (false, _) => Some(Parting { goodbye: Goodbye::PolicyViolation, cut_by: Some(CutBy::Credential) }),
+                (true, Poll::Ready(())) => Some(Parting { goodbye: Goodbye::GoingAway, cut_by: None }),
                 (true, Poll::Pending) => None,
             };
-            if let Some(goodbye) = goodbye {
-                up.ends_with(goodbye.to_server());
-                down.ends_with(goodbye.to_client());
-                last.arm(LAST_WORDS);
+            if let Some(parting) = parting {
+                parting.begin(&mut up, &mut down, &mut last);
             }
         }
         let before = (up.passed, down.passed);
@@ -97,12 +98,14 @@ where
             // Whoever fails to read or to write is the one that broke off.
             (Poll::Ready(Err(broken)), _) => return Poll::Ready(broken.end(CutBy::Client, CutBy::Upstream)),
             (_, Poll::Ready(Err(broken))) => return Poll::Ready(broken.end(CutBy::Upstream, CutBy::Client)),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Over),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                return Poll::Ready(parting.map_or(End::Over, |parting| parting.end(true)));
+            }
             _ => {}
         }
-        if goodbye.is_some() {
+        if let Some(parting) = parting {
             // Nobody is cut off within a message, unless it takes longer than that.
-            return last.poll_expired(cx).map(|()| End::Over);
+            return last.poll_expired(cx).map(|()| parting.end(down.has_said_goodbye()));
         }
         if before != (up.passed, down.passed) {
             moved_at = wheel.now();
@@ -118,13 +121,43 @@ where
             }
             ready!(timer.poll_expired(cx));
             if wheel.now() >= moved_at + idle {
-                return Poll::Ready(End::Cut(CutBy::Deadline));
+                let silent = Parting { goodbye: Goodbye::GoingAway, cut_by: Some(CutBy::Deadline) };
+                silent.begin(&mut up, &mut down, &mut last);
+                parting = Some(silent);
+                // It is said in the next round.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     })
     .await;
     finish.carried(up.passed, down.passed);
     end
+}
+
+/// The end that armiger makes of a tunnel.
+#[derive(Clone, Copy)]
+struct Parting {
+    goodbye: Goodbye,
+    /// What it is told as, unless nobody is cut by it.
+    cut_by: Option<CutBy>,
+}
+
+impl Parting {
+    fn begin(self, up: &mut Flow, down: &mut Flow, last: &mut Timer) {
+        up.ends_with(self.goodbye.to_server());
+        down.ends_with(self.goodbye.to_client());
+        last.arm(LAST_WORDS);
+    }
+
+    /// How the tunnel ends by it. `is_said`: the client got the goodbye whole.
+    fn end(self, is_said: bool) -> End {
+        match self.cut_by {
+            None => End::Over,
+            Some(by) if is_said => End::Ended(by),
+            Some(by) => End::Cut(by),
+        }
+    }
 }
 
 /// A side of a tunnel failed.
@@ -159,6 +192,10 @@ struct Flow {
 impl Flow {
     fn ends_with(&mut self, goodbye: Vec<u8>) {
         self.goodbye = Some(goodbye);
+    }
+
+    fn has_said_goodbye(&self) -> bool {
+        self.has_parted && self.waiting.is_empty()
     }
 
     /// Moves what can be moved. Ready when this direction has come to its end.

@@ -20,7 +20,7 @@ use crate::config::load::unknown_name;
 use crate::config::route::{self, PathAllow};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
-use crate::http::forwarded::{self, Trust, Via};
+use crate::http::forwarded::{self, NOWHERE, Trust, Via};
 use crate::http::grpc;
 use crate::http::headers::belongs_to_the_hop;
 use crate::http::path::Held;
@@ -132,6 +132,12 @@ fn listeners(
         let mut networks = |texts: &[String], path: KeyPath| {
             let networks = texts.iter().enumerate().filter_map(|(place, text)| {
                 forwarded::parse_network(text)
+                    .and_then(|network| match network.addr() {
+                        NOWHERE if network.prefix_len() == network.max_prefix_len() && text != "unix" => {
+                            Err(format!("`{text}` is nobody's address"))
+                        }
+                        _ => Ok(network),
+                    })
                     .map_err(|message| {
                         issues.push(
                             Issue::new(path.index(place), message)
@@ -275,6 +281,7 @@ fn admin(document: &Document, root: &KeyPath, issues: &mut Issues) {
         issues.push(
             Issue::new(root.key("probes").key("address"), format!("{} is taken by `admin`", probes.address))
                 .related(told.0.clone(), told.1)
+                .goes_by(told.0.key("address"))
                 .hint("give one of them another port"),
         );
     }
@@ -285,6 +292,7 @@ fn admin(document: &Document, root: &KeyPath, issues: &mut Issues) {
             issues.push(
                 Issue::new(at(), format!("{address} is taken by `admin`"))
                     .related(told.0.clone(), told.1)
+                    .goes_by(told.0.key("address"))
                     .hint("give one of them another port"),
             );
         }
@@ -449,6 +457,7 @@ fn routes(
             params: &params,
             methods: &config.matches.methods,
             methods_at: path.key("match").key("methods"),
+            timeout_at: [path.clone(), KeyPath::root().key("defaults")].map(|owner| owner.key("timeout")),
             timeout,
             deadline_header: deadline_header.clone(),
             class: config.class,
@@ -748,11 +757,8 @@ fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &
     if given.len() != 1 {
         let message = if given.is_empty() { "says nothing about the value" } else { "says more than one thing" };
         let issue = Issue::new(path.clone(), message);
-        let issue = if given.is_empty() {
-            issue.of_absence().of_absence_of(&["exact", "prefix", "regex", "present"])
-        } else {
-            issue
-        };
+        let issue =
+            if given.is_empty() { issue.of_absence_of(&["exact", "prefix", "regex", "present"]) } else { issue };
         issues.push(issue.hint("give just one of `exact`, `prefix`, `regex` and `present`"));
         return None;
     }

@@ -4,6 +4,7 @@
 //! uses the library shows the messages as they like, or not at all.
 
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
@@ -83,6 +84,19 @@ impl Messages {
     }
 }
 
+/// The last message of a program that could not start, as a line of JSON, at whatever level the others are.
+pub fn failure(fields: &serde_json::Value) -> String {
+    let timestamp =
+        jiff::Timestamp::from_microsecond(since_epoch()).map_or_else(|_| String::new(), |now| now.to_string());
+    serde_json::json!({"timestamp": timestamp, "level": "ERROR", "fields": fields, "target": "armiger"}).to_string()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time of day of a message")]
+fn since_epoch() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +172,20 @@ mod tests {
             assert!(messages.apply(LogLevel::Warn));
             assert_eq!(shown(&kept), ["ERROR", "WARN"]);
         });
+    }
+
+    #[test]
+    fn a_failure_has_the_form_of_the_other_messages() {
+        let kept = Kept::default();
+        let (subscriber, _messages) = Messages::subscriber(None, Form::Json, false, kept.clone());
+        tracing::subscriber::with_default(subscriber, || tracing::error!(address = "a", "failed"));
+        let keys = |text: &str| {
+            let line: serde_json::Value = serde_json::from_str(text).unwrap();
+            let mut keys: Vec<String> = line.as_object().unwrap().keys().cloned().collect();
+            keys.sort();
+            (keys, line["timestamp"].as_str().unwrap().ends_with('Z'), line["level"].clone())
+        };
+        assert_eq!(keys(&failure(&serde_json::json!({"message": "failed"}))), keys(&kept.take()));
     }
 
     #[test]

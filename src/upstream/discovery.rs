@@ -25,7 +25,8 @@ pub use super::resolver::Settings;
 use super::resolver::{Resolver, Told, Trouble};
 use super::standing::Known;
 use super::{Plan, Upstream};
-use crate::keep::{Identity, Keeper};
+use crate::config::breaker::Scope;
+use crate::keep::{Fate, Identity, Keeper};
 use crate::telemetry::metrics::Metrics;
 use crate::timer::{Timer, Wheel};
 
@@ -215,8 +216,26 @@ impl Discovery {
             health.follow(&Arc::new(round));
         }
         let mut shelf = self.shelf();
-        shelf.known.retain(|label, _| next.plan.endpoints.iter().any(|one| one.label == *label));
+        shelf.known.retain(|label, known| {
+            let stays = next.plan.endpoints.iter().any(|one| one.label == *label);
+            if let Some(loss) = known.dropped(&self.upstream, label).and_then(|fate| fate.loss).filter(|_| !stays) {
+                tracing::warn!(upstream = %self.upstream, endpoint = %label, "breaker dropped with its endpoint, {loss}");
+            }
+            if !has_breakers(&next.plan) {
+                known.without_breaker();
+            }
+            stays
+        });
         shelf.heard.retain(|question, _| course.questions.contains(question));
+    }
+
+    /// That the breakers of its endpoints end.
+    fn dropped(&self) -> Vec<Fate> {
+        let shelf = self.shelf();
+        let mut fates: Vec<Fate> =
+            shelf.known.iter().filter_map(|(label, known)| known.dropped(&self.upstream, label)).collect();
+        fates.sort_by(|one, other| one.name.cmp(&other.name));
+        fates
     }
 
     /// Takes down what came of asking.
@@ -262,6 +281,11 @@ impl Discovery {
     }
 }
 
+/// Whether its endpoints have breakers of their own.
+fn has_breakers(plan: &Plan) -> bool {
+    plan.breaker.as_ref().is_some_and(|breaker| breaker.scope == Scope::Endpoint)
+}
+
 /// Whether requests would notice no difference.
 fn is_alike(one: &Plan, other: &Plan) -> bool {
     let pairs = || one.endpoints.iter().zip(&other.endpoints);
@@ -278,7 +302,12 @@ impl Upstream {
             return Arc::new(self);
         }
         let name = self.name.clone();
-        let discovery = keeper.keep(Identity::of("names", &*name).untold(), || Discovery::new(&name));
+        let identity = Identity::of("names", &*name).untold();
+        let identity = identity.within(|state| state.downcast_ref().map_or_else(Vec::new, Discovery::dropped));
+        let discovery = keeper.keep(identity, || Discovery::new(&name));
+        if !has_breakers(&self.plan) {
+            discovery.dropped().into_iter().for_each(|fate| keeper.tell(fate));
+        }
         let now = Arc::new(discovery.with_addresses(&self, metrics));
         let questions = self.plan.names.iter().map(|name| name.question.clone()).collect();
         let health = self.plan.health.is_some().then(|| Health::keep(&name, keeper));

@@ -436,7 +436,6 @@ impl Check<'_> {
         if config.trip.consecutive.is_none() && config.trip.ratio.is_none() {
             self.refuse(
                 Issue::new(trip.clone(), "says nothing that opens the breaker")
-                    .of_absence()
                     .of_absence_of(&["consecutive", "ratio"])
                     .hint("give `consecutive`, `ratio` or both"),
             );
@@ -472,7 +471,7 @@ impl Check<'_> {
         }
         let slow_call = config.failure.slow_call.map(|slow| {
             let at = failure.key("slow_call");
-            if slow.get() >= length {
+            if slow.get() >= length && !length.is_zero() {
                 let issue = Issue::new(at.clone(), "is no shorter than the window, so it would be forgotten first");
                 let issue = issue.goes_by(window.key("length"));
                 self.refuse(issue.related(window.key("length"), "the window").hint("choose less than `window.length`"));

@@ -15,9 +15,11 @@ use super::health::{Health, Round};
 use super::plan::Plan;
 use crate::config::breaker::Scope;
 use crate::config::health::Start;
-use crate::keep::{Identity, Keeper};
+use crate::keep::{Fate, Identity, Keeper, What};
 use crate::telemetry::metrics::{EndpointMetrics, Metrics};
 
+/// What reports of reloads call a breaker.
+const BREAKER: &str = "breaker";
 /// The least share of its weight that an endpoint gets while it starts slowly.
 const SHARE_MIN: f64 = 0.1;
 
@@ -69,6 +71,19 @@ pub(super) struct Known {
     live: Arc<Live>,
     breaker: Option<Arc<Breaker>>,
     metrics: EndpointMetrics,
+}
+
+impl Known {
+    /// That its breaker ends, if it has one.
+    pub(super) fn dropped(&self, name: &str, label: &str) -> Option<Fate> {
+        let loss = self.breaker.as_ref()?.loss(Instant::now());
+        Some(Fate { kind: BREAKER, name: format!("{name} {label}"), what: What::Dropped, loss })
+    }
+
+    /// No configuration that is in force has breakers of endpoints.
+    pub(super) fn without_breaker(&mut self) {
+        self.breaker = None;
+    }
 }
 
 /// What outlives configurations of an endpoint.
@@ -235,12 +250,13 @@ impl Standings {
                 breaker: None,
                 metrics: metrics.endpoint(name, label),
             });
-            known.breaker = rules.map(|plan| {
+            // Where there are none, what was seen stays: this may come of a configuration that is refused in the end.
+            let breaker = rules.map(|plan| {
                 let of = || Of::Endpoint(label.clone());
                 let make = || Arc::new(Breaker::new(name, of(), &plan.rules, metrics, now));
-                known.breaker.take().unwrap_or_else(make)
+                known.breaker.get_or_insert_with(make).clone()
             });
-            Standing::of(label, known.breaker.clone(), known.live.clone(), known.metrics.clone())
+            Standing::of(label, breaker, known.live.clone(), known.metrics.clone())
         });
         let endpoints = self.endpoints.iter().cloned().chain(others).collect();
         Self { endpoints, ..self.again(self.breaker.clone()) }
@@ -349,7 +365,7 @@ impl Standing {
 /// Thresholds may change freely: what a breaker has seen stays true.
 fn identity(name: String, rules: &Rules) -> Identity {
     let told = |number: Option<String>| number.unwrap_or_else(|| "none".into());
-    Identity::of("breaker", name)
+    Identity::of(BREAKER, name)
         .setting("trip.consecutive", told(rules.consecutive.map(|most| most.to_string())))
         .setting("trip.ratio", told(rules.ratio.map(|most| most.to_string())))
         .setting("trip.min_requests", rules.min_requests)

@@ -136,10 +136,9 @@ fn deadline(config: &config::Aggregate, around: &Surroundings<'_>, path: &KeyPat
     let Some(deadline) = config.deadline.map(|deadline| deadline.get()) else { return around.timeout * 9 / 10 };
     positive(deadline, path.key("deadline"), issues);
     if deadline > around.timeout {
-        issues.push(
-            Issue::new(path.key("deadline"), "is later than the route's `timeout`, which ends everything")
-                .hint("shorten it, or raise `timeout`"),
-        );
+        let issue = Issue::new(path.key("deadline"), "is later than the route's `timeout`, which ends everything")
+            .hint("shorten it, or raise `timeout`");
+        issues.push(around.timeout_at.iter().cloned().fold(issue, Issue::goes_by));
     }
     deadline
 }
@@ -462,8 +461,7 @@ impl Draft<'_, '_> {
         let given = config.fallback.as_ref()?;
         let at = self.path.key("fallback");
         if given.stale.is_none() && given.upstream.is_none() && given.fixed.is_none() {
-            let issue =
-                Issue::new(at.clone(), "says nothing").of_absence().of_absence_of(&["stale", "upstream", "static"]);
+            let issue = Issue::new(at.clone(), "says nothing").of_absence_of(&["stale", "upstream", "static"]);
             self.issues.push(issue.hint("give it `stale`, `upstream` or `static`"));
         }
         if let Some(stale) = given.stale {

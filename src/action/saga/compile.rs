@@ -46,14 +46,16 @@ impl Saga {
             );
         }
         let deadline = config.deadline.map_or(around.timeout / 2, |deadline| deadline.get());
-        positive(deadline, path.key("deadline"), issues);
+        if config.deadline.is_some() {
+            positive(deadline, path.key("deadline"), issues);
+        }
         // So that there is time left to say what came of it.
         let patience = around.timeout * 19 / 20;
         if deadline > patience {
-            issues.push(
+            let issue =
                 Issue::new(path.key("deadline"), "leaves no time to undo what was done before the route's `timeout`")
-                    .hint("shorten it, or raise `timeout`; half of that is a good measure"),
-            );
+                    .hint("shorten it, or raise `timeout`; half of that is a good measure");
+            issues.push(around.timeout_at.iter().cloned().fold(issue, Issue::goes_by));
         }
         between(config.in_flight_max.into(), 1, 100_000, path.key("in_flight_max"), issues);
         size(config.request_body_max.get(), path.key("request_body_max"), issues);

@@ -1,11 +1,14 @@
 //! Keeps values from outside the file out of what is said about it: [`Mask`].
 
+use super::super::yaml::tree::Scalar;
 use super::shown;
 
 /// A value shorter than this is replaced only where it stands alone: it is part of too many words.
 const ANYWHERE_MIN: usize = 4;
 /// A part of a value that a message quotes is hidden from this length on.
 const PART_MIN: usize = 6;
+/// The same where the message is about that value.
+const OWN_PART_MIN: usize = 2;
 /// Parts that any value may have, and that messages quote of themselves.
 const COMMON: [&str; 2] = ["http://", "https://"];
 
@@ -26,6 +29,8 @@ impl Mask {
         let mut mask = Self::default();
         for (value, reference) in outside {
             mask.add(value, reference);
+            // Where a message shows the reference, what is like a value in it is none.
+            mask.patterns.push((shown(reference), shown(reference)));
             // Of a certificate, say, a message may show a line.
             if value.contains('\n') {
                 value.lines().filter(|line| line.len() >= PART_MIN).for_each(|line| mask.add(line, reference));
@@ -54,14 +59,21 @@ impl Mask {
         }
     }
 
-    /// A text without what it shows of the values. `file`: what stands there is known to whoever reads the message.
-    pub(crate) fn apply(&self, text: String, file: &str) -> String {
+    /// A text without what it shows of the values. `about`: what the text is about, if it is a single value. `file`: what
+    /// stands there is known to whoever reads the message.
+    pub(crate) fn apply(&self, text: String, about: Option<&Scalar>, file: &str) -> String {
         if self.values.is_empty() {
             return text;
         }
         // What is put in is not searched again: a value may be like the name of another.
         let mut pieces = vec![(text, false)];
-        for (pattern, reference) in &self.patterns {
+        // A short value may be like what stands in the file itself.
+        let own = about.filter(|scalar| !scalar.is_outside()).map(|scalar| scalar.text.as_str());
+        let is_own = |pattern: &str| {
+            let bare = pattern.trim_matches(['`', '"']);
+            bare.chars().count() < ANYWHERE_MIN && own == Some(bare)
+        };
+        for (pattern, reference) in self.patterns.iter().filter(|(pattern, _)| !is_own(pattern)) {
             if !pieces.iter().any(|(piece, done)| !done && find(piece, pattern).is_some()) {
                 continue;
             }
@@ -81,7 +93,7 @@ impl Mask {
             .into_iter()
             .map(|(piece, done)| if done { piece } else { self.without_beginnings(&piece) })
             .collect();
-        self.without_parts(joined, file)
+        self.without_parts(&joined, about, file)
     }
 
     /// Takes out what stands before a `…` and begins a value: a message shortens what is long.
@@ -108,19 +120,31 @@ impl Mask {
     }
 
     /// Takes out what is quoted and is a part of a value, unless it stands in the file as well.
-    fn without_parts(&self, text: String, file: &str) -> String {
-        let hide = |part: &str| {
+    fn without_parts(&self, text: &str, about: Option<&Scalar>, file: &str) -> String {
+        let is_secret = |part: &str| !COMMON.contains(&part) && !file.contains(part);
+        let is_part = |part: &str| {
             part.chars().count() >= PART_MIN
-                && !COMMON.contains(&part)
                 && self.values.iter().any(|value| find(value, part).is_some())
-                && !file.contains(part)
+                && is_secret(part)
         };
-        let parts: Vec<&str> = text
-            .split('`')
-            .enumerate()
-            .map(|(at, part)| if at % 2 == 1 && hide(part) { "***" } else { part })
-            .collect();
-        parts.join("`")
+        let own = about.and_then(|scalar| Some((scalar.text.as_str(), scalar.reference.as_deref()?)));
+        let mut out = String::with_capacity(text.len());
+        for (at, part) in text.split('`').enumerate() {
+            if at > 0 {
+                out.push('`');
+            }
+            match own {
+                _ if at % 2 == 0 => out.push_str(part),
+                Some((value, reference))
+                    if part.chars().count() >= OWN_PART_MIN && find(value, part).is_some() && is_secret(part) =>
+                {
+                    out.push_str(&format!("***` in `{}", shown(reference)));
+                }
+                _ if is_part(part) => out.push_str("***"),
+                _ => out.push_str(part),
+            }
+        }
+        out
     }
 }
 
@@ -139,6 +163,7 @@ fn ends_with(text: &str, end: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::yaml::tree::Style;
     use super::*;
 
     #[test]
@@ -169,15 +194,35 @@ mod tests {
             ("nothing of it", "nothing of it"),
             ("é`hunter2secret`é", "é`${env:S}`é"),
         ] {
-            assert_eq!(mask.apply(text.to_owned(), "nter2sec: 1"), expected, "{text}");
+            assert_eq!(mask.apply(text.to_owned(), None, "nter2sec: 1"), expected, "{text}");
         }
-        assert_eq!(Mask::default().apply("`x`".to_owned(), ""), "`x`");
+        assert_eq!(Mask::default().apply("`x`".to_owned(), None, ""), "`x`");
+        let about = |text: &str, reference: Option<&str>| Scalar {
+            text: text.to_owned(),
+            style: Style::Plain,
+            reference: reference.map(Into::into),
+        };
+        let told = |text: &str, about: &Scalar| mask.apply(text.to_owned(), Some(about), "f(x)");
+        assert_eq!(told("`80` is no name", &about("80", None)), "`80` is no name", "it stands there");
+        let own = about("hunter2secret", None);
+        assert_eq!(told("`hunter2secret` is no name", &own), "`${env:S}` is no name", "it must not be told");
+        let own = about("f(hunter2secret)", Some("f(${env:S})"));
+        assert_eq!(told("`hunt` is no `f` of `xy`", &own), "`***` in `f(${env:S})` is no `f` of `xy`");
+    }
+
+    #[test]
+    fn a_reference_stays_as_it_is_though_a_value_is_like_a_part_of_it() {
+        let outside = [("soonish".to_owned(), "${env:A:-soonish}".to_owned()), ("80".to_owned(), "${env:80}".into())];
+        let mask = Mask::new(&outside);
+        for text in ["`${env:A:-soonish}` is no duration", "`${env:80}` is no size"] {
+            assert_eq!(mask.apply(text.to_owned(), None, ""), text);
+        }
     }
 
     #[test]
     fn what_is_put_in_is_not_searched_again() {
         let outside =
             [("TOKEN".to_owned(), "${env:A}".to_owned()), ("longer secret".to_owned(), "${env:TOKEN}".into())];
-        assert_eq!(Mask::new(&outside).apply("`longer secret` TOKEN".into(), ""), "`${env:TOKEN}` ${env:A}");
+        assert_eq!(Mask::new(&outside).apply("`longer secret` TOKEN".into(), None, ""), "`${env:TOKEN}` ${env:A}");
     }
 }

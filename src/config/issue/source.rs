@@ -1,8 +1,9 @@
 //! The files that a document came from: [`Source`] finds the place of an issue in them.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::super::yaml::tree::{Content, Entry, Node, NodeId, Style, Tree, first_line_end};
@@ -12,8 +13,9 @@ use super::{At, Issue, Issues, KeyPath, Report, Segment, is_simple, quoted};
 
 /// The names and texts of a configuration's files, and where each key and value stands.
 ///
-/// The texts are laid one after the other, so that a range of bytes says which file it is in. A document may lack entries that could not be decoded. Paths for issues count as the document does; this knows
-/// what is missing and counts as the file does.
+/// The texts are laid one after the other, so that a range of bytes says which file it is in. A document may lack entries that
+/// could not be decoded, or have others in their place. Paths for issues count as the document does; this knows what is
+/// missing and counts as the file does.
 #[derive(Clone, Debug)]
 pub struct Source {
     origins: Origins,
@@ -23,6 +25,8 @@ pub struct Source {
     lost: HashSet<NodeId>,
     /// Keys of mappings that unknown ones probably stand for.
     misspelt: HashSet<(NodeId, String)>,
+    /// Keys of mappings whose value in the document is none of the file's.
+    stood_in: HashMap<NodeId, Vec<&'static str>>,
     /// What came from outside and is not shown.
     mask: Arc<Mask>,
     /// Some of the files could not be read, and what stands in them is not known.
@@ -91,6 +95,7 @@ impl Source {
             tree: None,
             lost: HashSet::new(),
             misspelt: HashSet::new(),
+            stood_in: HashMap::new(),
             mask: Arc::default(),
             is_partial: false,
         }
@@ -102,10 +107,17 @@ impl Source {
         self
     }
 
-    pub(crate) fn decoded(mut self, tree: Tree, lost: HashSet<NodeId>, misspelt: HashSet<(NodeId, String)>) -> Self {
+    pub(crate) fn decoded(
+        mut self,
+        tree: Tree,
+        lost: HashSet<NodeId>,
+        misspelt: HashSet<(NodeId, String)>,
+        stood_in: HashMap<NodeId, Rc<[&'static str]>>,
+    ) -> Self {
         self.tree = Some(Arc::new(tree));
         self.lost = lost;
         self.misspelt = misspelt;
+        self.stood_in = stood_in.into_iter().map(|(node, keys)| (node, keys.to_vec())).collect();
         self
     }
 
@@ -147,27 +159,46 @@ impl Source {
     /// unknown upstream.
     pub fn is_lost(&self, path: &KeyPath) -> bool {
         let Some(tree) = &self.tree else { return true };
-        if self.lost.is_empty() && self.misspelt.is_empty() && !self.is_partial {
+        if self.is_whole() && !self.is_partial {
             return false;
         }
         match self.place(&tree.root, path, true) {
             // A file that could not be read may have more of what stands at the top.
             place if self.is_partial && (path.segments().len() < 2 || place.known < 2 && !place.whole) => true,
             place if place.whole => self.any_lost(place.node),
-            place => match path.segments().get(place.known) {
-                // Not in the decoded document; perhaps it is in the file.
-                Some(Segment::Key(key)) => {
-                    let is_lost =
-                        |entry: &Entry| self.lost.contains(&entry.key.id) || self.lost.contains(&entry.value.id);
-                    place.node.entry(key).is_some_and(is_lost) || self.misspelt.contains(&(place.node.id, key.clone()))
-                }
-                _ => self.lost.contains(&place.node.id),
-            },
+            place => self.ends_at_a_loss(&place, path),
+        }
+    }
+
+    /// Whether the document has at this path a value that nobody wrote there, since what was written could not be read. All
+    /// that can be wrong with it follows from that.
+    fn is_invented(&self, tree: &Tree, path: &KeyPath) -> bool {
+        let place = self.place(&tree.root, path, true);
+        !place.whole && self.ends_at_a_loss(&place, path)
+    }
+
+    /// Whether everything could be decoded.
+    fn is_whole(&self) -> bool {
+        self.lost.is_empty() && self.misspelt.is_empty() && self.stood_in.is_empty()
+    }
+
+    /// Of a path that leads nowhere: whether that is since what stands there could not be decoded.
+    fn ends_at_a_loss(&self, place: &Place<'_>, path: &KeyPath) -> bool {
+        match path.segments().get(place.known) {
+            // Not in the decoded document; perhaps it is in the file.
+            Some(Segment::Key(key)) => {
+                let is_lost = |entry: &Entry| self.lost.contains(&entry.key.id) || self.lost.contains(&entry.value.id);
+                place.node.entry(key).is_some_and(is_lost)
+                    || self.misspelt.contains(&(place.node.id, key.clone()))
+                    || self.stood_in.get(&place.node.id).is_some_and(|keys| keys.contains(&key.as_str()))
+            }
+            _ => self.lost.contains(&place.node.id),
         }
     }
 
     fn any_lost(&self, node: &Node) -> bool {
         self.lost.contains(&node.id)
+            || self.stood_in.contains_key(&node.id)
             || match &node.content {
                 Content::Scalar(_) => false,
                 Content::List(items) => items.iter().any(|item| self.any_lost(item)),
@@ -181,8 +212,7 @@ impl Source {
     /// something could not be read.
     pub fn report(&self, issues: Issues) -> Report {
         let cut = issues.len() >= super::ISSUES_MAX;
-        let is_known = |issue: &Issue| !issue.goes_by.iter().any(|path| self.is_lost(path));
-        let known = issues.list.into_iter().filter(is_known);
+        let known = issues.list.into_iter().filter(|issue| !self.follows(issue));
         let mut located: Vec<Located> = known.map(|issue| self.locate(issue)).collect();
         located.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
         // An aliased value is decoded once per alias, and is wrong each time.
@@ -190,20 +220,34 @@ impl Source {
         Report::new(self.origins.clone(), Arc::clone(&self.text), located, cut)
     }
 
+    /// Whether it only seems so, since something could not be read.
+    fn follows(&self, issue: &Issue) -> bool {
+        if issue.goes_by.iter().any(|path| self.is_lost(path)) {
+            return true;
+        }
+        // What was said in reading is of the file, and not of what became of it.
+        let Some(tree) = self.tree.as_ref().filter(|_| issue.span.is_none() && !self.is_whole()) else { return false };
+        let places = std::iter::once(&issue.path).chain(issue.related.iter().map(|(path, _)| path));
+        places.into_iter().any(|path| self.is_invented(tree, path))
+    }
+
     fn locate(&self, issue: Issue) -> Located {
-        let message = self.mask.apply(issue.message, &self.text);
+        let is_read = issue.span.as_ref().is_none_or(|span| self.origins.of(span.start).is_read);
+        let tree = self.tree.as_ref().filter(|_| is_read);
+        let place = tree.map(|tree| self.place(&tree.root, &issue.path, issue.span.is_none()));
+        let about = place.as_ref().filter(|place| place.whole).and_then(|place| place.node.scalar());
+        let mask = |text: String| self.mask.apply(text, about, &self.text);
+        let message = mask(issue.message);
         let hint = issue.hint.map(|hint| match hint {
             Cow::Borrowed(fixed) => fixed.to_owned(),
-            Cow::Owned(hint) => self.mask.apply(hint, &self.text),
+            Cow::Owned(hint) => mask(hint),
         });
-        let is_read = issue.span.as_ref().is_none_or(|span| self.origins.of(span.start).is_read);
-        let Some(tree) = self.tree.as_ref().filter(|_| is_read) else {
+        let (Some(tree), Some(place)) = (tree, place) else {
             let span = issue.span.unwrap_or(0..0);
             let mut words = String::new();
             issue.path.segments().iter().for_each(|segment| add_words(&mut words, segment, None));
             return Located::new(span, issue.path.to_string(), words, message, hint, issue.also);
         };
-        let place = self.place(&tree.root, &issue.path, issue.span.is_none());
         let span = match issue.span {
             Some(span) => self.one_line(span),
             None => {
@@ -216,7 +260,7 @@ impl Source {
             issue.also.into_iter().map(|(span, label)| (self.one_line(span), label)).collect();
         for (path, label) in issue.related {
             let other = self.place(&tree.root, &path, true);
-            related.push((self.mark(&other, At::Key), self.mask.apply(label, &self.text)));
+            related.push((self.mark(&other, At::Key), mask(label)));
         }
         related.retain(|(other, _)| *other != span);
         Located::new(span, place.path.to_string(), place.words, message, hint, related)
@@ -275,9 +319,11 @@ impl Source {
                         (Segment::Index(if position == 1 { self.in_file(before, item) } else { original }), None, item)
                     })
                 }
+                // Of a key that stands there twice the first counts.
                 (Segment::Key(key), Content::Mapping(entries)) => entries
                     .iter()
-                    .find(|entry| entry.key.text() == key && is_there(&entry.key) && is_there(&entry.value))
+                    .find(|entry| entry.key.text() == key)
+                    .filter(|entry| is_there(&entry.key) && is_there(&entry.value))
                     .map(|entry| (segment.clone(), Some(&entry.key), &entry.value)),
                 _ => None,
             };
@@ -286,7 +332,7 @@ impl Source {
                 // Shown all the same: `routes[0].proxy.upstream` tells more than `routes[0]`.
                 for rest in &path.segments()[position..] {
                     let rest = match rest {
-                        Segment::Key(key) => Segment::Key(self.mask.apply(key.clone(), &self.text)),
+                        Segment::Key(key) => Segment::Key(self.mask.apply(key.clone(), None, &self.text)),
                         index => index.clone(),
                     };
                     add_words(&mut place.words, &rest, None);
@@ -321,9 +367,9 @@ fn add_words(words: &mut String, segment: &Segment, node: Option<&Node>) {
         Segment::Index(index) => {
             words.push_str(&format!("[{index}]"));
             let name = node.and_then(|node| node.entry("name")).and_then(|entry| entry.value.scalar());
-            if let Some(name) = name.filter(|name| !name.outside && !name.text.is_empty()) {
+            if let Some(name) = name.filter(|name| !name.text.is_empty()) {
                 words.push(' ');
-                words.push_str(&quoted(&name.text));
+                words.push_str(&quoted(name.shown()));
             }
         }
         Segment::Key(key) => {

@@ -2,13 +2,15 @@
 //!
 //! Types use plain `#[derive(Deserialize)]`, which stops at the first mistake. So: a value that does not fit is
 //! reported, *lost* (as if it were absent), and the document is read again, until it can be read or nothing is left.
-//! What follows from a loss (a key that is missing because its value was lost) is not reported.
+//! What follows from a loss (a key that is missing because its value was lost) is not reported. Where a mapping lacks a key
+//! that it must have, another value stands in for it, so that the rest of the mapping is read, and checked later.
 //!
 //! `flatten`, `untagged` and internally tagged enums buffer values and lose their places: no type here uses them.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::rc::Rc;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -21,6 +23,7 @@ use super::super::issue::{Issue, Issues, Segment, quote, suggest};
 use super::super::value::KeyHash;
 use super::error::{Error, Problem, known_names, list, words};
 use super::scalar;
+use super::stand_in::{Keys, StandIns};
 use super::tree::{Content, Entry, Node, NodeId, Scalar, Style, Tree, found};
 
 /// How often a document is read. Each time at least one more mistake is found.
@@ -33,9 +36,18 @@ pub(crate) const SECRET: &str = "$armiger::Secret";
 /// The name by which [`KeyHash`] makes itself known.
 pub(crate) const KEY_HASH: &str = "$armiger::KeyHash";
 
+/// What was read of a tree.
+pub(crate) struct Decoded<T> {
+    /// The value. `None`: nothing could be read.
+    pub(crate) value: Option<T>,
+    /// Keys of mappings that unknown ones probably stand for.
+    pub(crate) misspelt: HashSet<(NodeId, String)>,
+    /// Keys of mappings whose value is none of the file's.
+    pub(crate) stood_in: HashMap<NodeId, Rc<[&'static str]>>,
+}
+
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
-/// secret in plain text. `required`: which keys a mapping must have, by those that it may have. Beside the value come the keys of
-/// mappings that unknown ones probably stand for.
+/// secret in plain text. `required`: which keys a mapping must have, by those that it may have.
 pub(crate) fn decode<T: DeserializeOwned>(
     text: &str,
     tree: &Tree,
@@ -43,10 +55,12 @@ pub(crate) fn decode<T: DeserializeOwned>(
     lost: &mut HashSet<NodeId>,
     concealed: &mut Vec<Range<usize>>,
     required: &dyn Fn(&[&str]) -> Vec<String>,
-) -> (Option<T>, HashSet<(NodeId, String)>) {
+) -> Decoded<T> {
     let context = Context {
         text,
-        required,
+        stand_ins: StandIns::new(required),
+        stood_in: RefCell::default(),
+        is_broken: Cell::new(!issues.is_empty()),
         tree,
         lost: RefCell::new(std::mem::take(lost)),
         issues: RefCell::new(std::mem::take(issues)),
@@ -65,9 +79,18 @@ pub(crate) fn decode<T: DeserializeOwned>(
             }
             Err(error) => {
                 let node = error.node.unwrap_or(tree.root.id);
-                context.report(node, error.problem);
-                if !context.lose(node) {
-                    break;
+                let was_broken = context.is_broken.replace(true);
+                let goes_on = match error.problem {
+                    // From now on mappings are looked at for what they lack.
+                    Problem::Missing { .. } if !was_broken => true,
+                    Problem::Refused { keys, key } => context.stand_ins.refuse(keys, key),
+                    _ => false,
+                };
+                if !goes_on {
+                    context.report(node, error.problem);
+                    if !context.lose(node) {
+                        break;
+                    }
                 }
             }
         }
@@ -75,22 +98,26 @@ pub(crate) fn decode<T: DeserializeOwned>(
     *issues = context.issues.into_inner();
     *lost = context.lost.into_inner();
     concealed.append(&mut context.concealed.into_inner());
-    (value, context.misspelt.into_inner())
+    Decoded { value, misspelt: context.misspelt.into_inner(), stood_in: context.stood_in.into_inner() }
 }
 
 /// What is known over all rounds.
 struct Context<'t> {
     text: &'t str,
-    required: &'t dyn Fn(&[&str]) -> Vec<String>,
+    stand_ins: StandIns<'t>,
+    /// Keys that a mapping lacks, and that something stands in for.
+    stood_in: RefCell<HashMap<NodeId, Rc<[&'static str]>>>,
+    /// Whether a mistake was found: which keys mappings must have is of no use without one, and costs time.
+    is_broken: Cell<bool>,
     tree: &'t Tree,
     lost: RefCell<HashSet<NodeId>>,
     issues: RefCell<Issues>,
-    /// Keys that were reported: they are met again in every round.
+    /// Keys that were reported, and mappings that lack some: they are met again in every round.
     noted: RefCell<HashSet<NodeId>>,
     /// Keys that an unknown one probably stands for.
     misspelt: RefCell<HashSet<(NodeId, String)>>,
     /// The mappings that are being read, outermost first, with the keys they know.
-    structs: RefCell<Vec<(NodeId, &'static [&'static str])>>,
+    structs: RefCell<Vec<(NodeId, Keys)>>,
     concealed: RefCell<Vec<Range<usize>>>,
 }
 
@@ -124,41 +151,17 @@ impl Context<'_> {
         let Some((node, key)) = self.find(id) else { return };
         let path = self.tree.path(id);
         match problem {
-            Problem::Quiet => {}
+            Problem::Quiet | Problem::Refused { .. } => {}
+            // The decoder stops at the first.
             Problem::Missing { key: first, known } => {
-                // The decoder stops at the first.
-                let all = (self.required)(known);
-                let names: Vec<&str> = known
-                    .iter()
-                    .copied()
-                    .filter(|name| *name == first || all.iter().any(|required| required == name))
-                    .filter(|name| node.entry(name).is_none() && !self.is_excused(node, name))
-                    .collect();
-                let span = match (&node.content, key) {
-                    (Content::Mapping(_), Some(key)) => key.span.clone(),
-                    (Content::Mapping(entries), None) => match entries.first() {
-                        Some(first) if first.key.span.start == node.span.start => first.key.span.clone(),
-                        _ => node.span.clone(),
-                    },
-                    (_, Some(key)) => key.span.clone(),
-                    _ => node.span.clone(),
-                };
-                let place = match path.segments().last() {
-                    None => "at the top of the file".to_owned(),
-                    Some(Segment::Key(key)) => format!("under {}", quote(key)),
-                    Some(Segment::Index(_)) => "to this entry".to_owned(),
-                };
-                let (message, hint) = match names.as_slice() {
-                    [] => return,
-                    [name] => (format!("the key `{name}` is missing"), format!("add `{name}: …` {place}")),
-                    names => (format!("the keys {} are missing", list(names, "and")), format!("add them {place}")),
-                };
-                self.note(Issue::new(path, message).span(span).hint(hint));
+                let all = self.stand_ins.required(known);
+                let lacks = |name: &&str| *name == first || all.contains(name);
+                self.missing(node, key, known.iter().copied().filter(lacks));
             }
             Problem::Said { message, hint } => {
                 let scalar = node.scalar();
                 let (message, hint) = match scalar {
-                    Some(scalar) if scalar.outside => masked(message, hint, &scalar.text),
+                    Some(Scalar { text, reference: Some(reference), .. }) => masked(&message, hint, text, reference),
                     _ => (message, hint),
                 };
                 let span = match (scalar, key) {
@@ -170,6 +173,46 @@ impl Context<'_> {
                 self.note(Issue::new(path, message).span(span).maybe_hint(hint));
             }
         }
+    }
+
+    /// Reports keys that a mapping lacks, those that nothing else told of. `key`: that leads to the mapping.
+    fn missing(&self, node: &Node, key: Option<&Node>, names: impl Iterator<Item = &'static str>) {
+        let names: Vec<&str> =
+            names.filter(|name| node.entry(name).is_none() && !self.is_excused(node, name)).collect();
+        let path = self.tree.path(node.id);
+        let span = match (&node.content, key) {
+            (Content::Mapping(_), Some(key)) => key.span.clone(),
+            (Content::Mapping(entries), None) => match entries.first() {
+                Some(first) if first.key.span.start == node.span.start => first.key.span.clone(),
+                _ => node.span.clone(),
+            },
+            (_, Some(key)) => key.span.clone(),
+            _ => node.span.clone(),
+        };
+        let place = match path.segments().last() {
+            None => "at the top of the file".to_owned(),
+            Some(Segment::Key(key)) => format!("under {}", quote(key)),
+            Some(Segment::Index(_)) => "to this entry".to_owned(),
+        };
+        let (message, hint) = match names.as_slice() {
+            [] => return,
+            [name] => (format!("the key `{name}` is missing"), format!("add `{name}: …` {place}")),
+            names => (format!("the keys {} are missing", list(names, "and")), format!("add them {place}")),
+        };
+        self.note(Issue::new(path, message).span(span).hint(hint));
+    }
+
+    /// The keys that a mapping must have and has not, or not in a form that can be read.
+    fn lacking(&self, node: &Node, known: Keys, kept: &[&Entry]) -> Rc<[&'static str]> {
+        if !self.is_broken.get() {
+            return Rc::new([]);
+        }
+        let is_kept = |key: &&str| kept.iter().any(|entry| entry.key.text() == *key);
+        let lacking: Rc<[&str]> = self.stand_ins.required(known).iter().copied().filter(|key| !is_kept(key)).collect();
+        if !lacking.is_empty() {
+            self.stood_in.borrow_mut().insert(node.id, lacking.clone());
+        }
+        lacking
     }
 
     fn is_flow(&self, node: &Node) -> bool {
@@ -244,13 +287,17 @@ impl Context<'_> {
         let hint = if let Some(inner) = belongs_inside(name, known) {
             // That key may well be missing now, which is no second mistake.
             self.misspelt.borrow_mut().insert((owner.id, inner.to_owned()));
+            if let Some(entry) = owner.entry(inner) {
+                self.misspelt.borrow_mut().insert((entry.value.id, name.to_owned()));
+            }
             format!("{} goes under `{inner}`", quote(name))
         } else if let Some(near) = near {
             let hint = format!("did you mean `{near}`?");
             self.misspelt.borrow_mut().insert((owner.id, near));
             hint
-        } else if let Some(outer) = self.belongs_outside(owner, name) {
-            format!("{} goes beside {}, not in it", quote(name), quote(&outer))
+        } else if let Some((outer, key)) = self.belongs_outside(owner, name) {
+            self.misspelt.borrow_mut().insert((outer, name.to_owned()));
+            format!("{} goes beside {}, not in it", quote(name), quote(&key))
         } else {
             known_names("key", known)
         };
@@ -263,13 +310,13 @@ impl Context<'_> {
         self.note(issue.hint(hint));
     }
 
-    /// The key that leads here, in the nearest mapping around that knows this name.
-    fn belongs_outside(&self, owner: &Node, name: &str) -> Option<String> {
+    /// The nearest mapping around that knows this name, and the key in it that leads here.
+    fn belongs_outside(&self, owner: &Node, name: &str) -> Option<(NodeId, String)> {
         let structs = self.structs.borrow();
         let (outer, _) = structs.iter().rev().find(|(id, known)| *id != owner.id && known.contains(&name))?;
         let depth = self.tree.path(*outer).segments().len();
         match self.tree.path(owner.id).segments().get(depth) {
-            Some(Segment::Key(key)) => Some(key.clone()),
+            Some(Segment::Key(key)) => Some((*outer, key.clone())),
             _ => None,
         }
     }
@@ -297,27 +344,34 @@ fn first_of(node: &Node) -> Range<usize> {
     }
 }
 
-/// Takes a value from outside out of what is said about it.
-fn masked(message: String, hint: Option<String>, value: &str) -> (String, Option<String>) {
-    const WINDOW: usize = 4;
-    let clean = |text: String| {
-        let text = text.replace(&format!("`{value}`"), "`***`").replace(&format!("\"{value}\""), "\"***\"");
-        let chars: Vec<char> = value.chars().collect();
-        // Even a part of a secret is one.
-        let leaks = if chars.len() < WINDOW {
-            false
-        } else {
-            chars.windows(WINDOW).any(|window| text.contains(&window.iter().collect::<String>()))
-        };
-        (!leaks).then_some(text)
+/// Takes a value from outside out of what is said about it, and puts the reference to it there.
+fn masked(message: &str, hint: Option<String>, value: &str, reference: &str) -> (String, Option<String>) {
+    let put_in = quote(reference);
+    let shown = [put_in.clone(), quote(value), format!("\"{value}\""), format!("`{value}`")];
+    // What is put in is not looked at: a reference may be like the value.
+    let pieces: Vec<&str> = shown.iter().fold(vec![message], |pieces, shown| {
+        pieces.into_iter().flat_map(|piece| piece.split(shown.as_str())).collect()
+    });
+    let message = if pieces.iter().any(|piece| tells_of(value, reference, piece)) {
+        format!("the value {put_in} does not fit")
+    } else {
+        pieces.join(&put_in)
     };
-    match clean(message) {
-        Some(message) => (message, hint.and_then(clean)),
-        None => (
-            "the value `***` does not fit".to_owned(),
-            Some("it comes from outside the file and is not shown; look at what it must be here".to_owned()),
-        ),
+    let hint = hint.filter(|hint| !tells_of(value, reference, hint));
+    (message, Some(hint.unwrap_or_else(|| "see what it stands for, which is not shown here".to_owned())))
+}
+
+/// Whether a text has a value in it, or so much of it as tells something that the file does not.
+fn tells_of(value: &str, reference: &str, text: &str) -> bool {
+    const WINDOW: usize = 4;
+    let chars: Vec<char> = value.chars().collect();
+    if chars.len() < WINDOW {
+        // In part of many words; but what is in quotes is what somebody wrote.
+        return text.split('`').skip(1).step_by(2).any(|quoted| !value.is_empty() && quoted.contains(value));
     }
+    // Even a part of a secret is one.
+    let mut windows = chars.windows(WINDOW).map(|window| window.iter().collect::<String>());
+    windows.any(|window| text.contains(&window) && !reference.contains(&window))
 }
 
 /// A node to be read.
@@ -357,7 +411,7 @@ impl<'t> Value<'t, '_> {
             ),
             Content::Scalar(scalar) => Ok(&scalar.text),
             Content::List(items) => match items.as_slice() {
-                [one] if one.scalar().is_some_and(|scalar| !scalar.outside) => {
+                [one] if one.scalar().is_some_and(|scalar| !scalar.is_outside()) => {
                     self.wrong(&expected, Some(format!("write {} alone, without `-` or `[ ]`", quote(one.text()))))
                 }
                 _ => self.wrong(&expected, Some("write a single value".to_owned())),
@@ -374,7 +428,19 @@ impl<'t> Value<'t, '_> {
     }
 
     fn visit_mapping<V: Visitor<'t>>(self, entries: Vec<&'t Entry>, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_map(Entries { entries: entries.into_iter(), value: None, context: self.context })
+        self.visit_struct(entries, &[], Rc::new([]), visitor)
+    }
+
+    /// Visits a mapping of just these keys, and what stands in for those that it lacks.
+    fn visit_struct<V: Visitor<'t>>(
+        self,
+        entries: Vec<&'t Entry>,
+        known: Keys,
+        lacking: Rc<[&'static str]>,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let entries = entries.into_iter();
+        visitor.visit_map(Entries { entries, value: None, known, lacking, stood_in: 0, context: self.context })
     }
 
     fn visit_list<V: Visitor<'t>>(self, items: &'t [Node], visitor: V) -> Result<V::Value, Error> {
@@ -485,7 +551,8 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 self.wrong("settings or `off`", Some(hint.to_owned()))
             }
             (SETTING, _) => self.here(visitor.visit_some(self)),
-            (SECRET, content) if !matches!(content, Content::Scalar(scalar) if scalar.outside || scalar.is_null()) => {
+            (SECRET, content) if !matches!(content, Content::Scalar(scalar) if scalar.is_outside() || scalar.is_null()) =>
+            {
                 self.context.concealed.borrow_mut().push(self.node.span.clone());
                 Err(Error::new(
                     "a secret stands in the file",
@@ -512,7 +579,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
         match &self.node.content {
             Content::List(items) => self.here(self.visit_list(items, visitor)),
             Content::Scalar(scalar) if scalar.style == Style::Absent => self.here(self.visit_list(&[], visitor)),
-            Content::Scalar(scalar) if scalar.outside || scalar.is_null() => self.wrong("a list", None),
+            Content::Scalar(scalar) if scalar.is_outside() || scalar.is_null() => self.wrong("a list", None),
             Content::Scalar(scalar) => {
                 // Read as the one entry of a list, it tells whether that is what was meant.
                 let alone = self.visit_list(std::slice::from_ref(self.node), visitor);
@@ -590,7 +657,17 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             }
             is_known
         });
-        let result = self.here(self.visit_mapping(kept, visitor).map_err(|error| error.among(known)));
+        let lacking = context.lacking(self.node, known, &kept);
+        let result = self.visit_struct(kept, known, lacking.clone(), visitor).map_err(|error| error.among(known));
+        let result = self.here(result);
+        // Only now is it known what of them stands somewhere else by mistake.
+        if result.is_ok()
+            && !lacking.is_empty()
+            && context.noted.borrow_mut().insert(self.node.id)
+            && let Some((_, key)) = context.find(self.node.id)
+        {
+            context.missing(self.node, key, lacking.iter().copied());
+        }
         context.structs.borrow_mut().pop();
         result
     }
@@ -617,7 +694,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             },
         };
         if !known.contains(&name.text()) {
-            let outside = name.scalar().is_some_and(|scalar| scalar.outside);
+            let outside = name.scalar().is_some_and(Scalar::is_outside);
             let hint = match suggest(name.text(), known.iter().copied()) {
                 Some(near) if !outside && known.len() > 8 => format!("did you mean `{near}`?"),
                 // One that differs in a digit may be near and still not be meant.
@@ -625,7 +702,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 _ => format!("write {}", list(known, "or")),
             };
             let what = if value.is_some() { "key" } else { "value" };
-            let shown = if outside { "`***`".to_owned() } else { quote(name.text()) };
+            let shown = quote(name.scalar().map_or("", Scalar::shown));
             return Err(Error::new(format!("unknown {what} {shown}"), Some(hint)).at(name.id));
         }
         self.here(visitor.visit_enum(Choice { name, value, context: self.context }))
@@ -671,6 +748,10 @@ fn clearer(error: Error, expected: &str, node: &Node) -> Error {
     let text = node.text();
     let port =
         |text: &str| text.rsplit_once(':').map(|(_, port)| port.to_owned()).filter(|port| port.parse::<u16>().is_ok());
+    let is_too_large = || {
+        let port = text.rsplit_once(':').map_or(text, |(_, port)| port);
+        port.parse::<u64>().is_ok_and(|port| port > u16::MAX.into()) && text.parse::<std::net::Ipv6Addr>().is_err()
+    };
     let hint = match message.as_str() {
         "invalid socket address syntax" => match port(text) {
             Some(port) if text.starts_with("localhost:") => {
@@ -681,6 +762,7 @@ fn clearer(error: Error, expected: &str, node: &Node) -> Error {
                 "write `IP:port`; names are not looked up here, and IPv6 needs brackets: `[::1]:8080`".to_owned()
             }
             None if text.parse::<u16>().is_ok() => format!("write `0.0.0.0:{text}`"),
+            None if is_too_large() => "there is no such port: the most is 65535".to_owned(),
             None if text.parse::<std::net::IpAddr>().is_ok() => {
                 "add the port: `127.0.0.1:8080`, `[::1]:8080`".to_owned()
             }
@@ -691,7 +773,7 @@ fn clearer(error: Error, expected: &str, node: &Node) -> Error {
         }
         _ => return error,
     };
-    let outside = node.scalar().is_some_and(|scalar| scalar.outside);
+    let outside = node.scalar().is_some_and(Scalar::is_outside);
     Error {
         node: error.node,
         ..Error::new(format!("expected {expected}, found {}", found(node)), (!outside).then_some(hint))
@@ -702,10 +784,14 @@ fn one_of(known: &[&str]) -> String {
     list(known, "or")
 }
 
-/// The entries of a mapping, in the order of the file.
+/// The entries of a mapping, in the order of the file, and then what stands in for those that it lacks.
 struct Entries<'t, 'c> {
     entries: std::vec::IntoIter<&'t Entry>,
     value: Option<&'t Node>,
+    known: Keys,
+    lacking: Rc<[&'static str]>,
+    /// How many of them were visited.
+    stood_in: usize,
     context: &'c Context<'t>,
 }
 
@@ -713,20 +799,28 @@ impl<'t> MapAccess<'t> for Entries<'t, '_> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'t>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let Some(entry) = self.entries.next() else { return Ok(None) };
-        self.value = Some(&entry.value);
-        seed.deserialize(Value { node: &entry.key, context: self.context }).map(Some)
+        if let Some(entry) = self.entries.next() {
+            self.value = Some(&entry.value);
+            return seed.deserialize(Value { node: &entry.key, context: self.context }).map(Some);
+        }
+        let Some(key) = self.lacking.get(self.stood_in) else { return Ok(None) };
+        self.stood_in += 1;
+        let key: StrDeserializer<'_, Error> = key.into_deserializer();
+        seed.deserialize(key).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<S::Value, Error> {
-        match self.value.take() {
-            Some(node) => seed.deserialize(Value { node, context: self.context }).map_err(|error| error.at(node.id)),
+        if let Some(node) = self.value.take() {
+            return seed.deserialize(Value { node, context: self.context }).map_err(|error| error.at(node.id));
+        }
+        match self.stood_in.checked_sub(1).and_then(|last| self.lacking.get(last)) {
+            Some(key) => self.context.stand_ins.of(self.known, key).read(seed),
             None => Err(Error::custom("a value was read before its key")),
         }
     }
 
     fn size_hint(&self) -> Option<usize> {
-        Some(self.entries.len())
+        Some(self.entries.len() + self.lacking.len() - self.stood_in)
     }
 }
 

@@ -32,6 +32,12 @@ pub(crate) enum Problem {
         /// All keys of the mapping that lacks it.
         known: &'static [&'static str],
     },
+    /// What stands in for a key's value is none that its type takes.
+    Refused {
+        /// All keys of the mapping.
+        keys: &'static [&'static str],
+        key: &'static str,
+    },
     /// Follows from something told already.
     Quiet,
 }
@@ -65,7 +71,7 @@ impl Display for Error {
         match &self.problem {
             Problem::Said { message, .. } => f.write_str(message),
             Problem::Missing { key, .. } => write!(f, "the key `{key}` is missing"),
-            Problem::Quiet => f.write_str("a value could not be read"),
+            Problem::Refused { .. } | Problem::Quiet => f.write_str("a value could not be read"),
         }
     }
 }

@@ -219,11 +219,11 @@ impl Walk<'_, '_> {
             }
         }
         out.push_str(rest);
+        let written = std::mem::replace(&mut scalar.text, out);
         if outside {
-            self.shared.outside.push((out.clone(), scalar.text.clone()));
+            scalar.reference = Some(written.as_str().into());
+            self.shared.outside.push((scalar.text.clone(), written));
         }
-        scalar.text = out;
-        scalar.outside = outside;
     }
 
     /// The reference itself, where the file has it just as it was read.
@@ -382,7 +382,7 @@ mod tests {
             Some((_, issue)) => Err(format!("{} | {}", issue.message, issue.hint.unwrap_or_default())),
             None => {
                 let scalar = tree.root.entry("v").and_then(|entry| entry.value.scalar()).expect("a scalar");
-                Ok((scalar.text.clone(), scalar.outside))
+                Ok((scalar.text.clone(), scalar.is_outside()))
             }
         }
     }

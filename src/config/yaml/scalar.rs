@@ -12,7 +12,7 @@ pub(crate) fn integer(node: &Node, min: i128, max: i128) -> Result<i128, Error> 
     }
     let Some(value) = decimal(&scalar.text) else {
         let digits = || "write digits only, such as `10`".to_owned();
-        return wrong(integer_hint(scalar).or_else(|| (!scalar.outside).then(digits)));
+        return wrong(integer_hint(scalar).or_else(|| (!scalar.is_outside()).then(digits)));
     };
     if value < min && min == 0 {
         return Err(Error::new(
@@ -38,7 +38,7 @@ pub(crate) fn number(node: &Node) -> Result<f64, Error> {
     }
     match fraction(&scalar.text) {
         Some(value) => Ok(value),
-        None if scalar.outside => wrong(None),
+        None if scalar.is_outside() => wrong(None),
         None => {
             let percent = scalar.text.strip_suffix('%').and_then(|text| fraction(text.trim_end()));
             wrong(match percent {
@@ -61,11 +61,11 @@ pub(crate) fn boolean(node: &Node) -> Result<bool, Error> {
     match scalar.text.as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ if scalar.outside => wrong(None),
+        _ if scalar.is_outside() => wrong(None),
         other => wrong(match other.to_ascii_lowercase().as_str() {
             "true" | "yes" | "y" | "on" | "1" => Some("write `true`".to_owned()),
             "false" | "no" | "n" | "off" | "0" => Some("write `false`".to_owned()),
-            _ => None,
+            _ => Some("write one of the two, without quotes".to_owned()),
         }),
     }
 }
@@ -75,7 +75,7 @@ fn not_bare(scalar: &Scalar, fits: impl Fn(&str) -> bool) -> Option<String> {
     if scalar.is_null() {
         return Some("write a value after the colon, or remove the key".to_owned());
     }
-    if scalar.style == Style::Quoted && !scalar.outside {
+    if scalar.style == Style::Quoted && !scalar.is_outside() {
         return Some(if fits(&scalar.text) {
             "remove the quotes".to_owned()
         } else {
@@ -108,7 +108,7 @@ pub(crate) fn fraction(text: &str) -> Option<f64> {
 }
 
 fn integer_hint(scalar: &Scalar) -> Option<String> {
-    if scalar.outside {
+    if scalar.is_outside() {
         return None;
     }
     let text = scalar.text.strip_prefix('+').unwrap_or(&scalar.text);

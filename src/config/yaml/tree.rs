@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde_saphyr::granit_parser::{self, Event, Parser, ScalarStyle};
 
@@ -40,8 +41,9 @@ pub(crate) enum Content {
 pub(crate) struct Scalar {
     pub(crate) text: String,
     pub(crate) style: Style,
-    /// The text came, in part at least, from the environment or a file, and must not be shown.
-    pub(crate) outside: bool,
+    /// What stands in the file, if the text came from the environment or another file, in part at least: the text must not
+    /// be shown, and this is shown in its place.
+    pub(crate) reference: Option<Arc<str>>,
 }
 
 /// How a scalar is written.
@@ -74,7 +76,7 @@ impl Scalar {
     pub(crate) fn is_null(&self) -> bool {
         match self.style {
             Style::Absent => true,
-            Style::Plain => !self.outside && matches!(self.text.as_str(), "~" | "null" | "Null" | "NULL"),
+            Style::Plain => !self.is_outside() && matches!(self.text.as_str(), "~" | "null" | "Null" | "NULL"),
             Style::Quoted => false,
         }
     }
@@ -82,7 +84,17 @@ impl Scalar {
     /// Whether its text may be a number or a boolean. A value from outside may although it is quoted, since within
     /// `{ }` a `${…}` has to be.
     pub(crate) fn is_bare(&self) -> bool {
-        self.style == Style::Plain || self.outside
+        self.style == Style::Plain || self.is_outside()
+    }
+
+    /// Whether its text, or a part of it, does not stand in the file.
+    pub(crate) fn is_outside(&self) -> bool {
+        self.reference.is_some()
+    }
+
+    /// What a message shows of it.
+    pub(crate) fn shown(&self) -> &str {
+        self.reference.as_deref().unwrap_or(&self.text)
     }
 }
 
@@ -325,7 +337,7 @@ impl Builder<'_> {
                 };
                 let text = if style == Style::Absent { String::new() } else { text.into_owned() };
                 let id = self.fresh(text.len(), &span)?;
-                let content = Content::Scalar(Scalar { text, style, outside: false });
+                let content = Content::Scalar(Scalar { text, style, reference: None });
                 self.complete(Node { id, span, content }, anchor)?;
             }
             Event::Alias(anchor) => self.alias(anchor, span)?,
@@ -546,8 +558,9 @@ pub(crate) fn found(node: &Node) -> String {
         Content::List(_) => "a list".into(),
         Content::Mapping(_) => "a mapping".into(),
         Content::Scalar(scalar) if scalar.style == Style::Absent => "nothing".into(),
-        Content::Scalar(scalar) if scalar.outside => "`***`".into(),
-        Content::Scalar(scalar) if scalar.style == Style::Quoted => format!("the text {}", quote(&scalar.text)),
-        Content::Scalar(scalar) => quote(&scalar.text),
+        Content::Scalar(scalar) if scalar.style == Style::Quoted && !scalar.is_outside() => {
+            format!("the text {}", quote(scalar.shown()))
+        }
+        Content::Scalar(scalar) => quote(scalar.shown()),
     }
 }

@@ -19,7 +19,7 @@ impl Userinfo {
         while let Some(node) = open.pop() {
             match &node.content {
                 Content::Scalar(scalar) => {
-                    if let Some(credentials) = userinfo(&scalar.text).filter(|_| !scalar.outside) {
+                    if let Some(credentials) = userinfo(&scalar.text).filter(|_| !scalar.is_outside()) {
                         found.spans.push(node.span.clone());
                         found.texts.push((credentials.to_owned(), "***".to_owned()));
                     }

@@ -148,6 +148,7 @@ impl Limit {
             scope.issue(
                 Issue::new(path.key("cost"), format!("{cost} is more than the bucket ever holds, which is {tokens}"))
                     .goes_by(path.key("burst"))
+                    .goes_by(path.key("rate"))
                     .hint("raise `burst`, or lower `cost`"),
             );
             return None;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::config::value::ByteSize;
-use crate::policy::guard::{Guard, Weaker, beginnings, exact, names, networks};
+use crate::policy::guard::{Guard, Weaker, beginnings, exact, names, peers};
 
 const ELSEWHERE: Guard = Guard::at("address", Weaker::When(leaves_loopback), "other machines reach it");
 const EVERYWHERE: Guard =
@@ -12,8 +12,8 @@ const EVERYWHERE: Guard =
 const LISTENER: &[Guard] = &[
     ELSEWHERE,
     EVERYWHERE,
-    Guard::at("trusted_proxies", Weaker::Grows(networks), "more machines are believed about who the client is"),
-    Guard::at("proxy_protocol.from", Weaker::Grows(networks), "more machines are believed about who the client is"),
+    Guard::at("trusted_proxies", Weaker::Grows(peers), "more machines are believed about who the client is"),
+    Guard::at("proxy_protocol.from", Weaker::Grows(peers), "more machines are believed about who the client is"),
     Guard::at("limits.connections_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.headers_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.header_bytes_max", Weaker::Higher, "a higher bound"),
