@@ -238,7 +238,7 @@ impl Background for Client {
     async fn work(state: Weak<Self>, _: Desk) {
         let mut wait = RETRY.0;
         // What is wrong was logged. The last connection was of no use: one that only answers a `PING`, such as to a replica.
-        let (mut is_told, mut is_restless) = (false, false);
+        let (mut is_told, mut told, mut is_restless) = (false, String::new(), false);
         loop {
             let Some(client) = state.upgrade() else { return };
             let Some(plan) = client.plan() else { return };
@@ -265,10 +265,10 @@ impl Background for Client {
                     let Some(client) = state.upgrade() else { return };
                     client.connection.store(None);
                     let is_changed = client.plan().is_none_or(|newest| !Arc::ptr_eq(&newest, &plan));
-                    if !is_changed && !is_told {
-                        let error = client.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let error = client.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    if !is_changed && (!is_told || told != error) {
                         tracing::warn!(url = %plan.url, what, error, "redis fails: they do without it");
-                        is_told = true;
+                        (is_told, told) = (true, error);
                     }
                     is_restless = !is_changed && opened.elapsed() < RETRY.1;
                     if is_restless {
