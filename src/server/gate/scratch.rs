@@ -1,0 +1,118 @@
+//! What the connections of a worker use in turn.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue};
+
+/// What one read may bring at most.
+pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Heads share a piece of memory of this size: a long exchange that holds one of them holds no more than this.
+const HEADS_BYTES: usize = 4 * 1024;
+
+/// Empty header maps that a worker keeps for the next heads.
+const SPARE_MAPS: usize = 8;
+
+/// The most headers that a map which is kept has room for.
+const SPARE_HEADERS_MAX: usize = 64;
+
+/// The most room of a buffer that is kept.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+/// What the connections of a worker use in turn: bytes stay in it only within one poll, so a waiting connection owns none.
+#[derive(Clone)]
+pub struct Scratch(Rc<Shelf>);
+
+struct Shelf {
+    read: RefCell<Box<[u8]>>,
+    heads: RefCell<BytesMut>,
+    maps: RefCell<Vec<HeaderMap>>,
+    out: Cell<Vec<u8>>,
+    date: RefCell<Date>,
+}
+
+/// The time of day as HTTP writes it, made once per second.
+struct Date {
+    text: HeaderValue,
+    until: Option<Instant>,
+}
+
+impl Scratch {
+    /// A read buffer of 64 KiB, and little else. Make one per worker and clone it.
+    pub fn new() -> Self {
+        Self(Rc::new(Shelf {
+            read: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+            heads: RefCell::default(),
+            maps: RefCell::default(),
+            out: Cell::default(),
+            date: RefCell::new(Date { text: HeaderValue::from_static(""), until: None }),
+        }))
+    }
+
+    /// Where to read to.
+    pub(super) fn for_reading(&self) -> RefMut<'_, Box<[u8]>> {
+        self.0.read.borrow_mut()
+    }
+
+    /// A head as bytes that its values may be parts of.
+    pub(super) fn keep(&self, head: &[u8]) -> Bytes {
+        let mut heads = self.0.heads.borrow_mut();
+        if heads.capacity() < head.len() {
+            heads.reserve(head.len().max(HEADS_BYTES));
+        }
+        heads.extend_from_slice(head);
+        heads.split().freeze()
+    }
+
+    pub(super) fn take_map(&self) -> HeaderMap {
+        self.0.maps.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes back a map that is no longer needed.
+    pub fn spare_map(&self, mut map: HeaderMap) {
+        let mut maps = self.0.maps.borrow_mut();
+        if maps.len() < SPARE_MAPS && (1..=SPARE_HEADERS_MAX).contains(&map.capacity()) {
+            map.clear();
+            maps.push(map);
+        }
+    }
+
+    pub(in crate::server) fn take_out(&self) -> Vec<u8> {
+        self.0.out.take()
+    }
+
+    pub(in crate::server) fn spare_out(&self, mut out: Vec<u8>) {
+        if out.capacity() <= SPARE_BYTES_MAX {
+            out.clear();
+            self.0.out.set(out);
+        }
+    }
+
+    /// The time of day at `now`, at most a second behind.
+    pub fn date(&self, now: Instant) -> HeaderValue {
+        let mut date = self.0.date.borrow_mut();
+        if date.until.is_none_or(|until| now >= until) {
+            let time = wall_clock();
+            let within = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+            date.until = now.checked_add(Duration::from_secs(1) - Duration::from_nanos(within.into()));
+            if let Ok(text) = HeaderValue::try_from(httpdate::fmt_http_date(time)) {
+                date.text = text;
+            }
+        }
+        date.text.clone()
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what `Date` shows is the time of day")]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
