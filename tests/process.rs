@@ -316,6 +316,19 @@ fn a_bad_file_does_not_run() {
     assert!(finished.stdout.is_empty() && finished.stderr.contains("did you mean `address`"), "{finished:#?}");
 }
 
+/// On Linux what is written to `/dev/full` fails, as on a disk that is full.
+#[test]
+fn a_message_that_nobody_can_read_changes_nothing() {
+    let file = File::of(BAD);
+    for args in [["run", "-c", file.path()], ["status", "--admin", "127.0.0.1:1"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_armiger"));
+        let status = command.args(args).stdout(std::process::Stdio::null()).stderr(full).status().unwrap();
+
+        assert_eq!(status.code(), Some(1), "{args:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_address_that_is_taken_is_named() {
     let taken = Backend::replies("here first").await;
@@ -399,6 +412,8 @@ async fn the_demo_serves_the_example_until_ctrl_c() {
     let client = Client::to(address);
     assert_eq!(client.get("/users/7").await.assert_status(200).json()["id"], "7");
     assert_eq!(client.get("/app/echo?x=1").await.assert_status(200).json()["path"], "/echo");
+    let batch = process.stderr_line("/batch");
+    assert!(batch.contains("-H 'content-type: application/json'"), "{batch}");
     let line = process.stdout_line("/users/7");
     assert!(line.contains(" GET /users/7 200 "), "lines for people: {line}");
     process.signal("INT");

@@ -24,6 +24,7 @@ use crate::config::operate::{Admin, AdminAddress};
 use crate::config::value::HumanDuration;
 use crate::identity::introspection::form_encoded;
 use crate::policy::Blocks;
+use crate::telemetry::messages;
 
 /// The most bytes of an answer.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
@@ -201,7 +202,7 @@ fn configured(path: PathBuf) -> anyhow::Result<Admin> {
     match partial.document {
         Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
         _ => {
-            eprintln!("{}", partial.source.report(partial.issues).text(is_coloured(&io::stderr())));
+            messages::say(partial.source.report(partial.issues).text(is_coloured(&io::stderr())));
             bail!(
                 "{} does not say where the admin listener is: name it with --admin, and its token with --token-file",
                 path.display()

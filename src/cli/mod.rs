@@ -227,7 +227,7 @@ pub fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         match form {
-            Some(messages::Form::Json) => eprintln!("{}", messages::failure(&failure(&error))),
+            Some(messages::Form::Json) => messages::say(messages::failure(&failure(&error))),
             _ => complain(&error),
         }
         ExitCode::FAILURE
@@ -244,8 +244,8 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 fn complain(error: &anyhow::Error) {
     match error.downcast_ref::<StartError>() {
-        Some(StartError::Config(report)) => eprint!("{}", report.text(is_coloured(&std::io::stderr()))),
-        _ => eprintln!("armiger: {error:#}"),
+        Some(StartError::Config(report)) => messages::say(report.text(is_coloured(&std::io::stderr())).trim_end()),
+        _ => messages::say(format_args!("armiger: {error:#}")),
     }
 }
 
@@ -314,13 +314,13 @@ fn check(config: &Path, format: ReportFormat) -> anyhow::Result<ExitCode> {
             if format == ReportFormat::Json {
                 print("[]\n")?;
             } else {
-                eprintln!(
+                messages::say(format_args!(
                     "armiger: {} is good: {}, {}, {}",
                     config.display(),
                     counted(snapshot.listeners.len(), "listener"),
                     counted(snapshot.upstreams.len(), "upstream"),
                     counted(snapshot.document.routes.len(), "route")
-                );
+                ));
             }
             Ok(ExitCode::SUCCESS)
         }

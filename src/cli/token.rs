@@ -24,6 +24,7 @@ use crate::identity::{self};
 use crate::keep::Keeper;
 use crate::machine::Machine;
 use crate::snapshot::Document;
+use crate::telemetry::messages;
 use crate::telemetry::metrics::Metrics;
 
 /// The exit code of `inspect` for a token that is not accepted.
@@ -134,13 +135,17 @@ impl Mint {
         match judge(&document, &token) {
             Verdict::Accepted(_) => {}
             Verdict::Unsigned(provider, Ok(_)) => {
-                eprintln!("armiger: whether `{provider}` accepts its signature is not known: its keys are fetched");
+                messages::say(format_args!(
+                    "armiger: whether `{provider}` accepts its signature is not known: its keys are fetched"
+                ));
             }
             Verdict::Unasked(names) => {
-                eprintln!("armiger: whether it is accepted is not known: {names} would be asked about it");
+                messages::say(format_args!(
+                    "armiger: whether it is accepted is not known: {names} would be asked about it"
+                ));
             }
             Verdict::Unsigned(_, Err(cause)) | Verdict::Refused(cause) => {
-                eprintln!("armiger: the configuration does not accept it: {cause}");
+                messages::say(format_args!("armiger: the configuration does not accept it: {cause}"));
             }
         }
         print(&format!("{token}\n"))

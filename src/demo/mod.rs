@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use crate::app::signals::{Signal, Signals};
 use crate::app::{Options, Running, Source};
-use crate::telemetry::messages::Messages;
+use crate::telemetry::messages::{self, Messages};
 use backends::Backends;
 
 /// The configuration that the demo runs, as it lies in the repository.
@@ -35,12 +35,12 @@ pub fn run(port: Option<u16>, config: Option<PathBuf>, messages: Messages) -> an
     let backends = Backends::start(backends::PORTS).context("the demo's back ends")?;
     let running = Running::start(Options { messages: Some(messages), ..Options::new(source) })?;
     let address = running.addresses().first().map_or_else(String::new, |(_, address)| address.to_string());
-    eprintln!("{}", welcome(&address, &running.admin().to_string(), is_example));
+    messages::say(welcome(&address, &running.admin().to_string(), is_example));
     let drain = running.drain().clone();
     while signals.next(std::future::pending()) == Some(Signal::Reload) {
         running.reload();
     }
-    eprintln!("\nstopping");
+    messages::say("\nstopping");
     // Nobody has to learn of it, and whoever waits at the terminal may hurry.
     drain.begin_without_delay();
     if signals.next(drain.over()).is_some() {
@@ -122,7 +122,7 @@ const TOUR: &[(&str, &str)] = &[
         "three services in one answer, asked at once; one fails, one is too slow, and the answer says so",
     ),
     (
-        "curl -d '[{\"path\":\"/users/7\"},{\"path\":\"/nowhere\"}]' http://ADDRESS/batch",
+        "curl -H 'content-type: application/json' -d '[{\"path\":\"/users/7\"},{\"path\":\"/nowhere\"}]' http://ADDRESS/batch",
         "two requests in one, each by its own route and policies",
     ),
     (

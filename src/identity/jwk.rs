@@ -75,7 +75,7 @@ fn key(jwk: &Map<String, Value>, accepted: &[Algorithm]) -> Result<Key, String> 
                 "P-256" => (Kind::P256, 32),
                 "P-384" => (Kind::P384, 48),
                 "P-521" => (Kind::P521, 66),
-                other => return Err(format!("is on the curve {other:?}, which is not supported")),
+                _ => return Err("is on a curve that is not supported: `crv` is not P-256, P-384 or P-521".into()),
             };
             let (x, y) = (bytes("x")?, bytes("y")?);
             // RFC 7518 §6.2.1.2: the full length, leading zeros included.
@@ -86,10 +86,11 @@ fn key(jwk: &Map<String, Value>, accepted: &[Algorithm]) -> Result<Key, String> 
         }
         "OKP" => match need("crv")? {
             "Ed25519" => (Kind::Ed25519, bytes("x")?),
-            other => return Err(format!("is on the curve {other:?}, which is not supported")),
+            _ => return Err("is on a curve that is not supported: `crv` is not Ed25519".into()),
         },
         "oct" => return Err("is a secret, which nobody may publish".into()),
-        other => return Err(format!("is of the kind {other:?}, which is not supported")),
+        // Not named: it may have come from the environment, or from anywhere.
+        _ => return Err("is of a kind that is not supported: `kty` is not RSA, EC or OKP".into()),
     };
     Key::public(id, kind, &material, &accepted).map_err(|unfit| format!("cannot be used: {}", unfit.message))
 }
@@ -171,8 +172,11 @@ mod tests {
             (wrong_length, "has coordinates of the wrong length"),
             (off_curve, "cannot be used: the key is not valid"),
             (r#""kty":"oct","k":"AAAA""#.into(), "is a secret, which nobody may publish"),
-            (r#""kty":"EC","crv":"secp256k1""#.into(), "is on the curve \"secp256k1\", which is not supported"),
-            (r#""kty":"AKP""#.into(), "is of the kind \"AKP\", which is not supported"),
+            (
+                r#""kty":"EC","crv":"secp256k1""#.into(),
+                "is on a curve that is not supported: `crv` is not P-256, P-384 or P-521",
+            ),
+            (r#""kty":"AKP""#.into(), "is of a kind that is not supported: `kty` is not RSA, EC or OKP"),
             (
                 format!(r#""kty":"RSA","e":"AQAB","n":"{small}""#),
                 "cannot be used: an RSA key of 1024 bits is out of bounds",

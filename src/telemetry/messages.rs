@@ -3,13 +3,14 @@
 //! Everybody writes messages with `tracing`; this file decides which are shown. Only the program installs it: whoever
 //! uses the library shows the messages as they like, or not at all.
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::{Registry, fmt, reload};
+use tracing_subscriber::{Registry, reload};
 
 pub use tracing_subscriber::filter::LevelFilter;
 
@@ -56,7 +57,7 @@ impl Messages {
         W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
     {
         let (filter, handle) = reload::Layer::new(level.unwrap_or(LevelFilter::INFO));
-        let lines = fmt::layer().with_writer(writer).with_ansi(is_coloured);
+        let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(is_coloured);
         let lines = match form {
             Form::Text => lines.with_target(false).boxed(),
             Form::Json => lines.json().boxed(),
@@ -82,6 +83,11 @@ impl Messages {
             }
         }
     }
+}
+
+/// Says something to people, on standard error. That nobody can read it is no reason to end.
+pub fn say(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// The last message of a program that could not start, as a line of JSON, at whatever level the others are.
