@@ -1592,6 +1592,29 @@ async fn what_is_stored_outlives_a_reload_unless_keys_mean_something_else() {
     assert!(told.contains("reset"), "{told}");
 }
 
+/// A variant has the values of headers one after the other: read by other names it would show one as another.
+#[tokio::test]
+async fn a_look_after_a_reload_that_withholds_a_header_shows_no_value_of_it() {
+    let reply_headers = [("cache-control", "max-age=60, public"), ("vary", "cookie, origin")];
+    let backend = Backend::with(move |_| reply(200, &reply_headers, "x")).await;
+    let yaml =
+        |more: &str| Config::to(&backend).policies(&format!("cache: {{shared_across_users: true}}{more}")).to_string();
+    let files = Files::of(yaml(""));
+    let armiger = Armiger::watching(files.config().into()).await;
+    get(&armiger, "/a", &[("cookie", "sid=s3cret"), ("origin", "https://a.test")]).await;
+    armiger.until_metric("armiger_cache_fills_total{outcome=\"stored\",route=\"everything\"}", 1.0).await;
+    let look = async || armiger.admin().get("/cache/lookup?url=/a").await.assert_status(200).text().to_owned();
+    assert!(look().await.contains("https://a.test"));
+
+    files.replace("config.yaml", yaml("\nheaders: {request: {remove: [cookie]}}"));
+    armiger.in_force(2).await;
+
+    let told = look().await;
+    assert!(!told.contains("s3cret"), "{told}");
+    let status = armiger.status().await.to_string();
+    assert!(status.contains("headers withheld from the upstream"), "{status}");
+}
+
 #[tokio::test]
 async fn what_was_stored_for_all_is_gone_when_it_is_for_each() {
     let backend = counting(&[("cache-control", "max-age=60")]).await;

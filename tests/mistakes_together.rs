@@ -621,4 +621,11 @@ routes:
         &["defaults.timeout", "routes[0].timeout", "routes[2].timeout", "routes[3].timeout", "routes[4].timeout"],
     ),
     (In::Policies, "rules: [{name: a}, {name: b, deny: \"true\"}]", &["routes[0].policies.rules[0]"]),
+    // Whoever calls, or by which method, cannot be read.
+    (In::Policies, "identity: nope, roles: {any: [a]}, scopes: {any: [b]}", &["routes[0].policies.identity"]),
+    (
+        In::Rest,
+        "routes: [{name: a, match: {path: /a, methods: post}, batch: {items_max: 0}}]",
+        &["routes[0].match.methods", "routes[0].batch.items_max"],
+    ),
 ];

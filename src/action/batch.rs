@@ -100,6 +100,7 @@ impl Batch {
         if around.methods != ["POST"] {
             issues.push(
                 Issue::new(path.clone(), "a batch is posted, and the route takes other methods")
+                    .goes_by(around.methods_at.clone())
                     .hint("let it match just that one: `methods: [POST]`"),
             );
         }

@@ -205,8 +205,8 @@ impl<'a> Scope<'a> {
         self.issues.len() == self.before
     }
 
-    /// The chain of what was added, and what it says of headers.
-    pub fn finish(self) -> (Chain, Headers) {
+    /// The chain of what was added, and what it says of headers. `own`: where the route's own blocks stand.
+    pub fn finish(self, own: &KeyPath) -> (Chain, Headers) {
         let chain = Chain::new(self.links, self.challenges);
         if !chain.enforces_at(Stage::Authenticate) {
             let identity = (self.place)("identity");
@@ -214,6 +214,8 @@ impl<'a> Scope<'a> {
                 self.issues.push(
                     Issue::new(path, format!("{why}, and this route knows none"))
                         .goes_by(identity.clone())
+                        // One that cannot be read is as if it were not there.
+                        .goes_by(own.key("identity"))
                         .hint("add `identity` here or under `defaults`, enforced, or switch this off"),
                 );
             }

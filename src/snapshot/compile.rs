@@ -434,7 +434,7 @@ fn routes(
         scope.parts = parts.or(steps).map_or(1, |parts| parts.max(1) as u64);
         let policies = config.policies.or(&document.defaults.policies);
         policies.compile(&mut scope);
-        let (chain, said) = scope.finish();
+        let (chain, said) = scope.finish(&path.key("policies"));
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
         let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());

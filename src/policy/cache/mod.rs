@@ -260,6 +260,12 @@ impl Config {
         if !own.is_empty() {
             definition.push_str(&format!("|{own:?}|{accepts}"));
         }
+        // A variant is written without them, and would be read as one of other headers.
+        let mut withheld: Vec<String> = exposure.hidden.iter().map(HeaderName::to_string).collect();
+        withheld.sort_unstable();
+        if !withheld.is_empty() {
+            definition.push_str(&format!("|{withheld:?}"));
+        }
         let plan = KeyPlan {
             id: id(scope.route, &definition),
             query: QueryRule {
@@ -284,6 +290,7 @@ impl Config {
             .shape("credential withheld from the upstream", exposure.strips_credential)
             .shape("headers that tell answers apart", json!(own.iter().map(HeaderName::as_str).collect::<Vec<_>>()))
             .shape("what is accepted", if own.is_empty() { "" } else { accepts })
+            .shape("headers withheld from the upstream", json!(withheld))
             .setting("ttl", json!(self.ttl))
             .setting("stale_while_revalidate", format!("{:?}", self.stale_while_revalidate.get()))
             .setting("stale_if_error", format!("{:?}", self.stale_if_error.get()));

@@ -69,7 +69,7 @@ pub fn compile(
     apart.extend(sends.forward.iter().filter(|name| may_be_credential(name).is_none() && !is_told(name)).cloned());
     scope.within("cache", |scope| rules = Some(config.rules(scope, &apart, sends.accepts)));
     let is_fine = scope.is_fine();
-    scope.finish();
+    scope.finish(&path);
     let known: Arc<dyn Known> = Arc::new(PartAnswers { rules: rules? });
     is_fine.then_some(known)
 }

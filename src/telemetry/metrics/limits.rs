@@ -88,7 +88,8 @@ impl LimitFamilies {
                 "armiger_cache_shared_untold_total",
                 &[],
                 "purges",
-                "Purges, and URLs that unsafe requests made invalid, in purges, of which a Redis was not told when a reload left it:                  armigers that stay with it may not know of them.",
+                "Purges, and URLs that unsafe requests made invalid, in purges, of which a Redis was not told when a reload left it: \
+                 armigers that stay with it may not know of them.",
             ),
         }
     }
