@@ -256,7 +256,7 @@ mod tests {
     }
 
     /// What an answer of 1 KiB with the headers of most takes, by the store's count and by the kernel's:
-    /// `ARMIGER_TEST_ENTRIES=200000 cargo test --release --lib -- --nocapture what_an_entry_takes`.
+    /// `ARMIGER_TEST_ENTRIES=200000 cargo test --release --lib -- --ignored --nocapture what_an_entry_takes`.
     #[test]
     #[ignore = "memory is that of the whole process, so that it tells something only by itself"]
     fn what_an_entry_takes_is_what_is_counted() {
