@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -59,6 +59,9 @@ enum Stage<B> {
     Written,
     /// All of it is out.
     Out,
+    /// What is written down of it is all that there is. It still goes out: who sees that an answer began does not take the
+    /// request for one that nobody saw, to send it again.
+    Broken(Option<Broken>),
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
@@ -126,7 +129,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
         S: AsyncRead + Unpin,
     {
         let (mut head, body) = response.into_parts();
-        if gate.ends_unread(cx, head.status == StatusCode::REQUEST_TIMEOUT) {
+        if gate.ends_unread(cx, head.status) {
             // Nothing can be read behind the body, and the client is told (RFC 9112 §9.6).
             self.asked.keeps_alive = false;
             gate.state().say_close();
@@ -154,6 +157,19 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
         gate.state().exchange_finished();
     }
 
+    /// The body is over: writes down its end.
+    fn end<S>(&mut self, gate: &mut Gate<S>) {
+        match &self.stage {
+            Stage::Answered(_, Framing::Length(left)) if *left > 0 => {
+                return self.stage = Stage::Broken(Some(Broken::TooShort));
+            }
+            Stage::Answered(_, Framing::Chunked(_)) if gate.has_piece() => gate.put_after(b"\r\n0\r\n\r\n"),
+            Stage::Answered(_, Framing::Chunked(_)) => answer::write_last_chunk(gate.out(), None, &[]),
+            _ => {}
+        }
+        self.written(gate);
+    }
+
     fn poll_send<S>(&mut self, cx: &mut Context<'_>, gate: &mut Gate<S>) -> Poll<Result<(), Broken>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -170,25 +186,22 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                     }
                     Poll::Ready(Some(Ok(frame))) => {
                         if put(gate, framing, frame) || body.is_end_stream() {
-                            end(gate, framing)?;
-                            self.written(gate);
+                            self.end(gate);
                         }
                     }
-                    Poll::Ready(None) => {
-                        end(gate, framing)?;
-                        self.written(gate);
-                    }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Broken::Body(error))),
+                    Poll::Ready(None) => self.end(gate),
+                    Poll::Ready(Some(Err(error))) => self.stage = Stage::Broken(Some(Broken::Body(error))),
                 }
             }
             if matches!(self.stage, Stage::Out) {
                 return Poll::Ready(Ok(()));
             }
             ready!(gate.poll_out(cx))?;
-            if matches!(self.stage, Stage::Written) {
-                self.stage = Stage::Out;
-            } else if is_waiting {
-                return Poll::Pending;
+            match &mut self.stage {
+                Stage::Written => self.stage = Stage::Out,
+                Stage::Broken(broken) => return Poll::Ready(broken.take().map_or(Ok(()), Err)),
+                _ if is_waiting => return Poll::Pending,
+                _ => {}
             }
         }
     }
@@ -230,17 +243,6 @@ fn put<S>(gate: &mut Gate<S>, framing: &mut Framing, frame: Frame<Bytes>) -> boo
         out.extend_from_slice(after);
     }
     matches!(framing, Framing::Length(0))
-}
-
-/// Writes down the end of a body.
-fn end<S>(gate: &mut Gate<S>, framing: &Framing) -> Result<(), Broken> {
-    match framing {
-        Framing::Length(left) if *left > 0 => return Err(Broken::TooShort),
-        Framing::Chunked(_) if gate.has_piece() => gate.put_after(b"\r\n0\r\n\r\n"),
-        Framing::Chunked(_) => answer::write_last_chunk(gate.out(), None, &[]),
-        _ => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]
