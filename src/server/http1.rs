@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::gate::Gate;
 use crate::http::answer::{self, Asked, Framing, Length};
 use crate::http::body::BodyError;
+use crate::turn::Turn;
 
 /// How much of an answer is gathered before it is written.
 const GATHERED_MAX: usize = 32 * 1024;
@@ -47,6 +48,8 @@ pub(super) enum Broken {
 pub(super) struct Exchange<B> {
     asked: Asked,
     stage: Stage<B>,
+    /// Comes between the answer and its way out.
+    turn: Turn,
     is_last: bool,
 }
 
@@ -67,7 +70,7 @@ enum Stage<B> {
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
     /// An exchange whose request is before the service.
     pub(super) fn new(asked: Asked) -> Self {
-        Self { asked, stage: Stage::Asked, is_last: false }
+        Self { asked, stage: Stage::Asked, turn: Turn::default(), is_last: false }
     }
 
     /// Takes it as far as it goes. `service` is the future of the answer, and is dropped once it has been given.
@@ -102,6 +105,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                 }
             }
         }
+        ready!(self.turn.poll(cx));
         let sent = self.poll_send(cx, gate);
         if sent.is_pending() && !gate.state().is_tunnel() && gate.poll_inbound(cx).is_ready() {
             return Poll::Ready(Err(Broken::ClientGone));
