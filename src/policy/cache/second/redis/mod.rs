@@ -223,23 +223,7 @@ pub(super) fn compile(
         .setting("fills_max", fills_max);
     let memory = Memory { url: settings.url.clone(), prefix: format!("{{{}}}:cache:", settings.prefix) };
     let plan = || Plan { memory: memory.clone(), store: store.clone(), value_max, fills_max };
-    let shared = keeper.keep(identity, || Shared {
-        ticket: Ticket::default(),
-        client,
-        plan: ArcSwap::from_pointee(plan()),
-        own: format!("{:032x}", fastrand::u128(..)),
-        follow: Script::new(concat!(include_str!("known.lua"), include_str!("follow.lua"))),
-        tell: Script::new(concat!(include_str!("known.lua"), include_str!("tell.lua"))),
-        clock: Mutex::default(),
-        witness: Mutex::default(),
-        purges: Purges::default(),
-        untold: Mutex::default(),
-        changed: Mutex::default(),
-        left: Mutex::default(),
-        bell: Arc::default(),
-        all_told: Notify::new(),
-        metrics: counts,
-    });
+    let shared = keeper.keep(identity, || Shared::new(client, plan(), counts));
     background::employ(keeper, &shared, plan());
     Some(shared)
 }
@@ -253,6 +237,26 @@ fn hex(bytes: &[u8; 32]) -> String {
 }
 
 impl Shared {
+    fn new(client: Arc<Client>, plan: Plan, metrics: SecondMetrics) -> Self {
+        Self {
+            ticket: Ticket::default(),
+            client,
+            plan: ArcSwap::from_pointee(plan),
+            own: format!("{:032x}", fastrand::u128(..)),
+            follow: Script::new(concat!(include_str!("known.lua"), include_str!("follow.lua"))),
+            tell: Script::new(concat!(include_str!("known.lua"), include_str!("tell.lua"))),
+            clock: Mutex::default(),
+            witness: Mutex::default(),
+            purges: Purges::default(),
+            untold: Mutex::default(),
+            changed: Mutex::default(),
+            left: Mutex::default(),
+            bell: Arc::default(),
+            all_told: Notify::new(),
+            metrics,
+        }
+    }
+
     fn clock(&self) -> Option<Clock> {
         *locked(&self.clock)
     }
@@ -345,8 +349,7 @@ impl Shared {
             waiting.append(leaving);
             waiting.iter().copied().collect()
         };
-        // Still the one that it was: the client's work has had no turn since its plan is another.
-        let connection = self.client.connection();
+        let connection = self.client.leave();
         let left = Left {
             memory: memory.clone(),
             known: self.known(),
@@ -849,21 +852,4 @@ impl Background for Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_purge_is_read_as_it_is_told() {
-        for what in [
-            What::Exact { host: "h".into(), path: "/a\"b".into(), query: None },
-            What::Exact { host: "h".into(), path: "/".into(), query: Some(String::new()) },
-            What::Prefix { host: None, path: "/ä".into() },
-            What::Tag("t".into()),
-            What::All,
-        ] {
-            let row = Row { by: "me".into(), soft: true, what };
-            let text = serde_json::to_vec(&row).unwrap();
-            assert_eq!(serde_json::from_slice::<Row>(&text).unwrap(), row);
-        }
-    }
-}
+mod tests;
