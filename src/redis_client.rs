@@ -367,7 +367,7 @@ mod tests {
 
     async fn asked(client: &Client) -> Result<String, Away> {
         let ask = async |connection: &mut MultiplexedConnection| {
-            redis::cmd("EVALSHA").query_async::<(String, u64)>(connection).await
+            redis::cmd("EVALSHA").query_async::<(String, u64, Vec<u32>)>(connection).await
         };
         client.ask(&Wheel::new(), ask).await.map(|(life, ..)| life)
     }

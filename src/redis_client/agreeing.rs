@@ -64,7 +64,7 @@ async fn answer(stream: TcpStream, (asked, told): (Arc<AtomicUsize>, Arc<AtomicU
             "PING" => "+PONG\r\n",
             "EVALSHA" => {
                 told.fetch_add(1, Ordering::SeqCst);
-                "*2\r\n$1\r\n1\r\n:8\r\n"
+                "*3\r\n$1\r\n1\r\n:8\r\n*0\r\n"
             }
             _ => "+OK\r\n",
         };

@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use tokio::task::LocalSet;
 
+use super::known::Witness;
+use super::tell::Row;
 use super::*;
 use crate::redis_client::agreeing::Agreeing;
 use crate::upstream::Pools;
