@@ -434,7 +434,8 @@ fn routes(
         scope.parts = parts.or(steps).map_or(1, |parts| parts.max(1) as u64);
         let policies = config.policies.or(&document.defaults.policies);
         policies.compile(&mut scope);
-        let (chain, said) = scope.finish(&path.key("policies"));
+        let policies_at = path.key("policies");
+        let (chain, said) = scope.finish(&policies_at);
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
         let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
@@ -467,7 +468,9 @@ fn routes(
                 Some(found.of_route(&config.name, &mut keeping.borrow_mut(), metrics))
             },
             cache: &|config, sends, path, issues| {
-                let around = part::Around { plan, exposure: &exposure, keeper: &mut **keeping.borrow_mut(), path };
+                let keeper = &mut **keeping.borrow_mut();
+                let identity_at = [policies_at.clone(), place("identity")];
+                let around = part::Around { plan, exposure: &exposure, keeper, path, identity_at };
                 part::compile(config, sends, around, issues)
             },
             metrics,
