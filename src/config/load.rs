@@ -17,7 +17,7 @@ use super::issue::{Issue, Issues, KeyPath, Mask, Report, Source, quote};
 use super::reference;
 use super::yaml::decode;
 pub use super::yaml::expand::Environment;
-use super::yaml::userinfo::Userinfo;
+use super::yaml::secrecy::{self, Secrets};
 
 /// The most bytes that one file of a configuration may have.
 pub const FILE_MAX: usize = 1024 * 1024;
@@ -111,7 +111,8 @@ where
         }
         Err(unreadable) => {
             let (text, issue) = *unreadable;
-            Partial::nothing(Source::new(&name, &text), issue, reader)
+            let source = Source::new(&name, &text).conceal(&secrecy::in_text(&text));
+            Partial::nothing(source, issue, reader)
         }
     }
 }
@@ -189,18 +190,23 @@ where
     let assembled = include::assemble(main, others, environment, &mut reader);
     let Assembled { source, text, tree, mut issues, mut lost, mut concealed, outside, bundle } = assembled;
     let inputs = reader.finish(bundle);
-    let Userinfo { mut spans, texts } = tree.as_ref().map(|tree| Userinfo::find(&tree.root)).unwrap_or_default();
+    let Secrets { mut spans, mut texts } = tree.as_ref().map(|tree| Secrets::find(&tree.root)).unwrap_or_default();
     concealed.append(&mut spans);
     let mask = Mask::new(outside.outside.iter().chain(&outside.values).chain(&texts));
     let Some(tree) = tree else {
-        return Partial { document: None, source: source.masked(mask), issues, inputs, outside: outside.outside };
+        let mask = Mask::new(outside.outside.iter().chain(&outside.values));
+        let source = source.conceal(&concealed).masked(mask);
+        return Partial { document: None, source, issues, inputs, outside: outside.outside };
     };
     let schema = OnceCell::new();
     let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
     let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
     let decode::Decoded { value: document, misspelt, stood_in } = read;
-    let source = source.decoded(tree, lost, misspelt, stood_in).conceal(&concealed).masked(mask);
-    Partial { document, source, issues, inputs, outside: outside.outside }
+    let source = source.decoded(tree, lost, misspelt, stood_in).conceal(&concealed);
+    // A word that stands there in plain sight as well is none that a message must not have.
+    texts.retain(|(secret, _)| !source.shows(secret));
+    let mask = Mask::new(outside.outside.iter().chain(&outside.values).chain(&texts));
+    Partial { document, source: source.masked(mask), issues, inputs, outside: outside.outside }
 }
 
 /// The text of the main file, or why there is none, with as much of the text as helps to show it.
@@ -295,6 +301,8 @@ mod tests {
     #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Token {
+        #[serde(default)]
+        many: Vec<Secret>,
         secret: Secret,
     }
 
@@ -868,6 +876,16 @@ routes: []
             ("{secret: hunter2hunter2}", "token: {secret: **************}"),
             ("{secret: [hunter2]}", "token: {secret: *********}"),
             ("{secrt: hunter2}", "token: {secrt: *******}"),
+            ("{many: hunter2}", "token: {many: *******}"),
+            ("{many: {a: hunter2}}", "token: {many: ************}"),
+            ("{many: [], secret: \"${env:SECRET}\", secrt: hunter2}", "secrt: *******"),
+            ("hunter2", "token: *******"),
+            ("[hunter2]", "token: *********"),
+            ("{many: [], api_key: hunter2}", "token: {many: [], api_key: *******}"),
+            (
+                "{many: [], many: hunter2, secret: \"${env:SECRET}\", secret: hunter2}",
+                "${env:SECRET}\", secret: *******",
+            ),
             ("{Secret: {a: hunter2}}", "token: {Secret: ************}"),
         ] {
             let partial = read(&format!("{VALID}    policies:\n      token: {token}\n"));
@@ -878,6 +896,31 @@ routes: []
             assert!(all.contains(shown), "{all}");
         }
     }
+    #[test]
+    fn what_is_secret_by_its_name_is_not_shown_by_what_is_wrong_beside_it() {
+        for line in [
+            "roles: {any: x, passwd: hunter2}",
+            "roles: {any: x, headers: {X-Api-Key: hunter2, other: y}}",
+            "roles: {by_status: {token: hunter2}}",
+            "roles: {by_status: {access-token: [hunter2], 1: x}}",
+            "roles: {any: x, password: hunter2",
+            "roles: {any: [x}, clientSecret: hunter2",
+        ] {
+            let partial = read(&format!("{VALID}    policies:\n      {line}\n"));
+            let report = partial.source.report(partial.issues);
+            let all = format!("{}{}{}", report.text(false), report.json(), report.github());
+            assert!(!report.is_empty() && !all.contains("hunter2") && all.contains("*******"), "{all}");
+        }
+        // Found later, by somebody who does not know what stands where.
+        let text = VALID.replace("[http://127.0.0.1:3000]", "[\"http://one\"], x-token: hunter2secret");
+        let Partial { source, .. } = read(&text);
+        let mut issues = Issues::new();
+        let path = KeyPath::root().key("upstreams").key("app");
+        issues.push(Issue::new(path, "`hunter2secret` is no name").hint("not `hunter2secret`".to_owned()));
+        let shown = source.report(issues).text(false);
+        assert!(shown.contains("`***` is no name") && !shown.contains("hunter2"), "{shown}");
+    }
+
 
     #[test]
     fn a_file_gives_a_value_and_is_named_for_watching() {

@@ -23,6 +23,7 @@ use super::super::issue::{Issue, Issues, Segment, quote, suggest};
 use super::super::value::KeyHash;
 use super::error::{Error, Problem, known_names, list, words};
 use super::scalar;
+use super::secrecy;
 use super::stand_in::{Keys, StandIns};
 use super::tree::{Content, Entry, Node, NodeId, Scalar, Style, Tree, found};
 
@@ -35,6 +36,9 @@ pub(crate) const SETTING: &str = "$armiger::Setting";
 pub(crate) const SECRET: &str = "$armiger::Secret";
 /// The name by which [`KeyHash`] makes itself known.
 pub(crate) const KEY_HASH: &str = "$armiger::KeyHash";
+
+/// What to do about a secret that stands in the file.
+const OUTSIDE: &str = "write `${env:NAME}` or `${file:/path}`, and keep the secret where it cannot be read along";
 
 /// What was read of a tree.
 pub(crate) struct Decoded<T> {
@@ -147,6 +151,24 @@ impl Context<'_> {
         self.issues.borrow_mut().push(issue);
     }
 
+    /// Keeps a value out of what is shown of the file.
+    fn conceal(&self, node: &Node) {
+        self.concealed.borrow_mut().push(node.span.clone());
+    }
+
+    /// Whether a value that stands in the file must not be shown: its type says so, its name, or what it is.
+    fn is_secret(&self, node: &Node) -> bool {
+        let is_within = |span: &Range<usize>| span.start <= node.span.start && node.span.end <= span.end;
+        let path = self.tree.path(node.id);
+        let name = path.segments().iter().rev().find_map(|segment| match segment {
+            Segment::Key(key) => Some(key),
+            Segment::Index(_) => None,
+        });
+        self.concealed.borrow().iter().any(is_within)
+            || name.is_some_and(|name| secrecy::is_secret_name(name))
+            || node.scalar().is_some_and(|scalar| secrecy::is_private_key(&scalar.text))
+    }
+
     fn report(&self, id: NodeId, problem: Problem) {
         let Some((node, key)) = self.find(id) else { return };
         let path = self.tree.path(id);
@@ -162,6 +184,7 @@ impl Context<'_> {
                 let scalar = node.scalar();
                 let (message, hint) = match scalar {
                     Some(Scalar { text, reference: Some(reference), .. }) => masked(&message, hint, text, reference),
+                    _ if self.is_secret(node) => without_secrets(message, hint, node),
                     _ => (message, hint),
                 };
                 let span = match (scalar, key) {
@@ -250,13 +273,17 @@ impl Context<'_> {
         Some(found)
     }
 
-    /// The entries to read: those not lost, each key once. Reports repeated keys.
-    fn entries<'t>(&self, entries: &'t [Entry]) -> Vec<&'t Entry> {
+    /// The entries to read of a mapping that knows these keys: those not lost, each key once. Reports repeated keys.
+    fn entries<'t>(&self, entries: &'t [Entry], known: Keys) -> Vec<&'t Entry> {
         let mut seen: std::collections::HashMap<&str, &Node> = std::collections::HashMap::new();
         let mut kept = Vec::with_capacity(entries.len());
         for entry in entries {
             let text = entry.key.text();
             if let Some(first) = seen.get(text) {
+                // Nobody reads it.
+                if is_secret_key(text) || holds_secrets(known) {
+                    self.conceal(&entry.value);
+                }
                 if self.noted.borrow_mut().insert(entry.key.id) {
                     self.note(
                         Issue::new(self.tree.path(entry.key.id), format!("the key {} stands here twice", quote(text)))
@@ -301,11 +328,10 @@ impl Context<'_> {
         } else {
             known_names("key", known)
         };
-        let lower = format!("{name} {hint}").to_lowercase();
         // What stands under a misspelt `secret` is one all the same; and beside a key's hash, the key itself might.
-        let is_secret = ["secret", "passw", "token"].iter().any(|word| lower.contains(word)) && hint.starts_with("did");
-        if is_secret || known.contains(&"hash") {
-            self.concealed.borrow_mut().push(entry.value.span.clone());
+        let meant = suggest(name, known.iter().copied());
+        if is_secret_key(name) || meant.is_some_and(|meant| is_secret_key(&meant)) || known.contains(&"hash") {
+            self.conceal(&entry.value);
         }
         self.note(issue.hint(hint));
     }
@@ -341,6 +367,33 @@ fn first_of(node: &Node) -> Range<usize> {
             _ => node.span.clone(),
         },
         _ => node.span.clone(),
+    }
+}
+
+/// Whether a key holds a secret, in whatever mapping it is one.
+fn is_secret_key(name: &str) -> bool {
+    name == "key" || secrecy::is_secret_name(name)
+}
+
+/// Whether the mapping of these keys is there for what is secret in it.
+fn holds_secrets(known: &[&str]) -> bool {
+    ["secret", "client_secret", "password", "keys", "hash"].iter().any(|key| known.contains(key))
+}
+
+/// Takes all texts of a value that is secret out of what is said about it.
+fn without_secrets(message: String, hint: Option<String>, node: &Node) -> (String, Option<String>) {
+    match &node.content {
+        Content::Scalar(scalar) if !secrecy::may_be_secret(scalar) => (message, hint),
+        Content::Scalar(scalar) => {
+            let (message, shown) = masked(&message, hint.clone(), &scalar.text, secrecy::STARS);
+            (message, Some(shown.filter(|shown| hint.as_ref() == Some(shown)).unwrap_or_else(|| OUTSIDE.to_owned())))
+        }
+        Content::List(items) => {
+            items.iter().fold((message, hint), |(message, hint), item| without_secrets(message, hint, item))
+        }
+        Content::Mapping(entries) => {
+            entries.iter().fold((message, hint), |(message, hint), entry| without_secrets(message, hint, &entry.value))
+        }
     }
 }
 
@@ -553,21 +606,14 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             (SETTING, _) => self.here(visitor.visit_some(self)),
             (SECRET, content) if !matches!(content, Content::Scalar(scalar) if scalar.is_outside() || scalar.is_null()) =>
             {
-                self.context.concealed.borrow_mut().push(self.node.span.clone());
-                Err(Error::new(
-                    "a secret stands in the file",
-                    Some(
-                        "write `${env:NAME}` or `${file:/path}`, and keep the secret where it cannot be read along"
-                            .into(),
-                    ),
-                )
-                .at(self.node.id))
+                self.context.conceal(self.node);
+                Err(Error::new("a secret stands in the file", Some(OUTSIDE.into())).at(self.node.id))
             }
             (KEY_HASH, content) => {
                 let text = if let Content::Scalar(scalar) = content { &scalar.text } else { "" };
                 if KeyHash::new(text).digest().is_none() {
                     // It may be the key itself.
-                    self.context.concealed.borrow_mut().push(self.node.span.clone());
+                    self.context.conceal(self.node);
                 }
                 self.here(visitor.visit_newtype_struct(StrDeserializer::new(text)))
             }
@@ -584,6 +630,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 // Read as the one entry of a list, it tells whether that is what was meant.
                 let alone = self.visit_list(std::slice::from_ref(self.node), visitor);
                 let hint = match alone.map_err(|error| error.problem) {
+                    _ if self.context.is_secret(self.node) => format!("write it as a list; {OUTSIDE}"),
                     Ok(_) => format!("write `[{}]`", scalar.text.escape_debug()),
                     Err(Problem::Said { message, hint: Some(hint) }) if message.starts_with("expected a mapping") => {
                         format!("begin each entry with `- `; {hint}")
@@ -592,7 +639,12 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 };
                 self.wrong("a list", Some(hint))
             }
-            Content::Mapping(_) => self.wrong("a list", Some("begin each entry with `- `".to_owned())),
+            Content::Mapping(_) => {
+                if Probe::takes_secrets(visitor) {
+                    self.context.conceal(self.node);
+                }
+                self.wrong("a list", Some("begin each entry with `- `".to_owned()))
+            }
         }
     }
 
@@ -612,7 +664,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
     fn deserialize_map<V: Visitor<'t>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.content {
             Content::Mapping(entries) => {
-                let entries = self.context.entries(entries);
+                let entries = self.context.entries(entries, &[]);
                 self.here(self.visit_mapping(entries, visitor))
             }
             Content::Scalar(scalar) if scalar.style == Style::Absent => {
@@ -632,6 +684,10 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
+        // One that has a secret in it may stand here as if it were that alone.
+        if !matches!(self.node.content, Content::Mapping(_)) && holds_secrets(known) {
+            self.context.conceal(self.node);
+        }
         let entries: &[Entry] = match &self.node.content {
             Content::Mapping(entries) => entries,
             // A key with everything under it commented out.
@@ -646,7 +702,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
         context.structs.borrow_mut().push((self.node.id, known));
         let present: HashSet<&str> = entries.iter().map(|entry| entry.key.text()).collect();
         let is_root = self.node.id == context.tree.root.id;
-        let mut kept = context.entries(entries);
+        let mut kept = context.entries(entries, known);
         kept.retain(|entry| {
             let key = entry.key.text();
             let is_known = known.contains(&key);
@@ -686,7 +742,7 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             Content::List(_) => {
                 return self.wrong(&one_of(known), Some("write one of them, without `-` or `[ ]`".into()));
             }
-            Content::Mapping(entries) => match self.context.entries(entries).as_slice() {
+            Content::Mapping(entries) => match self.context.entries(entries, &[]).as_slice() {
                 [entry] => (&entry.key, Some(&entry.value)),
                 // Its one entry was lost.
                 [] if !entries.is_empty() => return Err(Error::quiet().at(self.node.id)),
@@ -839,6 +895,50 @@ impl<'t> SeqAccess<'t> for Items<'t, '_> {
             Some(node) => seed.deserialize(Value { node, context }).map(Some).map_err(|error| error.at(node.id)),
             None => Ok(None),
         }
+    }
+}
+
+/// Asks what the entries of a list would be, and gives none.
+struct Probe<'p>(&'p Cell<bool>);
+
+impl Probe<'_> {
+    /// Whether they are secrets, or there for what is secret in them.
+    fn takes_secrets<'t, V: Visitor<'t>>(visitor: V) -> bool {
+        let takes = Cell::new(false);
+        // It fails, for there is nothing to read.
+        drop(visitor.visit_seq(Probe(&takes)));
+        takes.get()
+    }
+}
+
+impl<'t> SeqAccess<'t> for Probe<'_> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'t>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
+        seed.deserialize(Probe(self.0)).map(Some)
+    }
+}
+
+impl<'t> Deserializer<'t> for Probe<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'t>>(self, _: V) -> Result<V::Value, Error> {
+        Err(Error::quiet())
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'t>>(self, name: &'static str, _: V) -> Result<V::Value, Error> {
+        self.0.set(matches!(name, SECRET | KEY_HASH));
+        Err(Error::quiet())
+    }
+
+    fn deserialize_struct<V: Visitor<'t>>(self, _: &'static str, known: Keys, _: V) -> Result<V::Value, Error> {
+        self.0.set(holds_secrets(known));
+        Err(Error::quiet())
+    }
+
+    forward_to_deserialize_any! {
+        <W: Visitor<'t>> bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
 

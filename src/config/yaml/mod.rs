@@ -2,13 +2,14 @@
 //!
 //! `tree` parses once into nodes that know their bytes in the file; `expand` puts environment and file values
 //! into scalars, after parsing, so that no value can change the structure; `decode` reads the tree into the
-//! document's types and goes on after a mistake, with `stand_in` in the place of what must be there and is not; `userinfo`
+//! document's types and goes on after a mistake, with `stand_in` in the place of what must be there and is not; `secrecy`
 //! finds what of it must not be shown. Words of the parser never reach a user: `syntax` translates them.
 
 pub(crate) mod decode;
 pub(crate) mod error;
 pub(crate) mod expand;
 pub(crate) mod scalar;
+pub(crate) mod secrecy;
 mod stand_in;
 pub(crate) mod syntax;
 pub(crate) mod tree;
