@@ -20,6 +20,7 @@ use super::verify::{Rules, short_type};
 use crate::config::identity::{self as config, Algorithm};
 use crate::config::tls::UpstreamTls;
 use crate::config::value::{ByteSize, HumanDuration};
+use crate::config::yaml;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::Identity as Caller;
 use crate::exchange::identity::ClaimPath;
@@ -284,14 +285,15 @@ impl Compiler<'_, '_> {
         if config.header == "off" && !config.bearer {
             self.refuse(path.key("header"), "leaves no place for a key", "name a header, or write `bearer: true`");
         }
-        let listed = config.file.as_ref().map(|text| crate::config::yaml::plain::<Vec<config::ApiKey>>(text.expose()));
+        let keys = ["hash", "subject", "roles", "scopes", "expires", "claims"];
+        let listed = config.file.as_ref().map(|text| yaml::plain::<Vec<config::ApiKey>>(text.expose(), &keys));
         let more = match listed {
             None => Vec::new(),
             Some(Ok(more)) => more,
-            Some(Err(place)) => {
+            Some(Err(mistakes)) => {
                 self.refuse(
                     path.key("file"),
-                    format!("is no list of keys{place}"),
+                    format!("is no list of keys: {mistakes}"),
                     "it looks like `- {hash: \"sha256:…\", subject: billing}`, a line for each",
                 );
                 Vec::new()
