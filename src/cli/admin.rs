@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{is_coloured, print};
+use super::print;
+use super::voice::BadConfig;
 use crate::config::KeyPath;
 use crate::config::load::load_partial;
 use crate::config::operate::{Admin, AdminAddress};
 use crate::config::value::HumanDuration;
 use crate::identity::introspection::form_encoded;
 use crate::policy::Blocks;
-use crate::telemetry::messages;
 
 /// The most bytes of an answer.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
@@ -144,15 +144,22 @@ struct Targets {
     #[arg(long, env = "ARMIGER_PURGE_PREFIX", value_name = "PREFIX")]
     prefix: Vec<String>,
     /// All that has this word in `Surrogate-Key` or `Cache-Tag`. One word: no blanks, no commas.
-    #[arg(long, env = "ARMIGER_PURGE_TAG", value_name = "TAG")]
+    #[arg(long, env = "ARMIGER_PURGE_TAG", value_name = "TAG", value_parser = tag)]
     tag: Vec<String>,
     /// All that is stored.
-    #[arg(long, env = "ARMIGER_PURGE_ALL")]
+    #[arg(long, env = "ARMIGER_PURGE_ALL", conflicts_with_all = ["url", "prefix", "tag"])]
     all: bool,
 }
 
 fn address(text: &str) -> Result<AdminAddress, String> {
     AdminAddress::parse(text).map_err(|_| "write `IP:port`, or `unix:` and the absolute path of a socket".into())
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    let is_word = !text.is_empty() && !text.contains(|c: char| c == ',' || c.is_whitespace());
+    is_word.then(|| text.to_owned()).ok_or_else(|| {
+        "write one word of `Surrogate-Key` or `Cache-Tag`, without blanks and commas; several tags one by one".into()
+    })
 }
 
 fn duration(text: &str) -> Result<HumanDuration, String> {
@@ -202,11 +209,11 @@ fn configured(path: PathBuf) -> anyhow::Result<Admin> {
     match partial.document {
         Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
         _ => {
-            messages::say(partial.source.report(partial.issues).text(is_coloured(&io::stderr())));
-            bail!(
+            let message = format!(
                 "{} does not say where the admin listener is: name it with --admin, and its token with --token-file",
                 path.display()
             );
+            Err(BadConfig { message, report: Box::new(partial.source.report(partial.issues)) }.into())
         }
     }
 }
