@@ -126,10 +126,21 @@ async fn keys_come_from_a_file_and_mistakes_are_told() {
     let report = told(section.clone()).await;
     assert!(report.contains("is no list of keys: line ") && !report.contains(KEY), "{report}");
     let entry = |more: &str| format!("- {{hash: \"{}\", {more}}}\n", hash(KEY));
-    let wrong = [entry("subjct: a"), entry("subject: b"), entry("subject: c, roles: hunter2"), format!("- {KEY}\n")];
+    let wrong = [
+        entry("subjct: a"),
+        entry("subject: b"),
+        entry("subject: c, roles: hunter2"),
+        format!("- {KEY}\n"),
+        "- {subject: d}\n".into(),
+    ];
     std::fs::write(&file, wrong.concat()).expect("a temporary file");
     let report = told(section.clone()).await;
-    for part in ["line 1: unknown key `***`", "line 3: expected a list, found `***`", "line 4: expected a mapping"] {
+    for part in [
+        "line 1: unknown key `***`",
+        "line 3: expected a list, found `***`",
+        "line 4: expected a mapping",
+        "line 5: the key \"hash\" is missing",
+    ] {
         assert!(report.contains(part), "{part}\n{report}");
     }
     assert!(!report.contains("hunter2") && !report.contains(KEY), "{report}");

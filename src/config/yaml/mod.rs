@@ -30,7 +30,7 @@ const TOLD_MAX: usize = 10;
 /// Reads YAML that is itself a value: the text of a file with a list of its own. `words`: the keys of its entries.
 ///
 /// # Errors
-/// What is wrong, each with its line: `line 3: unknown key `***`; line 7: the key `hash` is missing`. Nothing else of the text
+/// What is wrong, each with its line: `line 3: unknown key `***`; line 7: the key "hash" is missing`. Nothing else of the text
 /// is told: it may be secret.
 pub(crate) fn plain<T: DeserializeOwned>(text: &str, words: &[&str]) -> Result<T, String> {
     let source = Source::new("", text);
@@ -66,8 +66,9 @@ fn told(report: &Report, text: &str, words: &[&str]) -> String {
         for (position, part) in mark.message.split('`').enumerate() {
             match position % 2 {
                 0 => told.push_str(part),
+                // In backticks, who masks values from outside would take it for a part of one.
                 _ if words.contains(&part) => {
-                    let _ = write!(told, "`{part}`");
+                    let _ = write!(told, "\"{part}\"");
                 }
                 _ => told.push_str("`***`"),
             }
@@ -106,7 +107,7 @@ mod tests {
             "line 2: expected a mapping, found `***`; line 3: unknown key `***`; line 4: expected a list, found `***`; \
              line 4: unknown key `***`"
         );
-        assert_eq!(mistakes("- {roles: []}"), "line 1: the key `name` is missing");
+        assert_eq!(mistakes("- {roles: []}"), "line 1: the key \"name\" is missing");
         assert_eq!(mistakes("- {name: [hunter`2`]}\n- {roles: 1}\n"), "line 1; line 2; line 2");
         assert!(mistakes("- {name: hunter2\n  hunter2: [\n").starts_with("line "));
         let many = mistakes(&"- hunter2\n".repeat(13));
