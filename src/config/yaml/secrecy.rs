@@ -29,6 +29,8 @@ const ENDS: [&str; 17] = [
 ];
 /// Values that are none, whatever their key is called.
 const PLAIN: [&str; 10] = ["", "~", "null", "true", "false", "yes", "no", "on", "off", "none"];
+/// How a condition on a header or cookie says what its value is.
+const MATCHES: [&str; 3] = ["exact", "prefix", "regex"];
 /// What is shown in the place of a secret.
 pub(crate) const STARS: &str = "***";
 
@@ -56,9 +58,10 @@ impl Secrets {
                     }
                 }
                 Content::List(items) => open.extend(items.iter().map(|item| (item, is_named))),
-                Content::Mapping(entries) => {
-                    open.extend(entries.iter().map(|entry| (&entry.value, is_secret_name(entry.key.text()))));
-                }
+                Content::Mapping(entries) => open.extend(entries.iter().map(|entry| {
+                    let key = entry.key.text();
+                    (&entry.value, is_secret_name(key) || is_named && MATCHES.contains(&key))
+                })),
             }
         }
         found
@@ -173,6 +176,7 @@ mod tests {
     fn what_is_secret_by_its_name_or_its_form_is_found() {
         let text = "\
 a: {token: one-1, other: two-2, password: [three-3, {x: y}], secret: off}
+headers: {x-token: {exact: eight-8, present: x}}
 set: {Authorization: 'Bearer four-4', X-Token: '${claims.sub}'}
 url: http://five-5@host
 pem: |
@@ -183,9 +187,10 @@ jwk: '{\"kty\": \"oct\", \"k\": \"seven-7\"}'
         let root = parse(text, Used::default()).unwrap().root;
         let mut texts: Vec<String> = Secrets::find(&root).texts.into_iter().map(|(text, _)| text).collect();
         texts.sort();
-        let [pem, bearer, five, one, three, jwk] = texts.as_slice() else { panic!("{texts:?}") };
+        let [pem, bearer, eight, five, one, three, jwk] = texts.as_slice() else { panic!("{texts:?}") };
         assert!(pem.contains("six-6") && jwk.contains("seven-7"));
-        assert_eq!([bearer, five, one, three].map(String::as_str), ["Bearer four-4", "five-5", "one-1", "three-3"]);
+        let others = [bearer, eight, five, one, three].map(String::as_str);
+        assert_eq!(others, ["Bearer four-4", "eight-8", "five-5", "one-1", "three-3"]);
     }
 
     #[test]
