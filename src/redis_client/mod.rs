@@ -90,6 +90,9 @@ pub fn compile(
                 .hint("put it under `username` and `password`: there it is masked"),
         );
     }
+    if settings.username.as_deref() == Some("") {
+        issues.push(Issue::new(path.key("username"), "is empty").hint("leave it out for the user `default`"));
+    }
     let timeout = settings.timeout.get();
     if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&timeout) {
         issues.push(Issue::new(path.key("timeout"), "is out of bounds").hint("choose from 1ms to 5s"));
