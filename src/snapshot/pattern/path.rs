@@ -133,7 +133,7 @@ impl PathPattern {
         Ok(Self { text: text.into(), names, segments: Vec::new(), end: End::Regex(regex) })
     }
 
-    /// The names of the parameters, in the order of their values in [`Lookup::params`](super::router::Lookup::params).
+    /// The names of the parameters, in the order of their values in [`Lookup::params`](crate::snapshot::router::Lookup::params).
     pub fn names(&self) -> &[Box<str>] {
         &self.names
     }
