@@ -495,6 +495,9 @@ async fn mistakes_of_the_section_are_told_at_once() {
     let section = provider(&format!("keys: {}", secret()));
     let report = told(&section, "identity: {providers: [staff], mode: shadow}\nroles: {any: [admin]}").await;
     assert!(report.contains("roles are a caller's"), "{report}");
+    // What is off needs nobody.
+    let report = told("", "roles: {any: [admin], mode: off}\nscopes: {all: [x]}").await;
+    assert!(report.contains("scopes are a caller's") && !report.contains("roles are"), "{report}");
 }
 
 // === roles and scopes ===

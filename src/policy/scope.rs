@@ -48,7 +48,7 @@ pub struct Scope<'a> {
     links: Vec<Link>,
     block: Option<(&'static str, KeyPath)>,
     /// Blocks that make sense only of somebody.
-    needs: Vec<(KeyPath, &'static str)>,
+    needs: Vec<Need>,
     challenges: Arc<Challenges>,
     /// How many issues there were before.
     before: usize,
@@ -177,7 +177,8 @@ impl<'a> Scope<'a> {
 
     /// The same of one of its settings.
     pub fn needs_caller_at(&mut self, path: KeyPath, why: &'static str) {
-        self.needs.push((path, why));
+        let block = self.block.as_ref().map_or("", |(key, _)| key);
+        self.needs.push(Need { block, path, why });
     }
 
     /// How callers may prove on this route who they are.
@@ -207,22 +208,32 @@ impl<'a> Scope<'a> {
 
     /// The chain of what was added, and what it says of headers. `own`: where the route's own blocks stand.
     pub fn finish(self, own: &KeyPath) -> (Chain, Headers) {
+        let off: Vec<_> = self.links.iter().filter(|link| link.mode == Mode::Off).map(|link| link.name).collect();
         let chain = Chain::new(self.links, self.challenges);
         if !chain.enforces_at(Stage::Authenticate) {
             let identity = (self.place)("identity");
+            let is_off = |need: &Need| off.contains(&need.block);
             // One mistake, however many go without.
-            let mut needs = self.needs.into_iter();
-            if let Some((path, why)) = needs.next() {
+            let mut needs = self.needs.into_iter().filter(|need| !is_off(need));
+            if let Some(Need { path, why, .. }) = needs.next() {
                 let issue = Issue::new(path, format!("{why}, and this route knows none"))
                     .goes_by(identity)
                     // One that cannot be read is as if it were not there.
                     .goes_by(own.key("identity"))
                     .hint("add `identity` here or under `defaults`, enforced, or switch off what needs it");
-                self.issues.push(needs.fold(issue, |issue, (path, why)| issue.related(path, why)));
+                self.issues.push(needs.fold(issue, |issue, need| issue.related(need.path, need.why)));
             }
         }
         (chain, Headers { reserved: self.reserved, renamed: self.renamed })
     }
+}
+
+/// What makes sense only where it is known who calls.
+struct Need {
+    /// The block that needs it, which may be switched off.
+    block: &'static str,
+    path: KeyPath,
+    why: &'static str,
 }
 
 /// What a route's policies say of headers that concerns all routes.

@@ -18,6 +18,7 @@ use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
 use crate::config::route::{self, PathAllow};
+use crate::config::value::Mode;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, NOWHERE, Trust, Via};
@@ -489,7 +490,7 @@ fn routes(
         let action = action(config, &around, &path, issues);
         let name = config.proxy.as_ref().map_or("", |proxy| &proxy.upstream);
         let speaks_http1 = |upstream: &Arc<Upstream>| !upstream.plan.protocol.is_http2();
-        if config.policies.grpc_web.on().is_some()
+        if config.policies.grpc_web.on().is_some_and(|block| block.mode != Mode::Off)
             && upstreams.get(name).and_then(Option::as_ref).is_some_and(speaks_http1)
         {
             issues.push(
