@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -106,7 +107,7 @@ pub(super) struct Hold {
 #[derive(Args)]
 pub(super) struct Breakers {
     /// The upstream.
-    #[arg(env = "ARMIGER_UPSTREAM", value_name = "UPSTREAM")]
+    #[arg(env = "ARMIGER_UPSTREAM", value_name = "UPSTREAM", value_parser = NonEmptyStringValueParser::new())]
     upstream: String,
     /// That of this endpoint only, named as `breaker show` names it.
     #[arg(long, env = "ARMIGER_ENDPOINT", value_name = "ADDRESS", conflicts_with = "route")]
@@ -159,7 +160,10 @@ fn tag(text: &str) -> Result<String, String> {
 }
 
 fn duration(text: &str) -> Result<HumanDuration, String> {
-    HumanDuration::parse(text).map_err(|error| error.replace("\nhelp: ", "; "))
+    match HumanDuration::parse(text) {
+        Ok(duration) if duration.get().is_zero() => Err("this is no time at all; the least is `1ms`".into()),
+        parsed => parsed.map_err(|error| error.replace("\nhelp: ", "; ")),
+    }
 }
 
 impl AdminArgs {
