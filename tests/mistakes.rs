@@ -176,3 +176,16 @@ fn one_mistake_is_told_once_however_many_it_concerns() {
     assert!(told[0].ends_with(", and this route knows none"), "{told:#?}");
     assert_eq!(told[1], "routes[0].saga_in_memory: changes something, and the route takes methods that must not");
 }
+
+#[test]
+fn a_secret_beside_the_keys_that_it_belongs_to_is_told_where_to_go_and_not_shown() {
+    let told = told(
+        "listeners: [{name: http, address: \"127.0.0.1:0\"}]\nroutes: [{name: a, match: {path: /}, respond: {}}]\n\
+         identity: {staff: {jwt: {issuer: a, audiences: [b], secret: hunter2}}, \
+         other: {api_keys: {keys: [hunter2]}}}\n",
+    );
+    assert_eq!(
+        told,
+        "identity.staff.jwt.secret: unknown key `secret`\nidentity.other.api_keys.keys[0]: expected a mapping, found `***`\n"
+    );
+}

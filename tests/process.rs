@@ -107,6 +107,9 @@ fn a_wrong_command_line_is_told_apart_from_a_wrong_file() {
         &["purge", "--tag", ""],
         &["purge", "--all", "--tag", "x"],
         &["purge"],
+        &["status", "--timeout", "0s"],
+        &["breaker", "open", "app", "--for", "0s"],
+        &["breaker", "open", ""],
         &["demo", "--port", "70000"],
         &["completions", "nosuchshell"],
     ] {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::reload::{self, Ask, Wake};
 use super::running::Parts;
-use crate::config::operate::AdminAddress;
+use crate::config::address::ListenAddress;
 use crate::identity::jwks::{Jwks, Refreshed};
 use crate::policy::cache::view::Caches;
 use crate::policy::rate_limit::Shown;
@@ -300,7 +300,7 @@ impl Operations {
     fn listeners(&self) -> Vec<Value> {
         let addresses = self.parts.listeners.addresses();
         let snapshot = self.parts.live.load();
-        let shown = |(name, address): &(Arc<str>, AdminAddress)| {
+        let shown = |(name, address): &(Arc<str>, ListenAddress)| {
             let plan = snapshot.listeners.iter().find(|plan| plan.name == *name);
             json!({
                 "name": &**name,

@@ -24,11 +24,11 @@ use super::reload::{Ask, Reloader, Wake, short};
 use super::status::{Applied, Origin, Status};
 use super::watch::Watcher;
 use super::{Checked, Options, Source, compiled, load, now};
+use crate::config::address::ListenAddress;
 use crate::config::bundle::Bundle;
 use crate::config::files::Inputs;
 use crate::config::issue::Report;
 use crate::config::load::load_bundle;
-use crate::config::operate::AdminAddress;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::keep::Keeper;
 use crate::machine::Machine;
@@ -105,8 +105,8 @@ pub(super) struct Parts {
 /// Where operators are listened to.
 #[derive(Clone, Default)]
 struct Operators {
-    admin: Option<AdminAddress>,
-    probes: Option<AdminAddress>,
+    admin: Option<ListenAddress>,
+    probes: Option<ListenAddress>,
 }
 
 /// Sockets that a configuration wants, bound.
@@ -303,17 +303,17 @@ impl Running {
     }
 
     /// Every listener's name and address.
-    pub fn addresses(&self) -> Vec<(Arc<str>, AdminAddress)> {
+    pub fn addresses(&self) -> Vec<(Arc<str>, ListenAddress)> {
         self.parts.listeners.addresses()
     }
 
     /// Where the admin listener listens.
-    pub fn admin(&self) -> AdminAddress {
+    pub fn admin(&self) -> ListenAddress {
         self.operators().admin.expect("the admin listener is up before anybody can ask")
     }
 
     /// Where the listener for probes listens, if there is one.
-    pub fn probes(&self) -> Option<AdminAddress> {
+    pub fn probes(&self) -> Option<ListenAddress> {
         self.operators().probes
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -20,8 +21,9 @@ use tokio::net::{TcpStream, UnixStream};
 use super::print;
 use super::voice::BadConfig;
 use crate::config::KeyPath;
+use crate::config::address::ListenAddress;
 use crate::config::load::load_partial;
-use crate::config::operate::{Admin, AdminAddress};
+use crate::config::operate::Admin;
 use crate::config::value::HumanDuration;
 use crate::identity::introspection::form_encoded;
 use crate::policy::Blocks;
@@ -41,7 +43,7 @@ pub(super) struct AdminArgs {
     /// Where the admin listener is: `IP:port` or `unix:PATH`. Default: as the configuration says, else
     /// 127.0.0.1:9901.
     #[arg(long, env = "ARMIGER_ADMIN", value_name = "ADDRESS", value_parser = address)]
-    admin: Option<AdminAddress>,
+    admin: Option<ListenAddress>,
     /// The file with the token that the admin listener asks for.
     #[arg(long, env = "ARMIGER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -106,7 +108,7 @@ pub(super) struct Hold {
 #[derive(Args)]
 pub(super) struct Breakers {
     /// The upstream.
-    #[arg(env = "ARMIGER_UPSTREAM", value_name = "UPSTREAM")]
+    #[arg(env = "ARMIGER_UPSTREAM", value_name = "UPSTREAM", value_parser = NonEmptyStringValueParser::new())]
     upstream: String,
     /// That of this endpoint only, named as `breaker show` names it.
     #[arg(long, env = "ARMIGER_ENDPOINT", value_name = "ADDRESS", conflicts_with = "route")]
@@ -147,8 +149,8 @@ struct Targets {
     all: bool,
 }
 
-fn address(text: &str) -> Result<AdminAddress, String> {
-    AdminAddress::parse(text).map_err(|_| "write `IP:port`, or `unix:` and the absolute path of a socket".into())
+fn address(text: &str) -> Result<ListenAddress, String> {
+    ListenAddress::parse(text).map_err(|_| "write `IP:port`, or `unix:` and the absolute path of a socket".into())
 }
 
 fn tag(text: &str) -> Result<String, String> {
@@ -159,7 +161,10 @@ fn tag(text: &str) -> Result<String, String> {
 }
 
 fn duration(text: &str) -> Result<HumanDuration, String> {
-    HumanDuration::parse(text).map_err(|error| error.replace("\nhelp: ", "; "))
+    match HumanDuration::parse(text) {
+        Ok(duration) if duration.get().is_zero() => Err("this is no time at all; the least is `1ms`".into()),
+        parsed => parsed.map_err(|error| error.replace("\nhelp: ", "; ")),
+    }
 }
 
 impl AdminArgs {
@@ -215,8 +220,8 @@ fn configured(path: PathBuf) -> anyhow::Result<Admin> {
 }
 
 /// An address to connect to: who listens on every address listens on loopback.
-fn reachable(address: AdminAddress) -> anyhow::Result<AdminAddress> {
-    let AdminAddress::Tcp(address) = address else { return Ok(address) };
+fn reachable(address: ListenAddress) -> anyhow::Result<ListenAddress> {
+    let ListenAddress::Tcp(address) = address else { return Ok(address) };
     if address.port() == 0 {
         bail!("port 0 is a free port, and only armiger's log tells which: name it with --admin");
     }
@@ -379,7 +384,7 @@ fn no_answer() -> String {
 }
 
 struct Client {
-    address: AdminAddress,
+    address: ListenAddress,
     token: Option<String>,
 }
 
@@ -399,10 +404,10 @@ impl Answer {
 enum Failure {
     /// Nobody listens there.
     #[error("nobody listens on {0}: is armiger running, and is this its `admin.address`?")]
-    Gone(AdminAddress),
+    Gone(ListenAddress),
     /// The connection was not to be had for another reason.
     #[error("cannot connect to {0}: {1}")]
-    Unreachable(AdminAddress, io::Error),
+    Unreachable(ListenAddress, io::Error),
     /// The connection broke before the answer was there.
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -433,11 +438,11 @@ impl Client {
 
     async fn exchange(&self, method: Method, path: &str, accept: &str, body: Bytes) -> Result<Answer, Failure> {
         match &self.address {
-            AdminAddress::Tcp(address) => {
+            ListenAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.map_err(|error| self.unreachable(error))?;
                 self.converse(stream, method, path, accept, body).await
             }
-            AdminAddress::Unix(socket) => {
+            ListenAddress::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(|error| self.unreachable(error))?;
                 self.converse(stream, method, path, accept, body).await
             }
@@ -468,8 +473,8 @@ impl Client {
         let broken = |error: &dyn std::error::Error| Failure::Broken(error.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         let host = match &self.address {
-            AdminAddress::Tcp(address) => address.to_string(),
-            AdminAddress::Unix(_) => "localhost".into(),
+            ListenAddress::Tcp(address) => address.to_string(),
+            ListenAddress::Unix(_) => "localhost".into(),
         };
         let mut request = Request::builder()
             .method(method)
@@ -510,9 +515,9 @@ mod tests {
             ("10.0.0.1:9901", "10.0.0.1:9901"),
             ("unix:/run/a.sock", "unix:/run/a.sock"),
         ] {
-            let address = reachable(AdminAddress::parse(address).unwrap()).unwrap();
+            let address = reachable(ListenAddress::parse(address).unwrap()).unwrap();
             assert_eq!(address.to_string(), expected);
         }
-        assert!(reachable(AdminAddress::parse("127.0.0.1:0").unwrap()).is_err());
+        assert!(reachable(ListenAddress::parse("127.0.0.1:0").unwrap()).is_err());
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::operate::{AdminAddress, SocketAccess};
+use super::address::{ListenAddress, SocketAccess};
 use super::tls::ListenerTls;
 use super::value::{ByteSize, HumanDuration};
 
@@ -30,7 +30,7 @@ pub struct Listener {
     /// A client that comes by a file has no address: it counts as `0.0.0.0` for `ip_filter` and for limits by
     /// `client_ip`, which all such clients then share, and is `unknown` in `X-Forwarded-For`. A proxy of this machine may
     /// name them, see `trusted_proxies`.
-    pub address: AdminAddress,
+    pub address: ListenAddress,
     /// Who may connect to a socket that is a file. Its folder must let them in, too.
     #[serde(default)]
     pub socket_access: SocketAccess,

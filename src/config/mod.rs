@@ -6,6 +6,7 @@
 //! The document is generic over the policy section `P`, so that a policy's configuration lives beside its code and
 //! this folder names no policy.
 
+pub mod address;
 pub mod aggregate;
 pub mod balance;
 pub mod batch;

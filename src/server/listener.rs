@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use super::bound::Bound;
 use super::socket_file::{self, OwnFile, SocketFile};
 use super::worker::Workers;
-use crate::config::operate::AdminAddress;
+use crate::config::address::ListenAddress;
 use crate::snapshot::ListenerPlan;
 use crate::telemetry::metrics::{self, Metrics};
 
@@ -50,7 +50,7 @@ pub struct BindError {
     /// The listener.
     pub name: Arc<str>,
     /// The address, as in the configuration.
-    pub address: AdminAddress,
+    pub address: ListenAddress,
     /// Why.
     pub error: io::Error,
 }
@@ -58,7 +58,7 @@ pub struct BindError {
 /// A bound socket, and what all workers share about its connections.
 pub struct Listening {
     /// Where it really listens: port 0 has become a number.
-    pub address: AdminAddress,
+    pub address: ListenAddress,
     /// Of a socket that is a file.
     place: Option<OwnFile>,
     plan: ArcSwap<ListenerPlan>,
@@ -79,7 +79,7 @@ struct Refusals {
 }
 
 impl Listening {
-    fn new(address: AdminAddress, place: Option<OwnFile>, plan: Arc<ListenerPlan>) -> Arc<Self> {
+    fn new(address: ListenAddress, place: Option<OwnFile>, plan: Arc<ListenerPlan>) -> Arc<Self> {
         announce(&plan);
         Arc::new(Self {
             address,
@@ -301,7 +301,7 @@ enum Taken {
     /// It listens already.
     Open(Arc<Listening>),
     /// Connections wait in its queue.
-    Bound(Bound, Option<SocketFile>, AdminAddress),
+    Bound(Bound, Option<SocketFile>, ListenAddress),
 }
 
 /// Where a listener's socket comes from.
@@ -311,7 +311,7 @@ enum Source {
     /// It was bound, and connections wait in its queue.
     Bound(TcpListener, SocketAddr),
     /// The same of one that is a file.
-    File(UnixListener, SocketFile, AdminAddress),
+    File(UnixListener, SocketFile, ListenAddress),
     /// It was bound beside sockets that are about to leave and overlap with it (`0.0.0.0:80` and `127.0.0.1:80`). It
     /// must not listen before it is in force: it would take connections away from them.
     Beside(Socket, SocketAddr, Vec<Arc<Bound>>),
@@ -407,7 +407,7 @@ impl Listeners {
     }
 
     /// Each listener's name and where it listens, in the order of the configuration.
-    pub fn addresses(&self) -> Vec<(Arc<str>, AdminAddress)> {
+    pub fn addresses(&self) -> Vec<(Arc<str>, ListenAddress)> {
         let sockets = self.sockets();
         sockets
             .open
@@ -479,8 +479,8 @@ impl Source {
     /// Binds what a plan asks for.
     fn of(plan: &ListenerPlan, going: &[Arc<Bound>]) -> io::Result<Self> {
         match &plan.config.address {
-            AdminAddress::Tcp(address) => Self::bind(*address, going),
-            AdminAddress::Unix(path) => {
+            ListenAddress::Tcp(address) => Self::bind(*address, going),
+            ListenAddress::Unix(path) => {
                 let (socket, file) = socket_file::bind(path, plan.config.socket_access, BACKLOG)?;
                 Ok(Self::File(socket, file, plan.config.address.clone()))
             }

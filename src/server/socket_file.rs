@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::config::operate::SocketAccess;
+use crate::config::address::SocketAccess;
 
 /// Binds a non-blocking socket to a file. `backlog` connections wait until they are accepted.
 ///

@@ -160,14 +160,17 @@ fn is_called_by_address<B>(request: &Request<B>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::operate::AdminAddress;
+    use crate::config::address::ListenAddress;
     use crate::config::value::Secret;
 
     const TOKEN: &str = "0123456789abcdef";
 
     fn guard(address: &str, token: Option<&str>) -> Guard {
-        let admin =
-            Admin { address: AdminAddress::parse(address).unwrap(), token: token.map(Secret::new), ..Admin::default() };
+        let admin = Admin {
+            address: ListenAddress::parse(address).unwrap(),
+            token: token.map(Secret::new),
+            ..Admin::default()
+        };
         Guard::of(&admin)
     }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::config::operate::{AdminAddress, SocketAccess};
+use crate::config::address::{ListenAddress, SocketAccess};
 use crate::snapshot::Document;
 use crate::telemetry::metrics::Metrics;
 use guard::Guard;
@@ -35,7 +35,7 @@ pub struct BindError {
     /// `admin` or `probes`.
     pub what: &'static str,
     /// Where it should have been.
-    pub address: AdminAddress,
+    pub address: ListenAddress,
     /// Why.
     pub error: io::Error,
 }
@@ -65,12 +65,12 @@ pub struct Prepared {
 
 impl Prepared {
     /// Where `admin` is to listen: port 0 has become a number.
-    pub fn admin(&self) -> &AdminAddress {
+    pub fn admin(&self) -> &ListenAddress {
         &self.admin.0.address
     }
 
     /// Where `probes` is to listen, if it is wanted.
-    pub fn probes(&self) -> Option<&AdminAddress> {
+    pub fn probes(&self) -> Option<&ListenAddress> {
         self.probes.as_ref().map(|bound| &bound.address)
     }
 }
@@ -88,7 +88,7 @@ impl AdminServers {
     pub fn prepare(&self, document: &Document) -> Result<Prepared, BindError> {
         let mut free: Vec<&Arc<Bound>> =
             [&self.admin, &self.probes].into_iter().flatten().map(|one| &one.bound).collect();
-        let mut take = |what, served: &Option<Served>, wanted: AdminAddress, access| {
+        let mut take = |what, served: &Option<Served>, wanted: ListenAddress, access| {
             let own = served.as_ref().map(|served| &served.bound);
             let fits = |bound: &&Arc<Bound>| {
                 // Port 0 of the other listener is a port of its own.
@@ -157,12 +157,12 @@ impl AdminServers {
     }
 
     /// Where `admin` listens, once it does.
-    pub fn admin(&self) -> Option<&AdminAddress> {
+    pub fn admin(&self) -> Option<&ListenAddress> {
         self.admin.as_ref().map(|served| &served.bound.address)
     }
 
     /// Where `probes` listens, if it does.
-    pub fn probes(&self) -> Option<&AdminAddress> {
+    pub fn probes(&self) -> Option<&ListenAddress> {
         self.probes.as_ref().map(|served| &served.bound.address)
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::config::operate::{AdminAddress, SocketAccess};
+use crate::config::address::{ListenAddress, SocketAccess};
 use crate::server::socket_file::{self, SocketFile};
 
 /// How many connections the kernel keeps until they are accepted.
@@ -16,9 +16,9 @@ const BACKLOG: i32 = 128;
 /// A bound socket. A file is removed when it is dropped.
 pub(super) struct Bound {
     /// What the configuration asked for.
-    pub(super) wanted: AdminAddress,
+    pub(super) wanted: ListenAddress,
     /// Where it really listens: port 0 has become a number.
-    pub(super) address: AdminAddress,
+    pub(super) address: ListenAddress,
     // Goes before the socket.
     file: Option<SocketFile>,
     socket: Listener,
@@ -36,22 +36,22 @@ impl Bound {
     /// # Errors
     /// The address is taken, is not this machine's, or is a file that is no socket.
     pub(super) fn bind<'b>(
-        wanted: &AdminAddress,
+        wanted: &ListenAddress,
         access: SocketAccess,
         ours: impl Iterator<Item = &'b Self>,
     ) -> io::Result<Self> {
         match wanted {
-            AdminAddress::Tcp(address) => {
+            ListenAddress::Tcp(address) => {
                 let socket = match tcp(*address, false) {
                     Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                         beside(*address, ours.filter(|bound| bound.address.clashes(wanted))).ok_or(error)?
                     }
                     bound => bound?,
                 };
-                let address = AdminAddress::Tcp(socket.local_addr()?);
+                let address = ListenAddress::Tcp(socket.local_addr()?);
                 Ok(Self { wanted: wanted.clone(), address, socket: Listener::Tcp(socket), file: None })
             }
-            AdminAddress::Unix(path) => {
+            ListenAddress::Unix(path) => {
                 let (socket, file) = socket_file::bind(path, access, BACKLOG)?;
                 let (wanted, address) = (wanted.clone(), wanted.clone());
                 Ok(Self { wanted, address, socket: Listener::Unix(socket), file: Some(file) })
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn bind(wanted: &str) -> io::Result<Bound> {
-        Bound::bind(&AdminAddress::parse(wanted).unwrap(), SocketAccess::Owner, iter::empty())
+        Bound::bind(&ListenAddress::parse(wanted).unwrap(), SocketAccess::Owner, iter::empty())
     }
 
     #[test]
@@ -240,12 +240,16 @@ mod tests {
     fn one_address_and_every_address_of_a_port_can_follow_each_other() {
         let one = bind("127.0.0.1:0").unwrap();
         let port = one.address.tcp().unwrap().port();
-        let any = AdminAddress::parse(&format!("0.0.0.0:{port}")).unwrap();
+        let any = ListenAddress::parse(&format!("0.0.0.0:{port}")).unwrap();
         assert!(bind(&any.to_string()).is_err(), "the port is taken");
         let all = Bound::bind(&any, SocketAccess::Owner, iter::once(&one)).unwrap();
         assert!(bind(&any.to_string()).is_err() && bind(&one.address.to_string()).is_err(), "nobody else may join");
         drop(one);
-        Bound::bind(&AdminAddress::parse(&format!("127.0.0.1:{port}")).unwrap(), SocketAccess::Owner, iter::once(&all))
-            .unwrap();
+        Bound::bind(
+            &ListenAddress::parse(&format!("127.0.0.1:{port}")).unwrap(),
+            SocketAccess::Owner,
+            iter::once(&all),
+        )
+        .unwrap();
     }
 }

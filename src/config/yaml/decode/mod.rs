@@ -347,15 +347,22 @@ impl Context<'_> {
     }
 }
 
-/// Keys that are looked for a level too high, under the key that they belong to.
-pub(crate) const INSIDE: [(&str, &[&str]); 1] = [(
-    "match",
-    &["hosts", "path", "path_prefix", "path_regex", "methods", "headers", "query", "cookies", "path_allow"],
-)];
+/// Keys that are looked for a level too high: the key that they belong to, one that stands beside that, and they.
+pub(crate) const INSIDE: [(&str, &str, &[&str]); 2] = [
+    (
+        "match",
+        "name",
+        &["hosts", "path", "path_prefix", "path_regex", "methods", "headers", "query", "cookies", "path_allow"],
+    ),
+    ("keys", "issuer", &["secret", "secrets", "secret_encoding", "pem", "jwks", "jwks_url", "discover"]),
+];
 
 /// The one of these keys that a name belongs under.
 fn belongs_inside(name: &str, known: &[&str]) -> Option<&'static str> {
-    INSIDE.iter().find(|(inner, names)| known.contains(inner) && names.contains(&name)).map(|(inner, _)| *inner)
+    let is_it = |(inner, beside, names): &&(&str, &str, &[&str])| {
+        known.contains(inner) && known.contains(beside) && names.contains(&name)
+    };
+    INSIDE.iter().find(is_it).map(|(inner, ..)| *inner)
 }
 
 /// The first line of a list or mapping, as far as its first key.
