@@ -912,6 +912,25 @@ async fn a_client_that_leaves_takes_its_request_with_it() {
     assert!(lines.iter().all(|line| line["cut_by"] == "client" || line["reason"] == "client-closed"), "{lines:#?}");
 }
 
+/// docs/protocols.md: the FIN of a client that has closed its half is that of one that is gone.
+#[tokio::test]
+async fn a_client_that_closes_its_half_before_the_answer_has_gone() {
+    let backend = Backend::raw(Script::new().head().hang()).await;
+    let armiger = Armiger::proxying(&backend).await;
+    let mut conversation = armiger.raw("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    backend.arrived(1).await;
+
+    conversation.finish().await;
+
+    conversation.assert_closed().await;
+    backend.closed(1).await;
+    let line = armiger.logged(|line| line["path"] == "/").await;
+    assert_eq!(
+        (&line["reason"], &line["status"], &line["cut_by"]),
+        (&"client-closed".into(), &0.into(), &"client".into())
+    );
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_within_the_answer_ends_it() {
     let (chunks, body) = streamed(200);

@@ -32,22 +32,19 @@ use super::pick::Pick;
 use super::plan::Plan;
 use super::pool::Pools;
 use super::progress::{Progress, Reached};
-use super::retry::{self, Course, Spent};
+use super::retry::{self, Course};
 use super::standing::Seat;
 use super::state::Stay;
+use super::tries::{Tries, push};
 use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
-use crate::http::body::{Body, Feed, Inbound, Replay, Reply, Tunnel};
+use crate::http::body::{Body, Duplex, Feed, Inbound, Lease, Replay, Reply, Tunnel};
 use crate::http::headers::{self, name};
 use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
 use crate::telemetry::record::AttemptRow;
 use crate::timer::Timer;
 use crate::turn;
-
-/// How often a request is sent again because nothing of it was processed. Bounds an HTTP/2 upstream that refuses every
-/// stream.
-const UNSENT_MAX: usize = 3;
 
 /// Why a connection gave no answer.
 pub(super) enum Failure {
@@ -61,6 +58,24 @@ pub(super) enum Failure {
     Ended { error: Error },
     /// It did not answer in time.
     Late,
+}
+
+impl Failure {
+    /// What went wrong; the request, if it can be sent again; and why it may be, whatever the plan for retries says. `may_race`: the
+    /// connection may have ended for being idle, just as the request was sent.
+    fn sort(self, copy: Option<Copy>, may_race: bool) -> (Error, Option<Request<Body>>, Option<RetryClass>) {
+        let restore = |kept| copy.and_then(|copy| copy.restore(kept));
+        match self {
+            Self::Unsent { request, error } => (error, Some(*request), Some(RetryClass::Unsent)),
+            Self::Refused { error } => (error, restore(None), Some(RetryClass::Unsent)),
+            Self::Broken { error, head } => {
+                let is_race = may_race && error.kind() == Kind::Reset;
+                (error, restore(head), is_race.then_some(RetryClass::ReusedNoByte))
+            }
+            Self::Ended { error } => (error, restore(None), None),
+            Self::Late => (Kind::Timeout.into(), restore(None), None),
+        }
+    }
 }
 
 /// The head of an answer, and its body where the line itself does not have it.
@@ -169,27 +184,18 @@ impl Upstream {
             Wish::ask_for_stream(request);
         }
         let mut inbound = inbound_of(request.body());
-        let may_redo = is_idempotent(request);
-        let mut course = None;
-        let (mut unreached, mut unsent) = (0, 0);
-        let mut is_fresh = false;
-        let mut may_repeat = may_redo;
-        // Where it was tried; and where it goes again, if that is settled.
-        let mut tried = Tried::new();
-        if let Some(place) = side.shuns {
-            push(&mut tried, place);
-        }
-        let mut at = None;
+        let mut tries = Tries::new(is_idempotent(request), side.shuns);
         // In a box, for it is rare and large.
         let mut last: Option<Box<Result<Came, Error>>> = None;
         loop {
             let now = Instant::now();
-            if course.is_none() && side.shuns.is_none() {
-                course = plan.retry.as_ref().map(|retry| Course::begin(retry, &this.state.budget, deadline, now));
+            if tries.course.is_none() && side.shuns.is_none() {
+                tries.course = plan.retry.as_ref().map(|retry| Course::begin(retry, &this.state.budget, deadline, now));
             }
             // What it is with the addresses of now is the same for all routes; whose breaker counts is not.
             let own = self.standings.breaker.as_ref();
-            let Pick { place, leave, seat } = match this.pick(own, at.take(), &tried, key, is_timed(request), now) {
+            let settled = tries.at.take();
+            let Pick { place, leave, seat } = match this.pick(own, settled, &tries.tried, key, is_timed(request), now) {
                 Ok(pick) => pick,
                 // What came of the last try says more.
                 Err(error) => {
@@ -222,7 +228,7 @@ impl Upstream {
                 limit.arm(per_try);
             }
             let checkout = {
-                let checkout = pin!(bench.checkout(is_fresh, told, &is_queued, &mut timer));
+                let checkout = pin!(bench.checkout(tries.is_fresh, told, &is_queued, &mut timer));
                 capped(limit.as_mut(), checkout).await
             };
             // A try that ended in armiger's own queue says nothing of the endpoint, but another may have room.
@@ -233,19 +239,8 @@ impl Upstream {
                 Err(error) => {
                     trial.failed(error.kind());
                     drop((trial, seat));
-                    unreached += 1;
-                    push(&mut tried, place);
-                    if !error.kind().is_connect() && !is_cut {
-                        return Err(error);
-                    }
-                    if unreached < plan.endpoints.len() {
-                        this.metrics.retried(RetryClass::Unsent);
-                    } else {
-                        let wants = |retry: &retry::Plan| retry.wants_error(error.kind());
-                        let again = this.again(&mut course, &tried, None, wants);
-                        let Some(wait) = again else { return Err(error) };
-                        pause(&mut timer, wait).await;
-                    }
+                    let Some(wait) = this.unreached(&mut tries, place, &error, is_cut) else { return Err(error) };
+                    pause(&mut timer, wait).await;
                     last = Some(Box::new(Err(error)));
                     continue;
                 }
@@ -259,8 +254,8 @@ impl Upstream {
             }
             // Whoever may have to send it again needs a copy: the connection takes the request for good.
             let may_be_refused = plan.protocol.is_http2();
-            let may_try_again = may_redo && course.as_ref().is_some_and(Course::is_open);
-            let mut copy = if may_be_refused || may_try_again || (is_reused && may_repeat) {
+            let may_try_again = tries.may_try_again();
+            let copy = if may_be_refused || may_try_again || (is_reused && tries.may_repeat) {
                 Copy::of(request, inbound.as_ref(), plan, may_be_refused || may_try_again)
             } else {
                 None
@@ -271,7 +266,7 @@ impl Upstream {
             }
             // What is left now, and not what there was when it came.
             tells.write(request.headers_mut(), deadline, now);
-            if !tried.is_empty() {
+            if !tries.tried.is_empty() {
                 request.headers_mut().insert(
                     &name::X_ARMIGER_ATTEMPTS,
                     HeaderValue::from(trial.attempts.len() + 1 + usize::from(side.shuns.is_some())),
@@ -303,9 +298,7 @@ impl Upstream {
                         // How a tunnel ends says nothing of the upstream.
                         connection.occupy(Stay { _place: held, _seat: seat, watch: None });
                         let (io, ahead) = connection.upgraded().ok_or(Kind::Reset)?;
-                        let (io, idle) = (Box::new(io), plan.tunnel_idle);
-                        let body = Body::Tunnel(Box::new(Tunnel { io, ahead, idle, end: None, lease: connection }));
-                        return Ok(Response::from_parts(head, body));
+                        return Ok(tunnel(head, Box::new(io), ahead, plan, connection));
                     }
                     if let (Some(wish), Line::Http2(stream), StatusCode::OK) = (&wish, &line, head.status) {
                         let granted = head.extensions.remove::<OnUpgrade>().ok_or(Kind::Protocol)?;
@@ -313,20 +306,17 @@ impl Upstream {
                         // It is there with the answer: this waits for nothing.
                         let io = granted.await.map_err(|_| Kind::Reset)?;
                         wish.grant_upgrade(&mut head);
-                        let (io, idle) = (Box::new(TokioIo::new(io)), plan.tunnel_idle);
-                        let (ahead, lease) = (Bytes::new(), stream.clone());
-                        let body = Body::Tunnel(Box::new(Tunnel { io, ahead, idle, end: None, lease }));
-                        return Ok(Response::from_parts(head, body));
+                        return Ok(tunnel(head, Box::new(TokioIo::new(io)), Bytes::new(), plan, stream.clone()));
                     }
                     let came = Came { head, body, line, watch, seat };
                     let wants = |retry: &retry::Plan| may_try_again && retry.wants_head(&came.head);
                     if !plan.retry.as_ref().is_some_and(wants) {
                         return Ok(came.pass_on(held, timer, plan));
                     }
-                    push(&mut tried, place);
+                    push(&mut tries.tried, place);
                     let restored = copy.and_then(|copy| copy.restore(None));
                     let asked = retry::retry_after(&came.head);
-                    let again = restored.zip(this.again(&mut course, &tried, asked, |_| true));
+                    let again = restored.zip(this.again(&mut tries, asked, |_| true));
                     let Some((restored, wait)) = again else { return Ok(came.pass_on(held, timer, plan)) };
                     last = Some(Box::new(Ok(came)));
                     *request = restored;
@@ -349,20 +339,9 @@ impl Upstream {
                 trial.failed(kind);
                 return Err(kind.into());
             }
-            let is_close_race = |error: &Error| is_reused && may_repeat && error.kind() == Kind::Reset;
-            let mut restore = |kept| copy.take().and_then(|copy| copy.restore(kept));
-            let (error, again, class) = match failure {
-                Failure::Unsent { request, error } => (error, Some(*request), Some(RetryClass::Unsent)),
-                Failure::Refused { error } => (error, restore(None), Some(RetryClass::Unsent)),
-                Failure::Broken { error, head } => {
-                    let is_race = is_close_race(&error);
-                    may_repeat = false;
-                    let restored = restore(head);
-                    (error, restored, is_race.then_some(RetryClass::ReusedNoByte))
-                }
-                Failure::Ended { error } => (error, restore(None), None),
-                Failure::Late => (Kind::Timeout.into(), restore(None), None),
-            };
+            let is_broken = matches!(failure, Failure::Broken { .. });
+            let (error, again, class) = failure.sort(copy, is_reused && tries.may_repeat);
+            tries.may_repeat &= !is_broken;
             match class {
                 // The end of an idle connection says nothing of the upstream.
                 Some(_) if again.is_some() => trial.is_race(error.kind()),
@@ -372,79 +351,24 @@ impl Upstream {
             let Some(again) = again else { return Err(error) };
             *request = again;
             inbound = inbound_of(request.body());
-            is_fresh = true;
-            let mut wait = Duration::ZERO;
-            match class {
-                Some(RetryClass::Unsent) => {
-                    unsent += 1;
-                    if unsent > UNSENT_MAX {
-                        return Err(error);
-                    }
-                    if is_reused {
-                        at = Some(place);
-                    } else {
-                        // Not even a new connection took it: as good as not reached.
-                        push(&mut tried, place);
-                    }
-                    this.metrics.retried(RetryClass::Unsent);
-                }
-                Some(class) => {
-                    at = Some(place);
-                    this.metrics.retried(class);
-                }
-                None => {
-                    push(&mut tried, place);
-                    let wants = |retry: &retry::Plan| may_redo && retry.wants_error(error.kind());
-                    match this.again(&mut course, &tried, None, wants) {
-                        Some(next) => wait = next,
-                        None => return Err(error),
-                    }
-                }
-            }
+            let Some(wait) = this.unanswered(&mut tries, place, is_reused, &error, class) else { return Err(error) };
             tracing::debug!(upstream = %this.name, endpoint = %endpoint.label, %error, "request is sent again");
             last = Some(Box::new(Err(error)));
             pause(&mut timer, wait).await;
         }
     }
-
-    /// How long to wait before another try by the plan for retries, if there is to be one.
-    fn again(
-        &self,
-        course: &mut Option<Course<'_>>,
-        tried: &Tried,
-        asked: Option<Duration>,
-        wants: impl FnOnce(&retry::Plan) -> bool,
-    ) -> Option<Duration> {
-        let (Some(course), Some(retry)) = (course, &self.plan.retry) else { return None };
-        if !wants(retry) {
-            return None;
-        }
-        let now = Instant::now();
-        let is_elsewhere = self.has_another(tried, now);
-        let wait = match course.next(is_elsewhere, asked, now) {
-            Ok(wait) => wait,
-            Err(Spent::Budget) => {
-                self.metrics.retry_budget_spent();
-                return None;
-            }
-            Err(Spent::Other) => return None,
-        };
-        self.metrics.retried(RetryClass::Policy);
-        Some(wait)
-    }
 }
 
-/// The endpoints that a request was tried at.
-pub(super) type Tried = SmallVec<[u32; 4]>;
-
-pub(super) fn push(tried: &mut Tried, place: usize) {
-    if !has(tried, place) {
-        tried.push(u32::try_from(place).unwrap_or(u32::MAX));
-    }
-}
-
-pub(super) fn has(tried: &Tried, place: usize) -> bool {
-    tried.iter().any(|known| *known as usize == place)
+/// An answer that is a connection of its own from now on.
+fn tunnel(
+    head: response::Parts,
+    io: Box<dyn Duplex>,
+    ahead: Bytes,
+    plan: &Plan,
+    lease: Rc<dyn Lease>,
+) -> Response<Body> {
+    let tunnel = Tunnel { io, ahead, idle: plan.tunnel_idle, end: None, lease };
+    Response::from_parts(head, Body::Tunnel(Box::new(tunnel)))
 }
 
 /// Waits for `wait`.

@@ -11,10 +11,10 @@ use http::{Method, Request, Response};
 use http_body::Body as _;
 use smallvec::SmallVec;
 
-use super::client::{Tried, push};
 use super::error::Error;
 use super::pool::Pools;
 use super::retry;
+use super::tries::{Tried, push};
 use super::{Call, Upstream};
 use crate::http::body::Body;
 use crate::http::websocket::Wish;

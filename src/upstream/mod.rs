@@ -37,6 +37,7 @@ mod state;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod tries;
 mod unfinished;
 
 use std::net::IpAddr;

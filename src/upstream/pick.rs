@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use super::Upstream;
 use super::breaker::{self, Breaker, Refusal};
-use super::client::{Tried, has as is_in, push};
 use super::error::{Error, Kind};
 use super::standing::Seat;
+use super::tries::{Tried, has as is_in, push};
 
 /// Where a try goes, and what it holds.
 pub(super) struct Pick<'u> {
