@@ -174,8 +174,9 @@ fields! {
     /// are told more than the client (`jwt_expired`), `mode` (`enforce` or `shadow`). At most 64.
     Verdicts => "verdicts", List, "", "the route has no policy that was asked";
     /// Why armiger refused or failed: the word that the answer, the metrics and this log share. `client-closed` if the
-    /// client went away before it was answered.
-    Reason => "reason", Text, "", "armiger neither refused nor failed";
+    /// client went away before it was answered. Of an answer that broke off behind its head, why: the word in
+    /// `armiger_answers_cut_total`, such as `upstream-cut` or `upstream-idle`.
+    Reason => "reason", Text, "", "armiger neither refused nor failed, and the answer is complete";
     /// What stood in for an upstream that failed: `upstream` (the other one) or `respond` (the fixed answer).
     Fallback => "fallback", Text, "", "nothing did";
     /// From the request's head to the last byte of the answer.

@@ -383,7 +383,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                 state.become_tunnel();
                 let (head, mut finish) = response.into_parts();
                 tunnels.set(finish.take_tunnel().map(|tunnel| (tunnel, finish)));
-                return Response::from_parts(head, Watched(None));
+                return Response::from_parts(head, Watched { body: None, state });
             }
             // The plan may have changed since the request came.
             door.look();
@@ -395,7 +395,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 state.say_close();
             }
-            response.map(|body| Watched(Some(body)))
+            response.map(|body| Watched { body: Some(body), state })
         }
     };
     let mut moved_on = pin!(shared.moved_on());
@@ -649,22 +649,35 @@ fn rendered(response: Response<Body>) -> Vec<u8> {
 }
 
 /// A response body; none if a tunnel begins with the answer, whose exchange is then not over.
-struct Watched(Option<Finish>);
+struct Watched {
+    body: Option<Finish>,
+    state: Rc<GateState>,
+}
 
 impl http_body::Body for Watched {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Finish::is_end_stream)
+        self.body.as_ref().is_none_or(Finish::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(body) = &mut self.body
+            && matches!(self.state.violation(), Some(Violation::WriteTimeout | Violation::WriteTooSlow))
+        {
+            body.outwaited();
+        }
     }
 }
 
