@@ -199,6 +199,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // Of those that run, which write messages; the others' words are for people, and their data says its own form.
     let form = matches!(cli.command, Command::Run { .. } | Command::Demo { .. }).then(|| cli.log.form());
+    // Where that fails, bounds are fitted to what there is.
+    let _ = Machine::raise_files();
     let result = match cli.command {
         Command::Run { config, workers, last_good } => {
             let messages = watch(&cli.log);
@@ -308,9 +310,13 @@ fn run(config: &Path, workers: usize, last_good: Option<PathBuf>, messages: Mess
 }
 
 fn check(config: &Path, format: ReportFormat) -> anyhow::Result<ExitCode> {
-    let checked = app::check(&Source::File(config.into()), &Machine::detect(), 1, &Metrics::new(), Keeper::fresh());
+    let machine = Machine::detect();
+    let checked = app::check(&Source::File(config.into()), &machine, 1, &Metrics::new(), Keeper::fresh());
     match checked {
         Ok(app::Checked { snapshot, .. }) => {
+            if let Some(scarcity) = app::scarcity(&snapshot, &machine).filter(|_| format == ReportFormat::Text) {
+                messages::say(format_args!("armiger: on this machine {scarcity}"));
+            }
             if format == ReportFormat::Json {
                 print("[]\n")?;
             } else {

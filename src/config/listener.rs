@@ -126,7 +126,8 @@ pub enum ForwardedHeader {
 pub struct Limits {
     /// Open connections. Beyond it new ones wait in the kernel's queue until one closes. Default: 10000, but no more
     /// than half of the control group's memory limit carries at 32 KiB each, and no fewer than 64: a container with
-    /// 128 MiB gets 2048. Listeners that leave it out share the memory evenly.
+    /// 128 MiB gets 2048. Listeners that leave it out share the memory evenly. Whatever stands here, clients never take
+    /// the last quarter of the file descriptors that the process may have, nor the last 16.
     pub connections_max: Option<u32>,
     /// Header fields of one request; more is a 431. At most 1000.
     pub headers_max: u16,
