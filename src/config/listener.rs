@@ -131,7 +131,8 @@ pub struct Limits {
     pub connections_max: Option<u32>,
     /// Header fields of one request; more is a 431. At most 1000.
     pub headers_max: u16,
-    /// Bytes of request line and headers together; more is a 431.
+    /// Bytes of request line and headers together; more is a 431. On HTTP/2 each field counts 32 bytes more (RFC 9113
+    /// §6.5.2); there, above twice as much, the 431 is a bare one that is neither logged nor counted.
     pub header_bytes_max: ByteSize,
     /// Bytes of the request target; more is a 414.
     pub target_bytes_max: ByteSize,

@@ -140,7 +140,7 @@ fields! {
     TraceId => "trace_id", Text, "", "the request brought no trace";
     /// The client's address, after trusted proxies have been believed.
     Client => "client", Text, "", "never in practice: every connection has one";
-    /// The method. `GET` where the request's head could not be read.
+    /// The method. `-` where the request's head was refused before it could be read.
     Method => "method", Text, "", "";
     /// The host that the client asked for.
     Host => "host", Text, "", "the request names none, or its head could not be read";

@@ -8,14 +8,12 @@ use http::Method;
 use memchr::{memchr, memchr2};
 use regex::Regex;
 
+use crate::http::framing::HOST_BYTES_MAX;
 use crate::http::path;
 
 /// The most segments that a path pattern may have. Paths may have any number: a prefix, a `{rest...}` or a regular
 /// expression takes what is deeper.
 pub const SEGMENTS_MAX: usize = 64;
-
-/// The longest host name, in bytes (RFC 1035 §2.3.4).
-const HOST_BYTES_MAX: usize = 255;
 
 /// Why a pattern was refused, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
