@@ -38,6 +38,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 /// How often it is looked whether clients have left a file descriptor.
 const ROOM_WAIT: Duration = Duration::from_millis(50);
 
+/// How far apart lines are that clients have left none.
+const LACKS_APART: Duration = Duration::from_secs(10);
+
 /// How often a socket that closes tries to accept although the process is out of file descriptors.
 const LAST_TRIES: usize = 100;
 
@@ -546,17 +549,20 @@ struct Hands {
 impl Hands {
     /// Waits until clients have left a file descriptor for this connection. The kernel gives the lowest number that is free,
     /// so a number tells how many are taken.
-    async fn room(&self, stream: &mut TcpStream) {
+    async fn room(&self, stream: &mut TcpStream, told_at: &mut Option<Instant>) {
         let number = |stream: &TcpStream| u64::try_from(stream.as_raw_fd()).unwrap_or(0);
-        let mut is_told = false;
-        while number(stream) >= self.files_max {
-            if !std::mem::replace(&mut is_told, true) {
-                self.metrics.limit_hit("file_descriptors");
+        if number(stream) >= self.files_max {
+            self.metrics.limit_hit("file_descriptors");
+            let now = Instant::now();
+            if told_at.is_none_or(|told| now.duration_since(told) >= LACKS_APART) {
+                *told_at = Some(now);
                 tracing::warn!(
                     for_clients = self.files_max,
                     "no file descriptor is left for clients: new connections wait. Raise the limit (`ulimit -n`, LimitNOFILE)"
                 );
             }
+        }
+        while number(stream) >= self.files_max {
             tokio::time::sleep(ROOM_WAIT).await;
             if let Ok(lower) = stream.try_clone()
                 && number(&lower) < number(stream)
@@ -582,6 +588,7 @@ async fn accept(
         workers.give(Accepted { stream, peer, listening: listening.clone(), place }).await;
     };
     let mut back_off = BACK_OFF.0;
+    let mut told_at = None;
     // The first time is over: the plan was announced when it came in force.
     let mut again = tokio::time::interval_at(tokio::time::Instant::now() + TOLD_AGAIN, TOLD_AGAIN);
     loop {
@@ -604,7 +611,7 @@ async fn accept(
                 tokio::select! {
                     biased;
                     _ = leave.wait_for(|leaves| *leaves) => {}
-                    () = hands.room(&mut stream) => {}
+                    () = hands.room(&mut stream, &mut told_at) => {}
                 }
                 give(stream, peer).await;
             }
