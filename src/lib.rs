@@ -29,4 +29,5 @@ pub mod snapshot;
 pub mod telemetry;
 pub mod timer;
 pub mod tls;
+pub mod turn;
 pub mod upstream;

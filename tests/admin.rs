@@ -918,9 +918,11 @@ async fn a_purge_needs_a_target() {
     let address = told(&admin);
 
     run(&["purge", "--soft", "--admin", &address], &[]).await.assert_code(2);
-    let all = run(&["purge", "--all", "--tag", "a", "--tag", "b", "--soft", "--admin", &address], &[]).await;
-    let answer: Value = serde_json::from_str(&all.assert_code(0).stdout).unwrap();
+    let some = run(&["purge", "--prefix", "/a", "--tag", "a", "--tag", "b", "--soft", "--admin", &address], &[]).await;
+    let answer: Value = serde_json::from_str(&some.assert_code(0).stdout).unwrap();
     assert_eq!(answer, json!({"targets": 3, "soft": true}));
+    let all = run(&["purge", "--all", "--tag", "a", "--admin", &address], &[]).await;
+    assert!(all.assert_code(2).stderr.contains("cannot be used with"), "whoever means all that has a tag: {all:#?}");
     let wrong = run(&["purge", "--url", "nowhere", "--admin", &address], &[]).await;
     assert!(wrong.assert_code(1).stderr.contains("is no URL: write `http://host/path`"), "{wrong:#?}");
 }

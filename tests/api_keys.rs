@@ -123,8 +123,27 @@ async fn keys_come_from_a_file_and_mistakes_are_told() {
     assert!(report.contains("entry 2: the same key stands here twice"), "{report}");
     assert!(report.contains("entry 3: is no hash of a key") && !report.contains(KEY), "{report}");
     std::fs::write(&file, format!("- {{hash: {KEY}\n  x: [\n")).expect("a temporary file");
-    let report = told(section).await;
-    assert!(report.contains("is no list of keys") && !report.contains(KEY), "{report}");
+    let report = told(section.clone()).await;
+    assert!(report.contains("is no list of keys: line ") && !report.contains(KEY), "{report}");
+    let entry = |more: &str| format!("- {{hash: \"{}\", {more}}}\n", hash(KEY));
+    let wrong = [
+        entry("subjct: a"),
+        entry("subject: b"),
+        entry("subject: c, roles: hunter2"),
+        format!("- {KEY}\n"),
+        "- {subject: d}\n".into(),
+    ];
+    std::fs::write(&file, wrong.concat()).expect("a temporary file");
+    let report = told(section.clone()).await;
+    for part in [
+        "line 1: unknown key `***`",
+        "line 3: expected a list, found `***`",
+        "line 4: expected a mapping",
+        "line 5: the key \"hash\" is missing",
+    ] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+    assert!(!report.contains("hunter2") && !report.contains(KEY), "{report}");
     for (more, part) in [
         ("keys: []", "lists no key"),
         ("header: authorization, keys: []", "is no header that a key could stand in"),

@@ -1543,6 +1543,9 @@ async fn operators_see_what_is_stored_and_why_something_is_not() {
     let stored = look("http://h.test/a%3Fb=1%26c=2").await;
     let row = &stored["stored"][0];
     assert_eq!((&row["state"], &row["bytes"], &row["tags"]), (&json!("fresh"), &json!(4), &json!(["t"])), "{stored:#}");
+    assert_eq!(row["host"], "h.test", "a path alone is looked up for all hosts: {stored:#}");
+    let elsewhere = look("http://other.test/a%3Fb=1%26c=2").await;
+    assert_eq!((&elsewhere["stored"], &elsewhere["hosts"]), (&json!([]), &json!(["h.test"])), "{elsewhere:#}");
     let none = look("/none").await;
     assert_eq!((&none["stored"][0]["state"], &none["stored"][0]["why"]), (&json!("not_stored"), &json!("no_store")));
     let other = look("/other").await;
@@ -1557,10 +1560,12 @@ async fn operators_see_what_is_stored_and_why_something_is_not() {
         json!({}),
         json!({"url": "/a"}),
         json!({"url": "x/a"}),
+        json!({"url": "http://h:99999/a"}),
         json!({"prefix": "x"}),
         json!({"tag": "a b"}),
         json!({"tag": ["a", "b,c"]}),
         json!({"tag": ""}),
+        json!({"tag": "a", "all": true}),
         json!({"urls": "x"}),
     ] {
         assert_eq!(purge(&armiger, order.clone()).await.status, 400, "{order}");

@@ -237,6 +237,40 @@ async fn a_write_at_one_does_not_hide_a_write_at_another() {
     within("it to be heard of", async { while get(&one, "/a", &[]).await.text() == between {} }).await;
 }
 
+/// Who wrote and has read it anew since keeps that when what it wrote is told: it has been gone here since before. What another
+/// wrote in between counts all the same, although the last time of the place is then this one's own.
+#[tokio::test]
+async fn what_one_writes_and_reads_anew_it_keeps_when_that_is_told() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &redis, "").listener(&address)).await;
+    keep_away(&redis).await;
+    for target in ["/a", "/b"] {
+        get(&one, target, &[]).await;
+        post(&one, target).await;
+    }
+    let mut renewed = Vec::new();
+    for target in ["/a", "/b"] {
+        renewed.push(get(&one, target, &[]).await.text().to_owned());
+        assert_eq!(get(&one, target, &[]).await.text(), renewed[renewed.len() - 1], "it is stored again");
+    }
+    write(&two, "/b").await;
+
+    let_in(&redis).await;
+
+    // What is heard with this was told before.
+    within("it to be told", async { while state(&one).await["untold"] != 0 {} }).await;
+    purge(&two, json!({"tag": "other"})).await;
+    purges(&one, 1).await;
+    assert_eq!(get(&one, "/a", &[]).await.text(), renewed[0], "nobody else wrote to it");
+    assert_ne!(get(&one, "/b", &[]).await.text(), renewed[1], "two wrote to it meanwhile");
+    // The next one is heeded again.
+    write(&two, "/a").await;
+    within("it to be heard of", async { while get(&one, "/a", &[]).await.text() == renewed[0] {} }).await;
+}
+
 /// Replicas are replaced one after the other: those that stay hear what the one that goes made invalid last.
 #[tokio::test]
 async fn what_is_untold_is_told_before_the_end() {
@@ -530,6 +564,53 @@ async fn what_a_newcomer_tells_does_not_hide_what_an_older_redis_lost() {
     purges(&newcomer, 0).await;
     assert!(!held(&newcomer, 0, &bodies).await && !held(&newcomer, 2, &bodies).await);
     assert_eq!((looked(&newcomer, "lost").await, looked(&one, "lost").await), (0.0, 1.0));
+}
+
+/// As if others told so many things more.
+async fn tell_of(redis: &Redis, mut count: usize) {
+    let script = "local told = tonumber(redis.call('HGET', KEYS[1], 'told'))
+        for at = told + 1, told + ARGV[1] do redis.call('XADD', KEYS[2], string.format('%.0f', at) .. '-0', 't', '') end
+        return redis.call('HSET', KEYS[1], 'told', string.format('%.0f', told + ARGV[1]))";
+    while count > 0 {
+        let part = count.min(20_000);
+        let part_text = part.to_string();
+        let words = ["EVAL", script, "2", "{armiger}:cache:clock", "{armiger}:cache:told", &part_text];
+        let _: i64 = redis.ask(&words).await;
+        count -= part;
+    }
+}
+
+/// Who is away for a quarter of an hour while fifty others are busy finds what is shared as it was. Times of telling are kept for
+/// so long, and no longer: beyond that nobody can tell whether something was lost, and that is told as what it is.
+#[tokio::test]
+async fn who_was_away_for_long_empties_nothing_and_for_very_long_says_so() {
+    let (backend, redis) = (counting(FRESH).await, Redis::start().await);
+    let_in(&redis).await;
+    let one = connected(apart(&backend, &redis, "")).await;
+    let address = format!("address: 127.0.0.2:{}", one.address().port());
+    let two = connected(caching(&backend, &redis, "").listener(&address)).await;
+    let bodies = shelve(&two, 1).await;
+    for (count, away) in [(450_000, 0.0), (600_000, 1.0)] {
+        let errors = one.metric(r#"armiger_cache_store_requests_total{outcome="error"}"#).await;
+        keep_away(&redis).await;
+        one.until_metric_beyond(r#"armiger_cache_store_requests_total{outcome="error"}"#, errors + 1.0).await;
+        tell_of(&redis, count).await;
+        // Each telling lets go of some thousands of those beyond the bound.
+        for _ in 0..60 {
+            purge(&two, json!({"tag": "other"})).await;
+        }
+
+        let_in(&redis).await;
+
+        if away == 0.0 {
+            purges(&one, 60).await;
+            assert!(held(&two, 0, &bodies).await && held(&one, 0, &bodies).await, "what is shared is as it was");
+        }
+        one.until_metric(r#"armiger_cache_shared_lookups_total{outcome="away"}"#, away).await;
+        assert_eq!(looked(&one, "lost").await, 0.0);
+    }
+    let times: usize = redis.ask(&["XLEN", "{armiger}:cache:told"]).await;
+    assert!(times < 1000, "{times} times are of the life that is over");
 }
 
 /// A Redis that was emptied, where a newcomer came first, holds nothing that anybody would have to begin another life for.

@@ -5,7 +5,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use tokio::io::AsyncReadExt;
 
-use super::harness::{Answer, Armiger, Backend, Config, Response, answer, streamed, within};
+use super::harness::{Answer, Armiger, Backend, Config, Response, Script, answer, streamed, within};
 
 /// Text that compresses well, and is long enough.
 fn text() -> String {
@@ -99,6 +99,27 @@ async fn what_must_not_be_compressed_is_not() {
         let coding = answer.headers.get("content-encoding").map(|value| value.to_str().unwrap());
         assert_eq!(coding, headers.iter().find(|(name, _)| *name == "content-encoding").map(|_| "br"), "{headers:?}");
         assert_eq!(answer.body.len(), length, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_at_once_still_shows_that_it_began() {
+    // A client that got nothing on a connection that it used before takes its request for unseen, and sends it again.
+    for (framing, body) in [("transfer-encoding: chunked", "5\r\nhello\r\nzz"), ("content-length: 100", "hello")] {
+        let script = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n{framing}\r\n\r\n{body}");
+        let backend = Backend::raw(Script::new().request().write(script)).await;
+        let armiger = Armiger::with(Config::to(&backend).policies("compress: {min: 1B}")).await;
+
+        let mut conversation =
+            armiger.raw("POST / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nContent-Length: 0\r\n\r\n").await;
+        let answer = conversation.rest().await;
+
+        let text = String::from_utf8_lossy(&answer);
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("content-encoding: gzip"),
+            "{framing}: {text:?}"
+        );
+        assert!(!text.ends_with("0\r\n\r\n"), "{framing}: a cut answer never looks complete");
     }
 }
 

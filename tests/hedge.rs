@@ -100,7 +100,7 @@ async fn without_budget_or_another_endpoint_nobody_asks_twice() {
     let (release, is_slow) = (Signal::new(), Arc::new(AtomicBool::new(true)));
     let one = moody("one", &release, &is_slow).await;
     let other = moody("other", &release, &is_slow).await;
-    let spent = "retry: {attempts: 2, when: [503], budget: {ratio: 0.0, min_per_second: 0}}";
+    let spent = "retry: {attempts: 2, when: [503], budget: {ratio: 0.000001, min_per_second: 0}}";
     for (backends, keys) in [(&[&one][..], ""), (&[&one, &other], spent)] {
         let armiger = before(backends, keys).await;
         let before: usize = backends.iter().map(|backend| backend.count()).sum();

@@ -63,7 +63,7 @@ fn nothing_is_said_to_be_missing_where_what_stands_there_is_wrong_itself() {
         assert!(is_only && told.iter().any(|line| line.contains(expected)), "{routes}: {told:#?}");
     }
     let told = told(
-        "listeners: [{name: http, address: \"127.0.0.1:0\"}]\nroutes: []\n\
+        "listeners: [{name: http, address: \"127.0.0.1:0\"}]\nroutes: [{name: a, match: {path: /}, respond: {}}]\n\
          upstreams: {app: {endpoints: [\"http://127.0.0.1:1\"], retry: {attempts: 2, when: [conect]}}}\n",
     );
     assert_eq!(told, "upstreams.app.retry.when[0]: `conect` is nothing to try again for\n");
@@ -91,4 +91,88 @@ fn parts_that_wait_for_each_other_are_told_beside_other_mistakes() {
          routes[0].aggregate.parts.three: `three` waits for `four`, which waits for the first\n"
             .replace('"', "`")
     );
+}
+
+#[test]
+fn a_bound_of_nothing_an_empty_list_and_a_name_that_nothing_has_are_told() {
+    let told = told(
+        "
+listeners: [{name: http, address: \"127.0.0.1:0\", timeouts: {proxy_header: 0s, body_rate: 0s}}]
+cache: {refreshes_max: 0, redis_entry_max: 0B, redis: {url: \"redis://127.0.0.1:1\", username: \"\"}}
+upstreams:
+  app:
+    endpoints: [\"http://127.0.0.1:1\"]
+    breaker: {trip: {min_requests: 0, ratio: 0.5}}
+    ejection: {share_max: 0}
+    retry: {budget: {ratio: 0, min_per_second: 0}}
+  other:
+    endpoints: [\"http://127.0.0.1:1\"]
+    breaker: {failure: {status: [], grpc: [], connect: false, timeout: false, reset: false}}
+identity: {staff: {jwt: {issuer: a, audiences: [b], keys: {jwks_url: \"https://a.test/k\"}, types: [], required_claims: [\"\"]}}}
+routes:
+  - name: a
+    match: {path: /a, cookies: {\"a b\": {present: true}}}
+    policies:
+      identity: {providers: [staff], from: {cookie: \"a=b\"}}
+      roles: {any: [\"\", a]}
+      cache: {entry_max: 0B}
+      rate_limit: [{name: l, rate: 1/s, cost: 0}, {name: m, rate: 1/s, by: [\"cookie:a;b\"]}]
+      in_flight: [{name: q, max: 1, queue: {max: 0, wait: 1s}}]
+    respond: {content_type: \"\"}
+  - {name: b, match: {path: /b}, aggregate: {errors_as: \"\", parts: {one: {upstream: app, path: /}}}}
+  - {name: c, match: {path: /c}, aggregate: {parts: {one: {upstream: app, path: /, as: \"\"}}}}
+",
+    );
+    assert_eq!(
+        told,
+        "\
+listeners[0].timeouts.proxy_header: is too short
+listeners[0].timeouts.body_rate: is too short
+cache.refreshes_max: is 0, so what is stale would never be refreshed
+cache.redis_entry_max: is 0B, so nothing could be kept there
+cache.redis.username: is empty
+upstreams.app.breaker.trip.min_requests: a share of `0` requests says nothing
+upstreams.app.ejection.share_max: `0` would let nothing be ejected
+upstreams.app.retry.budget: lets nothing be tried again
+upstreams.other.breaker.failure: leaves nothing that counts as failure, so it would never open
+identity.staff.jwt.types: names no type, so every token would be refused
+identity.staff.jwt.required_claims[0]: is empty
+routes[0].match.cookies[\"a b\"]: `a b` is no cookie name
+routes[0].policies.identity.from.cookie: is no name of one
+routes[0].policies.roles.any[0]: is empty
+routes[0].policies.cache.entry_max: is 0B, so nothing could be stored
+routes[0].policies.rate_limit[0].cost: is 0, so nothing would be limited
+routes[0].policies.rate_limit[1].by[0]: `a;b` is no cookie name
+routes[0].policies.in_flight[0].queue.max: is 0, so nobody could wait
+routes[0].respond.content_type: is empty
+routes[1].aggregate.errors_as: is empty
+routes[2].aggregate.parts.one.as: is empty
+"
+    );
+    assert_eq!(
+        self::told("listeners: [{name: http, address: \"127.0.0.1:0\"}]\nroutes: []\n"),
+        "routes: names no route, so every answer would be a 404\n"
+    );
+}
+
+#[test]
+fn one_mistake_is_told_once_however_many_it_concerns() {
+    let told = of_routes(
+        "  - name: a
+    match: {path: /a}
+    policies:
+      roles: {any: [x]}
+      scopes: {any: [y]}
+      rate_limit: [{name: l, rate: 1/s, by: [\"claim:sub\"]}]
+      headers: {request: {set: {x-a: \"${claims.sub}\"}}}
+    saga_in_memory:
+      steps:
+        one: {upstream: app, path: /x, compensate: {path: /u}}
+        two: {upstream: app, path: /y, compensate: {path: /u}}
+",
+    );
+    let told: Vec<&str> = told.lines().collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert!(told[0].ends_with(", and this route knows none"), "{told:#?}");
+    assert_eq!(told[1], "routes[0].saga_in_memory: changes something, and the route takes methods that must not");
 }

@@ -624,6 +624,23 @@ routes:
     // Whoever calls, or by which method, cannot be read.
     (In::Policies, "identity: nope, roles: {any: [a]}, scopes: {any: [b]}", &["routes[0].policies.identity"]),
     (
+        In::Route,
+        r#"policies: {identity: nope}, aggregate: {parts: {a: {upstream: app, path: /, cache: {vary_by: ["claim:sub"]}}}}"#,
+        &["routes[0].policies.identity"],
+    ),
+    (
+        In::Rest,
+        r#"defaults: {policies: {identity: nope}}
+routes: [{name: a, match: {path: /a}, aggregate: {parts: {a: {upstream: app, path: /, cache: {vary_by: ["claim:sub"]}}}}}]"#,
+        &["defaults.policies.identity"],
+    ),
+    // Where nobody says who calls, that is the cause.
+    (
+        In::Route,
+        r#"aggregate: {parts: {a: {upstream: app, path: /, cache: {vary_by: ["claim:sub"]}}}}"#,
+        &["routes[0].aggregate.parts.a.cache"],
+    ),
+    (
         In::Rest,
         "routes: [{name: a, match: {path: /a, methods: post}, batch: {items_max: 0}}]",
         &["routes[0].match.methods", "routes[0].batch.items_max"],

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Armiger, Backend, Client, Config, Process, Script, Signal, address_in};
+use crate::harness::{Armiger, Backend, Client, Config, Finished, Process, Script, Signal, address_in};
 
 /// A file that lives as long as this.
 struct File {
@@ -103,6 +103,10 @@ fn a_wrong_command_line_is_told_apart_from_a_wrong_file() {
         &["check", "--fromat", "json"],
         &["check", "--format", "xml"],
         &["run", "--workers", "many"],
+        &["run", "--workers", "0"],
+        &["purge", "--tag", ""],
+        &["purge", "--all", "--tag", "x"],
+        &["purge"],
         &["demo", "--port", "70000"],
         &["completions", "nosuchshell"],
     ] {
@@ -110,7 +114,45 @@ fn a_wrong_command_line_is_told_apart_from_a_wrong_file() {
 
         finished.assert_code(2);
         assert!(finished.stdout.is_empty() && finished.stderr.contains("--help"), "{args:?}: {finished:#?}");
+
+        let finished = Armiger::binary_in(args, &[("ARMIGER_LOG_FORMAT", "json")]);
+
+        finished.assert_code(2);
+        let message = only_message(&finished);
+        assert!(!message.is_empty() && !message.contains('\n'), "{args:?}: {message}");
     }
+    let help = Armiger::binary_in(&["--help"], &[("ARMIGER_LOG_FORMAT", "json")]);
+    assert!(help.assert_code(0).stdout.contains("Usage: armiger") && help.stderr.is_empty(), "{help:#?}");
+}
+
+#[test]
+fn commands_that_fail_say_so_in_the_form_asked_for() {
+    let bad = File::of(BAD);
+    for (args, says) in [
+        (&["reload", "--admin", "127.0.0.1:1"][..], "nobody listens on"),
+        (&["purge", "--all", "--admin", "127.0.0.1:1"], "nobody listens on"),
+        (&["breaker", "show", "--admin", "127.0.0.1:1"], "nobody listens on"),
+        (&["status", "-c", "/no/such/file.yaml"], "does not say where the admin listener is"),
+        (&["token", "mint", "-c", bad.path()], "the configuration is no good"),
+        (&["demo", "--port", "0", "-c", bad.path()], "--port stands for"),
+    ] {
+        let finished = Armiger::binary_in(args, &[("ARMIGER_LOG_FORMAT", "json")]);
+
+        finished.assert_code(1);
+        assert!(only_message(&finished).contains(says), "{args:?}: {finished:#?}");
+        let last = Armiger::binary(args).assert_code(1).stderr.lines().last().map(str::to_owned).unwrap_or_default();
+        assert!(last.starts_with("armiger: ") && last.contains(says), "{args:?}: {last}");
+    }
+}
+
+/// What the one line on standard error says, which is JSON as other messages are.
+#[track_caller]
+fn only_message(finished: &Finished) -> String {
+    let lines: Vec<&str> = finished.stderr.lines().collect();
+    assert!(lines.len() == 1 && finished.stdout.is_empty(), "{finished:#?}");
+    let line: Value = serde_json::from_str(lines[0]).expect("JSON");
+    assert_eq!(line["level"], "ERROR", "{line:#}");
+    line["fields"]["message"].as_str().expect("a message").to_owned()
 }
 
 // === what is printed ===
@@ -314,6 +356,7 @@ fn a_bad_file_does_not_run() {
 
     finished.assert_code(1);
     assert!(finished.stdout.is_empty() && finished.stderr.contains("did you mean `address`"), "{finished:#?}");
+    assert_eq!(finished.stderr.lines().last(), Some("armiger: the configuration is not usable"));
 }
 
 /// On Linux what is written to `/dev/full` fails, as on a disk that is full.
@@ -463,6 +506,23 @@ async fn orders_at_a_shell_are_done_and_told_in_the_log_with_whom_they_are_about
 
     process.signal("TERM");
     process.finish().assert_code(0);
+}
+
+#[tokio::test]
+async fn an_edit_that_is_refused_is_told_once_though_somebody_asks_for_it() {
+    let file = File::of(good());
+    let mut process = Armiger::spawn(&["run", "--config", file.path(), "--workers", "1"]);
+    let admin = address_in(&process.stderr_line("admin listening")).to_string();
+
+    std::fs::write(file.path(), BAD).unwrap();
+    process.stderr_line("the configuration was refused");
+    let asked = tokio::task::spawn_blocking(move || Armiger::binary(&["reload", "--admin", &admin])).await.unwrap();
+    process.stderr_line("is refused as before");
+    process.signal("TERM");
+    let finished = process.finish();
+
+    assert!(asked.assert_code(1).stdout.contains("did you mean `address`"), "whoever asks is told: {asked:#?}");
+    assert_eq!(finished.stderr.matches("did you mean `address`").count(), 1, "{finished:#?}");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::process::Command;
 
 /// Who may import whom: only what stands in an earlier row, or its own folder. Of one row nobody imports another.
 const LAYERS: &[&[&str]] = &[
-    &["timer", "keep", "machine"],
+    &["timer", "keep", "machine", "turn"],
     &["config", "http"],
     &["telemetry", "tls"],
     &["limits"],

@@ -10,8 +10,8 @@ use std::time::Instant;
 use armiger::app::{self, Source};
 use armiger::config::{Issues, KeyPath};
 use armiger::exchange::Identity;
-use armiger::identity::{self, Provider};
 use armiger::identity::provider::{Now, bearer};
+use armiger::identity::{self, Provider};
 use armiger::keep::Keeper;
 use armiger::machine::Machine;
 use armiger::telemetry::metrics::Metrics;
@@ -37,7 +37,10 @@ static PROVIDERS: LazyLock<Vec<Arc<Provider>>> = LazyLock::new(|| {
     let snapshot = checked.unwrap_or_else(|report| panic!("{report}")).snapshot;
     let (mut keeper, mut issues) = (Keeper::fresh(), Issues::new());
     let section = &snapshot.document.identity;
-    identity::compile(section, &KeyPath::root(), &metrics, &mut keeper, &mut issues).into_values().flatten().collect()
+    identity::compile(section, &KeyPath::root(), &metrics, &mut keeper, &mut issues, &|_| false)
+        .into_values()
+        .flatten()
+        .collect()
 });
 
 fn judge(token: &str) -> Option<Arc<Identity>> {

@@ -265,7 +265,9 @@ impl Draft<'_, '_> {
             Ok(method) => {
                 let is_safe = |text: &String| Method::from_bytes(text.as_bytes()).is_ok_and(|method| method.is_safe());
                 let methods = self.around.methods;
-                if !method.is_safe() && (methods.is_empty() || methods.iter().any(is_safe)) {
+                // Of a saga it is told once, and not of each step.
+                let is_told = self.around.sagas.is_some();
+                if !is_told && !method.is_safe() && (methods.is_empty() || methods.iter().any(is_safe)) {
                     self.issues.push(
                         Issue::new(
                             at.clone(),

@@ -34,6 +34,12 @@ impl Respond {
         }
         let mut headers = HeaderMap::new();
         if let Some(kind) = &config.content_type {
+            if kind.trim().is_empty() {
+                issues.push(
+                    Issue::new(path.key("content_type"), "is empty")
+                        .hint("write a type such as `application/json`, or leave it out"),
+                );
+            }
             headers.extend(value(kind, &path.key("content_type"), issues).map(|value| (header::CONTENT_TYPE, value)));
         } else if !config.body.is_empty() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

@@ -79,6 +79,8 @@ pub(super) struct Reloader {
     watcher: Watcher,
     times: Times,
     asks: VecDeque<(Ask, oneshot::Sender<Outcome>)>,
+    /// What was refused last, and why, as the log has it.
+    refused: Option<(Fingerprint, String)>,
 }
 
 impl Reloader {
@@ -92,7 +94,8 @@ impl Reloader {
         times: Times,
         watcher: Watcher,
     ) -> Self {
-        let mut reloader = Self { parts, admin, path, inputs, in_force, watcher, times, asks: VecDeque::new() };
+        let mut reloader =
+            Self { parts, admin, path, inputs, in_force, watcher, times, asks: VecDeque::new(), refused: None };
         reloader.follow();
         let files: Vec<&std::path::Path> = reloader.inputs.files().iter().map(|file| &*file.path).collect();
         for file in watch::mount_points(files) {
@@ -261,7 +264,8 @@ impl Reloader {
     }
 
     /// The files are what is in force. `was_other`: they were not, for a while.
-    fn unchanged(&self, was_other: bool) {
+    fn unchanged(&mut self, was_other: bool) {
+        self.refused = None;
         if was_other {
             tracing::info!("the configuration's files are what is in force again");
             self.parts.status.mended();
@@ -290,17 +294,18 @@ impl Reloader {
         let checked = compiled(partial, &parts.machine, old.version + 1, &parts.metrics, Keeper::after(&old.kept));
         let Checked { snapshot, fates, source, inputs } = match checked {
             Ok(checked) => checked,
-            Err(report) => return self.refuse(report),
+            Err(report) => return self.refuse(fingerprint, report),
         };
         let snapshot = Arc::new(snapshot);
         let prepared = match parts.prepare(&snapshot, &self.admin) {
             Ok(prepared) => prepared,
-            Err(errors) => return self.refuse(Box::new(source.report(unbound(errors, &snapshot)))),
+            Err(errors) => return self.refuse(fingerprint, Box::new(source.report(unbound(errors, &snapshot)))),
         };
 
         // From here on nothing can fail.
         parts.commit(prepared, &snapshot, &mut self.admin);
         self.in_force = fingerprint;
+        self.refused = None;
         let applied = Arc::new(Applied {
             version: snapshot.version,
             hash: snapshot.hash.clone(),
@@ -319,8 +324,15 @@ impl Reloader {
         Outcome::Applied(applied)
     }
 
-    fn refuse(&self, report: Box<Report>) -> Outcome {
-        tracing::error!("the configuration was refused, and the one in force stays:\n{}", report.text(false));
+    fn refuse(&mut self, fingerprint: Fingerprint, report: Box<Report>) -> Outcome {
+        let refused = (fingerprint, report.text(false));
+        if self.refused.as_ref() == Some(&refused) {
+            // Whoever asks sees the report, and the log has it.
+            tracing::info!("the configuration is refused as before, and the one in force stays");
+        } else {
+            tracing::error!("the configuration was refused, and the one in force stays:\n{}", refused.1);
+            self.refused = Some(refused);
+        }
         self.parts.metrics.reload_refused();
         self.parts.status.refused(now(), report.clone());
         Outcome::Refused(report)

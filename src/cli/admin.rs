@@ -17,14 +17,14 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::{is_coloured, print};
+use super::print;
+use super::voice::BadConfig;
 use crate::config::KeyPath;
 use crate::config::load::load_partial;
 use crate::config::operate::{Admin, AdminAddress};
 use crate::config::value::HumanDuration;
 use crate::identity::introspection::form_encoded;
 use crate::policy::Blocks;
-use crate::telemetry::messages;
 
 /// The most bytes of an answer.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
@@ -78,25 +78,9 @@ pub(super) enum BreakerCommand {
         admin: AdminArgs,
     },
     /// Hold breakers open: nothing reaches the upstream, and callers get a 503.
-    Open {
-        #[command(flatten)]
-        which: Breakers,
-        /// For how long. At most 24h; it ends by itself.
-        #[arg(long = "for", env = "ARMIGER_FOR", value_name = "DURATION", default_value = "5m", value_parser = duration)]
-        lasts: HumanDuration,
-        #[command(flatten)]
-        admin: AdminArgs,
-    },
+    Open(Hold),
     /// Hold breakers closed: everything reaches the upstream, whatever fails.
-    Close {
-        #[command(flatten)]
-        which: Breakers,
-        /// For how long. At most 24h; it ends by itself.
-        #[arg(long = "for", env = "ARMIGER_FOR", value_name = "DURATION", default_value = "5m", value_parser = duration)]
-        lasts: HumanDuration,
-        #[command(flatten)]
-        admin: AdminArgs,
-    },
+    Close(Hold),
     /// Let breakers begin afresh: closed, with nothing seen, and held no more.
     Reset {
         #[command(flatten)]
@@ -104,6 +88,18 @@ pub(super) enum BreakerCommand {
         #[command(flatten)]
         admin: AdminArgs,
     },
+}
+
+/// Which breakers are held, and until when.
+#[derive(Args)]
+pub(super) struct Hold {
+    #[command(flatten)]
+    which: Breakers,
+    /// For how long. At most 24h; it ends by itself.
+    #[arg(long = "for", env = "ARMIGER_FOR", value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    lasts: HumanDuration,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 /// Which breakers of an upstream. Default: all of them.
@@ -144,15 +140,22 @@ struct Targets {
     #[arg(long, env = "ARMIGER_PURGE_PREFIX", value_name = "PREFIX")]
     prefix: Vec<String>,
     /// All that has this word in `Surrogate-Key` or `Cache-Tag`. One word: no blanks, no commas.
-    #[arg(long, env = "ARMIGER_PURGE_TAG", value_name = "TAG")]
+    #[arg(long, env = "ARMIGER_PURGE_TAG", value_name = "TAG", value_parser = tag)]
     tag: Vec<String>,
     /// All that is stored.
-    #[arg(long, env = "ARMIGER_PURGE_ALL")]
+    #[arg(long, env = "ARMIGER_PURGE_ALL", conflicts_with_all = ["url", "prefix", "tag"])]
     all: bool,
 }
 
 fn address(text: &str) -> Result<AdminAddress, String> {
     AdminAddress::parse(text).map_err(|_| "write `IP:port`, or `unix:` and the absolute path of a socket".into())
+}
+
+fn tag(text: &str) -> Result<String, String> {
+    let is_word = !text.is_empty() && !text.contains(|c: char| c == ',' || c.is_whitespace());
+    is_word.then(|| text.to_owned()).ok_or_else(|| {
+        "write one word of `Surrogate-Key` or `Cache-Tag`, without blanks and commas; several tags one by one".into()
+    })
 }
 
 fn duration(text: &str) -> Result<HumanDuration, String> {
@@ -202,11 +205,11 @@ fn configured(path: PathBuf) -> anyhow::Result<Admin> {
     match partial.document {
         Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
         _ => {
-            messages::say(partial.source.report(partial.issues).text(is_coloured(&io::stderr())));
-            bail!(
+            let message = format!(
                 "{} does not say where the admin listener is: name it with --admin, and its token with --token-file",
                 path.display()
             );
+            Err(BadConfig { message, report: Box::new(partial.source.report(partial.issues)) }.into())
         }
     }
 }
@@ -256,12 +259,17 @@ pub(super) fn drain(args: &AdminArgs, wait: bool) -> anyhow::Result<ExitCode> {
 
 /// `armiger reload`.
 pub(super) fn reload(args: &AdminArgs) -> anyhow::Result<ExitCode> {
-    let ask = async |client: &Client| Ok(client.exchange(Method::POST, "/reload", "text/plain", Bytes::new()).await?);
+    post(args, "/reload", &[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::CONFLICT])
+}
+
+/// Posts to a page and prints its answer in words, also where that is a failure that has one, by these statuses.
+fn post(args: &AdminArgs, path: &str, failures: &[StatusCode]) -> anyhow::Result<ExitCode> {
+    let ask = async |client: &Client| Ok(client.exchange(Method::POST, path, "text/plain", Bytes::new()).await?);
     let Answer { status, body } = args.run(ask, no_answer)?;
-    let told = String::from_utf8_lossy(&body).into_owned();
+    let told = String::from_utf8_lossy(&body);
     match status {
         StatusCode::OK => print(&told),
-        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT => print(&told).map(|_| ExitCode::FAILURE),
+        status if failures.contains(&status) => print(&told).map(|_| ExitCode::FAILURE),
         _ => Err(refused(status, &body).into()),
     }
 }
@@ -273,22 +281,15 @@ pub(super) fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
         Some(name) => format!("/jwks/refresh?provider={}", form_encoded(name)),
         None => "/jwks/refresh".to_owned(),
     };
-    let ask = async |client: &Client| Ok(client.exchange(Method::POST, &path, "text/plain", Bytes::new()).await?);
-    let Answer { status, body } = admin.run(ask, no_answer)?;
-    let told = String::from_utf8_lossy(&body).into_owned();
-    match status {
-        StatusCode::OK => print(&told),
-        StatusCode::BAD_GATEWAY => print(&told).map(|_| ExitCode::FAILURE),
-        _ => Err(refused(status, &body).into()),
-    }
+    post(admin, &path, &[StatusCode::BAD_GATEWAY])
 }
 
 /// `armiger breaker`.
 pub(super) fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
     let (which, admin, set, lasts) = match command {
         BreakerCommand::Show { upstream, admin } => return show_breakers(upstream.as_deref(), admin),
-        BreakerCommand::Open { which, lasts, admin } => (which, admin, "force-open", Some(lasts)),
-        BreakerCommand::Close { which, lasts, admin } => (which, admin, "force-closed", Some(lasts)),
+        BreakerCommand::Open(Hold { which, lasts, admin }) => (which, admin, "force-open", Some(lasts)),
+        BreakerCommand::Close(Hold { which, lasts, admin }) => (which, admin, "force-closed", Some(lasts)),
         BreakerCommand::Reset { which, admin } => (which, admin, "reset", None),
     };
     let mut path = format!("/breakers/{}?set={set}", form_encoded(&which.upstream));
@@ -298,12 +299,7 @@ pub(super) fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
             path.push_str(&format!("&{key}={}", form_encoded(value)));
         }
     }
-    let ask = async |client: &Client| Ok(client.exchange(Method::POST, &path, "text/plain", Bytes::new()).await?);
-    let Answer { status, body } = admin.run(ask, no_answer)?;
-    match status {
-        StatusCode::OK => print(&String::from_utf8_lossy(&body)),
-        _ => Err(refused(status, &body).into()),
-    }
+    post(admin, &path, &[])
 }
 
 /// One object for each breaker, in the order of the upstreams, each with what it is of.

@@ -4,16 +4,17 @@
 
 mod admin;
 mod token;
+mod voice;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use serde_json::json;
 
 use crate::app::signals::{Signal, Signals};
-use crate::app::{self, Options, Running, Source, StartError};
+use crate::app::{self, Options, Running, Source};
 use crate::config::issue::Report;
 use crate::config::reference;
 use crate::demo;
@@ -24,6 +25,7 @@ use crate::telemetry::access_log;
 use crate::telemetry::messages::{self, Messages};
 use crate::telemetry::metrics::Metrics;
 use admin::{AdminArgs, BreakerCommand, KeysCommand, Purge};
+use voice::{Voice, is_coloured};
 
 /// The exit code of a run that had to cut exchanges when it ended, unless `drain.strict` is off.
 const CUT: u8 = 3;
@@ -71,8 +73,8 @@ enum Command {
         #[command(flatten)]
         config: ConfigArg,
         /// Worker threads. Default: the processors that the machine, or its control group, gives.
-        #[arg(long, env = "ARMIGER_WORKERS", default_value_t = 0, hide_default_value = true, value_name = "N")]
-        workers: usize,
+        #[arg(long, env = "ARMIGER_WORKERS", value_name = "N", value_parser = workers)]
+        workers: Option<NonZeroUsize>,
         /// A directory in which the last accepted configuration is kept, without secrets from outside, to start from
         /// when the file is no good.
         #[arg(long, env = "ARMIGER_LAST_GOOD", value_name = "DIR")]
@@ -140,7 +142,8 @@ enum Command {
     },
     /// Start three small back ends and armiger in front of them, to try things out.
     Demo {
-        /// The port that armiger listens on instead of the configuration's.
+        /// The port that armiger listens on in place of 8080. A configuration of your own must then have 127.0.0.1:8080, where it
+        /// is put in, and edits of it do not apply while the demo runs.
         #[arg(long, env = "ARMIGER_PORT", value_name = "PORT")]
         port: Option<u16>,
         /// Your own configuration instead of the example, in front of the same back ends.
@@ -196,17 +199,22 @@ enum SchemaFormat {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    // Of those that run, which write messages; the others' words are for people, and their data says its own form.
-    let form = matches!(cli.command, Command::Run { .. } | Command::Demo { .. }).then(|| cli.log.form());
-    // Where that fails, bounds are fitted to what there is.
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let arguments = std::env::args_os().skip(1);
+            return Voice::of_arguments(arguments, std::env::var_os("ARMIGER_LOG_FORMAT")).refuse(&error);
+        }
+    };
+    let voice = Voice::new(cli.log.form());
+    // Where that fails, what there is has to do.
     let _ = Machine::raise_files();
     let result = match cli.command {
         Command::Run { config, workers, last_good } => {
             let messages = watch(&cli.log);
             run(&config.config, workers, last_good, messages)
         }
-        Command::Check { config, format } => check(&config.config, format),
+        Command::Check { config, format } => check(&config.config, format, voice),
         Command::Diff { old, new, format, exit_code } => diff(&old, &new, format, exit_code),
         Command::Drain { wait, admin } => admin::drain(&admin, wait),
         Command::Reload { admin } => admin::reload(&admin),
@@ -214,7 +222,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => admin::keys(&command),
         Command::Breaker(command) => admin::breaker(&command),
         Command::Purge(purge) => admin::purge(&purge),
-        Command::Token(command) => token::run(command),
+        Command::Token(command) => token::run(command, voice),
         Command::Schema { format } => print(&schema(format)),
         Command::Demo { port, config } => {
             let messages = watch(&cli.log);
@@ -228,10 +236,7 @@ pub fn main() -> ExitCode {
         Command::Version => print(concat!("armiger ", env!("CARGO_PKG_VERSION"), "\n")),
     };
     result.unwrap_or_else(|error| {
-        match form {
-            Some(messages::Form::Json) => messages::say(messages::failure(&failure(&error))),
-            _ => complain(&error),
-        }
+        voice.fail(&error);
         ExitCode::FAILURE
     })
 }
@@ -244,33 +249,19 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn complain(error: &anyhow::Error) {
-    match error.downcast_ref::<StartError>() {
-        Some(StartError::Config(report)) => messages::say(report.text(is_coloured(&std::io::stderr())).trim_end()),
-        _ => messages::say(format_args!("armiger: {error:#}")),
-    }
-}
-
-/// Why it ended, as the fields of a message.
-fn failure(error: &anyhow::Error) -> serde_json::Value {
-    match error.downcast_ref::<StartError>() {
-        Some(StartError::Config(report)) => json!({"message": error.to_string(), "issues": report.json()}),
-        _ => json!({"message": format!("{error:#}")}),
-    }
-}
-
-/// Colours are for terminals, unless `NO_COLOR` says no (no-color.org).
-fn is_coloured(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// Shows armiger's own messages on standard error.
 fn watch(log: &LogArgs) -> Messages {
     Messages::install(log.log_level, log.form(), is_coloured(&std::io::stderr()))
 }
 
-fn run(config: &Path, workers: usize, last_good: Option<PathBuf>, messages: Messages) -> anyhow::Result<ExitCode> {
+fn run(
+    config: &Path,
+    workers: Option<NonZeroUsize>,
+    last_good: Option<PathBuf>,
+    messages: Messages,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::listen()?;
+    let workers = workers.map_or(0, NonZeroUsize::get);
     let source = Source::File(config.into());
     let running = Running::start(Options { workers, last_good, messages: Some(messages), ..Options::new(source) })?;
     for (name, address) in running.addresses() {
@@ -309,19 +300,19 @@ fn run(config: &Path, workers: usize, last_good: Option<PathBuf>, messages: Mess
     Ok(if is_failure { ExitCode::from(CUT) } else { ExitCode::SUCCESS })
 }
 
-fn check(config: &Path, format: ReportFormat) -> anyhow::Result<ExitCode> {
+fn check(config: &Path, format: ReportFormat, voice: Voice) -> anyhow::Result<ExitCode> {
     let machine = Machine::detect();
     let checked = app::check(&Source::File(config.into()), &machine, 1, &Metrics::new(), Keeper::fresh());
     match checked {
         Ok(app::Checked { snapshot, .. }) => {
             if let Some(scarcity) = app::scarcity(&snapshot, &machine).filter(|_| format == ReportFormat::Text) {
-                messages::say(format_args!("armiger: on this machine {scarcity}"));
+                voice.tell(format_args!("on this machine {scarcity}"));
             }
             if format == ReportFormat::Json {
                 print("[]\n")?;
             } else {
-                messages::say(format_args!(
-                    "armiger: {} is good: {}, {}, {}",
+                voice.tell(format_args!(
+                    "{} is good: {}, {}, {}",
                     config.display(),
                     counted(snapshot.listeners.len(), "listener"),
                     counted(snapshot.upstreams.len(), "upstream"),
@@ -354,6 +345,14 @@ fn diff(old: &Path, new: &Path, format: DiffFormat, exit_code: bool) -> anyhow::
         changes if !exit_code || changes.is_empty() => ExitCode::SUCCESS,
         changes if changes.weakens() => ExitCode::from(4),
         _ => ExitCode::from(3),
+    })
+}
+
+/// How many workers there should be.
+fn workers(text: &str) -> Result<NonZeroUsize, String> {
+    const WORKERS_MAX: usize = 1024;
+    text.parse().ok().filter(|count: &NonZeroUsize| count.get() <= WORKERS_MAX).ok_or_else(|| {
+        format!("write a number from 1 to {WORKERS_MAX}, or leave it out for as many as there are processors")
     })
 }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
+use super::voice::{BadConfig, Voice};
 use super::{ConfigArg, print};
 use crate::app::{self, Source};
 use crate::config::identity::{Algorithm, Jwt};
@@ -24,7 +25,6 @@ use crate::identity::{self};
 use crate::keep::Keeper;
 use crate::machine::Machine;
 use crate::snapshot::Document;
-use crate::telemetry::messages;
 use crate::telemetry::metrics::Metrics;
 
 /// The exit code of `inspect` for a token that is not accepted.
@@ -101,9 +101,9 @@ pub(super) struct Inspect {
     token: Option<String>,
 }
 
-pub(super) fn run(command: TokenCommand) -> anyhow::Result<ExitCode> {
+pub(super) fn run(command: TokenCommand, voice: Voice) -> anyhow::Result<ExitCode> {
     match command {
-        TokenCommand::Mint(mint) => mint.run(),
+        TokenCommand::Mint(mint) => mint.run(voice),
         TokenCommand::Inspect(inspect) => inspect.run(),
         TokenCommand::Hash { new } => hash(new),
     }
@@ -118,13 +118,13 @@ impl Of {
         };
         match app::check(&source, &Machine::detect(), 1, &Metrics::new(), Keeper::fresh()) {
             Ok(checked) => Ok(checked.snapshot.document.clone()),
-            Err(report) => bail!("the configuration is no good\n\n{}", report.text(false).trim_end()),
+            Err(report) => Err(BadConfig { message: "the configuration is no good".into(), report }.into()),
         }
     }
 }
 
 impl Mint {
-    fn run(self) -> anyhow::Result<ExitCode> {
+    fn run(self, voice: Voice) -> anyhow::Result<ExitCode> {
         let document = self.of.document()?;
         let (name, jwt) = self.provider(&document)?;
         let signer = self.signer(name, jwt)?;
@@ -135,17 +135,15 @@ impl Mint {
         match judge(&document, &token) {
             Verdict::Accepted(_) => {}
             Verdict::Unsigned(provider, Ok(_)) => {
-                messages::say(format_args!(
-                    "armiger: whether `{provider}` accepts its signature is not known: its keys are fetched"
+                voice.tell(format_args!(
+                    "whether `{provider}` accepts its signature is not known: its keys are fetched"
                 ));
             }
             Verdict::Unasked(names) => {
-                messages::say(format_args!(
-                    "armiger: whether it is accepted is not known: {names} would be asked about it"
-                ));
+                voice.tell(format_args!("whether it is accepted is not known: {names} would be asked about it"));
             }
             Verdict::Unsigned(_, Err(cause)) | Verdict::Refused(cause) => {
-                messages::say(format_args!("armiger: the configuration does not accept it: {cause}"));
+                voice.tell(format_args!("the configuration does not accept it: {cause}"));
             }
         }
         print(&format!("{token}\n"))

@@ -46,7 +46,7 @@ pub struct Ejection {
     pub base: HumanDuration,
     /// The most that this grows to.
     pub max: HumanDuration,
-    /// The share of the endpoints that may be out at once, from 0 to 1. It is never exceeded, and one endpoint always
+    /// The share of the endpoints that may be out at once, above 0 and up to 1. It is never exceeded, and one endpoint always
     /// stays.
     pub share_max: f64,
 }

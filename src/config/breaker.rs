@@ -59,7 +59,7 @@ pub struct Trip {
     /// This share of the calls in the window, from 0 to 1.
     #[serde(default)]
     pub ratio: Option<f64>,
-    /// The calls that must have ended within the window before `ratio` counts.
+    /// The calls that must have ended within the window before `ratio` counts. At least 1.
     #[serde(default = "twenty")]
     pub min_requests: u32,
 }

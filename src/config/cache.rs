@@ -23,7 +23,7 @@ pub struct Cache {
     /// How much of what is on its way from upstreams may be held at once. What does not fit goes to clients all the same, and
     /// is not stored.
     pub fills_max: ByteSize,
-    /// How many stale answers may be refreshed at once behind the backs of those who got them.
+    /// How many stale answers may be refreshed at once behind the backs of those who got them. At least 1.
     pub refreshes_max: u32,
     /// A Redis in which the caches with `l2: redis` keep what several armigers share: what one has fetched the others need not, and a
     /// purge at one is one at all of them. Default: each armiger has what it fetched itself.

@@ -15,6 +15,7 @@ use super::issue::{Issue, Issues, KeyPath, Origin, Origins, Source, quote, sugge
 use super::load::FILE_MAX;
 use super::yaml::error::known_names;
 use super::yaml::expand::{Environment, Expansion, Outside};
+use super::yaml::secrecy;
 use super::yaml::tree::{self, Content, Entry, Node, NodeId, Scalar, Style, Tree, Used, found};
 
 /// How many files a configuration may include.
@@ -159,7 +160,12 @@ impl Assembly<'_, '_> {
         Some(Tree::new(root))
     }
 
-    fn finish(self, tree: Option<Tree>) -> Assembled {
+    fn finish(mut self, tree: Option<Tree>) -> Assembled {
+        // Of what is no YAML there are no keys and values that could be looked at.
+        for Origin { span, .. } in self.origins.iter().filter(|origin| !origin.is_read) {
+            let secrets = secrecy::in_text(&self.text[span.clone()]).into_iter();
+            self.concealed.extend(secrets.map(|secret| span.start + secret.start..span.start + secret.end));
+        }
         let text: Arc<str> = self.text.into();
         let mut origins = self.origins.into_iter();
         let main = origins.next().unwrap_or(Origin { name: "".into(), span: 0..0, is_read: true });
@@ -447,9 +453,9 @@ impl Assembly<'_, '_> {
                 format!("move it to {main}; an included file has `listeners`, `upstreams` and `routes`"),
             ),
         };
-        // Nobody decodes this, so nobody finds a secret in it.
-        let value = self.text.get(entry.value.span.clone()).unwrap_or("").to_lowercase();
-        if ["secret", "passw", "token"].iter().any(|word| value.contains(word)) {
+        // Nobody decodes this, and its nodes are none of the tree's.
+        self.concealed.extend(secrecy::Secrets::find(&entry.value).spans);
+        if secrecy::is_secret_name(key) {
             self.concealed.push(entry.value.span);
         }
         self.issues.push(Issue::new(KeyPath::root().key(key), message).span(entry.key.span).hint(hint));

@@ -65,7 +65,7 @@ impl SocketAccess {
     }
 }
 
-/// Where a listener is, for operators or for clients: `127.0.0.1:9901`, or `unix:/run/armiger/admin.sock`.
+/// Where a listener is, for operators or for clients: `127.0.0.1:8080`, or `unix:/run/armiger.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AdminAddress {
     /// A TCP socket.
@@ -85,9 +85,10 @@ impl AdminAddress {
             return text.parse().map(Self::Tcp).map_err(|error: std::net::AddrParseError| error.to_string());
         };
         if !path.starts_with('/') || path.ends_with('/') {
+            let name = path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("armiger.sock");
             return Err(with_hint(
                 format!("`unix:{path}` names no file from the root on"),
-                "write the whole path: `unix:/run/armiger/admin.sock`",
+                format!("write the whole path: `unix:/run/armiger/{name}`"),
             ));
         }
         if path.len() > SOCKET_PATH_MAX || path.contains('\0') {
@@ -164,7 +165,7 @@ impl<'de> Deserialize<'de> for AdminAddress {
             type Value = AdminAddress;
 
             fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
-                f.write_str("an address such as `127.0.0.1:9901` or `unix:/run/armiger/admin.sock`")
+                f.write_str("an address such as `127.0.0.1:8080` or `unix:/run/armiger.sock`")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<AdminAddress, E> {
@@ -186,7 +187,7 @@ impl JsonSchema for AdminAddress {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "examples": ["127.0.0.1:9901", "unix:/run/armiger/admin.sock"] })
+        json_schema!({ "type": "string", "examples": ["127.0.0.1:8080", "unix:/run/armiger.sock"] })
     }
 }
 

@@ -541,6 +541,11 @@ pub fn list_size<B>(request: &Request<B>) -> u64 {
     (pseudo + fields.sum::<usize>()) as u64
 }
 
+/// Whether a cookie may have this name: a token (RFC 6265 §4.1.1).
+pub fn is_cookie_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
 /// Joins several lines of `Cookie` with `; ` (RFC 9113 §8.2.3), so that whoever reads the first reads all.
 pub fn join_cookies(headers: &mut HeaderMap, inspected: &Inspected) {
     if !inspected.seen.has(Seen::COOKIE_CRUMBS) {
@@ -796,6 +801,15 @@ mod tests {
         assert_eq!(unnamed.upgrade, None, "an upgrade that `connection` does not name is none");
         let twice = map(&[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")]);
         assert_eq!(inspect_request(&twice).unwrap().upgrade, None, "two wishes are none");
+    }
+
+    #[test]
+    fn a_cookie_is_called_by_a_token() {
+        for (name, fits) in
+            [("theme", true), ("__Host-a.b", true), ("", false), ("a b", false), ("a=b", false), ("é", false)]
+        {
+            assert_eq!(is_cookie_name(name), fits, "{name}");
+        }
     }
 
     #[test]

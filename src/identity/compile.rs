@@ -20,6 +20,7 @@ use super::verify::{Rules, short_type};
 use crate::config::identity::{self as config, Algorithm};
 use crate::config::tls::UpstreamTls;
 use crate::config::value::{ByteSize, HumanDuration};
+use crate::config::yaml;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::Identity as Caller;
 use crate::exchange::identity::ClaimPath;
@@ -175,7 +176,16 @@ impl Compiler<'_, '_> {
             self.refuse(path.key("issuer"), "is empty", "write what `iss` of the tokens is");
         }
         self.audiences(&jwt.audiences, jwt.any_audience, path);
+        for (key, texts) in
+            [("more_issuers", &jwt.more_issuers), ("types", &jwt.types), ("required_claims", &jwt.required_claims)]
+        {
+            self.texts(texts, &path.key(key));
+        }
         self.leeway(jwt.leeway, path);
+        if jwt.types.is_empty() {
+            let issue = Issue::new(path.key("types"), "names no type, so every token would be refused").of_absence();
+            self.issues.push(issue.hint("leave it out for `JWT` and `at+jwt`"));
+        }
         for (key, bound) in [("max_lifetime", jwt.max_lifetime), ("max_age", jwt.max_age)] {
             if bound.is_some_and(|bound| bound.get().as_secs() == 0) {
                 self.refuse(
@@ -205,7 +215,15 @@ impl Compiler<'_, '_> {
         }
     }
 
+    /// Texts of which none may be empty, as one becomes that comes from outside.
+    fn texts(&mut self, texts: &[String], path: &KeyPath) {
+        for (place, _) in texts.iter().enumerate().filter(|(_, text)| text.is_empty()) {
+            self.refuse(path.index(place), "is empty", "write what it should be, or take it out of the list");
+        }
+    }
+
     fn audiences(&mut self, audiences: &[String], any_audience: bool, path: &KeyPath) {
+        self.texts(audiences, &path.key("audiences"));
         match (audiences.is_empty(), any_audience) {
             (true, false) => {
                 const WHAT: &str = "names no audience, so a token for any other service would do here (RFC 8725 §3.9)";
@@ -284,14 +302,15 @@ impl Compiler<'_, '_> {
         if config.header == "off" && !config.bearer {
             self.refuse(path.key("header"), "leaves no place for a key", "name a header, or write `bearer: true`");
         }
-        let listed = config.file.as_ref().map(|text| crate::config::yaml::plain::<Vec<config::ApiKey>>(text.expose()));
+        let keys = ["hash", "subject", "roles", "scopes", "expires", "claims"];
+        let listed = config.file.as_ref().map(|text| yaml::plain::<Vec<config::ApiKey>>(text.expose(), &keys));
         let more = match listed {
             None => Vec::new(),
             Some(Ok(more)) => more,
-            Some(Err(place)) => {
+            Some(Err(mistakes)) => {
                 self.refuse(
                     path.key("file"),
-                    format!("is no list of keys{place}"),
+                    format!("is no list of keys: {mistakes}"),
                     "it looks like `- {hash: \"sha256:…\", subject: billing}`, a line for each",
                 );
                 Vec::new()
@@ -322,6 +341,12 @@ impl Compiler<'_, '_> {
             }
             if key.subject.is_empty() {
                 self.refuse(part("subject"), format!("{of}the key is nobody's"), "say whose it is");
+            }
+            for (name, texts) in [("roles", &key.roles), ("scopes", &key.scopes)] {
+                if texts.iter().any(String::is_empty) {
+                    let message = format!("{of}one of `{name}` is empty");
+                    self.refuse(part(name), message, "write what it should be, or take it out of the list");
+                }
             }
             let expires = key.expires.as_ref().map(|text| text.parse::<jiff::Timestamp>().map(|time| time.as_second()));
             let expires = match expires.transpose() {
@@ -361,6 +386,7 @@ impl Compiler<'_, '_> {
 
     fn introspection(&mut self, asked: &config::Introspection, path: &KeyPath) -> Option<OpaqueProvider> {
         self.audiences(&asked.audiences, asked.any_audience, path);
+        self.texts(&asked.required_claims, &path.key("required_claims"));
         self.leeway(asked.leeway, path);
         self.token_max(asked.token_max, path);
         self.claims(&asked.roles_claim, asked.scopes_claim.as_ref(), path);

@@ -15,6 +15,7 @@ use crate::config::value::Mode;
 use crate::config::{Issue, KeyPath};
 use crate::exchange::identity::query_pairs;
 use crate::exchange::{Caller, Challenges, Exchange, Identity, Place, Reason, Rejection, Verdict};
+use crate::http::headers::is_cookie_name;
 use crate::identity::provider::{self, Now};
 use crate::identity::{Provider, Refusal};
 
@@ -175,9 +176,11 @@ impl Config {
                     .hint("leave it out for `Authorization: Bearer`, or name a `cookie` or `query` parameter"),
             );
         }
-        for (key, name) in [("cookie", &from.cookie), ("query", &from.query)] {
-            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$'*+-.^_`|~".contains(&byte);
-            if name.as_ref().is_some_and(|name| name.is_empty() || !name.bytes().all(fits)) {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$'*+-.^_`|~".contains(&byte);
+        let is_parameter = |name: &str| !name.is_empty() && name.bytes().all(fits);
+        let is_cookie: &dyn Fn(&str) -> bool = &is_cookie_name;
+        for (key, name, is_name) in [("cookie", &from.cookie, is_cookie), ("query", &from.query, &is_parameter)] {
+            if name.as_ref().is_some_and(|name| !is_name(name)) {
                 scope.issue(
                     Issue::new(path.key("from").key(key), "is no name of one")
                         .hint("use letters, digits, `-`, `_` and `.`"),

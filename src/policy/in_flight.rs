@@ -144,6 +144,12 @@ impl Limit {
             scope.issue(Issue::new(path.key("max"), "is 0, so no request could pass").hint("the least is 1"));
         }
         if let Some(queue) = &self.queue {
+            if queue.max == 0 {
+                scope.issue(
+                    Issue::new(path.key("queue").key("max"), "is 0, so nobody could wait")
+                        .hint("the least is 1, or leave `queue` out"),
+                );
+            }
             if queue.max > 100_000 {
                 scope.issue(Issue::new(path.key("queue").key("max"), "is too many").hint("the most is 100000"));
             }

@@ -49,6 +49,14 @@ impl Config {
             );
             return;
         }
+        for (key, list) in [("any", &self.any), ("all", &self.all), ("none", &self.none)] {
+            for (place, _) in list.iter().enumerate().filter(|(_, role)| role.is_empty()) {
+                scope.issue(
+                    Issue::new(scope.path().key(key).index(place), "is empty")
+                        .hint("name a role, or take it out of the list"),
+                );
+            }
+        }
         let boxed = |texts: &[String]| texts.iter().map(|text| text.as_str().into()).collect();
         let roles = Roles { any: boxed(&self.any), all: boxed(&self.all), none: boxed(&self.none) };
         scope.add(Stage::Authorize, self.mode, roles);

@@ -210,14 +210,15 @@ impl<'a> Scope<'a> {
         let chain = Chain::new(self.links, self.challenges);
         if !chain.enforces_at(Stage::Authenticate) {
             let identity = (self.place)("identity");
-            for (path, why) in self.needs {
-                self.issues.push(
-                    Issue::new(path, format!("{why}, and this route knows none"))
-                        .goes_by(identity.clone())
-                        // One that cannot be read is as if it were not there.
-                        .goes_by(own.key("identity"))
-                        .hint("add `identity` here or under `defaults`, enforced, or switch this off"),
-                );
+            // One mistake, however many go without.
+            let mut needs = self.needs.into_iter();
+            if let Some((path, why)) = needs.next() {
+                let issue = Issue::new(path, format!("{why}, and this route knows none"))
+                    .goes_by(identity)
+                    // One that cannot be read is as if it were not there.
+                    .goes_by(own.key("identity"))
+                    .hint("add `identity` here or under `defaults`, enforced, or switch off what needs it");
+                self.issues.push(needs.fold(issue, |issue, (path, why)| issue.related(path, why)));
             }
         }
         (chain, Headers { reserved: self.reserved, renamed: self.renamed })

@@ -7,13 +7,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::Response;
 use http_body::{Body, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::gate::Gate;
 use crate::http::answer::{self, Asked, Framing, Length};
 use crate::http::body::BodyError;
+use crate::turn::Turn;
 
 /// How much of an answer is gathered before it is written.
 const GATHERED_MAX: usize = 32 * 1024;
@@ -47,6 +48,8 @@ pub(super) enum Broken {
 pub(super) struct Exchange<B> {
     asked: Asked,
     stage: Stage<B>,
+    /// Comes between the answer and its way out.
+    turn: Turn,
     is_last: bool,
 }
 
@@ -59,12 +62,15 @@ enum Stage<B> {
     Written,
     /// All of it is out.
     Out,
+    /// What is written down of it is all that there is. It still goes out: who sees that an answer began does not take the
+    /// request for one that nobody saw, to send it again.
+    Broken(Option<Broken>),
 }
 
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
     /// An exchange whose request is before the service.
     pub(super) fn new(asked: Asked) -> Self {
-        Self { asked, stage: Stage::Asked, is_last: false }
+        Self { asked, stage: Stage::Asked, turn: Turn::default(), is_last: false }
     }
 
     /// Takes it as far as it goes. `service` is the future of the answer, and is dropped once it has been given.
@@ -99,6 +105,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                 }
             }
         }
+        ready!(self.turn.poll(cx));
         let sent = self.poll_send(cx, gate);
         if sent.is_pending() && !gate.state().is_tunnel() && gate.poll_inbound(cx).is_ready() {
             return Poll::Ready(Err(Broken::ClientGone));
@@ -126,7 +133,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
         S: AsyncRead + Unpin,
     {
         let (mut head, body) = response.into_parts();
-        if gate.ends_unread(cx, head.status == StatusCode::REQUEST_TIMEOUT) {
+        if gate.ends_unread(cx, head.status) {
             // Nothing can be read behind the body, and the client is told (RFC 9112 §9.6).
             self.asked.keeps_alive = false;
             gate.state().say_close();
@@ -154,6 +161,19 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
         gate.state().exchange_finished();
     }
 
+    /// The body is over: writes down its end.
+    fn end<S>(&mut self, gate: &mut Gate<S>) {
+        match &self.stage {
+            Stage::Answered(_, Framing::Length(left)) if *left > 0 => {
+                return self.stage = Stage::Broken(Some(Broken::TooShort));
+            }
+            Stage::Answered(_, Framing::Chunked(_)) if gate.has_piece() => gate.put_after(b"\r\n0\r\n\r\n"),
+            Stage::Answered(_, Framing::Chunked(_)) => answer::write_last_chunk(gate.out(), None, &[]),
+            _ => {}
+        }
+        self.written(gate);
+    }
+
     fn poll_send<S>(&mut self, cx: &mut Context<'_>, gate: &mut Gate<S>) -> Poll<Result<(), Broken>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -170,25 +190,22 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                     }
                     Poll::Ready(Some(Ok(frame))) => {
                         if put(gate, framing, frame) || body.is_end_stream() {
-                            end(gate, framing)?;
-                            self.written(gate);
+                            self.end(gate);
                         }
                     }
-                    Poll::Ready(None) => {
-                        end(gate, framing)?;
-                        self.written(gate);
-                    }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(Broken::Body(error))),
+                    Poll::Ready(None) => self.end(gate),
+                    Poll::Ready(Some(Err(error))) => self.stage = Stage::Broken(Some(Broken::Body(error))),
                 }
             }
             if matches!(self.stage, Stage::Out) {
                 return Poll::Ready(Ok(()));
             }
             ready!(gate.poll_out(cx))?;
-            if matches!(self.stage, Stage::Written) {
-                self.stage = Stage::Out;
-            } else if is_waiting {
-                return Poll::Pending;
+            match &mut self.stage {
+                Stage::Written => self.stage = Stage::Out,
+                Stage::Broken(broken) => return Poll::Ready(broken.take().map_or(Ok(()), Err)),
+                _ if is_waiting => return Poll::Pending,
+                _ => {}
             }
         }
     }
@@ -230,17 +247,6 @@ fn put<S>(gate: &mut Gate<S>, framing: &mut Framing, frame: Frame<Bytes>) -> boo
         out.extend_from_slice(after);
     }
     matches!(framing, Framing::Length(0))
-}
-
-/// Writes down the end of a body.
-fn end<S>(gate: &mut Gate<S>, framing: &Framing) -> Result<(), Broken> {
-    match framing {
-        Framing::Length(left) if *left > 0 => return Err(Broken::TooShort),
-        Framing::Chunked(_) if gate.has_piece() => gate.put_after(b"\r\n0\r\n\r\n"),
-        Framing::Chunked(_) => answer::write_last_chunk(gate.out(), None, &[]),
-        _ => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ const HANDOVER_MAX: usize = 1024;
 /// How long a worker may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
+/// How many tasks are polled before the worker looks for news, if there are that many: a round of [`crate::turn`] with a hundred
+/// connections is not cut in its midst. A task's poll takes some microseconds.
+const POLLS_PER_ROUND: u32 = 256;
+
 /// How long a line of the access log may wait for company.
 const LOG_DELAY: Duration = Duration::from_millis(100);
 
@@ -108,7 +112,8 @@ impl Workers {
                 // Not a `LocalSet` on a runtime of the usual kind: that is a scheduler within another one, and each turn goes
                 // through both.
                 let options = LocalOptions::default();
-                let runtime = match Builder::new_current_thread().enable_all().build_local(options) {
+                let mut builder = Builder::new_current_thread();
+                let runtime = match builder.enable_all().event_interval(POLLS_PER_ROUND).build_local(options) {
                     Ok(runtime) => runtime,
                     Err(error) => return drop(begun.send(Err(error))),
                 };

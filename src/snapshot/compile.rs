@@ -22,7 +22,7 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, NOWHERE, Trust, Via};
 use crate::http::grpc;
-use crate::http::headers::belongs_to_the_hop;
+use crate::http::headers::{belongs_to_the_hop, is_cookie_name};
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
@@ -77,6 +77,13 @@ pub fn compile(
             Issue::new(root.key("listeners"), "names no listener, so nobody could connect")
                 .of_absence()
                 .hint("add one: `- {name: http, address: 127.0.0.1:8080}`"),
+        );
+    }
+    if document.routes.is_empty() {
+        issues.push(
+            Issue::new(root.key("routes"), "names no route, so every answer would be a 404")
+                .of_absence()
+                .hint("add one: `- {name: all, match: {path_prefix: /}, proxy: {upstream: NAME}}`"),
         );
     }
     if !issues.is_empty() {
@@ -231,9 +238,11 @@ fn bounds(config: &Listener, path: &KeyPath, issues: &mut Issues) {
     }
     let timeouts = &config.timeouts;
     for (key, duration) in [
+        ("proxy_header", timeouts.proxy_header),
         ("handshake", timeouts.handshake),
         ("request_headers", timeouts.request_headers),
         ("body_idle", timeouts.body_idle),
+        ("body_rate", timeouts.body_rate),
         ("keep_alive", timeouts.keep_alive),
     ] {
         positive(duration.get(), &path.key("timeouts").key(key), issues);
@@ -434,7 +443,8 @@ fn routes(
         scope.parts = parts.or(steps).map_or(1, |parts| parts.max(1) as u64);
         let policies = config.policies.or(&document.defaults.policies);
         policies.compile(&mut scope);
-        let (chain, said) = scope.finish(&path.key("policies"));
+        let policies_at = path.key("policies");
+        let (chain, said) = scope.finish(&policies_at);
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
         let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
@@ -467,7 +477,9 @@ fn routes(
                 Some(found.of_route(&config.name, &mut keeping.borrow_mut(), metrics))
             },
             cache: &|config, sends, path, issues| {
-                let around = part::Around { plan, exposure: &exposure, keeper: &mut **keeping.borrow_mut(), path };
+                let keeper = &mut **keeping.borrow_mut();
+                let identity_at = [policies_at.clone(), place("identity")];
+                let around = part::Around { plan, exposure: &exposure, keeper, path, identity_at };
                 part::compile(config, sends, around, issues)
             },
             metrics,
@@ -713,6 +725,12 @@ fn matcher(
         given.iter().filter_map(|(name, is)| value_match(name.clone(), is, &at.key(name), issues)).collect()
     };
     let query = values("query", &config.query, issues);
+    for name in config.cookies.keys().filter(|name| !is_cookie_name(name)) {
+        issues.push(
+            Issue::new(path.key("cookies").key(name), format!("`{name}` is no cookie name"))
+                .hint("use letters, digits, `-`, `_` and `.`"),
+        );
+    }
     let cookies = values("cookies", &config.cookies, issues);
     // With a condition less it would seem to match what another route does.
     let is_whole = !source.is_lost(path);
@@ -790,7 +808,8 @@ mod tests {
 
     /// A configuration that is applied after `previous`, and what its report says of pools.
     fn after(previous: &Kept, version: u64, upstreams: &str) -> (Option<Snapshot>, Vec<String>) {
-        let text = format!("{LISTENERS}upstreams:\n{upstreams}routes: []\n");
+        let routes = "routes: [{name: all, match: {path: /}, respond: {}}]";
+        let text = format!("{LISTENERS}upstreams:\n{upstreams}{routes}\n");
         let partial = decode_partial::<Blocks>("test", &text, &Environment::process());
         let (mut keeper, mut issues) = (Keeper::after(previous), Issues::new());
         let document = partial.document.unwrap_or_else(|| panic!("{:?}", partial.issues));

@@ -90,11 +90,11 @@ pub fn say(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// The last message of a program that could not start, as a line of JSON, at whatever level the others are.
-pub fn failure(fields: &serde_json::Value) -> String {
+/// A message of a program that does not run, or not yet, as a line of JSON, whatever level is shown.
+pub fn line(level: &str, fields: &serde_json::Value) -> String {
     let timestamp =
         jiff::Timestamp::from_microsecond(since_epoch()).map_or_else(|_| String::new(), |now| now.to_string());
-    serde_json::json!({"timestamp": timestamp, "level": "ERROR", "fields": fields, "target": "armiger"}).to_string()
+    serde_json::json!({"timestamp": timestamp, "level": level, "fields": fields, "target": "armiger"}).to_string()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the time of day of a message")]
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_has_the_form_of_the_other_messages() {
+    fn a_line_has_the_form_of_the_other_messages() {
         let kept = Kept::default();
         let (subscriber, _messages) = Messages::subscriber(None, Form::Json, false, kept.clone());
         tracing::subscriber::with_default(subscriber, || tracing::error!(address = "a", "failed"));
@@ -191,7 +191,7 @@ mod tests {
             keys.sort();
             (keys, line["timestamp"].as_str().unwrap().ends_with('Z'), line["level"].clone())
         };
-        assert_eq!(keys(&failure(&serde_json::json!({"message": "failed"}))), keys(&kept.take()));
+        assert_eq!(keys(&line("ERROR", &serde_json::json!({"message": "failed"}))), keys(&kept.take()));
     }
 
     #[test]

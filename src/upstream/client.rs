@@ -43,6 +43,7 @@ use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
 use crate::telemetry::record::AttemptRow;
 use crate::timer::Timer;
+use crate::turn;
 
 /// How often a request is sent again because nothing of it was processed. Bounds an HTTP/2 upstream that refuses every
 /// stream.
@@ -148,6 +149,10 @@ impl Upstream {
                 Box::pin(Bulkhead::wait(&self.state, bounds, class, deadline, &mut timer, metrics)).await?
             }
         };
+        if !self.plan.protocol.is_http2() {
+            // HTTP/2 gathers what goes out by itself. Not later: what is taken from the pool is used at once.
+            turn::others_first().await;
+        }
         let found = match &self.behind {
             None => None,
             Some(behind) => Some(behind.in_time(&mut timer).await?),

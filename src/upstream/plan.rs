@@ -362,6 +362,10 @@ impl Check<'_> {
             self.refuse(issue.related(path.key("base"), "the first time").hint("choose no less than `base`"));
         }
         let share_max = self.share(config.share_max, path.key("share_max"));
+        if share_max == 0.0 {
+            let issue = Issue::new(path.key("share_max"), "`0` would let nothing be ejected");
+            self.refuse(issue.hint("choose more than 0, such as `0.5`; or leave `ejection` out"));
+        }
         Ejection { consecutive: config.consecutive, base, max, share_max }
     }
 
@@ -384,7 +388,12 @@ impl Check<'_> {
             let issue = issue.of_absence().goes_by(backoff.key("base"));
             self.refuse(issue.related(backoff.key("base"), "the first bound").hint("choose no less than `base`"));
         }
-        self.share(config.budget.ratio, path.key("budget").key("ratio"));
+        let budget = path.key("budget");
+        let ratio = self.share(config.budget.ratio, budget.key("ratio"));
+        if ratio == 0.0 && config.budget.min_per_second == 0 {
+            let issue = Issue::new(budget, "lets nothing be tried again").of_absence();
+            self.refuse(issue.hint("raise `ratio` or `min_per_second`; or leave `retry` out"));
+        }
         retry::Plan::of(config)
     }
 
@@ -449,6 +458,16 @@ impl Check<'_> {
                 let issue = Issue::new(trip.key("ratio"), "`0` would open it on healthy upstreams");
                 self.refuse(issue.hint("choose more than 0, such as `0.5`"));
             }
+        }
+        if config.trip.min_requests == 0 {
+            let issue = Issue::new(trip.key("min_requests"), "a share of `0` requests says nothing");
+            self.refuse(issue.hint("the least is 1; the more, the less a few failures count"));
+        }
+        let counted = &config.failure;
+        let kinds = [counted.connect, counted.timeout, counted.reset, counted.slow_call.is_some()];
+        if counted.status.is_empty() && counted.grpc.is_empty() && !kinds.contains(&true) {
+            let issue = Issue::new(failure.clone(), "leaves nothing that counts as failure, so it would never open");
+            self.refuse(issue.of_absence().hint("leave out what should count, or leave `breaker` out"));
         }
         let buckets = config.window.buckets;
         if !(1..=60).contains(&buckets) {

@@ -72,6 +72,11 @@ impl Aggregate {
         }
         acyclic(&waits, &at, issues);
         orderly(&waits, &at, issues);
+        if config.errors_as.as_deref() == Some("") {
+            issues.push(
+                Issue::new(path.key("errors_as"), "is empty").hint("write a key such as `errors`, or leave it out"),
+            );
+        }
         let errors_key = config.errors_as.as_deref().map(quoted);
         if config.errors_as.is_some() && config.merge.mode == MergeMode::Concat {
             issues.push(
@@ -324,6 +329,9 @@ impl Draft<'_, '_> {
                     .goes_by(self.path.key("required"))
                     .hint("add `required: true`, or leave it out"),
             );
+        }
+        if config.wrap_as.as_deref() == Some("") {
+            self.issue(&self.path.key("as"), "is empty", "write the key that it gets in the document, or leave it out");
         }
         if config.hidden && config.wrap_as.is_some() {
             self.issue(&self.path.key("as"), "a hidden part has no place in the document", "keep one of them");

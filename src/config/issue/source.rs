@@ -147,6 +147,11 @@ impl Source {
         self
     }
 
+    /// Whether a text stands in the files, where it may be shown.
+    pub(crate) fn shows(&self, text: &str) -> bool {
+        self.text.contains(text)
+    }
+
     /// The main file's name, as it was given.
     pub fn name(&self) -> &str {
         &self.origins.main().name

@@ -12,7 +12,7 @@ use super::control::elements;
 use super::invalid;
 use crate::exchange::identity::{ClaimPath, query_pairs};
 use crate::exchange::{Exchange, Place};
-use crate::http::headers::{is_credential, is_provenance, name};
+use crate::http::headers::{is_cookie_name, is_credential, is_provenance, name};
 
 /// A key, or what tells variants apart, before it is stored. Long enough for most on the stack.
 pub type Bytes = SmallVec<[u8; INLINE]>;
@@ -89,14 +89,10 @@ impl Part {
             "claim" if what == "sub" => Some(Self::Subject),
             "claim" => Some(Self::Claim(what.into(), ClaimPath::new(what))),
             "header" => HeaderName::from_bytes(what.as_bytes()).ok().map(Self::Header),
-            "cookie" => what.bytes().all(is_token).then(|| Self::Cookie(what.into())),
+            "cookie" => is_cookie_name(what).then(|| Self::Cookie(what.into())),
             _ => None,
         }
     }
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// How a route makes keys.

@@ -218,6 +218,12 @@ impl Config {
                 scope.issue(Issue::new(path.key(key), "is too long").hint("the most is 8784h, a year"));
             }
         }
+        if self.entry_max.get() == 0 {
+            scope.issue(
+                Issue::new(path.key("entry_max"), "is 0B, so nothing could be stored")
+                    .hint("name a size such as `1MiB`, or take `cache` off this route"),
+            );
+        }
         let (memory, fills_max) = (scope.plan.cache.memory().get(), scope.plan.cache.fills_max.get());
         let empty = [("memory", memory), ("fills_max", fills_max)].into_iter().find(|(_, room)| *room == 0);
         if let Some((room, _)) = empty {

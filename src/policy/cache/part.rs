@@ -29,6 +29,8 @@ pub struct Around<'a> {
     pub keeper: &'a mut (dyn Keep + 'a),
     /// The place of the block.
     pub path: KeyPath,
+    /// Where the route's own policies stand, and where it has its `identity` from: here or in the defaults.
+    pub identity_at: [KeyPath; 2],
 }
 
 /// Compiles it, or reports what is wrong with it.
@@ -38,7 +40,7 @@ pub fn compile(
     around: Around<'_>,
     issues: &mut Issues,
 ) -> Option<Arc<dyn Known>> {
-    let Around { plan, exposure, keeper, path } = around;
+    let Around { plan, exposure, keeper, path, identity_at: [policies, identity] } = around;
     let config = Config {
         ttl: config.ttl.clone(),
         ttl_overrides: config.ttl_overrides,
@@ -54,7 +56,8 @@ pub fn compile(
     let names_claims = named.iter().any(|part| matches!(part, Part::Subject | Part::Claim(..)));
     let is_told = |name: &HeaderName| own.contains(name) || named.contains(&Part::Header(name.clone()));
     let sees_caller = sends.forward.iter().any(|name| may_tell_caller(name) && !is_told(name));
-    let (params, place) = (Params::known(&[]), |_: &str| path.clone());
+    let (params, place) =
+        (Params::known(&[]), |key: &str| if key == "identity" { identity.clone() } else { path.clone() });
     let mut shared = Shared::default();
     let mut scope = Scope::new(sends.name, &params, plan, keeper, &mut shared, &place, issues);
     scope.exposure = Exposure {
@@ -69,7 +72,8 @@ pub fn compile(
     apart.extend(sends.forward.iter().filter(|name| may_be_credential(name).is_none() && !is_told(name)).cloned());
     scope.within("cache", |scope| rules = Some(config.rules(scope, &apart, sends.accepts)));
     let is_fine = scope.is_fine();
-    scope.finish(&path);
+    // Who calls is for the route to say, and not for the part.
+    scope.finish(&policies);
     let known: Arc<dyn Known> = Arc::new(PartAnswers { rules: rules? });
     is_fine.then_some(known)
 }

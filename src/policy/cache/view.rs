@@ -141,18 +141,19 @@ impl Caches {
             let id = definition(key)?;
             self.0.iter().find(|(_, rules)| rules.plan.id == id)
         };
-        let is_it = |key: &[u8]| {
+        let is_of = |key: &[u8], host: Option<&str>| {
             let Some(target) = Target::of(key) else { return false };
             let Some((_, rules)) = route_of(key) else { return false };
-            host.as_deref().is_none_or(|host| host == target.host)
+            host.is_none_or(|host| host == target.host)
                 && target.path == path
                 && target.query == counted_query(&rules.plan, query.as_deref()).as_deref()
         };
         let now = std::time::Instant::now();
         let mut stored = Vec::new();
-        for (key, shelf) in store.list(KEYS_MAX, is_it) {
+        for (key, shelf) in store.list(KEYS_MAX, |key| is_of(key, host.as_deref())) {
             let Some((route, rules)) = route_of(&key) else { continue };
             let route = &**route;
+            let host = Target::of(&key).map(|target| target.host);
             let digest = shown::hash(b"key", &key, store.secret);
             for entry in &shelf.variants {
                 let head = &entry.head;
@@ -164,6 +165,7 @@ impl Caches {
                 };
                 stored.push(json!({
                     "route": route,
+                    "host": host,
                     "status": head.status.as_u16(),
                     "state": fate,
                     "age": head.age(now).as_secs(),
@@ -179,7 +181,17 @@ impl Caches {
             }
             if let Some(why) = shelf.why {
                 let left = shelf.pass_until.map_or(0, |until| until.saturating_duration_since(now).as_secs());
-                stored.push(json!({"route": route, "key": &digest, "state": "not_stored", "why": why.word(), "hit_for_miss": left}));
+                stored.push(json!({"route": route, "host": host, "key": &digest, "state": "not_stored", "why": why.word(), "hit_for_miss": left}));
+            }
+        }
+        if stored.is_empty() && host.is_some() {
+            let others = store.list(KEYS_MAX, |key| is_of(key, None));
+            let mut hosts: Vec<&str> = others.iter().filter_map(|(key, _)| Some(Target::of(key)?.host)).collect();
+            hosts.sort_unstable();
+            hosts.dedup();
+            if !hosts.is_empty() {
+                let hint = "nothing is known of it under this host, but under those of `hosts`";
+                return Ok(json!({"url": url, "stored": stored, "hosts": hosts, "hint": hint}));
             }
         }
         if stored.is_empty() {
@@ -201,8 +213,18 @@ fn split(url: &str) -> Result<(Option<String>, String, Option<String>), String> 
             }
             let at = rest.find(['/', '?']).unwrap_or(rest.len());
             let (host, target) = rest.split_at(at);
-            if host.is_empty() {
+            let (name, port) = match host.rsplit_once(':') {
+                Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
+                _ => (host, None),
+            };
+            if name.is_empty() {
                 return Err(wrong("names no host"));
+            }
+            if host.contains('@') || host.parse::<http::uri::Authority>().is_err() {
+                return Err(wrong("has a host that no request could have"));
+            }
+            if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+                return Err(wrong("has a port that there is not: the most is 65535"));
             }
             (Some(bare_host(host).to_ascii_lowercase()), target)
         }
@@ -230,6 +252,11 @@ mod tests {
         assert_eq!(of("http://H.test:80/a/../b?c=d"), parts("h.test", "/b", "c=d"));
         assert_eq!(of("https://h.test"), parts("h.test", "/", ""));
         assert_eq!(of("/a?b"), parts("", "/a", "b"));
+        assert_eq!(of("http://[::1]:80/a"), parts("[::1]", "/a", ""));
+        for wrong in ["http://h:99999/x", "http://h:/x", "http://h:a/x", "http://u@h/x", "http://h h/x", "http://:80/x"]
+        {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
         assert!(of("ftp://h/").is_err() && of("a/b").is_err() && of("http:///a").is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! Buckets in a Redis that several armigers share. What is asked stands here and in the script; how Redis is reached, in
-//! `redis_client.rs`.
+//! `redis_client`.
 
 use std::pin::Pin;
 use std::sync::Arc;

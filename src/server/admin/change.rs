@@ -133,8 +133,15 @@ async fn purge(call: &Call<'_>) -> Result<Answer, Refusal> {
     if targets == 0 && !order.is_all {
         return Err(bad("say what to purge: `url`, `prefix`, `tag`, or `all`"));
     }
-    if targets > TARGETS_MAX || order.tags.iter().any(String::is_empty) {
-        return Err(bad(format!("at most {TARGETS_MAX} targets, and no empty tag")));
+    // Whoever means all that has a tag would lose all that there is.
+    if targets > 0 && order.is_all {
+        return Err(bad("`all` is everything, whatever else is named: leave out `all`, or the rest"));
+    }
+    if targets > TARGETS_MAX {
+        return Err(bad(format!("{targets} targets are too many: at most {TARGETS_MAX} at once")));
+    }
+    if order.tags.iter().any(String::is_empty) {
+        return Err(bad("a tag is empty: write a word of `Surrogate-Key` or `Cache-Tag`"));
     }
     // A tag is a word of a list of words: as one that no answer can have, it would purge nothing and say that it did.
     if let Some(tag) = order.tags.iter().find(|tag| tag.contains(|c: char| c == ',' || c.is_whitespace())) {

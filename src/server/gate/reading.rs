@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use http::StatusCode;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Entered, Gate, Inbound, Left, Phase, Waiting, add};
@@ -280,15 +281,17 @@ impl<S: AsyncRead + Unpin> Gate<S> {
     }
 
     /// Whether the connection ends with the present answer because nobody read the body of its request, or all of it that
-    /// was worth it. To be asked before the answer is written, which should say so. A body that its client brings
-    /// `too_slowly` is not waited for.
-    pub(in crate::server) fn ends_unread(&mut self, cx: &mut Context<'_>, too_slowly: bool) -> bool {
+    /// was worth it. To be asked before the answer, of `status`, is written, which should say so. A body that its client
+    /// brings too slowly is not waited for.
+    pub(in crate::server) fn ends_unread(&mut self, cx: &mut Context<'_>, status: StatusCode) -> bool {
         match &self.phase {
             Phase::Head(_) => false,
             Phase::Lost => true,
-            // An upstream that still reads it may come to its end.
-            Phase::Body(inbound) if inbound.feed.has_reader() => false,
-            Phase::Body(_) if self.rest_is_small() && !too_slowly => false,
+            // An upstream that still reads it may come to its end; but hardly one that has refused it.
+            Phase::Body(inbound) if inbound.feed.has_reader() => {
+                (status.is_client_error() || status.is_server_error()) && !self.rest_is_small()
+            }
+            Phase::Body(_) if self.rest_is_small() && status != StatusCode::REQUEST_TIMEOUT => false,
             Phase::Body(_) => !self.drain_body(cx),
         }
     }

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
-use super::Line;
 use super::form::{Form, Key};
+use super::{Line, Renamed, content};
 use crate::config::issue::quote;
 use crate::config::rate::HumanRate;
 use crate::config::value::{ByteSize, HumanDuration};
@@ -258,7 +258,21 @@ impl Walk<'_> {
                 items.iter().map(|item| (item.get("name").text().to_owned().into(), item.clone())).collect()
             };
             let (olds, news) = (named(olds), named(news));
-            for (name, old, new) in pairs(&olds, &news) {
+            let both = pairs(&olds, &news);
+            let renamed = Renamed::find(
+                both.iter().filter(|(.., new)| **new == Form::Nothing).map(|(name, old, _)| (*name, content(old))),
+                both.iter().filter(|(_, old, _)| **old == Form::Nothing).map(|(name, _, new)| (*name, content(new))),
+            );
+            for (name, old, new) in both {
+                // It protects as before, but what is known of it goes by its name.
+                if *old == Form::Nothing && renamed.is_new(name) {
+                    self.push(&format!("{path}[{name}]"), format!("{}, and begins anew", renamed.added(name)), None);
+                    continue;
+                }
+                if *new == Form::Nothing && renamed.is_old(name) {
+                    self.push(&format!("{path}[{name}]"), renamed.removed(name), None);
+                    continue;
+                }
                 // An entry may have a mode of its own, and then protects by that.
                 let protects = self.protects;
                 self.protects &= *old == Form::Nothing || is_enforced(old);

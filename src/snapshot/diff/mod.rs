@@ -133,7 +133,6 @@ fn things(
 ) {
     let (olds, news) = (by_name(old), by_name(new));
     let both = pairs(&olds, &news);
-    let content = |thing: &Form| Form::Map(thing.entries().iter().filter(|(key, _)| key != "name").cloned().collect());
     let renamed = Renamed::find(
         both.iter().filter(|(.., new)| **new == Form::Nothing).map(|(name, old, _)| (*name, content(old))),
         both.iter().filter(|(_, old, _)| **old == Form::Nothing).map(|(name, _, new)| (*name, content(new))),
@@ -153,6 +152,11 @@ fn things(
         let lines = vec![Line { path: String::new(), text, weakens: None }];
         changes.push(Change { subject, what, lines });
     }
+}
+
+/// All of a thing but its name.
+fn content(thing: &Form) -> Form {
+    Form::Map(thing.entries().iter().filter(|(key, _)| key != "name").cloned().collect())
 }
 
 /// The entries of a mapping, or those of a list by their `name`.

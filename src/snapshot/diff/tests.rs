@@ -118,6 +118,20 @@ fn policies_come_and_go() {
 }
 
 #[test]
+fn a_limit_by_another_name_protects_as_before() {
+    policy(
+        "rate_limit: [{name: a, rate: 1/s}]",
+        "rate_limit: [{name: b, rate: 1/s}]",
+        &["rate_limit[b] added, `a` by a new name, and begins anew", "rate_limit[a] removed, it is now `b`"],
+    );
+    policy(
+        "in_flight: [{name: a, max: 5}, {name: c, max: 6}]",
+        "in_flight: [{name: b, max: 5}, {name: c, max: 6}]",
+        &["in_flight[b] added, `a` by a new name, and begins anew", "in_flight[a] removed, it is now `b`"],
+    );
+}
+
+#[test]
 fn a_policy_that_is_no_longer_enforced_weakens() {
     let mode = |mode: &str| format!("body_limit: {{max: 1KiB, mode: {mode}}}");
     for (old, new, expected) in [

@@ -74,7 +74,8 @@ impl LimitFamilies {
                 "requests",
                 "Looks for an answer that another armiger has fetched, in requests: `hit`, `miss`, `dead` (purged or invalid), \
                  `behind` or `untold` (whether it was purged cannot be told yet), `foreign` (damaged, or nobody's), `unavailable`; \
-                 `gap` for purges that may have been missed, and `lost` for a Redis that forgot what it was told.",
+                 `gap` for purges that may have been missed, `lost` for a Redis that forgot what it was \
+                 told, and `away` where more was told while this was away than Redis keeps times of.",
             ),
             cache_kept: Family::register(
                 catalogue,

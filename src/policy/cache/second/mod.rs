@@ -19,7 +19,7 @@ use super::key::Bytes;
 use super::purge::{Fate, What};
 use super::store::Store;
 use crate::config::cache::Cache as Section;
-use crate::config::{Issues, KeyPath};
+use crate::config::{Issue, Issues, KeyPath};
 use crate::keep::Keeper;
 use crate::telemetry::metrics::Metrics;
 use crate::timer::Wheel;
@@ -96,6 +96,18 @@ pub fn second(
     keeper: &mut Keeper<'_>,
     issues: &mut Issues,
 ) -> Option<Arc<dyn Second>> {
+    if section.refreshes_max == 0 {
+        issues.push(
+            Issue::new(path.key("refreshes_max"), "is 0, so what is stale would never be refreshed")
+                .hint("the least is 1"),
+        );
+    }
+    if section.redis_entry_max.get() == 0 {
+        issues.push(
+            Issue::new(path.key("redis_entry_max"), "is 0B, so nothing could be kept there")
+                .hint("name a size such as `256KiB`, or leave `redis` out"),
+        );
+    }
     let settings = section.redis.as_ref()?;
     let path = path.key("redis");
     #[cfg(feature = "redis")]
@@ -106,7 +118,7 @@ pub fn second(
     #[cfg(not(feature = "redis"))]
     {
         let _ = (settings, metrics, keeper, Store::new);
-        issues.push(crate::config::Issue::new(path, "this armiger was built without Redis").hint("leave it out"));
+        issues.push(Issue::new(path, "this armiger was built without Redis").hint("leave it out"));
         None
     }
 }

@@ -2,12 +2,18 @@
 //!
 //! One connection, which the thread `background` opens, watches and opens again; requests on every worker send through it,
 //! and it takes what comes in the order it comes. **The connection is the breaker**: after three failures in a row it is
-//! taken away, so that requests do without at once, and a new one is put there only after it has answered a `PING`.
+//! taken away, so that requests do without at once, and a new one is put there only after it has answered a `PING`. A reload that
+//! names another server takes it away too, and at once: nothing that is meant for the one is ever said to the other.
+
+#[cfg(test)]
+pub mod agreeing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -48,10 +54,12 @@ pub struct Client {
     plan: Mutex<Option<Arc<Settings>>>,
     timeout_ms: AtomicU32,
     connection: ArcSwapOption<MultiplexedConnection>,
+    /// The one that a reload left, until the work has its turn: for who has a last word for that server.
+    left: Mutex<Option<Arc<MultiplexedConnection>>>,
     failures: AtomicU32,
     /// The failure for which the last connection was left, in words.
     reason: Mutex<String>,
-    /// Rung when the connection is to be left: it fails, or the plan is another one.
+    /// Rung when the connection was left: it fails, or the plan is another one.
     bell: Arc<Notify>,
     metrics: StoreMetrics,
 }
@@ -81,6 +89,9 @@ pub fn compile(
             Issue::new(path.key("url"), "holds a credential")
                 .hint("put it under `username` and `password`: there it is masked"),
         );
+    }
+    if settings.username.as_deref() == Some("") {
+        issues.push(Issue::new(path.key("username"), "is empty").hint("leave it out for the user `default`"));
     }
     let timeout = settings.timeout.get();
     if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&timeout) {
@@ -125,6 +136,10 @@ fn client(settings: &Settings) -> RedisResult<redis::Client> {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Client {
     fn new(what: &'static str, metrics: StoreMetrics) -> Self {
         Self {
@@ -133,6 +148,7 @@ impl Client {
             plan: Mutex::default(),
             timeout_ms: AtomicU32::new(20),
             connection: ArcSwapOption::empty(),
+            left: Mutex::default(),
             failures: AtomicU32::new(0),
             reason: Mutex::default(),
             bell: Arc::default(),
@@ -141,7 +157,7 @@ impl Client {
     }
 
     fn plan(&self) -> Option<Arc<Settings>> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.plan).clone()
     }
 
     /// Whether it answered when it was last asked.
@@ -149,9 +165,15 @@ impl Client {
         self.connection.load().is_some()
     }
 
-    /// The connection, for who is about to leave with the plan that it is by.
-    pub fn connection(&self) -> Option<Arc<MultiplexedConnection>> {
-        self.connection.load_full()
+    /// The connection to the server of the plan before, for who follows the same reload right behind this. Given once.
+    pub fn leave(&self) -> Option<Arc<MultiplexedConnection>> {
+        // Nothing was left where the reload names the same server.
+        locked(&self.left).take().or_else(|| self.connection.load_full())
+    }
+
+    /// Whether this is the connection that requests go by.
+    fn goes_by(&self, connection: &Arc<MultiplexedConnection>) -> bool {
+        self.connection.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, connection))
     }
 
     /// Asks it something, within the time that a request waits.
@@ -201,11 +223,10 @@ impl Client {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 < FAILURES_MAX {
             return;
         }
-        let current = self.connection.load();
         // A late failure of a connection that was left already is no word about the new one.
+        let current = self.connection.compare_and_swap(Arc::as_ptr(connection), None);
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
-            self.connection.store(None);
-            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+            *locked(&self.reason) = reason.to_string();
             self.metrics.is_up(false);
             self.bell.notify_one();
         }
@@ -222,7 +243,7 @@ impl Background for Client {
     fn follow(&self, plan: &Arc<Settings>) {
         let millis = u32::try_from(plan.timeout.get().as_millis()).unwrap_or(u32::MAX);
         self.timeout_ms.store(millis, Ordering::Relaxed);
-        let mut held = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = locked(&self.plan);
         let is_same = |old: &Settings| {
             let of = |one: &Settings| (one.url.clone(), one.username.clone(), one.password.clone(), one.ca.clone());
             of(old) == of(plan)
@@ -230,6 +251,9 @@ impl Background for Client {
         if !held.as_deref().is_some_and(is_same) {
             // The first plan is what the work begins with: nothing has to be left for it.
             if held.replace(plan.clone()).is_some() {
+                // Here, and not where the work has its turn: who follows the same reload would ask the one for the other.
+                *locked(&self.left) = self.connection.swap(None);
+                self.metrics.is_up(false);
                 self.bell.notify_one();
             }
         }
@@ -245,16 +269,26 @@ impl Background for Client {
             let opened = tokio::time::timeout(CONNECT_TIMEOUT, open(&plan)).await;
             match opened {
                 Ok(Ok(connection)) => {
-                    client.failures.store(0, Ordering::Relaxed);
-                    client.connection.store(Some(Arc::new(connection)));
-                    client.metrics.is_up(true);
+                    let connection = Arc::new(connection);
+                    // While it was opened a reload may have named another server.
+                    if client.plan().is_some_and(|newest| Arc::ptr_eq(&newest, &plan)) {
+                        client.failures.store(0, Ordering::Relaxed);
+                        client.connection.store(Some(connection.clone()));
+                        client.metrics.is_up(true);
+                    }
                     let (opened, what) = (tokio::time::Instant::now(), client.what);
                     // Its own state is not held while it waits, or that would never end.
                     let bell = client.bell.clone();
                     drop(client);
-                    let mut left = pin!(bell.notified());
+                    let goes_by = || state.upgrade().is_some_and(|client| client.goes_by(&connection));
+                    // Looked at first: what was rung may be about one that was left long ago.
+                    let mut left = pin!(async {
+                        while goes_by() {
+                            bell.notified().await
+                        }
+                    });
                     let is_settled = match is_restless {
-                        false => true,
+                        false => goes_by(),
                         true => tokio::time::timeout(RETRY.1, &mut left).await.is_err(),
                     };
                     if is_settled {
@@ -263,9 +297,10 @@ impl Background for Client {
                         left.await;
                     }
                     let Some(client) = state.upgrade() else { return };
-                    client.connection.store(None);
+                    // Whoever had a last word has said it, or holds it.
+                    locked(&client.left).take();
                     let is_changed = client.plan().is_none_or(|newest| !Arc::ptr_eq(&newest, &plan));
-                    let error = client.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let error = locked(&client.reason).clone();
                     if !is_changed && (!is_told || told != error) {
                         tracing::warn!(url = %plan.url, what, error, "redis fails: they do without it");
                         (is_told, told) = (true, error);

@@ -1,0 +1,370 @@
+//! Reads a tree into typed values and reports everything that does not fit.
+//!
+//! Types use plain `#[derive(Deserialize)]`, which stops at the first mistake. So: a value that does not fit is
+//! reported, *lost* (as if it were absent), and the document is read again, until it can be read or nothing is left.
+//! What follows from a loss (a key that is missing because its value was lost) is not reported. Where a mapping lacks a key
+//! that it must have, another value stands in for it, so that the rest of the mapping is read, and checked later.
+//!
+//! `flatten`, `untagged` and internally tagged enums buffer values and lose their places: no type here uses them.
+
+mod hide;
+mod inside;
+mod value;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use serde::de::DeserializeOwned;
+
+use super::super::issue::{Issue, Issues, Segment, quote, suggest};
+use super::error::{Problem, known_names, list};
+use super::secrecy;
+use super::stand_in::{Keys, StandIns};
+use super::tree::{Content, Entry, Node, NodeId, Scalar, Style, Tree};
+use hide::{holds_secrets, is_secret_key, masked, without_secrets};
+use value::Value;
+
+/// How often a document is read. Each time at least one more mistake is found.
+const ROUNDS_MAX: usize = 200;
+
+/// The name by which [`Setting`](crate::config::value::Setting) makes itself known.
+pub(crate) const SETTING: &str = "$armiger::Setting";
+/// The name by which [`Secret`](crate::config::value::Secret) makes itself known.
+pub(crate) const SECRET: &str = "$armiger::Secret";
+/// The name by which [`KeyHash`](crate::config::value::KeyHash) makes itself known.
+pub(crate) const KEY_HASH: &str = "$armiger::KeyHash";
+
+/// What to do about a secret that stands in the file.
+const OUTSIDE: &str = "write `${env:NAME}` or `${file:/path}`, and keep the secret where it cannot be read along";
+
+/// What was read of a tree.
+pub(crate) struct Decoded<T> {
+    /// The value. `None`: nothing could be read.
+    pub(crate) value: Option<T>,
+    /// Keys of mappings that unknown ones probably stand for.
+    pub(crate) misspelt: HashSet<(NodeId, String)>,
+    /// Keys of mappings whose value is none of the file's.
+    pub(crate) stood_in: HashMap<NodeId, Rc<[&'static str]>>,
+}
+
+/// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
+/// secret in plain text. `required`: which keys a mapping must have, by those that it may have.
+pub(crate) fn decode<T: DeserializeOwned>(
+    text: &str,
+    tree: &Tree,
+    issues: &mut Issues,
+    lost: &mut HashSet<NodeId>,
+    concealed: &mut Vec<Range<usize>>,
+    required: &dyn Fn(&[&str]) -> Vec<String>,
+) -> Decoded<T> {
+    let context = Context {
+        text,
+        stand_ins: StandIns::new(required),
+        stood_in: RefCell::default(),
+        is_broken: Cell::new(!issues.is_empty()),
+        tree,
+        lost: RefCell::new(std::mem::take(lost)),
+        issues: RefCell::new(std::mem::take(issues)),
+        noted: RefCell::default(),
+        misspelt: RefCell::default(),
+        structs: RefCell::default(),
+        concealed: RefCell::default(),
+    };
+    let mut value = None;
+    for _ in 0..ROUNDS_MAX {
+        context.structs.borrow_mut().clear();
+        match T::deserialize(Value { node: &tree.root, context: &context }) {
+            Ok(read) => {
+                value = Some(read);
+                break;
+            }
+            Err(error) => {
+                let node = error.node.unwrap_or(tree.root.id);
+                let was_broken = context.is_broken.replace(true);
+                let goes_on = match error.problem {
+                    // From now on mappings are looked at for what they lack.
+                    Problem::Missing { .. } if !was_broken => true,
+                    Problem::Refused { keys, key } => context.stand_ins.refuse(keys, key),
+                    _ => false,
+                };
+                if !goes_on {
+                    context.report(node, error.problem);
+                    if !context.lose(node) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    *issues = context.issues.into_inner();
+    *lost = context.lost.into_inner();
+    concealed.append(&mut context.concealed.into_inner());
+    Decoded { value, misspelt: context.misspelt.into_inner(), stood_in: context.stood_in.into_inner() }
+}
+
+/// What is known over all rounds.
+struct Context<'t> {
+    text: &'t str,
+    stand_ins: StandIns<'t>,
+    /// Keys that a mapping lacks, and that something stands in for.
+    stood_in: RefCell<HashMap<NodeId, Rc<[&'static str]>>>,
+    /// Whether a mistake was found: which keys mappings must have is of no use without one, and costs time.
+    is_broken: Cell<bool>,
+    tree: &'t Tree,
+    lost: RefCell<HashSet<NodeId>>,
+    issues: RefCell<Issues>,
+    /// Keys that were reported, and mappings that lack some: they are met again in every round.
+    noted: RefCell<HashSet<NodeId>>,
+    /// Keys that an unknown one probably stands for.
+    misspelt: RefCell<HashSet<(NodeId, String)>>,
+    /// The mappings that are being read, outermost first, with the keys they know.
+    structs: RefCell<Vec<(NodeId, Keys)>>,
+    concealed: RefCell<Vec<Range<usize>>>,
+}
+
+impl Context<'_> {
+    fn is_lost(&self, node: &Node) -> bool {
+        self.lost.borrow().contains(&node.id)
+    }
+
+    /// Loses a node, or the nearest one around it that is not lost yet. `false`: nothing is left.
+    fn lose(&self, node: NodeId) -> bool {
+        let mut node = node;
+        loop {
+            if node == self.tree.root.id {
+                return false;
+            }
+            if self.lost.borrow_mut().insert(node) {
+                return true;
+            }
+            match self.tree.parent(node) {
+                Some(parent) => node = parent,
+                None => return false,
+            }
+        }
+    }
+
+    fn note(&self, issue: Issue) {
+        self.issues.borrow_mut().push(issue);
+    }
+
+    /// Keeps a value out of what is shown of the file.
+    fn conceal(&self, node: &Node) {
+        self.concealed.borrow_mut().push(node.span.clone());
+    }
+
+    /// Whether a value that stands in the file must not be shown: its type says so, its name, or what it is.
+    fn is_secret(&self, node: &Node) -> bool {
+        let is_within = |span: &Range<usize>| span.start <= node.span.start && node.span.end <= span.end;
+        let path = self.tree.path(node.id);
+        let name = path.segments().iter().rev().find_map(|segment| match segment {
+            Segment::Key(key) => Some(key),
+            Segment::Index(_) => None,
+        });
+        self.concealed.borrow().iter().any(is_within)
+            || name.is_some_and(|name| secrecy::is_secret_name(name))
+            || node.scalar().is_some_and(|scalar| secrecy::is_private_key(&scalar.text))
+    }
+
+    fn report(&self, id: NodeId, problem: Problem) {
+        let Some((node, key)) = self.find(id) else { return };
+        let path = self.tree.path(id);
+        match problem {
+            Problem::Quiet | Problem::Refused { .. } => {}
+            // The decoder stops at the first.
+            Problem::Missing { key: first, known } => {
+                let all = self.stand_ins.required(known);
+                let lacks = |name: &&str| *name == first || all.contains(name);
+                self.missing(node, key, known.iter().copied().filter(lacks));
+            }
+            Problem::Said { message, hint } => {
+                let scalar = node.scalar();
+                let (message, hint) = match scalar {
+                    Some(Scalar { text, reference: Some(reference), .. }) => masked(&message, hint, text, reference),
+                    _ if self.is_secret(node) => without_secrets(message, hint, node),
+                    _ => (message, hint),
+                };
+                let span = match (scalar, key) {
+                    (Some(Scalar { style: Style::Absent, .. }), Some(key)) => key.span.clone(),
+                    (Some(_), _) => node.span.clone(),
+                    (None, Some(key)) if !self.is_flow(node) => key.span.clone(),
+                    (None, _) => first_of(node),
+                };
+                self.note(Issue::new(path, message).span(span).maybe_hint(hint));
+            }
+        }
+    }
+
+    /// Reports keys that a mapping lacks, those that nothing else told of. `key`: that leads to the mapping.
+    fn missing(&self, node: &Node, key: Option<&Node>, names: impl Iterator<Item = &'static str>) {
+        let names: Vec<&str> =
+            names.filter(|name| node.entry(name).is_none() && !self.is_excused(node, name)).collect();
+        let path = self.tree.path(node.id);
+        let span = match (&node.content, key) {
+            (Content::Mapping(_), Some(key)) => key.span.clone(),
+            (Content::Mapping(entries), None) => match entries.first() {
+                Some(first) if first.key.span.start == node.span.start => first.key.span.clone(),
+                _ => node.span.clone(),
+            },
+            (_, Some(key)) => key.span.clone(),
+            _ => node.span.clone(),
+        };
+        let place = match path.segments().last() {
+            None => "at the top of the file".to_owned(),
+            Some(Segment::Key(key)) => format!("under {}", quote(key)),
+            Some(Segment::Index(_)) => "to this entry".to_owned(),
+        };
+        let (message, hint) = match names.as_slice() {
+            [] => return,
+            [name] => (format!("the key `{name}` is missing"), format!("add `{name}: …` {place}")),
+            names => (format!("the keys {} are missing", list(names, "and")), format!("add them {place}")),
+        };
+        self.note(Issue::new(path, message).span(span).hint(hint));
+    }
+
+    /// The keys that a mapping must have and has not, or not in a form that can be read.
+    fn lacking(&self, node: &Node, known: Keys, kept: &[&Entry]) -> Rc<[&'static str]> {
+        if !self.is_broken.get() {
+            return Rc::new([]);
+        }
+        let is_kept = |key: &&str| kept.iter().any(|entry| entry.key.text() == *key);
+        let lacking: Rc<[&str]> = self.stand_ins.required(known).iter().copied().filter(|key| !is_kept(key)).collect();
+        if !lacking.is_empty() {
+            self.stood_in.borrow_mut().insert(node.id, lacking.clone());
+        }
+        lacking
+    }
+
+    fn is_flow(&self, node: &Node) -> bool {
+        matches!(self.text.as_bytes().get(node.span.start), Some(b'{' | b'[' | b'*')) && node.scalar().is_none()
+    }
+
+    /// Whether a key is missing only because its value was lost, or because it is misspelt.
+    fn is_excused(&self, node: &Node, name: &str) -> bool {
+        let lost = match &node.content {
+            Content::Mapping(entries) => entries
+                .iter()
+                .any(|entry| entry.key.text() == name && (self.is_lost(&entry.key) || self.is_lost(&entry.value))),
+            _ => false,
+        };
+        lost || self.misspelt.borrow().contains(&(node.id, name.to_owned()))
+    }
+
+    /// A node, and the key that it is the value of.
+    fn find(&self, id: NodeId) -> Option<(&Node, Option<&Node>)> {
+        let mut chain = vec![id];
+        while let Some(parent) = self.tree.parent(chain[chain.len() - 1]) {
+            chain.push(parent);
+        }
+        let mut found = (&self.tree.root, None);
+        for next in chain.into_iter().rev().skip(1) {
+            found = match &found.0.content {
+                Content::Scalar(_) => return None,
+                Content::List(items) => (items.iter().find(|item| item.id == next)?, None),
+                Content::Mapping(entries) => {
+                    let entry = entries.iter().find(|entry| entry.key.id == next || entry.value.id == next)?;
+                    if entry.key.id == next { (&entry.key, None) } else { (&entry.value, Some(&entry.key)) }
+                }
+            };
+        }
+        Some(found)
+    }
+
+    /// The entries to read of a mapping that knows these keys: those not lost, each key once. Reports repeated keys.
+    fn entries<'t>(&self, entries: &'t [Entry], known: Keys) -> Vec<&'t Entry> {
+        let mut seen: std::collections::HashMap<&str, &Node> = std::collections::HashMap::new();
+        let mut kept = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let text = entry.key.text();
+            if let Some(first) = seen.get(text) {
+                // Nobody reads it.
+                if is_secret_key(text) || holds_secrets(known) {
+                    self.conceal(&entry.value);
+                }
+                if self.noted.borrow_mut().insert(entry.key.id) {
+                    self.note(
+                        Issue::new(self.tree.path(entry.key.id), format!("the key {} stands here twice", quote(text)))
+                            .span(entry.key.span.clone())
+                            .also(first.span.clone(), "first here")
+                            .hint("keep one of them"),
+                    );
+                }
+                continue;
+            }
+            seen.insert(text, &entry.key);
+            if !self.is_lost(&entry.key) && !self.is_lost(&entry.value) {
+                kept.push(entry);
+            }
+        }
+        kept
+    }
+
+    fn unknown_key(&self, owner: &Node, entry: &Entry, known: &'static [&'static str], present: &HashSet<&str>) {
+        let key = &entry.key;
+        if !self.noted.borrow_mut().insert(key.id) {
+            return;
+        }
+        let name = key.text();
+        let issue = Issue::new(self.tree.path(key.id), format!("unknown key {}", quote(name))).span(key.span.clone());
+        // A key that is there already cannot be the one that was meant.
+        let near = suggest(name, known.iter().copied().filter(|known| !present.contains(known)));
+        let hint = if let Some(inner) = belongs_inside(name, known) {
+            // That key may well be missing now, which is no second mistake.
+            self.misspelt.borrow_mut().insert((owner.id, inner.to_owned()));
+            if let Some(entry) = owner.entry(inner) {
+                self.misspelt.borrow_mut().insert((entry.value.id, name.to_owned()));
+            }
+            format!("{} goes under `{inner}`", quote(name))
+        } else if let Some(near) = near {
+            let hint = format!("did you mean `{near}`?");
+            self.misspelt.borrow_mut().insert((owner.id, near));
+            hint
+        } else if let Some((outer, key)) = self.belongs_outside(owner, name) {
+            self.misspelt.borrow_mut().insert((outer, name.to_owned()));
+            format!("{} goes beside {}, not in it", quote(name), quote(&key))
+        } else {
+            known_names("key", known)
+        };
+        // What stands under a misspelt `secret` is one all the same; and beside a key's hash, the key itself might.
+        let meant = suggest(name, known.iter().copied());
+        if is_secret_key(name) || meant.is_some_and(|meant| is_secret_key(&meant)) || known.contains(&"hash") {
+            self.conceal(&entry.value);
+        }
+        self.note(issue.hint(hint));
+    }
+
+    /// The nearest mapping around that knows this name, and the key in it that leads here.
+    fn belongs_outside(&self, owner: &Node, name: &str) -> Option<(NodeId, String)> {
+        let structs = self.structs.borrow();
+        let (outer, _) = structs.iter().rev().find(|(id, known)| *id != owner.id && known.contains(&name))?;
+        let depth = self.tree.path(*outer).segments().len();
+        match self.tree.path(owner.id).segments().get(depth) {
+            Some(Segment::Key(key)) => Some((*outer, key.clone())),
+            _ => None,
+        }
+    }
+}
+
+/// Keys that are looked for a level too high, under the key that they belong to.
+pub(crate) const INSIDE: [(&str, &[&str]); 1] = [(
+    "match",
+    &["hosts", "path", "path_prefix", "path_regex", "methods", "headers", "query", "cookies", "path_allow"],
+)];
+
+/// The one of these keys that a name belongs under.
+fn belongs_inside(name: &str, known: &[&str]) -> Option<&'static str> {
+    INSIDE.iter().find(|(inner, names)| known.contains(inner) && names.contains(&name)).map(|(inner, _)| *inner)
+}
+
+/// The first line of a list or mapping, as far as its first key.
+fn first_of(node: &Node) -> Range<usize> {
+    match &node.content {
+        Content::Mapping(entries) => match entries.first() {
+            Some(first) if first.key.span.start == node.span.start => first.key.span.clone(),
+            _ => node.span.clone(),
+        },
+        _ => node.span.clone(),
+    }
+}
