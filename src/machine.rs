@@ -1,8 +1,10 @@
 //! What the machine gives: processors and memory, as the control group cuts them down for a container.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What one open connection may hold, in bytes.
 ///
@@ -20,6 +22,10 @@ const CACHE_SHARE: u64 = 8;
 /// Connections that are allowed however small the memory is: fewer would be no proxy.
 const CONNECTIONS_LEAST: u32 = 64;
 
+/// The share of the file descriptors that clients' connections leave to others, as a divisor, and the least of it.
+const RESERVED_SHARE: u64 = 4;
+const RESERVED_LEAST: u64 = 16;
+
 /// The most that is read of a control group's file. The kernel's are far shorter.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -34,6 +40,8 @@ pub struct Machine {
     pub processors: usize,
     /// The control group's memory limit in bytes. `None`: no limit but the machine's own.
     pub memory: Option<u64>,
+    /// How many file descriptors the process may have open. `None`: no limit.
+    pub files: Option<u64>,
 }
 
 impl Machine {
@@ -45,7 +53,24 @@ impl Machine {
             // no reader of our own. A container without a CPU limit has no quota: it is told all of the node's.
             processors: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory_limit(Path::new("/")),
+            files: getrlimit(Resource::Nofile).current,
         }
+    }
+
+    /// Raises the soft limit of open files to the hard one. The soft one is for programs that use select(2), which cannot
+    /// take larger descriptors; there is none of that here, and no child process.
+    ///
+    /// # Errors
+    /// The system refused.
+    pub fn raise_files() -> io::Result<()> {
+        let limit = getrlimit(Resource::Nofile);
+        Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?)
+    }
+
+    /// The most file descriptors that may be open for a client's connection to be served. What is above is for connections
+    /// to upstreams, for operators and for files: clients alone can never take the last one.
+    pub fn client_files(&self) -> Option<u64> {
+        self.files.map(|files| files.saturating_sub((files / RESERVED_SHARE).max(RESERVED_LEAST)).max(1))
     }
 
     /// How many connections each of so many listeners may have open where the user named no number: `most`, or as many
@@ -203,11 +228,25 @@ mod tests {
             (Some(0), 1, 64),
             (Some(u64::MAX), 1, 10_000),
         ] {
-            let machine = Machine { processors: 1, memory };
+            let machine = Machine { processors: 1, memory, files: None };
             assert_eq!(machine.connections_max(10_000, listeners), connections, "{memory:?} {listeners}");
         }
-        let machine = Machine { processors: 1, memory: Some(1 << 20) };
+        let machine = Machine { processors: 1, memory: Some(1 << 20), files: None };
         assert_eq!(machine.connections_max(10, 1), 10, "never more than the most");
+    }
+
+    #[test]
+    fn clients_leave_file_descriptors_to_others() {
+        for (files, clients) in [
+            (None, None),
+            (Some(1_048_576), Some(786_432)),
+            (Some(64), Some(48)),
+            (Some(32), Some(16)),
+            (Some(8), Some(1)),
+            (Some(0), Some(1)),
+        ] {
+            assert_eq!(Machine { processors: 1, memory: None, files }.client_files(), clients, "{files:?}");
+        }
     }
 
     #[test]

@@ -122,8 +122,11 @@ fn unlawful_heads() -> Vec<(String, u16, &'static str)> {
     add("GET http://a/ HTTP/1.1\r\n\r\n", 400, "bad-host");
     add("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, "bad-host");
     add("GET / HTTP/1.1\r\nHost: a\r\nhost: b\r\n\r\n", 400, "bad-host");
+    let long = "a".repeat(300);
     for host in
         ["", "a b", "a,b", "a/b", "a\\b", "u@a", "a:", "a:b", "a:65536", "a:80:80", "[::1", "[a]", "a?b", "a#b", "<a>"]
+            .into_iter()
+            .chain(["a..b", ".", ".a", "..", "a..", "a!b", "a~b", long.as_str()])
     {
         add(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"), 400, "bad-host");
     }
@@ -323,6 +326,88 @@ async fn a_head_is_bounded() {
         armiger.raw(&request).await.answer().await.assert_status(200);
     }
     assert_eq!(backend.count(), 3);
+}
+
+#[tokio::test]
+async fn a_refused_head_is_told_with_the_method_it_asked_with() {
+    let backend = strict().await;
+    let armiger = Armiger::proxying(&backend).await;
+    for (head, method) in [
+        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", "POST"),
+        ("\r\nDELETE / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "DELETE"),
+        ("\u{16}\u{3}\u{1}", "-"),
+        ("GETGETGETGETGETGETGETGETGETGETGETGET / HTTP/1.1\r\n\r\n", "-"),
+    ] {
+        let mut conversation = armiger.raw(head).await;
+        let id = conversation.answer().await.assert_status(400).header("x-request-id").to_owned();
+        let line = armiger.logged(|line| line["request_id"] == *id).await;
+        assert_eq!(line["method"], method, "{head:?}: {line:#}");
+    }
+    for (method, count) in [("POST", 1.0), ("DELETE", 1.0), ("other", 2.0)] {
+        let counted =
+            format!("armiger_http_requests_total{{method=\"{method}\",route=\"(none)\",status_class=\"4xx\"}}");
+        assert_eq!(armiger.metric(&counted).await, count, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_http2_is_bounded_and_its_refusal_told() {
+    let backend = strict().await;
+    let armiger = Armiger::with(Config::to(&backend).listener("limits: {header_bytes_max: 4KiB}")).await;
+    let mut connection = armiger.connect_h2c().await;
+    let with =
+        |length: usize| Request::get("/").header("x-big", "v".repeat(length)).body(Full::<Bytes>::default()).unwrap();
+
+    connection.request(with(3500)).await.assert_status(200);
+    let refusal = connection.request(with(5000)).await;
+    refusal.assert_problem(431, "headers-too-large");
+    let id = refusal.header("x-request-id");
+    let line = armiger.logged(|line| line["request_id"] == *id).await;
+    assert_eq!((&line["status"], &line["reason"]), (&431.into(), &"headers-too-large".into()), "{line:#}");
+    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"header_bytes_max\"}").await, 1.0);
+    // Far above it, h2 holds nothing of it, and answers by itself.
+    connection.request(with(20_000)).await.assert_status(431).assert_no_header("content-type");
+    connection.request(with(10)).await.assert_status(200);
+    assert_eq!(backend.count(), 2);
+}
+
+#[tokio::test]
+async fn another_scheme_than_http_is_refused_on_http2_too() {
+    let backend = strict().await;
+    let armiger = Armiger::proxying(&backend).await;
+    let mut connection = armiger.connect_h2c().await;
+    for (scheme, status) in [("http", 200), ("https", 200), ("HTTPS", 200), ("ftp", 400), ("ws", 400)] {
+        let request = Request::get(format!("{scheme}://a/")).body(Full::<Bytes>::default()).unwrap();
+        let response = connection.request(request).await;
+        assert_eq!(response.status, status, "{scheme}: {response:#?}");
+        if status == 400 {
+            response.assert_problem(400, "bad-framing");
+        }
+    }
+}
+
+/// hyper has no way to say 100 on HTTP/2, and a client that waits for it without an end is not left without an answer.
+#[tokio::test]
+async fn a_client_of_http2_that_waits_to_be_asked_for_its_body_is_answered() {
+    let backend = Backend::replies("ok").await;
+    let armiger = Armiger::with(Config::to(&backend).listener("timeouts: {body_idle: 200ms}")).await;
+    let (_sender, body) = streamed(200);
+    let request = Request::post("/").header("expect", "100-continue").body(body.into_body()).unwrap();
+    armiger.connect_h2c().await.request(request).await.assert_problem(408, "request-timeout");
+}
+
+/// As with nginx and HAProxy: a client that waits for an answer keeps its side open.
+#[tokio::test]
+async fn a_client_that_ends_its_side_before_the_answer_counts_as_gone() {
+    let backend = Backend::raw(Script::new().request().hang()).await;
+    let armiger = Armiger::proxying(&backend).await;
+    let mut conversation = armiger.raw("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    backend.arrived(1).await;
+    conversation.finish().await;
+    conversation.assert_closed().await;
+    backend.closed(1).await;
+    let line = armiger.logged(|_| true).await;
+    assert_eq!((&line["reason"], &line["cut_by"]), (&"client-closed".into(), &"client".into()), "{line:#}");
 }
 
 /// What the gate refuses of HTTP/1.1 would reach an HTTP/1.1 upstream by another way.

@@ -639,7 +639,7 @@ admin: {address: 127.0.0.1:0}
 routes: [{name: a, match: {path: /a}, respond: {}}]
 ";
     let source = Source::Text { name: "test.yaml".into(), text: text.into() };
-    let machine = Machine { processors: 1, memory: Some(128 << 20) };
+    let machine = Machine { processors: 1, memory: Some(128 << 20), files: None };
     let running = Running::start(Options { machine, ..Options::new(source) }).ok().unwrap();
     let admin = Client::to(running.admin().tcp().expect("the admin listener is on TCP"));
 

@@ -15,6 +15,7 @@ mod cache_shared;
 mod compress;
 mod config;
 mod deadlines;
+mod descriptors;
 mod diff;
 #[cfg(feature = "dns")]
 mod dns;
@@ -39,6 +40,7 @@ mod listeners;
 mod mirror;
 mod mistakes;
 mod mistakes_together;
+mod modes;
 mod observe;
 mod policies;
 mod process;

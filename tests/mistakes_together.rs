@@ -43,7 +43,7 @@ impl In {
 /// The paths of what is wrong with a file, in its order, each with its message.
 fn told(text: String) -> Vec<(String, String)> {
     let source = Source::Text { name: "mistakes.yaml".into(), text };
-    let machine = Machine { processors: 1, memory: None };
+    let machine = Machine { processors: 1, memory: None, files: None };
     let Err(report) = check(&source, &machine, 1, &Metrics::new(), Keeper::fresh()) else { return Vec::new() };
     report
         .marks()

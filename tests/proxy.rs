@@ -268,6 +268,49 @@ async fn trailers_pass_both_ways_on_http1() {
 }
 
 #[tokio::test]
+async fn trailers_are_announced_only_where_they_can_follow() {
+    let script = Script::new().request().write(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-down\r\n\r\n2\r\nok\r\n0\r\nx-down: 2\r\nx-other: 3\r\n\r\n",
+    );
+    let backend = Backend::raw(script.again()).await;
+    let armiger = Armiger::proxying(&backend).await;
+
+    // A client that does not say that it reads them, and a request without a body.
+    let response = armiger.raw("GET / HTTP/1.1\r\nhost: a\r\ntrailer: x-up\r\n\r\n").await.answer().await;
+    assert_eq!(response.assert_status(200).assert_no_header("trailer").text(), "ok");
+    assert!(response.trailers.is_empty(), "{response:#?}");
+    assert!(!backend.only().await.has("trailer"));
+    // Nobody announced the other one.
+    let response = armiger.raw("GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n").await.answer().await;
+    assert_eq!(response.assert_header("trailer", "x-down").trailers.len(), 1, "{response:#?}");
+}
+
+#[tokio::test]
+async fn armiger_invents_no_server() {
+    let backend = Backend::with(|seen| {
+        let mut answer = answer(200, "ok");
+        if seen.target == "/named" {
+            answer.headers_mut().insert("server", HeaderValue::from_static("back end"));
+        }
+        answer
+    })
+    .await;
+    let armiger = Armiger::with(Config::to(&backend).routes(
+        "
+        - {name: back, match: {path: \"/{rest...}\"}, proxy: {upstream: app}}
+        - {name: own, match: {path: /own}, respond: {body: hi}}
+        - {name: elsewhere, match: {path: /elsewhere}, redirect: {to: /own}}
+        ",
+    ))
+    .await;
+    for path in ["/", "/own", "/elsewhere", "/%00"] {
+        armiger.get(path).await.assert_no_header("server");
+        armiger.connect_h2c().await.get(path).await.assert_no_header("server");
+    }
+    armiger.get("/named").await.assert_header("server", "back end");
+}
+
+#[tokio::test]
 async fn trailers_pass_both_ways_on_http2() {
     let backend = Backend::echo().await;
     let armiger = Armiger::with(Config::to(&backend).upstream("protocol: h2c")).await;

@@ -124,6 +124,8 @@ async fn an_answer_that_its_client_leaves_half_way_is_logged_as_cut() {
     drop(reader);
     let line = armiger.logged(|line| line["route"] == "a").await;
     assert_eq!((&line["complete"], &line["cut_by"]), (&false.into(), &"client".into()));
+    assert_eq!(line["reason"], "client-closed", "{line}");
+    assert_eq!(armiger.metric("armiger_answers_cut_total{reason=\"client-closed\",route=\"a\"}").await, 1.0);
     assert!(line["bytes_out"].as_u64().unwrap() < LENGTH as u64, "{line}");
 }
 
@@ -164,6 +166,7 @@ async fn pings_keep_no_answer_waiting() {
     let line =
         tokio::select! { line = logged => line, () = pings => armiger.logged(|line| line["route"] == "a").await };
     assert_eq!((&line["complete"], &line["cut_by"]), (&false.into(), &"client".into()), "{line}");
+    assert_eq!(line["reason"], "client-slow", "{line}");
 }
 
 /// armiger's own pings are no traffic: who asks for nothing is sent away when `keep_alive` is over.

@@ -312,6 +312,11 @@ async fn a_cut_answer_is_cut_for_a_client_of_http11() {
         conversation.assert_closed().await;
         let line = armiger.logged(|line| line["upstream"] == "app").await;
         assert!(line["complete"] == false && line["cut_by"] == "upstream" || line["status"] == 502, "{line:#}");
+        if line["status"] == 200 {
+            assert_eq!(line["reason"], "upstream-cut", "{line:#}");
+            let counted = "armiger_answers_cut_total{reason=\"upstream-cut\",route=\"everything\"}";
+            assert_eq!(armiger.metric(counted).await, 1.0);
+        }
     }
 }
 
@@ -383,7 +388,9 @@ async fn a_pause_within_an_answer_cuts_it() {
         assert!(matches!(&broken, Err(Broken::CutInBody(response)) if response.text() == "part"), "{broken:?}");
         backend.closed(1).await;
         let line = armiger.logged(|line| line["complete"] == false).await;
-        assert_eq!(line["cut_by"], "deadline", "{line:#}");
+        assert_eq!((&line["cut_by"], &line["reason"]), (&"deadline".into(), &"upstream-idle".into()), "{line:#}");
+        let counted = "armiger_answers_cut_total{reason=\"upstream-idle\",route=\"everything\"}";
+        assert_eq!(armiger.metric(counted).await, 1.0);
     }
 }
 

@@ -10,7 +10,7 @@ use armiger::telemetry::metrics::Metrics;
 use libfuzzer_sys::fuzz_target;
 
 /// Any machine will do.
-const MACHINE: Machine = Machine { processors: 1, memory: None };
+const MACHINE: Machine = Machine { processors: 1, memory: None, files: None };
 
 fuzz_target!(|text: &str| {
     // `${file:...}` would read the files of whoever runs this.

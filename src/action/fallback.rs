@@ -143,6 +143,7 @@ fn is_failure(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::UpstreamConnect
+            | Reason::NoSocket
             | Reason::UpstreamConnectTimeout
             | Reason::UpstreamDns
             | Reason::UpstreamTlsTimeout

@@ -252,7 +252,8 @@ fn whole_seconds(after: Duration) -> u64 {
 /// What a client is told of an upstream's failure.
 pub(super) fn reason(kind: Kind) -> Reason {
     match kind {
-        Kind::Refused | Kind::Unreachable | Kind::Exhausted => Reason::UpstreamConnect,
+        Kind::Refused | Kind::Unreachable => Reason::UpstreamConnect,
+        Kind::Exhausted => Reason::NoSocket,
         Kind::ConnectTimeout => Reason::UpstreamConnectTimeout,
         Kind::Dns => Reason::UpstreamDns,
         Kind::TlsTimeout => Reason::UpstreamTlsTimeout,

@@ -31,6 +31,9 @@ use watch::Times;
 /// the next hint in any case.
 const READ_TRIES: usize = 5;
 
+/// File descriptors for all but connections: sockets that listen, operators, files, runtimes.
+const FILES_OWN: u64 = 64;
+
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
@@ -135,6 +138,24 @@ fn compiled(
         }
         _ => Err(Box::new(source.report(issues))),
     }
+}
+
+/// What to tell operators where all connections that a configuration allows are more than the file descriptors that there
+/// are. None: they are not.
+pub fn scarcity(snapshot: &Snapshot, machine: &Machine) -> Option<String> {
+    let files = machine.files?;
+    let document = &snapshot.document;
+    let clients: u64 = document.listeners.iter().map(|listener| u64::from(listener.limits.connections())).sum();
+    let pools = document.upstreams.values();
+    let upstreams: u64 =
+        pools.map(|upstream| u64::from(upstream.pool.connections_max) * upstream.endpoints.len() as u64).sum();
+    (clients + upstreams + FILES_OWN > files).then(|| {
+        format!(
+            "up to {clients} connections of clients and {upstreams} to upstreams are allowed, and {files} file descriptors: raise \
+             that limit (`ulimit -n`, LimitNOFILE, `nofile` of the container), or lower `limits.connections_max` or \
+             `pool.connections_max`"
+        )
+    })
 }
 
 #[expect(

@@ -18,7 +18,7 @@ use super::history::Version;
 use super::running::{Parts, unbound};
 use super::status::{self, Applied, Origin};
 use super::watch::{self, Times, Watcher};
-use super::{Checked, READ_TRIES, compiled, now};
+use super::{Checked, READ_TRIES, compiled, now, scarcity};
 use crate::config::bundle::Bundle;
 use crate::config::files::{Fingerprint, Inputs};
 use crate::config::issue::Report;
@@ -163,6 +163,9 @@ impl Reloader {
             self.settle(wakes, begun)?;
             let read_at = Instant::now();
             let Some(partial) = self.read() else { return Some(()) };
+            if partial.inputs.is_starved() {
+                return Some(());
+            }
             if self.inputs.is_incomplete() && begun.elapsed() < self.times.patience && self.asks.is_empty() {
                 // An editor that cuts or deletes a file is about to write it.
                 continue;
@@ -221,6 +224,12 @@ impl Reloader {
         if !is_stable {
             tracing::warn!("the configuration's files change faster than they can be read");
         }
+        if partial.inputs.is_starved() {
+            // It says nothing of the files. They still differ from what was read before, so that the next poll tries again.
+            tracing::warn!("the configuration's files could not be read: no file descriptor is left. Tried again soon");
+            self.parts.metrics.watch_failed();
+            return Some(partial);
+        }
         self.inputs = partial.inputs.clone();
         self.follow();
         Some(partial)
@@ -243,6 +252,9 @@ impl Reloader {
         let Some(partial) = self.read() else {
             return Outcome::Impossible("the configuration is part of the program: there is no file to read".into());
         };
+        if partial.inputs.is_starved() {
+            return Outcome::Impossible("the files could not be read: no file descriptor is left".into());
+        }
         if *self.inputs.fingerprint() == self.in_force {
             tracing::info!("reload asked for: unchanged");
             self.unchanged(seen != self.in_force);
@@ -303,6 +315,9 @@ impl Reloader {
             comparison: Comparison::of(&old, &snapshot, fates),
         });
         parts.tell(&applied, inputs.bundle());
+        if let Some(scarcity) = scarcity(&snapshot, &parts.machine) {
+            tracing::warn!("{scarcity}");
+        }
         parts.refresh();
         // The last one to hold a large snapshot takes a while to take it apart. Better here than on a worker.
         drop(old);

@@ -23,7 +23,7 @@ use super::operate::Operations;
 use super::reload::{Ask, Reloader, Wake, short};
 use super::status::{Applied, Origin, Status};
 use super::watch::Watcher;
-use super::{Checked, Options, Source, compiled, load, now};
+use super::{Checked, Options, Source, compiled, load, now, scarcity};
 use crate::config::address::ListenAddress;
 use crate::config::bundle::Bundle;
 use crate::config::files::Inputs;
@@ -211,6 +211,7 @@ impl Running {
         }
         let First { checked, origin, seen, refused } = first(&options, &metrics)?;
         let Checked { snapshot, inputs, .. } = checked;
+        let scarcity = scarcity(&snapshot, &options.machine);
         let snapshot = Arc::new(snapshot);
         if let Some(messages) = &options.messages {
             messages.apply(snapshot.document.log.level);
@@ -239,7 +240,12 @@ impl Running {
         });
         let parts = Arc::new(Parts {
             live,
-            listeners: Listeners::new(workers.clone(), metrics.clone(), control.clone()),
+            listeners: Listeners::new(
+                workers.clone(),
+                metrics.clone(),
+                control.clone(),
+                options.machine.client_files(),
+            ),
             metrics: metrics.clone(),
             machine: options.machine,
             workers,
@@ -281,6 +287,9 @@ impl Running {
         metrics.started(now());
         parts.note(&applied, Vec::new(), inputs.bundle());
         tracing::info!(version = applied.version, hash = short(&applied.hash), origin = %origin, "the configuration is in force");
+        if let Some(scarcity) = scarcity {
+            tracing::warn!("{scarcity}");
+        }
         if let Some(report) = refused {
             metrics.reload_refused();
             parts.status.refused(now(), report);

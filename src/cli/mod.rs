@@ -207,6 +207,8 @@ pub fn main() -> ExitCode {
         }
     };
     let voice = Voice::new(cli.log.form());
+    // Where that fails, what there is has to do.
+    let _ = Machine::raise_files();
     let result = match cli.command {
         Command::Run { config, workers, last_good } => {
             let messages = watch(&cli.log);
@@ -299,9 +301,13 @@ fn run(
 }
 
 fn check(config: &Path, format: ReportFormat, voice: Voice) -> anyhow::Result<ExitCode> {
-    let checked = app::check(&Source::File(config.into()), &Machine::detect(), 1, &Metrics::new(), Keeper::fresh());
+    let machine = Machine::detect();
+    let checked = app::check(&Source::File(config.into()), &machine, 1, &Metrics::new(), Keeper::fresh());
     match checked {
         Ok(app::Checked { snapshot, .. }) => {
+            if let Some(scarcity) = app::scarcity(&snapshot, &machine).filter(|_| format == ReportFormat::Text) {
+                voice.tell(format_args!("on this machine {scarcity}"));
+            }
             if format == ReportFormat::Json {
                 print("[]\n")?;
             } else {

@@ -33,6 +33,7 @@ pub struct Inputs {
     bundle: Bundle,
     content_hash: String,
     fingerprint: Fingerprint,
+    is_starved: bool,
 }
 
 /// What names and patterns lead to at one time. Equal: nothing was changed in between.
@@ -123,7 +124,14 @@ impl Inputs {
             // What cannot be read is part of the comparison too.
             let _ = reader.read(&stamp.path, FILE_MAX);
         }
-        reader.fingerprint() == self.fingerprint
+        // What could not be looked at is looked at again.
+        reader.is_starved || reader.fingerprint() == self.fingerprint
+    }
+
+    /// Whether something was not read since this process, or the machine, has no file descriptor left: what was read says
+    /// nothing of the files.
+    pub fn is_starved(&self) -> bool {
+        self.is_starved
     }
 
     /// What the same names and patterns lead to now.
@@ -216,6 +224,8 @@ pub(crate) struct Reader {
     listings: Vec<Listing>,
     /// One per text, whose order does not matter.
     digests: Vec<[u8; 32]>,
+    /// Something was not read for want of a file descriptor.
+    is_starved: bool,
 }
 
 /// Drawn once and never changed, so that fingerprints of one process compare.
@@ -229,7 +239,7 @@ static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| {
 
 impl Reader {
     pub(crate) fn new() -> Self {
-        Self { links: HashMap::new(), stamps: Vec::new(), listings: Vec::new(), digests: Vec::new() }
+        Self { links: HashMap::new(), stamps: Vec::new(), listings: Vec::new(), digests: Vec::new(), is_starved: false }
     }
 
     /// The content of a file, up to one byte more than `most`.
@@ -245,6 +255,7 @@ impl Reader {
         // Of a file that is there and may not be opened, a change of its mode counts.
         let identity = identity.or_else(|| fs::metadata(&resolved).ok().map(|metadata| FileIdentity::of(&metadata)));
         self.stamps.push(Stamp { path: path.to_owned(), resolved, identity, links });
+        self.is_starved |= content.as_ref().is_err_and(is_starvation);
         match &content {
             Ok(bytes) => self.note(path, bytes),
             Err(error) => self.note(path, format!("unreadable: {:?}", error.kind()).as_bytes()),
@@ -311,7 +322,10 @@ impl Reader {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.is_starved |= is_starvation(&error);
+                return Err(error);
+            }
         }
         names.sort();
         Ok(Listing { directory: directory.to_owned(), resolved, pattern: pattern.to_owned(), names, links })
@@ -360,14 +374,20 @@ impl Reader {
     /// What was read. `bundle`: the YAML among it.
     pub(crate) fn finish(mut self, bundle: Bundle) -> Inputs {
         let fingerprint = self.fingerprint();
-        let Self { stamps, listings, .. } = self;
-        Inputs { stamps, listings, content_hash: bundle.content_hash(), bundle, fingerprint }
+        let Self { stamps, listings, is_starved, .. } = self;
+        Inputs { stamps, listings, content_hash: bundle.content_hash(), bundle, fingerprint, is_starved }
     }
 
     fn fingerprint(&mut self) -> Fingerprint {
         self.digests.sort_unstable();
         Fingerprint(Sha256::digest(self.digests.concat()).into())
     }
+}
+
+/// Whether no file descriptor was left.
+fn is_starvation(error: &io::Error) -> bool {
+    // errno(3): ENFILE and EMFILE have no `ErrorKind` of their own.
+    matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// Adds bytes so that no others give the same digest by standing beside each other.

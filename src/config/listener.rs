@@ -126,11 +126,13 @@ pub enum ForwardedHeader {
 pub struct Limits {
     /// Open connections. Beyond it new ones wait in the kernel's queue until one closes. Default: 10000, but no more
     /// than half of the control group's memory limit carries at 32 KiB each, and no fewer than 64: a container with
-    /// 128 MiB gets 2048. Listeners that leave it out share the memory evenly.
+    /// 128 MiB gets 2048. Listeners that leave it out share the memory evenly. Whatever stands here, clients never take
+    /// the last quarter of the file descriptors that the process may have, nor the last 16.
     pub connections_max: Option<u32>,
     /// Header fields of one request; more is a 431. At most 1000.
     pub headers_max: u16,
-    /// Bytes of request line and headers together; more is a 431.
+    /// Bytes of request line and headers together; more is a 431. On HTTP/2 each field counts 32 bytes more (RFC 9113
+    /// §6.5.2); there, above twice as much, the 431 is a bare one that is neither logged nor counted.
     pub header_bytes_max: ByteSize,
     /// Bytes of the request target; more is a 414.
     pub target_bytes_max: ByteSize,

@@ -140,7 +140,7 @@ fields! {
     TraceId => "trace_id", Text, "", "the request brought no trace";
     /// The client's address, after trusted proxies have been believed.
     Client => "client", Text, "", "never in practice: every connection has one";
-    /// The method. `GET` where the request's head could not be read.
+    /// The method. `-` where the request's head was refused before it could be read.
     Method => "method", Text, "", "";
     /// The host that the client asked for.
     Host => "host", Text, "", "the request names none, or its head could not be read";
@@ -174,8 +174,9 @@ fields! {
     /// are told more than the client (`jwt_expired`), `mode` (`enforce` or `shadow`). At most 64.
     Verdicts => "verdicts", List, "", "the route has no policy that was asked";
     /// Why armiger refused or failed: the word that the answer, the metrics and this log share. `client-closed` if the
-    /// client went away before it was answered.
-    Reason => "reason", Text, "", "armiger neither refused nor failed";
+    /// client went away before it was answered. Of an answer that broke off behind its head, why: the word in
+    /// `armiger_answers_cut_total`, such as `upstream-cut` or `upstream-idle`.
+    Reason => "reason", Text, "", "armiger neither refused nor failed, and the answer is complete";
     /// What stood in for an upstream that failed: `upstream` (the other one) or `respond` (the fixed answer).
     Fallback => "fallback", Text, "", "nothing did";
     /// From the request's head to the last byte of the answer.

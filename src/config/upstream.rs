@@ -124,9 +124,9 @@ pub struct Timeouts {
     /// From the request's last byte to the answer's first. Later is a 504 (`upstream-timeout`).
     pub first_byte: HumanDuration,
     /// The longest pause within an answer's body. Later cuts the answer visibly: the client never takes it for
-    /// complete.
+    /// complete (`upstream-idle` in the log and in `armiger_answers_cut_total`).
     pub body_idle: HumanDuration,
-    /// How long a WebSocket may be silent both ways. Longer cuts it.
+    /// How long a WebSocket may be silent both ways. Longer cuts it (`idle`, likewise).
     pub tunnel_idle: HumanDuration,
     /// How long an unused connection is kept.
     ///

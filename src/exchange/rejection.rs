@@ -168,9 +168,11 @@ reasons! {
     LimitKeyMissing => FORBIDDEN, PERMISSION_DENIED, "limit-key-missing", "The request does not say whom it counts for",
         Some("http_request_denied");
     /// No route matches.
-    NoRoute => NOT_FOUND, UNIMPLEMENTED, "no-route", "There is nothing at this address", None;
+    NoRoute => NOT_FOUND, UNIMPLEMENTED, "no-route", "There is nothing at this address",
+        Some("http_request_error");
     /// Routes match, but none with this method.
-    MethodNotAllowed => METHOD_NOT_ALLOWED, UNIMPLEMENTED, "method-not-allowed", "The method is not allowed here", None;
+    MethodNotAllowed => METHOD_NOT_ALLOWED, UNIMPLEMENTED, "method-not-allowed", "The method is not allowed here",
+        Some("http_request_error");
     /// The client took too long to send its request.
     RequestTimeout => REQUEST_TIMEOUT, DEADLINE_EXCEEDED, "request-timeout", "The request took too long to arrive",
         Some("http_request_error");
@@ -202,6 +204,10 @@ reasons! {
     /// The upstream refused the connection, or cannot be reached.
     UpstreamConnect => BAD_GATEWAY, UNAVAILABLE, "upstream-connect", "The service could not be reached",
         Some("destination_unavailable");
+    /// This machine gives armiger no socket for a connection to the upstream: no port, no file descriptor. Nothing is said of
+    /// the upstream.
+    NoSocket => SERVICE_UNAVAILABLE, UNAVAILABLE, "no-socket", "The service cannot be asked at the moment",
+        Some("proxy_internal_error");
     /// The connection to the upstream was not there in time.
     UpstreamConnectTimeout => BAD_GATEWAY, UNAVAILABLE, "upstream-connect-timeout", "The service could not be reached in time",
         Some("connection_timeout");
@@ -269,7 +275,8 @@ reasons! {
     DeadlineExceeded => GATEWAY_TIMEOUT, DEADLINE_EXCEEDED, "deadline-exceeded", "The answer was not there in time",
         Some("http_response_timeout");
     /// The request takes a stored answer only (`only-if-cached`), and there is none.
-    NotCached => GATEWAY_TIMEOUT, UNAVAILABLE, "not-cached", "There is no stored answer", None;
+    NotCached => GATEWAY_TIMEOUT, UNAVAILABLE, "not-cached", "There is no stored answer",
+        Some("proxy_internal_response");
     /// The request has been here before (RFC 9110 §7.6.3).
     LoopDetected => LOOP_DETECTED, INTERNAL, "loop-detected", "The request went round in a loop",
         Some("proxy_loop_detected");
@@ -313,6 +320,13 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_refusal_has_a_word_for_proxy_status() {
+        for reason in Reason::ALL {
+            assert!(reason.facts().proxy_status.is_some(), "{reason:?}");
+        }
+    }
 
     #[test]
     fn slugs_are_unique_and_in_the_order_of_the_enum() {

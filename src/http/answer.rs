@@ -79,7 +79,8 @@ pub fn write_head(
     for (name, value) in &head.headers {
         match *name {
             header::CONTENT_LENGTH | header::TRANSFER_ENCODING => continue,
-            header::TRAILER if !matches!(framing, Framing::Chunked(_)) => continue,
+            // Announced is what may come: nothing without chunks, or to a client that reads none.
+            header::TRAILER if !matches!(&framing, Framing::Chunked(announced) if !announced.is_empty()) => continue,
             header::CONNECTION if has_token(value, b"close") => (is_last, says_close) = (true, true),
             header::DATE => has_date = true,
             _ => {}

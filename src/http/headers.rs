@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use http::Request;
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
@@ -523,6 +524,21 @@ pub(super) fn remove_where(headers: &mut HeaderMap, fits: impl Fn(&HeaderName) -
     for name in names {
         headers.remove(name);
     }
+}
+
+/// How large the header list of an HTTP/2 request is (RFC 9113 §6.5.2): 32 bytes more for each field, pseudo-fields too.
+pub fn list_size<B>(request: &Request<B>) -> u64 {
+    const EACH: usize = 32;
+    let uri = request.uri();
+    // The four of every request, `CONNECT` aside: their names have 29 bytes.
+    let pseudo = 4 * EACH
+        + 29
+        + request.method().as_str().len()
+        + uri.scheme_str().map_or(0, str::len)
+        + uri.authority().map_or(0, |authority| authority.as_str().len())
+        + uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + EACH);
+    (pseudo + fields.sum::<usize>()) as u64
 }
 
 /// Whether a cookie may have this name: a token (RFC 6265 §4.1.1).

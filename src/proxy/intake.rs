@@ -120,6 +120,17 @@ pub(super) fn take_in(
     if inspected.count > usize::from(limits.headers_max) {
         return Err(Reason::HeadersTooLarge.into());
     }
+    if exchange.request.version() == Version::HTTP_2 {
+        let max = limits.header_bytes_max.get();
+        if headers::list_size(&exchange.request) > max {
+            let refusal = Rejection { limit: Some("header_bytes_max"), ..Reason::HeadersTooLarge.into() };
+            return Err(refusal.detail("The request's header fields are longer than is allowed here."));
+        }
+        // As of an absolute target of HTTP/1.1: nothing else is spoken here, whatever is routed by it.
+        if exchange.request.uri().scheme().is_some_and(|scheme| !is_http(scheme.as_str())) {
+            return Err(Rejection::from(Reason::BadFraming).detail("`:scheme` is neither `http` nor `https`."));
+        }
+    }
     let target = exchange.request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target as u64 > limits.target_bytes_max.get() {
         return Err(Reason::TargetTooLong.into());
@@ -166,6 +177,10 @@ pub(super) fn take_in(
         exchange.normal_path = Some("*".to_owned());
     }
     Ok(held)
+}
+
+fn is_http(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }
 
 /// Who asks, under which id, as part of which trace. Comes first, so that refusals are logged under it too. `seen` is what

@@ -26,6 +26,7 @@ use crate::snapshot::Route;
 use crate::snapshot::pattern::normalise_host;
 use crate::snapshot::router::{Missed, Query};
 use crate::telemetry::finish::Finish;
+use crate::telemetry::record;
 use crate::telemetry::trace::RequestId;
 pub use intake::Inlet;
 pub use worker::Worker;
@@ -102,8 +103,8 @@ fn millis(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// Refuses a request whose head was never understood, so that there is no exchange; it is logged and counted all the
-/// same.
-pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<Body> {
+/// same. `method` is the one it asked with, as far as that could be read.
+pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation, method: Option<Method>) -> Response<Body> {
     let reason = match (violation, violation.status()) {
         (Violation::HostMissing | Violation::HostRepeated | Violation::HostInvalid, _) => Reason::BadHost,
         (_, 408) => Reason::RequestTimeout,
@@ -115,6 +116,7 @@ pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation) -> Response<
     };
     let mut closing = worker.begin(Instant::now(), inlet);
     let id = RequestId::new(closing.record.time);
+    closing.record.method = method.unwrap_or_else(record::unread_method);
     closing.record.client = Some(inlet.peer.ip().to_canonical()).filter(|address| *address != forwarded::NOWHERE);
     closing.rejected(reason.slug(), reason.status());
     closing.record.complete = true;

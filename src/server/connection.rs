@@ -87,6 +87,10 @@ const STREAM_SHARE: u32 = 128 * 1024;
 /// The most that a window may be (RFC 9113 §6.9.1).
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
+/// How many times `header_bytes_max` h2 may hold of a head. Beyond, it answers a bare 431 of its own, of which armiger hears
+/// nothing; what is between the two is refused like any other request, with its reason, its log line and its count.
+const HEAD_ROOM: u64 = 2;
+
 /// How long an HTTP/1.1 connection with nothing going on keeps the place of its exchanges.
 const REST_AFTER: Duration = Duration::from_secs(1);
 
@@ -383,7 +387,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                 state.become_tunnel();
                 let (head, mut finish) = response.into_parts();
                 tunnels.set(finish.take_tunnel().map(|tunnel| (tunnel, finish)));
-                return Response::from_parts(head, Watched(None));
+                return Response::from_parts(head, Watched { body: None, state });
             }
             // The plan may have changed since the request came.
             door.look();
@@ -395,7 +399,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 state.say_close();
             }
-            response.map(|body| Watched(Some(body)))
+            response.map(|body| Watched { body: Some(body), state })
         }
     };
     let mut moved_on = pin!(shared.moved_on());
@@ -473,7 +477,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
     note_limit(shared, &state);
     drop(place);
     if let Some(violation) = state.refusal() {
-        let response = proxy::refuse(&shared.worker, &door.inlet(), violation);
+        let response = proxy::refuse(&shared.worker, &door.inlet(), violation, gate.asked_method());
         if let Err(error) = gate.refuse(&rendered(response)).await {
             tracing::debug!(peer = %door.ends.source, %error, "refusal was not read");
         }
@@ -649,22 +653,35 @@ fn rendered(response: Response<Body>) -> Vec<u8> {
 }
 
 /// A response body; none if a tunnel begins with the answer, whose exchange is then not over.
-struct Watched(Option<Finish>);
+struct Watched {
+    body: Option<Finish>,
+    state: Rc<GateState>,
+}
 
 impl http_body::Body for Watched {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
+        self.body.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Finish::is_end_stream)
+        self.body.as_ref().is_none_or(Finish::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(body) = &mut self.body
+            && matches!(self.state.violation(), Some(Violation::WriteTimeout | Violation::WriteTooSlow))
+        {
+            body.outwaited();
+        }
     }
 }
 
@@ -722,7 +739,9 @@ async fn serve_http2(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         .initial_connection_window_size(
             STREAM_SHARE.saturating_mul(limits.streams_max).clamp(STREAM_WINDOW, WINDOW_MAX),
         )
-        .max_header_list_size(u32::try_from(limits.header_bytes_max.get()).unwrap_or(u32::MAX))
+        .max_header_list_size(
+            u32::try_from(limits.header_bytes_max.get().saturating_mul(HEAD_ROOM)).unwrap_or(u32::MAX),
+        )
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .max_send_buf_size(SEND_BUFFER_MAX)

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,6 +34,12 @@ const BACKLOG: i32 = 4096;
 
 /// How long to wait before accepting again once the process is out of file descriptors: each wait doubles.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// How often it is looked whether clients have left a file descriptor.
+const ROOM_WAIT: Duration = Duration::from_millis(50);
+
+/// How far apart lines are that clients have left none.
+const LACKS_APART: Duration = Duration::from_secs(10);
 
 /// How often a socket that closes tries to accept although the process is out of file descriptors.
 const LAST_TRIES: usize = 100;
@@ -270,6 +277,8 @@ pub struct Listeners {
     workers: Arc<Workers>,
     metrics: Metrics,
     runtime: Handle,
+    /// File descriptors from this number on are not for clients.
+    files_max: u64,
     sockets: Mutex<Sockets>,
 }
 
@@ -318,9 +327,10 @@ enum Source {
 }
 
 impl Listeners {
-    /// None yet. Accepting happens on `runtime`.
-    pub fn new(workers: Arc<Workers>, metrics: Metrics, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { workers, metrics, runtime, sockets: Mutex::default() })
+    /// None yet. Accepting happens on `runtime`. Clients may take `files_max` file descriptors, if that is bounded.
+    pub fn new(workers: Arc<Workers>, metrics: Metrics, runtime: Handle, files_max: Option<u64>) -> Arc<Self> {
+        let files_max = files_max.unwrap_or(u64::MAX);
+        Arc::new(Self { workers, metrics, runtime, files_max, sockets: Mutex::default() })
     }
 
     fn sockets(&self) -> MutexGuard<'_, Sockets> {
@@ -437,7 +447,8 @@ impl Listeners {
         let socket = Arc::new(socket);
         let (leave, leaving) = watch::channel(false);
         let held = Arc::downgrade(&socket);
-        let accepting = accept(listening.clone(), socket, file, leaving, self.workers.clone(), self.metrics.clone());
+        let hands = Hands { workers: self.workers.clone(), metrics: self.metrics.clone(), files_max: self.files_max };
+        let accepting = accept(listening.clone(), socket, file, leaving, hands);
         let task = self.runtime.spawn(async move {
             if let Err(error) = accepting.await {
                 tracing::error!(%error, "cannot accept");
@@ -528,21 +539,56 @@ fn listen_beside(socket: Socket, rivals: &[Arc<Bound>]) -> io::Result<TcpListene
     Ok(socket.into())
 }
 
+/// Whom connections are given to, and what bounds them.
+struct Hands {
+    workers: Arc<Workers>,
+    metrics: Metrics,
+    files_max: u64,
+}
+
+impl Hands {
+    /// Waits until clients have left a file descriptor for this connection. The kernel gives the lowest number that is free,
+    /// so a number tells how many are taken.
+    async fn room(&self, stream: &mut TcpStream, told_at: &mut Option<Instant>) {
+        let number = |stream: &TcpStream| u64::try_from(stream.as_raw_fd()).unwrap_or(0);
+        if number(stream) >= self.files_max {
+            self.metrics.limit_hit("file_descriptors");
+            let now = Instant::now();
+            if told_at.is_none_or(|told| now.duration_since(told) >= LACKS_APART) {
+                *told_at = Some(now);
+                tracing::warn!(
+                    for_clients = self.files_max,
+                    "no file descriptor is left for clients: new connections wait. Raise the limit (`ulimit -n`, LimitNOFILE)"
+                );
+            }
+        }
+        while number(stream) >= self.files_max {
+            tokio::time::sleep(ROOM_WAIT).await;
+            if let Ok(lower) = stream.try_clone()
+                && number(&lower) < number(stream)
+            {
+                *stream = lower;
+            }
+        }
+    }
+}
+
 /// Accepts until it is told to leave, and then what is still in the queue.
 async fn accept(
     listening: Arc<Listening>,
     socket: Arc<Bound>,
     file: Option<SocketFile>,
     mut leave: watch::Receiver<bool>,
-    workers: Arc<Workers>,
-    metrics: Metrics,
+    hands: Hands,
 ) -> io::Result<()> {
+    let (workers, metrics) = (&hands.workers, &hands.metrics);
     let watched = socket.watch()?;
     let give = async |stream: TcpStream, peer| {
         let place = Place::take(&listening);
         workers.give(Accepted { stream, peer, listening: listening.clone(), place }).await;
     };
     let mut back_off = BACK_OFF.0;
+    let mut told_at = None;
     // The first time is over: the plan was announced when it came in force.
     let mut again = tokio::time::interval_at(tokio::time::Instant::now() + TOLD_AGAIN, TOLD_AGAIN);
     loop {
@@ -555,13 +601,18 @@ async fn accept(
                 continue;
             }
             accepted = async {
-                listening.room(&metrics).await;
+                listening.room(metrics).await;
                 watched.accept().await
             } => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((mut stream, peer)) => {
                 back_off = BACK_OFF.0;
+                tokio::select! {
+                    biased;
+                    _ = leave.wait_for(|leaves| *leaves) => {}
+                    () = hands.room(&mut stream, &mut told_at) => {}
+                }
                 give(stream, peer).await;
             }
             Err(error) if is_exhausted(&error) => {

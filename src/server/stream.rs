@@ -149,6 +149,7 @@ impl Outgoing {
         let is_late = self.since.get().is_some_and(|since| since + self.max <= self.wheel.now());
         if is_late {
             self.metrics.limit_hit("body_idle");
+            self.outwaited();
             self.lost(self.held.get());
             let exchange = self.exchange.take();
             drop(exchange);
@@ -178,8 +179,16 @@ impl Outgoing {
         }
         if polled.is_ready() {
             self.metrics.limit_hit("body_idle");
+            self.outwaited();
         }
         polled
+    }
+
+    /// Its client is waited for no longer.
+    fn outwaited(&self) {
+        if let Some((finish, _)) = &mut *self.exchange.borrow_mut() {
+            finish.outwaited();
+        }
     }
 
     /// So many bytes of it never leave.

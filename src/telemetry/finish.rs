@@ -166,7 +166,7 @@ impl Logger {
             (facts.generation, facts.members) = (None, None);
             facts.held.clear();
             (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
-            facts.outcome = None;
+            (facts.outcome, facts.cut) = (None, None);
             spare.push(facts);
         }
     }
@@ -203,6 +203,8 @@ pub struct Facts {
     call: Option<&'static str>,
     /// Where that will be told of a call of gRPC-Web.
     outcome: Option<grpc_web::Outcome>,
+    /// The slug of why the answer was cut, as far as that is known.
+    cut: Option<&'static str>,
 }
 
 impl Facts {
@@ -222,6 +224,7 @@ impl Facts {
             is_untold: false,
             call: None,
             outcome: None,
+            cut: None,
         })
     }
 }
@@ -311,7 +314,7 @@ impl Drop for Closing {
         if facts.is_untold {
             return self.logger.keep(facts);
         }
-        let Facts { record, started, status, inbound, route, is_failure, call, outcome, .. } = &mut *facts;
+        let Facts { record, started, status, inbound, route, is_failure, call, outcome, cut, .. } = &mut *facts;
         record.duration = started.elapsed();
         if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
@@ -340,10 +343,43 @@ impl Drop for Closing {
             record.grpc_status = Some(status);
             *is_failure |= grpc::is_failure(status);
         }
+        if let Some(by) = record.cut_by.filter(|_| !record.complete && status.is_some()) {
+            let reason = cut.unwrap_or_else(|| why_cut(by, self.logger.is_cutting.get()));
+            route.cut(reason);
+            // A refusal that was cut keeps its own.
+            record.reason.get_or_insert(reason);
+        }
         route.finished(&record.method, *status, record.duration, record.bytes_in, record.bytes_out);
         let is_failure = *is_failure || record.status >= 500 || !record.complete;
         self.logger.write(record, is_failure);
         self.logger.keep(facts);
+    }
+}
+
+/// The slug of why an answer was cut behind its head, by who did it.
+fn why_cut(by: CutBy, is_draining: bool) -> &'static str {
+    match by {
+        CutBy::Client => "client-closed",
+        CutBy::Upstream => "upstream-cut",
+        CutBy::Deadline if is_draining => "draining",
+        // Of answers that go on without an end; a pause within any other is an error of its body.
+        CutBy::Deadline => "idle",
+        CutBy::Credential => "credential-ended",
+    }
+}
+
+/// The same, by the error that its body ended with.
+fn why_broken(error: BodyError) -> (CutBy, &'static str) {
+    match error {
+        BodyError::UpstreamSlow => (CutBy::Deadline, "upstream-idle"),
+        BodyError::UpstreamCut => (CutBy::Upstream, "upstream-cut"),
+        BodyError::CredentialEnded => (CutBy::Credential, "credential-ended"),
+        BodyError::ClientSlow => (CutBy::Client, "request-timeout"),
+        BodyError::ClientTooSlow => (CutBy::Client, "request-too-slow"),
+        BodyError::TooLarge => (CutBy::Client, "body-too-large"),
+        BodyError::ClientMalformed => (CutBy::Client, "bad-framing"),
+        BodyError::Outrun => (CutBy::Client, "client-slow"),
+        BodyError::ClientCut => (CutBy::Client, "client-closed"),
     }
 }
 
@@ -406,6 +442,11 @@ impl Finish {
         record.bytes_out = record.bytes_out.saturating_sub(bytes);
     }
 
+    /// The client took too little of it for too long, and is not waited for.
+    pub fn outwaited(&mut self) {
+        self.closing.cut = Some("client-slow");
+    }
+
     /// The exchange has come to a good end, or was cut.
     pub fn ended(&mut self, cut_by: Option<CutBy>) {
         self.closing.record.complete = cut_by.is_none();
@@ -437,14 +478,11 @@ impl http_body::Body for Finish {
                 }
             }
             Poll::Ready(Some(Err(error))) => {
-                let is_client = this.closing.inbound.as_ref().is_some_and(|inbound| inbound.error.get().is_some());
-                this.closing.record.cut_by = Some(match error {
-                    BodyError::UpstreamSlow => CutBy::Deadline,
-                    BodyError::CredentialEnded => CutBy::Credential,
-                    // An upstream gives up a request that broke off.
-                    BodyError::UpstreamCut if !is_client => CutBy::Upstream,
-                    _ => CutBy::Client,
-                });
+                // An upstream gives up a request that broke off.
+                let client = this.closing.inbound.as_ref().and_then(|inbound| inbound.error.get());
+                let error = client.filter(|_| *error == BodyError::UpstreamCut).unwrap_or(*error);
+                let (by, why) = why_broken(error);
+                (this.closing.record.cut_by, this.closing.cut) = (Some(by), Some(why));
             }
         }
         polled

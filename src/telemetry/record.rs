@@ -24,6 +24,12 @@ pub const TEXT_MAX: usize = 8 * 1024;
 /// The most bytes of text capacity that a cleared record keeps.
 const TEXT_KEPT: usize = 4 * 1024;
 
+/// What stands for a method that could not be read.
+pub fn unread_method() -> Method {
+    // A dash is a token, so that this is one; no client's request gets as far as to be taken for it.
+    Method::from_bytes(b"-").unwrap_or_default()
+}
+
 /// How a policy's word is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Enforcement {

@@ -117,7 +117,8 @@ impl Kind {
     /// The stable name: the reason's slug, in logs and metrics.
     pub fn slug(self) -> &'static str {
         match self {
-            Self::Refused | Self::Unreachable | Self::Exhausted => "upstream-connect",
+            Self::Refused | Self::Unreachable => "upstream-connect",
+            Self::Exhausted => "no-socket",
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::Dns => "upstream-dns",
             Self::TlsTimeout => "upstream-tls-timeout",

@@ -309,6 +309,14 @@ impl Armiger {
         Process::start(args, &[])
     }
 
+    /// Starts the real executable under a limit, in the words of the shell's `ulimit`. Fails where the limit cannot be set.
+    pub fn spawn_limited(args: &[&str], limit: &str) -> Process {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit {limit} || exit 1; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_armiger")]).args(args);
+        Process::launch(command, &[])
+    }
+
     /// Starts the real executable, with variables in its environment.
     pub fn spawn_in(args: &[&str], environment: &[(&str, &str)]) -> Process {
         Process::start(args, environment)
@@ -412,12 +420,16 @@ impl Finished {
 impl Process {
     fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_armiger"));
+        command.args(args);
+        Self::launch(command, environment)
+    }
+
+    fn launch(mut command: Command, environment: &[(&str, &str)]) -> Self {
         // Only what the test gives counts, whatever the developer's shell has.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ARMIGER_")) {
             command.env_remove(name);
         }
         let mut child = command
-            .args(args)
             .env("NO_COLOR", "1")
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
@@ -431,6 +443,11 @@ impl Process {
         forward(stdout, Stream::Out, sender.clone());
         forward(stderr, Stream::Err, sender);
         Self { child, lines, seen: Vec::new() }
+    }
+
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its memory in KiB, and how many file descriptors it has open.

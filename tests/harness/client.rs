@@ -257,6 +257,7 @@ impl Response {
         assert_eq!(problem["type"], format!("urn:armiger:{slug}"), "{problem:#}");
         assert_eq!(problem["status"], status, "{problem:#}");
         assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()), "no title in {problem:#}");
+        assert!(self.header("proxy-status").starts_with("armiger; error="), "who refuses says so in {self:#?}");
         self
     }
 

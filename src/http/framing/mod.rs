@@ -6,7 +6,8 @@
 //!
 //! Where RFC 9112 leaves a choice, the stricter reading is taken:
 //! - an empty `Host` is refused (as nginx does), also where RFC 9112 §3.2 would let a client send one;
-//! - a `Host` may hold no comma and no percent sign, and a port, once announced by its colon, must be there;
+//! - a `Host` is a name of letters, digits, `-` and `_` without an empty label, or an address, for RFC 3986 §3.2.2 allows bytes
+//!   that no name in use has; and a port, once announced by its colon, must be there;
 //! - two `Content-Length` lines are refused even when they agree (RFC 9112 §6.3 lets a recipient merge them);
 //! - HTTP/1.x versions other than 1.0 and 1.1 are refused.
 
@@ -22,6 +23,9 @@ pub use violation::Violation;
 
 /// The longest method. The longest registered one, `UPDATEREDIRECTREF`, has 17 bytes.
 pub const METHOD_MAX: usize = 32;
+
+/// The longest host, without the dot of the root (RFC 1035 §2.3.4).
+pub const HOST_BYTES_MAX: usize = 255;
 
 /// Empty lines that are skipped before a request line (RFC 9112 §2.2 asks for at least one).
 pub const LEADING_LINES_MAX: u8 = 2;
@@ -326,6 +330,14 @@ fn is_path_and_query(bytes: &[u8]) -> bool {
     }
 }
 
+/// The method that a head begins with, lawful or not: its first word, if that could be one.
+pub fn method_of(head: &[u8]) -> Option<&[u8]> {
+    let start = head.iter().position(|&b| b != b'\r' && b != b'\n')?;
+    let line = &head[start..];
+    let end = line.iter().take(METHOD_MAX + 1).position(|&b| !is(b, TOKEN))?;
+    (end > 0 && line[end] == b' ').then(|| &line[..end])
+}
+
 /// Whether a query holds nothing but what belongs in one. HTTP/2 has no gate, and `http::Uri` takes more.
 pub fn is_query(query: &[u8]) -> bool {
     query.iter().all(|&b| is(b, QUERY))
@@ -342,8 +354,15 @@ fn is_authority(bytes: &[u8]) -> bool {
             (address.is_some(), &inner[end + 1..])
         }
         _ => {
-            let end = bytes.iter().position(|&b| !is(b, HOST)).unwrap_or(bytes.len());
-            (end > 0, &bytes[end..])
+            // One pass: this runs for every request.
+            let (mut end, mut last, mut is_whole) = (0, b'.', true);
+            while let Some(&b) = bytes.get(end).filter(|&&b| is(b, HOST)) {
+                // No label is empty.
+                is_whole &= b != b'.' || last != b'.';
+                (end, last) = (end + 1, b);
+            }
+            let name = end - usize::from(last == b'.' && end > 0);
+            (is_whole && (1..=HOST_BYTES_MAX).contains(&name), &bytes[end..])
         }
     };
     let port_is_valid = match rest {
@@ -417,12 +436,7 @@ const CLASSES: [u8; 256] = {
         if matches!(b, 0x21 | 0x24..=0x3b | 0x3d | 0x3f..=0x7e) {
             classes[i] |= QUERY;
         }
-        if b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
-            )
-        {
+        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_') {
             classes[i] |= HOST;
         }
         i += 1;

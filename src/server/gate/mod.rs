@@ -22,10 +22,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Method, Request};
 
 use crate::http::answer::Asked;
-use crate::http::framing::{ChunkFollower, HeadLimits, HeadScanner};
+use crate::http::framing::{self, ChunkFollower, HeadLimits, HeadScanner};
 use crate::http::inflow::{Feed, Inflow};
 use crate::http::pace::{Pace, Rate};
 use crate::timer::{Timer, Wheel};
@@ -213,6 +213,11 @@ impl<S> Gate<S> {
     /// Whether an answer is on its way that has not been flushed.
     pub fn is_answering(&self) -> bool {
         self.exchange_is_open
+    }
+
+    /// The method of a head that was refused, if as much of it could be read.
+    pub(super) fn asked_method(&self) -> Option<Method> {
+        framing::method_of(&self.held[self.held_start..]).and_then(|method| Method::from_bytes(method).ok())
     }
 
     #[cfg(test)]

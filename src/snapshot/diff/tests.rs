@@ -16,7 +16,7 @@ fn snapshot_of(yaml: &str, variables: &[(&str, &str)]) -> Snapshot {
     let Partial { document, source, mut issues, outside, .. } = decode_partial::<Blocks>("x.yaml", yaml, &environment);
     let mut found = Issues::new();
     let compiled = document.and_then(|mut document| {
-        document.fit(&Machine { processors: 1, memory: None });
+        document.fit(&Machine { processors: 1, memory: None, files: None });
         compile(document, &source, 1, &Metrics::new(), &mut Keeper::fresh(), &mut found)
     });
     issues.append(found);

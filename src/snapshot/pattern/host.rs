@@ -5,9 +5,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::PatternError;
-
-/// The longest host name, in bytes (RFC 1035 §2.3.4).
-const HOST_BYTES_MAX: usize = 255;
+use crate::http::framing::HOST_BYTES_MAX;
 
 /// Brings a `Host` or `:authority` into the form that hosts are compared in: lower case, without port and without the
 /// root's trailing dot. IPv6 addresses keep their brackets and take their canonical form (RFC 5952).

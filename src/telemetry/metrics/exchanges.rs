@@ -38,6 +38,7 @@ impl Metrics {
             request_bytes: families.request_bytes.series(&[name]),
             response_bytes: families.response_bytes.series(&[name]),
             rejections: SlugCounters::new(&families.rejections, &[name]),
+            cuts: SlugCounters::new(&families.cuts, &[name]),
             fallbacks: SlugCounters::new(&families.fallbacks, &[name]),
             calls: SlugCounters::new(&families.grpc_calls, &[name]),
             mirrored_family: families.mirrored.clone(),
@@ -85,6 +86,7 @@ pub(super) struct RouteSeries {
     request_bytes: IntCounter,
     response_bytes: IntCounter,
     rejections: SlugCounters,
+    cuts: SlugCounters,
     fallbacks: SlugCounters,
     calls: SlugCounters,
     mirrored_family: Family<IntCounter>,
@@ -101,6 +103,7 @@ impl Series for RouteSeries {
         self.response_bytes_family.remove(&name);
         self.mirrored_family.remove(&name);
         self.rejections.family.remove(&name);
+        self.cuts.family.remove(&name);
         self.fallbacks.family.remove(&name);
         self.calls.family.remove(&name);
     }
@@ -145,6 +148,11 @@ impl RouteMetrics {
     /// Counts a refusal, by the slug of its reason.
     pub fn rejected(&self, reason: &'static str) {
         self.0.series.rejections.add(reason, 1);
+    }
+
+    /// Counts an answer that was cut behind its head, by the slug of why.
+    pub fn cut(&self, reason: &'static str) {
+        self.0.series.cuts.add(reason, 1);
     }
 
     /// Counts an answer that stood in for an upstream that failed.

@@ -16,6 +16,7 @@ pub(super) struct Families {
     pub(super) grpc_methods: Family<IntCounter>,
     pub(super) mirrored: Family<IntCounter>,
     pub(super) rejections: Family<IntCounter>,
+    pub(super) cuts: Family<IntCounter>,
     pub(super) fallbacks: Family<IntCounter>,
     pub(super) verdicts: Family<IntCounter>,
     pub(super) rules: Family<IntCounter>,
@@ -132,6 +133,15 @@ impl Families {
                 "requests",
                 "Requests that armiger itself refused or failed, in requests, by the slug of the reason.",
             ),
+            cuts: Family::register(
+                catalogue,
+                "armiger_answers_cut_total",
+                &["route", "reason"],
+                "answers",
+                "Answers that broke off behind their head, in answers: `upstream-cut`, `upstream-idle` (its `body_idle`), \
+                 `client-closed`, `client-slow`, `idle` (of a tunnel), `credential-ended`, `draining`, or what was wrong with the rest \
+                 of the request.",
+            ),
             fallbacks: Family::register(
                 catalogue,
                 "armiger_fallbacks_total",
@@ -195,7 +205,8 @@ impl Families {
                 "armiger_upstream_requests_total",
                 &["upstream", "outcome"],
                 "attempts",
-                "Attempts at an upstream, in attempts, by what came of them; one exchange may make several.",
+                "Attempts at an upstream, in attempts, by what came of them up to the head of the answer; one exchange may make \
+                 several. What breaks off later: `armiger_answers_cut_total`.",
             ),
             upstream_duration: Family::register(
                 catalogue,

@@ -61,6 +61,8 @@ pub(super) fn write(out: &mut Vec<u8>, request: &Parts, delimited: Delimited) ->
             }
             name if *name == TRANSFER_ENCODING => continue,
             name if *name == CONNECTION => said.is_last |= says_close(value.as_bytes()),
+            // Without chunks nothing can follow the body.
+            name if *name == TRAILER && !matches!(delimited, Delimited::Chunked) => continue,
             name if *name == TRAILER => said.has_trailer = true,
             _ => {}
         }
