@@ -1,7 +1,7 @@
 //! The read side of a client's HTTP/1 connection, its timeouts, and its end: no request is made of a head before the whole
 //! head has been found lawful, and none of the next head before the present exchange is over.
 //!
-//! The gate knows by [`framing`](crate::http::framing) where every message ends. `http1` answers the requests
+//! The gate knows by [`framing`] where every message ends. `http1` answers the requests
 //! that it lets pass.
 //!
 //! - A violation in a head ends the connection: [`Gate::poll_head`] tells of no request, [`GateState::refusal`] names it, and
