@@ -12,13 +12,23 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 /// Where a task stands that is about to send.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     is_mine: bool,
 }
 
 impl Turn {
-    /// Ready the second time: whoever was ready at the first has been polled since.
+    /// Of one that has nobody to wait for.
+    pub fn mine() -> Self {
+        Self { is_mine: true }
+    }
+
+    /// Of one that lets the others come first.
+    pub fn behind_others() -> Self {
+        Self { is_mine: false }
+    }
+
+    /// Ready once whoever was ready at the first call has been polled.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if std::mem::replace(&mut self.is_mine, true) {
             return Poll::Ready(());
@@ -30,7 +40,7 @@ impl Turn {
 
 /// Waits until the others that are ready have been polled.
 pub async fn others_first() {
-    let mut turn = Turn::default();
+    let mut turn = Turn::behind_others();
     poll_fn(|cx| turn.poll(cx)).await;
 }
 

@@ -48,7 +48,7 @@ pub(super) enum Broken {
 pub(super) struct Exchange<B> {
     asked: Asked,
     stage: Stage<B>,
-    /// Comes between the answer and its way out.
+    /// Comes between an answer that was waited for and its way out. One that is made at once goes out at once.
     turn: Turn,
     is_last: bool,
 }
@@ -70,7 +70,7 @@ enum Stage<B> {
 impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
     /// An exchange whose request is before the service.
     pub(super) fn new(asked: Asked) -> Self {
-        Self { asked, stage: Stage::Asked, turn: Turn::default(), is_last: false }
+        Self { asked, stage: Stage::Asked, turn: Turn::mine(), is_last: false }
     }
 
     /// Takes it as far as it goes. `service` is the future of the answer, and is dropped once it has been given.
@@ -91,6 +91,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                     self.answer(cx, gate, response);
                 }
                 Poll::Pending => {
+                    self.turn = Turn::behind_others();
                     let is_gone = gate.poll_inbound(cx).is_ready();
                     gate.say_continue(cx);
                     if is_gone {
@@ -517,6 +518,23 @@ mod tests {
             assert!(client.state.bytes_written() > 0);
             drop(client.io);
             assert!(client.server.await.unwrap().0.is_ok());
+        });
+    }
+
+    #[test]
+    fn an_answer_that_was_waited_for_goes_out_once_the_others_that_are_ready_have_read() {
+        run(async {
+            for (path, is_at_once) in [("/wait", false), ("/early", true)] {
+                let mut client =
+                    Client::connect_with(NEVER, 1 << 16, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                yield_now().await;
+                client.seen.go.notify_one();
+                let state = client.state.clone();
+                // It comes behind the connection, which is ready before.
+                let other = spawn_local(async move { state.bytes_written() > 0 });
+                assert_eq!(other.await.unwrap(), is_at_once, "{path}");
+                assert!(client.response().await.1.contains(if is_at_once { "early" } else { "waited" }));
+            }
         });
     }
 

@@ -31,9 +31,10 @@ const HANDOVER_MAX: usize = 1024;
 /// How long a worker may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 
-/// How many tasks are polled before the worker looks for news, if there are that many: a round of [`crate::turn`] with a hundred
-/// connections is not cut in its midst. A task's poll takes some microseconds.
-const POLLS_PER_ROUND: u32 = 256;
+/// How many tasks are polled before the worker looks for news, if there are that many: a round of [`crate::turn`] with 64
+/// connections, each of which is polled twice, is not cut in its midst. Most polls take some microseconds; one that compresses
+/// or checks a signature takes more, and timers wait for as many.
+const POLLS_PER_ROUND: u32 = 128;
 
 /// How long a line of the access log may wait for company.
 const LOG_DELAY: Duration = Duration::from_millis(100);

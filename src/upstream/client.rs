@@ -165,7 +165,8 @@ impl Upstream {
             }
         };
         if !self.plan.protocol.is_http2() {
-            // HTTP/2 gathers what goes out by itself. Not later: what is taken from the pool is used at once.
+            // HTTP/2 gathers what goes out by itself. This comes before a connection is taken: between the look at it and its use
+            // nothing must come in that would be taken for the answer.
             turn::others_first().await;
         }
         let found = match &self.behind {

@@ -1,6 +1,37 @@
 //! Which connection is used again, and which is not.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use super::*;
+
+#[test]
+fn a_connection_is_taken_once_the_others_that_are_ready_have_read() {
+    run(async {
+        let (stage, connections) = stage(script!(|peer| {
+            while peer.head().await.is_some() {
+                peer.ok("").await;
+            }
+        }))
+        .await;
+        let is_idle = |count: usize| {
+            let line = format!("armiger_upstream_connections{{state=\"idle\",upstream=\"app\"}} {count}\n");
+            stage.metrics.render().contains(&line)
+        };
+        stage.ask(get("/")).await.unwrap();
+        assert!(is_idle(1));
+        let mut asked = pin!(stage.ask(get("/")));
+        poll_fn(|cx| {
+            assert!(asked.as_mut().poll(cx).is_pending());
+            assert!(is_idle(1), "not before the others");
+            Poll::Ready(())
+        })
+        .await;
+        asked.await.unwrap();
+        assert_eq!(connections.get(), 1);
+    });
+}
 
 #[test]
 fn the_connection_used_last_is_used_next() {
