@@ -23,7 +23,7 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, NOWHERE, Trust, Via};
 use crate::http::grpc;
-use crate::http::headers::{belongs_to_the_hop, is_cookie_name};
+use crate::http::headers::{COOKIE_NAME_HINT, belongs_to_the_hop, is_cookie_name};
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
@@ -728,8 +728,7 @@ fn matcher(
     let query = values("query", &config.query, issues);
     for name in config.cookies.keys().filter(|name| !is_cookie_name(name)) {
         issues.push(
-            Issue::new(path.key("cookies").key(name), format!("`{name}` is no cookie name"))
-                .hint("use letters, digits, `-`, `_` and `.`"),
+            Issue::new(path.key("cookies").key(name), format!("`{name}` is no cookie name")).hint(COOKIE_NAME_HINT),
         );
     }
     let cookies = values("cookies", &config.cookies, issues);
