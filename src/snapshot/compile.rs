@@ -14,6 +14,7 @@ use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, ListenerState, Route, Snapshot};
 use crate::action::{self, Action, Aggregate, Batch, Proxy, Redirect, Respond, Saga};
+use crate::config::include::is_pattern;
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
@@ -80,7 +81,8 @@ pub fn compile(
                 .hint("add one: `- {name: http, address: 127.0.0.1:8080}`"),
         );
     }
-    if document.routes.is_empty() {
+    // What fits a pattern may come later: a sidecar may start before its routes, and outlive them.
+    if document.routes.is_empty() && !document.include.iter().any(|entry| is_pattern(entry)) {
         issues.push(
             Issue::new(root.key("routes"), "names no route, so every answer would be a 404")
                 .of_absence()
