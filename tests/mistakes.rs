@@ -105,18 +105,15 @@ upstreams:
     breaker: {trip: {min_requests: 0, ratio: 0.5}}
     ejection: {share_max: 0}
     retry: {budget: {ratio: 0, min_per_second: 0}}
-  other:
-    endpoints: [\"http://127.0.0.1:1\"]
-    breaker: {failure: {status: [], grpc: [], connect: false, timeout: false, reset: false}}
 identity: {staff: {jwt: {issuer: a, audiences: [b], keys: {jwks_url: \"https://a.test/k\"}, types: [], required_claims: [\"\"]}}}
 routes:
   - name: a
-    match: {path: /a, cookies: {\"a b\": {present: true}}}
+    match: {path: /a, cookies: {\"a=b\": {present: true}}}
     policies:
       identity: {providers: [staff], from: {cookie: \"a=b\"}}
       roles: {any: [\"\", a]}
       cache: {entry_max: 0B}
-      rate_limit: [{name: l, rate: 1/s, cost: 0}, {name: m, rate: 1/s, by: [\"cookie:a;b\"]}]
+      rate_limit: [{name: l, rate: 1/s, by: [\"cookie:a;b\"]}]
       in_flight: [{name: q, max: 1, queue: {max: 0, wait: 1s}}]
     respond: {content_type: \"\"}
   - {name: b, match: {path: /b}, aggregate: {errors_as: \"\", parts: {one: {upstream: app, path: /}}}}
@@ -134,15 +131,13 @@ cache.redis.username: is empty
 upstreams.app.breaker.trip.min_requests: a share of `0` requests says nothing
 upstreams.app.ejection.share_max: `0` would let nothing be ejected
 upstreams.app.retry.budget: lets nothing be tried again
-upstreams.other.breaker.failure: leaves nothing that counts as failure, so it would never open
 identity.staff.jwt.types: names no type, so every token would be refused
 identity.staff.jwt.required_claims[0]: is empty
-routes[0].match.cookies[\"a b\"]: `a b` is no cookie name
+routes[0].match.cookies[\"a=b\"]: `a=b` is no cookie name
 routes[0].policies.identity.from.cookie: is no name of one
 routes[0].policies.roles.any[0]: is empty
 routes[0].policies.cache.entry_max: is 0B, so nothing could be stored
-routes[0].policies.rate_limit[0].cost: is 0, so nothing would be limited
-routes[0].policies.rate_limit[1].by[0]: `a;b` is no cookie name
+routes[0].policies.rate_limit[0].by[0]: `a;b` is no cookie name
 routes[0].policies.in_flight[0].queue.max: is 0, so nobody could wait
 routes[0].respond.content_type: is empty
 routes[1].aggregate.errors_as: is empty

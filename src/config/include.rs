@@ -155,7 +155,9 @@ impl Assembly<'_, '_> {
             self.include(text, &mut root);
         }
         if self.is_partial {
-            self.excuse(&mut root);
+            self.excuse(LISTS, &mut root);
+        } else if has_pattern(&root) {
+            self.excuse(&["routes"], &mut root);
         }
         Some(Tree::new(root))
     }
@@ -524,10 +526,10 @@ impl Assembly<'_, '_> {
         }
     }
 
-    /// Where a file could not be read, what only it may have had is not missing.
-    fn excuse(&mut self, root: &mut Node) {
+    /// Where a file could not be read, what only it may have had is not missing; nor are routes that may come as files.
+    fn excuse(&mut self, keys: &[&str], root: &mut Node) {
         let Content::Mapping(entries) = &mut root.content else { return };
-        for key in LISTS {
+        for key in keys {
             if entries.iter().any(|entry| entry.key.text() == *key) {
                 continue;
             }
@@ -538,7 +540,16 @@ impl Assembly<'_, '_> {
     }
 }
 
-fn is_pattern(text: &str) -> bool {
+/// Whether files may come that fit what the main file includes.
+fn has_pattern(root: &Node) -> bool {
+    let Some(Entry { value: Node { content: Content::List(items), .. }, .. }) = root.entry("include") else {
+        return false;
+    };
+    items.iter().any(|item| item.scalar().is_some_and(|scalar| is_pattern(&scalar.text)))
+}
+
+/// Whether an entry of `include` stands for the files that fit it, which may be none.
+pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 

@@ -123,7 +123,8 @@ impl Challenges {
 
     /// By a token in this cookie.
     pub fn cookie(&mut self, name: &str) {
-        self.other(format!("Cookie realm=\"armiger\", cookie-name=\"{name}\""));
+        let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
+        self.other(format!("Cookie realm=\"armiger\", cookie-name=\"{escaped}\""));
     }
 
     /// By an API key in this header.

@@ -15,7 +15,7 @@ use crate::config::value::Mode;
 use crate::config::{Issue, KeyPath};
 use crate::exchange::identity::query_pairs;
 use crate::exchange::{Caller, Challenges, Exchange, Identity, Place, Reason, Rejection, Verdict};
-use crate::http::headers::is_cookie_name;
+use crate::http::headers::{COOKIE_NAME_HINT, is_cookie_name};
 use crate::identity::provider::{self, Now};
 use crate::identity::{Provider, Refusal};
 
@@ -179,12 +179,12 @@ impl Config {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$'*+-.^_`|~".contains(&byte);
         let is_parameter = |name: &str| !name.is_empty() && name.bytes().all(fits);
         let is_cookie: &dyn Fn(&str) -> bool = &is_cookie_name;
-        for (key, name, is_name) in [("cookie", &from.cookie, is_cookie), ("query", &from.query, &is_parameter)] {
+        for (key, name, is_name, hint) in [
+            ("cookie", &from.cookie, is_cookie, COOKIE_NAME_HINT),
+            ("query", &from.query, &is_parameter, "use letters, digits, `-`, `_` and `.`"),
+        ] {
             if name.as_ref().is_some_and(|name| !is_name(name)) {
-                scope.issue(
-                    Issue::new(path.key("from").key(key), "is no name of one")
-                        .hint("use letters, digits, `-`, `_` and `.`"),
-                );
+                scope.issue(Issue::new(path.key("from").key(key), "is no name of one").hint(hint));
             }
         }
         let mut headers: Vec<HeaderName> = providers.iter().filter_map(|provider| provider.header().cloned()).collect();

@@ -12,7 +12,7 @@ use super::Scope;
 use crate::config::{Issue, KeyPath};
 use crate::exchange::Exchange;
 use crate::exchange::identity::ClaimPath;
-use crate::http::headers::is_cookie_name;
+use crate::http::headers::{COOKIE_NAME_HINT, is_cookie_name};
 use crate::limits::key::{Kind, Label, Sink, address};
 use crate::limits::store::Store;
 
@@ -194,9 +194,7 @@ fn part(text: &str, scope: &Scope<'_>) -> Result<Part, (String, String)> {
             .map(Part::Header)
             .map_err(|_| (format!("`{name}` is no header name"), "write a name such as `x-api-key`".into())),
         Some(("cookie", name)) if is_cookie_name(name) => Ok(Part::Cookie(name.into())),
-        Some(("cookie", name)) => {
-            Err((format!("`{name}` is no cookie name"), "use letters, digits, `-`, `_` and `.`".into()))
-        }
+        Some(("cookie", name)) => Err((format!("`{name}` is no cookie name"), COOKIE_NAME_HINT.into())),
         Some(("path", name)) => scope
             .params
             .place(name)

@@ -14,6 +14,7 @@ use super::pattern::{HostPattern, Is, PathPattern, PatternError, ValueMatch};
 use super::router::{Matcher, Router, Rule};
 use super::{Document, ListenerPlan, ListenerState, Route, Snapshot};
 use crate::action::{self, Action, Aggregate, Batch, Proxy, Redirect, Respond, Saga};
+use crate::config::include::is_pattern;
 use crate::config::issue::Source;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::load::unknown_name;
@@ -23,7 +24,7 @@ use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::template::Params;
 use crate::http::forwarded::{self, NOWHERE, Trust, Via};
 use crate::http::grpc;
-use crate::http::headers::{belongs_to_the_hop, is_cookie_name};
+use crate::http::headers::{COOKIE_NAME_HINT, belongs_to_the_hop, is_cookie_name};
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity;
@@ -80,7 +81,8 @@ pub fn compile(
                 .hint("add one: `- {name: http, address: 127.0.0.1:8080}`"),
         );
     }
-    if document.routes.is_empty() {
+    // What fits a pattern may come later: a sidecar may start before its routes, and outlive them.
+    if document.routes.is_empty() && !document.include.iter().any(|entry| is_pattern(entry)) {
         issues.push(
             Issue::new(root.key("routes"), "names no route, so every answer would be a 404")
                 .of_absence()
@@ -728,8 +730,7 @@ fn matcher(
     let query = values("query", &config.query, issues);
     for name in config.cookies.keys().filter(|name| !is_cookie_name(name)) {
         issues.push(
-            Issue::new(path.key("cookies").key(name), format!("`{name}` is no cookie name"))
-                .hint("use letters, digits, `-`, `_` and `.`"),
+            Issue::new(path.key("cookies").key(name), format!("`{name}` is no cookie name")).hint(COOKIE_NAME_HINT),
         );
     }
     let cookies = values("cookies", &config.cookies, issues);

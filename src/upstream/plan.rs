@@ -459,15 +459,9 @@ impl Check<'_> {
                 self.refuse(issue.hint("choose more than 0, such as `0.5`"));
             }
         }
-        if config.trip.min_requests == 0 {
+        if config.trip.min_requests == 0 && config.trip.ratio.is_some() {
             let issue = Issue::new(trip.key("min_requests"), "a share of `0` requests says nothing");
             self.refuse(issue.hint("the least is 1; the more, the less a few failures count"));
-        }
-        let counted = &config.failure;
-        let kinds = [counted.connect, counted.timeout, counted.reset, counted.slow_call.is_some()];
-        if counted.status.is_empty() && counted.grpc.is_empty() && !kinds.contains(&true) {
-            let issue = Issue::new(failure.clone(), "leaves nothing that counts as failure, so it would never open");
-            self.refuse(issue.of_absence().hint("leave out what should count, or leave `breaker` out"));
         }
         let buckets = config.window.buckets;
         if !(1..=60).contains(&buckets) {
@@ -636,6 +630,19 @@ mod tests {
         wrong.breaker =
             Some(serde_json::from_value(serde_json::json!({"trip": {"consecutive": 0, "ratio": 0.0}})).unwrap());
         assert_eq!(compile(&wrong).1, 2);
+    }
+
+    #[test]
+    fn a_share_needs_requests_and_a_breaker_for_operators_alone_no_failure() {
+        let mut one = config(&["http://app"]);
+        let mut mistakes = |breaker: serde_json::Value| {
+            one.breaker = Some(serde_json::from_value(breaker).unwrap());
+            compile(&one).1
+        };
+        assert_eq!(mistakes(serde_json::json!({"trip": {"min_requests": 0, "ratio": 0.5}})), 1);
+        assert_eq!(mistakes(serde_json::json!({"trip": {"min_requests": 0, "consecutive": 5}})), 0);
+        let nothing = serde_json::json!({"status": [], "grpc": [], "connect": false, "timeout": false, "reset": false});
+        assert_eq!(mistakes(serde_json::json!({"trip": {"consecutive": 5}, "failure": nothing})), 0);
     }
 
     #[test]

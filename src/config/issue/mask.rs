@@ -1,10 +1,15 @@
 //! Keeps values from outside the file out of what is said about it: [`Mask`].
 
+use std::collections::HashSet;
+
 use super::super::yaml::tree::Scalar;
 use super::shown;
 
 /// A value shorter than this is replaced only where it stands alone: it is part of too many words.
 const ANYWHERE_MIN: usize = 4;
+/// A value with fewer letters and digits is replaced only where no word goes on beside it, unless it was put together with
+/// what stands in the file.
+const IN_WORDS_MIN: usize = 8;
 /// A part of a value that a message quotes is hidden from this length on.
 const PART_MIN: usize = 6;
 /// The same where the message is about that value.
@@ -19,6 +24,8 @@ const COMMON: [&str; 2] = ["http://", "https://"];
 pub(crate) struct Mask {
     /// What is looked for, longest first, and what is put there.
     patterns: Vec<(String, String)>,
+    /// Which of them are replaced only as words of their own.
+    words: HashSet<String>,
     /// The values, for parts of them.
     values: Vec<String>,
 }
@@ -54,7 +61,12 @@ impl Mask {
                             .push((format!("{quote}{text}{quote}"), format!("{quote}{}{quote}", shown(reference))));
                     }
                 }
-                _ => self.patterns.push((text.to_owned(), shown(reference))),
+                _ => {
+                    if is_whole(reference) && text.chars().filter(|c| c.is_alphanumeric()).count() < IN_WORDS_MIN {
+                        self.words.insert(text.to_owned());
+                    }
+                    self.patterns.push((text.to_owned(), shown(reference)));
+                }
             }
         }
     }
@@ -77,15 +89,23 @@ impl Mask {
             if !pieces.iter().any(|(piece, done)| !done && find(piece, pattern).is_some()) {
                 continue;
             }
+            let is_word = self.words.contains(pattern);
             let mut next = Vec::with_capacity(pieces.len() + 2);
             for (piece, done) in pieces {
-                let mut rest = piece.as_str();
-                while let Some(at) = (!done).then(|| find(rest, pattern)).flatten() {
-                    next.push((rest[..at].to_owned(), false));
+                // From where nothing is put in, and from where it is searched.
+                let (mut from, mut at) = (0, 0);
+                while let Some(found) = (!done).then(|| find(&piece[at..], pattern)).flatten() {
+                    let (start, end) = (at + found, at + found + pattern.len());
+                    at = end;
+                    if is_word && is_in_word(&piece, start, end) {
+                        at = start + width(&piece, start);
+                        continue;
+                    }
+                    next.push((piece[from..start].to_owned(), false));
                     next.push((reference.clone(), true));
-                    rest = &rest[at + pattern.len()..];
+                    from = end;
                 }
-                next.push((rest.to_owned(), done));
+                next.push((piece[from..].to_owned(), done));
             }
             pieces = next;
         }
@@ -156,6 +176,26 @@ fn find(text: &str, pattern: &str) -> Option<usize> {
     text.as_bytes().windows(pattern.len()).position(|window| window.eq_ignore_ascii_case(pattern.as_bytes()))
 }
 
+/// Whether a reference is all that stands in the file.
+fn is_whole(reference: &str) -> bool {
+    reference.starts_with("${") && reference.find('}').is_none_or(|end| end + 1 == reference.len())
+}
+
+/// Whether the word that stands in a range goes on before or behind it.
+fn is_in_word(text: &str, start: usize, end: usize) -> bool {
+    let goes_on = |one: Option<char>, next: Option<char>| {
+        one.zip(next).is_some_and(|(one, next)| one.is_alphanumeric() && next.is_alphanumeric())
+    };
+    let (found, before, behind) = (&text[start..end], &text[..start], &text[end..]);
+    goes_on(before.chars().next_back(), found.chars().next())
+        || goes_on(found.chars().next_back(), behind.chars().next())
+}
+
+/// How many bytes the character at a place has.
+fn width(text: &str, at: usize) -> usize {
+    text[at..].chars().next().map_or(1, char::len_utf8)
+}
+
 fn ends_with(text: &str, end: &str) -> bool {
     let from = text.len().checked_sub(end.len());
     from.is_some_and(|from| text.as_bytes()[from..].eq_ignore_ascii_case(end.as_bytes()))
@@ -216,6 +256,26 @@ mod tests {
         let mask = Mask::new(&outside);
         for text in ["`${env:A:-soonish}` is no duration", "`${env:80}` is no size"] {
             assert_eq!(mask.apply(text.to_owned(), None, ""), text);
+        }
+    }
+
+    #[test]
+    fn a_short_value_is_no_part_of_a_word() {
+        let outside = [
+            ("dura".to_owned(), "${env:D}".to_owned()),
+            ("a.dura".to_owned(), "a.${env:D}".to_owned()),
+            ("longsecret".to_owned(), "${env:L}".to_owned()),
+        ];
+        let mask = Mask::new(&outside);
+        for (text, expected) in [
+            ("`soon` is no duration", "`soon` is no duration"),
+            ("procedura, endura_x", "procedura, endura_x"),
+            ("dura is no `dura`", "${env:D} is no `${env:D}`"),
+            ("duration of dura: x-Dura.", "duration of ${env:D}: x-${env:D}."),
+            ("x`a.durable`", "x`a.${env:D}ble`"),
+            ("mylongsecrets", "my${env:L}s"),
+        ] {
+            assert_eq!(mask.apply(text.to_owned(), None, ""), expected, "{text}");
         }
     }
 

@@ -101,45 +101,116 @@ fn userinfo(text: &str) -> Option<&str> {
 }
 
 /// Where secrets seem to stand in a text that is no YAML, and may be shown to say where it ceases to be: what follows a key
-/// whose name says it, to the end of its entry.
+/// whose name says it, to the end of the line and in all lines that are indented deeper; credentials in URLs; private keys.
+/// Where an entry ends nobody knows, so it is rather too much.
 pub(crate) fn in_text(text: &str) -> Vec<Range<usize>> {
-    let mut spans = Vec::new();
+    let mut spans = private_keys(text);
     let mut start = 0;
-    // The indentation of a key whose value stands in the lines below it.
-    let mut block: Option<usize> = None;
+    let mut hidden: Option<Hidden> = None;
     for line in text.split_inclusive('\n') {
-        let indent = line.len() - line.trim_start().len();
-        match block {
-            Some(outer) if indent > outer || line.trim().is_empty() => spans.push(start..start + line.len()),
-            _ => {
-                block = None;
-                for (colon, _) in line.match_indices(':') {
-                    let key = line[..colon].trim_end().trim_end_matches(['"', '\'']);
-                    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
-                    let name = &key[key.rfind(|c| !is_part(c)).map_or(0, |at| at + width(key, at))..];
-                    let value = line[colon + 1..].trim_start();
-                    if !is_secret_name(name) || value.starts_with(['{', '[']) || value.starts_with("${") {
-                        continue;
-                    }
-                    if value.is_empty() || value.starts_with(['|', '>']) {
-                        block = Some(indent);
-                        break;
-                    }
-                    let from = line.len() - value.len();
-                    // In quotes, what would end it may belong to it.
-                    let end = match value.starts_with(['"', '\'']) {
-                        true => value.len(),
-                        false => value.find([',', '}', ']']).unwrap_or(value.len()),
-                    };
-                    if !value.trim_start_matches(['"', '\'']).starts_with("${") {
-                        spans.push(start + from..start + from + end);
-                    }
-                }
+        if hidden.as_ref().is_some_and(|hidden| hidden.has(line)) {
+            spans.push(start..start + line.len());
+        } else {
+            hidden = None;
+            if let Some((from, below)) = named(line) {
+                spans.push(start + from..start + line.trim_end().len());
+                hidden = below;
             }
+            spans.extend(credentials(line).into_iter().map(|span| start + span.start..start + span.end));
+        }
+        start += line.len();
+    }
+    united(spans)
+}
+
+/// What is hidden below a secret's name.
+struct Hidden {
+    /// The indentation of the name.
+    indent: usize,
+    /// Whether items of a list may stand below it, no deeper than the name itself.
+    has_items: bool,
+}
+
+impl Hidden {
+    fn has(&self, line: &str) -> bool {
+        let inner = line.trim_start();
+        let indent = line.len() - inner.len();
+        inner.is_empty() || indent > self.indent || self.has_items && indent == self.indent && inner.starts_with('-')
+    }
+}
+
+/// Where in a line stands what follows the name of a secret, and what is hidden below.
+fn named(line: &str) -> Option<(usize, Option<Hidden>)> {
+    for (colon, _) in line.match_indices(':') {
+        let key = line[..colon].trim_end().trim_end_matches(['"', '\'']);
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+        let begin = key.rfind(|c| !is_part(c)).map_or(0, |at| at + width(key, at));
+        let value = line[colon + 1..].trim_start();
+        if !is_secret_name(&key[begin..]) || is_reference(value) {
+            continue;
+        }
+        let before = key[..begin].trim_end_matches(['"', '\'']);
+        let is_first = before.trim_matches([' ', '-']).is_empty();
+        let indent = if is_first { before.len() } else { line.len() - line.trim_start().len() };
+        let is_comment = line.trim_start().starts_with('#');
+        let below = Hidden { indent, has_items: is_first && value.is_empty() && !before.contains('-') };
+        return Some((line.trim_end().len().min(line.len() - value.len()), (!is_comment).then_some(below)));
+    }
+    None
+}
+
+/// Whether a value comes from outside the file, all of it.
+fn is_reference(value: &str) -> bool {
+    let inner = value.trim_start_matches(['"', '\'']);
+    let Some((reference, rest)) = inner.split_once('}') else { return false };
+    let rest = rest.trim_start_matches(['"', '\'']).trim_start();
+    // What stands in for a value that is not there would be the secret.
+    reference.starts_with("${")
+        && !reference.contains(":-")
+        && (rest.is_empty() || rest.starts_with([',', '}', ']', '#']))
+}
+
+/// Credentials in the URLs of a line. Where one ends cannot be told for sure.
+fn credentials(line: &str) -> Vec<Range<usize>> {
+    let of = |(at, mark): (usize, &str)| {
+        let from = at + mark.len();
+        let word = line[from..].split(char::is_whitespace).next()?;
+        word.rfind('@').map(|end| from..from + end)
+    };
+    line.match_indices("://").filter_map(of).collect()
+}
+
+/// Private keys: PEM from where it begins to where it ends, or of the whole text; lines with a JWK.
+fn private_keys(text: &str) -> Vec<Range<usize>> {
+    const MARK: &str = "PRIVATE KEY-----";
+    let mut spans = Vec::new();
+    let mut marks = text.match_indices(MARK).map(|(at, _)| at);
+    while let Some(begin) = marks.next() {
+        let line = text[..begin].rfind('\n').map_or(0, |at| at + 1);
+        let from = text[line..begin].rfind("-----").map_or(begin, |at| line + at);
+        spans.push(from..marks.next().map_or(text.len(), |end| end + MARK.len()));
+    }
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if is_private_key(line) && !line.contains(MARK) {
+            spans.push(start..start + line.trim_end().len());
         }
         start += line.len();
     }
     spans
+}
+
+/// The same places, in order, none of them twice.
+fn united(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    spans.sort_by_key(|span| span.start);
+    let mut out: Vec<Range<usize>> = Vec::with_capacity(spans.len());
+    for span in spans {
+        match out.last_mut() {
+            Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+            _ => out.push(span),
+        }
+    }
+    out
 }
 
 /// How many bytes the character at a place has.
@@ -195,24 +266,56 @@ jwk: '{\"kty\": \"oct\", \"k\": \"seven-7\"}'
 
     #[test]
     fn a_secret_is_found_in_what_is_no_yaml() {
-        let text = "\
-a: {secret: hunter2, b: 1
-\"token\" : \"hunter2, hunter2
-password: |
-  hunter2
-
-  hunter2
-b: 1
-client_secret: '${env:A}
-tokens: {a: 1
-é-token: hunter2";
-        let mut left = text.to_owned();
-        for span in in_text(text).into_iter().rev() {
-            left.replace_range(span, "");
+        let left = |text: &str| {
+            let mut left = text.to_owned();
+            for span in in_text(text).into_iter().rev() {
+                left.replace_range(span, "");
+            }
+            left
+        };
+        for text in [
+            "a: {secret: hunter2, b: 1",
+            "\"token\" : \"hunter2, hunter2",
+            "password: |\n  hunter2\n\n  hunter2\n",
+            "é-token: hunter2",
+            "api_keys: [hunter2, hunter3",
+            "api_keys: [\n  hunter2,\n  hunter3",
+            "api_keys:\n- hunter2\n- hunter3\nb: [",
+            "authorization: [Bearer hunter2}",
+            "authorization: Basic a}b,hunter2",
+            "password: {exact: hunter2",
+            "x-token:\n  exact: hunter2\n",
+            "{url: http://u:hunter2@host/, x: [}",
+            "a: redis://hunter2@host, b: http://x:y@hunter@host",
+            "password: \"a\n  hunter2\"\n",
+            "password: a\n  hunter2\n",
+            "secret: &k |\n  hunter2\n",
+            "- secret: !!str >-\n   hunter2\n",
+            "a: {b: 1, secret: \"x\n  hunter2\"}",
+            "client_secret: ${env:A}hunter2",
+            "a: ${env:SECRET:-hunter2}",
+            "x: {token: ${env:A}, password: hunter2",
+            "x: |\n  -----BEGIN RSA PRIVATE KEY-----\n  hunter2\n  -----END RSA PRIVATE KEY-----\n",
+            "x: \"-----BEGIN PRIVATE KEY-----\\nhunter2\\n-----END PRIVATE KEY-----\\n",
+            "x: |\n  -----BEGIN PRIVATE KEY-----\n  hunter2\n",
+            "x: '{\"kty\": \"oct\", \"k\": \"hunter2\"}",
+        ] {
+            let left = left(text);
+            assert!(!left.contains("hunter"), "{left} of {text}");
         }
-        assert!(!left.contains("hunter"), "{left}");
-        for kept in ["a: {secret: , b: 1\n", "b: 1\n", "client_secret: '${env:A}\n", "tokens: {a: 1\n"] {
-            assert!(left.contains(kept), "{kept} of {left}");
+        for kept in [
+            "password: |\n  x\nb: 1\n",
+            "client_secret: '${env:A}\nb: 1\n",
+            "- secret: x\n  other: y\n",
+            "a: http://host/x, b: [\n",
+            "token_use: {a: 1\n",
+            "# the token: x\n  other: y\n",
+            "y: -----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\nz: 1\n",
+        ] {
+            let (left, end) = (left(kept), kept.trim_end().rsplit('\n').next().unwrap());
+            assert!(left.contains(end), "{left} of {kept}");
         }
+        assert_eq!(left("a: {b: 1, secret: x\n"), "a: {b: 1, secret: \n");
+        assert_eq!(left("x: http://u:p@host/y, [\n"), "x: http://@host/y, [\n");
     }
 }

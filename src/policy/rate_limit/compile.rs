@@ -116,13 +116,6 @@ impl Limit {
     /// What a request takes.
     fn taken(&self, path: &KeyPath, scope: &mut Scope<'_>) -> Option<Taken> {
         match &self.cost {
-            Cost::Tokens(0) => {
-                scope.issue(
-                    Issue::new(path.key("cost"), "is 0, so nothing would be limited")
-                        .hint("the least is 1; leave the limit out if there should be none"),
-                );
-                None
-            }
             Cost::Tokens(tokens) => Some(Taken::Always(*tokens)),
             Cost::Expression(text) if text == PARTS => Some(Taken::Always(scope.parts)),
             Cost::Expression(text) => match Number::compile(text, Names::of(scope.params)) {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 use super::form::{Form, Key};
-use super::{Line, Renamed, content};
+use super::{Line, Renamed};
 use crate::config::issue::quote;
 use crate::config::rate::HumanRate;
 use crate::config::value::{ByteSize, HumanDuration};
@@ -113,6 +113,8 @@ pub(super) struct Block<'a> {
     pub(super) old: &'a Form,
     /// What it is.
     pub(super) new: &'a Form,
+    /// Where a name stands for one thing in several blocks: those that have a new name in all of them, old and new.
+    pub(super) renamed: Option<&'a HashSet<(String, String)>>,
 }
 
 impl Block<'_> {
@@ -143,6 +145,11 @@ impl Block<'_> {
         let guard = self.guards.iter().find(|guard| guard.path.is_empty() && matches!(guard.weaker, Weaker::Gone))?;
         Some(guard.reason.to_owned())
     }
+}
+
+/// Whether a limit counts for each route by itself.
+pub(super) fn counts_alone(limit: &Form) -> bool {
+    limit.get("scope").text() == "route"
 }
 
 fn is_given(policy: &Form) -> bool {
@@ -259,10 +266,11 @@ impl Walk<'_> {
             };
             let (olds, news) = (named(olds), named(news));
             let both = pairs(&olds, &news);
-            let renamed = Renamed::find(
-                both.iter().filter(|(.., new)| **new == Form::Nothing).map(|(name, old, _)| (*name, content(old))),
-                both.iter().filter(|(_, old, _)| **old == Form::Nothing).map(|(name, _, new)| (*name, content(new))),
-            );
+            let mut renamed = Renamed::among(&both);
+            if let Some(everywhere) = self.block.renamed {
+                let is_alone = |old: &str| olds.iter().any(|(key, limit)| key == old && counts_alone(limit));
+                renamed.keep(|old, new| is_alone(old) || everywhere.contains(&(old.to_owned(), new.to_owned())));
+            }
             for (name, old, new) in both {
                 // It protects as before, but what is known of it goes by its name.
                 if *old == Form::Nothing && renamed.is_new(name) {

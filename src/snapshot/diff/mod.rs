@@ -113,7 +113,7 @@ pub fn between(old: &Snapshot, new: &Snapshot) -> Changes {
 
 /// What changed of a section, or of a thing that is there before and after.
 fn changed(kind: Key, name: Option<&str>, (old, new): (&Form, &Form), shown: &Shown<'_>) -> Option<Change> {
-    let lines = Block { shown, guards: guards::of(&kind), name: "", old, new }.lines();
+    let lines = Block { shown, guards: guards::of(&kind), name: "", old, new, renamed: None }.lines();
     let what = match (old, new) {
         (Form::Nothing, _) => What::Added,
         (_, Form::Nothing) => What::Removed,
@@ -133,10 +133,7 @@ fn things(
 ) {
     let (olds, news) = (by_name(old), by_name(new));
     let both = pairs(&olds, &news);
-    let renamed = Renamed::find(
-        both.iter().filter(|(.., new)| **new == Form::Nothing).map(|(name, old, _)| (*name, content(old))),
-        both.iter().filter(|(_, old, _)| **old == Form::Nothing).map(|(name, _, new)| (*name, content(new))),
-    );
+    let renamed = Renamed::among(&both);
     for (name, old, new) in both {
         let (what, text) = match (old, new) {
             (Form::Nothing, _) if renamed.is_new(name) => (What::Added, renamed.added(name)),
@@ -184,6 +181,20 @@ impl<'n> Renamed<'n> {
             }
         }
         found
+    }
+
+    /// Finds them among pairs of what was and what is.
+    fn among(both: &[(&'n str, &Form, &Form)]) -> Self {
+        Self::find(
+            both.iter().filter(|(.., new)| **new == Form::Nothing).map(|(name, old, _)| (*name, content(old))),
+            both.iter().filter(|(_, old, _)| **old == Form::Nothing).map(|(name, _, new)| (*name, content(new))),
+        )
+    }
+
+    /// Keeps those whose old and new name are such.
+    fn keep(&mut self, is_kept: impl Fn(&str, &str) -> bool) {
+        self.by_old.retain(|old, new| is_kept(old, new));
+        self.by_new.retain(|new, old| is_kept(old, new));
     }
 
     fn is_old(&self, name: &str) -> bool {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::{Document, Snapshot, compile};
-use super::compare::{Block, Shown, listed, pairs};
+use super::compare::{Block, Shown, counts_alone, listed, pairs};
 use super::form::Form;
 use super::takeover::{Sample, Takeover, takeover};
-use super::{Change, Line, Renamed, Subject, What, guards};
+use super::{Change, Line, Renamed, Subject, What, by_name, guards};
 use crate::config::value::HumanDuration;
 use crate::policy::{Blocks, Guard};
 
@@ -87,7 +87,8 @@ pub(super) fn changes(
         gone().map(|(_, route)| (name(route), was.content(route))),
         come.map(|route| (name(route), is.content(route))),
     );
-    let mut defaults = Defaults { was: &was, is: &is, shown, lines: HashMap::new() };
+    let limits = COUNTED.map(|key| renamed_limits(key, (&was, &old_names), &is));
+    let mut defaults = Defaults { was: &was, is: &is, shown, renamed: limits, lines: HashMap::new() };
     for (place, route) in is.routes.iter().enumerate() {
         let Some(&old_place) = old_names.get(name(route)) else {
             let weakens = is
@@ -131,6 +132,44 @@ pub(super) fn changes(
     }
 }
 
+/// The policies whose limits count together, by name, over all routes.
+const COUNTED: [&str; 2] = ["rate_limit", "in_flight"];
+
+/// The limits that no route has by the old name any more, and all that had them have by the same new one. Else routes
+/// that shared what a limit lets through get as much each.
+fn renamed_limits(
+    key: &str,
+    (was, old_names): (&Side<'_>, &HashMap<&str, usize>),
+    is: &Side<'_>,
+) -> HashSet<(String, String)> {
+    let mut taken: HashMap<String, Option<String>> = HashMap::new();
+    let mut still = HashSet::new();
+    for route in is.routes {
+        let new = is.policy(route, key);
+        still.extend(new.items().iter().filter(|limit| !counts_alone(limit)).map(name));
+        let Some(&place) = old_names.get(name(route)) else { continue };
+        let old = was.policy(&was.routes[place], key);
+        if old == new {
+            continue;
+        }
+        let (olds, news) = (by_name(old), by_name(new));
+        let both = pairs(&olds, &news);
+        let renamed = Renamed::among(&both);
+        for (old, form, _) in &both {
+            if **form == Form::Nothing || counts_alone(form) {
+                continue;
+            }
+            let new = renamed.by_old.get(old).map(|new| (*new).to_owned());
+            let other = taken.entry((*old).to_owned()).or_insert_with(|| new.clone());
+            if *other != new {
+                *other = None;
+            }
+        }
+    }
+    let whole = taken.into_iter().filter(|(old, _)| !still.contains(old.as_str()));
+    whole.filter_map(|(old, new)| Some((old, new?))).collect()
+}
+
 fn takes(takeover: &Takeover<'_>) -> String {
     format!("it takes requests of `{}`, without its {}", takeover.from, takeover.without.join(", "))
 }
@@ -144,6 +183,8 @@ struct Defaults<'f> {
     was: &'f Side<'f>,
     is: &'f Side<'f>,
     shown: &'f Shown<'f>,
+    /// The limits that have a new name in all routes, as [`COUNTED`].
+    renamed: [HashSet<(String, String)>; COUNTED.len()],
     /// Of each policy, the changes where both sides inherit it.
     lines: HashMap<&'static str, Vec<Line>>,
 }
@@ -173,7 +214,7 @@ impl<'f> Defaults<'f> {
         }
         let within = |form: &Form| Form::Map(vec![(key.to_owned().into(), form.clone())]);
         let (old, new) = (within(old), within(new));
-        Block { shown: self.shown, guards: guards::of("route"), name: "", old: &old, new: &new }.lines()
+        Block { shown: self.shown, guards: guards::of("route"), name: "", old: &old, new: &new, renamed: None }.lines()
     }
 
     fn policy(
@@ -187,7 +228,8 @@ impl<'f> Defaults<'f> {
         let inherits = |route: &Form| *route.get("policies").get(key) == Form::Nothing;
         let (was, is) = (self.was.policy(old, key), self.is.policy(new, key));
         let shown = self.shown;
-        let compare = || Block { shown, guards, name: key, old: was, new: is }.policy_lines();
+        let renamed = COUNTED.iter().position(|counted| *counted == key).map(|place| &self.renamed[place]);
+        let compare = || Block { shown, guards, name: key, old: was, new: is, renamed }.policy_lines();
         if inherits(old) && inherits(new) {
             lines.extend_from_slice(self.lines.entry(key).or_insert_with(compare));
         } else if was != is {

@@ -118,6 +118,15 @@ fn policies_come_and_go() {
 }
 
 #[test]
+fn a_limit_that_only_looks_is_weaker() {
+    policy(
+        "rate_limit: [{name: a, rate: 1/s}]",
+        "rate_limit: [{name: a, rate: 1/s, cost: 0}]",
+        &["rate_limit[a].cost 1 -> 0 (weakens protection: callers may make more requests)"],
+    );
+}
+
+#[test]
 fn a_limit_by_another_name_protects_as_before() {
     policy(
         "rate_limit: [{name: a, rate: 1/s}]",
@@ -129,6 +138,39 @@ fn a_limit_by_another_name_protects_as_before() {
         "in_flight: [{name: b, max: 5}, {name: c, max: 6}]",
         &["in_flight[b] added, `a` by a new name, and begins anew", "in_flight[a] removed, it is now `b`"],
     );
+}
+
+#[test]
+fn a_limit_of_several_routes_is_renamed_only_if_it_is_in_all_of_them() {
+    let of = |name: &str, policy: &str| {
+        format!("- {{name: {name}, match: {{path: /{name}}}, policies: {{{policy}}}, proxy: {{upstream: app}}}}\n")
+    };
+    for (policy, entry, reason) in [
+        ("rate_limit", "rate: 1/s", "callers may make as many requests as they like"),
+        ("in_flight", "max: 5", "callers may have as many requests under way as they like"),
+    ] {
+        let limit = |name: &str| format!("{policy}: [{{name: {name}, {entry}}}]");
+        let both = |x: &str, y: &str| document("", "", "", &(of("x", &limit(x)) + &of("y", &limit(y))));
+        for (x, y) in [("l", "m"), ("n", "m")] {
+            let told = told(&both("l", "l"), &both(x, y));
+            let line = format!("{policy}[l] removed (weakens protection: {reason})");
+            assert!(told.iter().any(|told| told.ends_with(&line)), "{told:#?}");
+            assert!(!told.iter().any(|line| line.contains("by a new name")), "{told:#?}");
+        }
+        for (old, new) in [(both("l", "l"), both("m", "m")), (both("l", "k"), both("m", "k"))] {
+            let told = told(&old, &new);
+            assert!(told.iter().any(|line| line.contains("`l` by a new name")), "{told:#?}");
+            assert!(!told.iter().any(|line| line.contains("weakens")), "{told:#?}");
+        }
+        if policy == "rate_limit" {
+            let alone = |x: &str, y: &str| both(&format!("{x}, scope: route"), &format!("{y}, scope: route"));
+            let told = told(&alone("l", "l"), &alone("l", "m"));
+            assert!(!told.iter().any(|line| line.contains("weakens")), "each route has its own: {told:#?}");
+        }
+        // A route that has come has it still.
+        let come = both("m", "m") + &of("z", &limit("l"));
+        assert!(told(&both("l", "l"), &come).iter().any(|line| line.contains("weakens")));
+    }
 }
 
 #[test]
@@ -649,7 +691,7 @@ fn lists_of_blocks_are_told_by_name_or_place_and_others_whole() {
         (serde_json::json!(["a", "a"]), serde_json::json!(["a"]), "x - a"),
     ] {
         let (old, new) = (of(serde_json::json!({ "x": old })), of(serde_json::json!({ "x": new })));
-        let lines = Block { shown: &shown, guards: &[], name: "", old: &old, new: &new }.lines();
+        let lines = Block { shown: &shown, guards: &[], name: "", old: &old, new: &new, renamed: None }.lines();
         assert_eq!(lines.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
     }
     let include = |files: &[&str]| Form::of(files);

@@ -102,7 +102,7 @@ pub fn second(
                 .hint("the least is 1"),
         );
     }
-    if section.redis_entry_max.get() == 0 {
+    if section.redis.is_some() && section.redis_entry_max.get() == 0 {
         issues.push(
             Issue::new(path.key("redis_entry_max"), "is 0B, so nothing could be kept there")
                 .hint("name a size such as `256KiB`, or leave `redis` out"),
