@@ -444,3 +444,19 @@ routes: []
     assert!(report.contains("contains credentials"), "{report}");
     assert!(!report.contains("names no key"), "it has one, which is told: {report}");
 }
+
+/// Of a sidecar whose routes come as files: it starts before the first, and runs on after the last.
+#[tokio::test]
+async fn routes_may_all_come_and_go_as_files() {
+    let main = "include: [\"conf.d/*.yaml\"]\nlisteners: [{name: http, address: \"127.0.0.1:0\"}]\n\
+                admin: {address: \"127.0.0.1:0\"}\n";
+    let files = Files::of(&[("main.yaml", main), ("conf.d/README", "")]);
+    let armiger = Armiger::watching(files.path("main.yaml")).await;
+    armiger.get("/a").await.assert_status(404);
+    fs::write(files.path("conf.d/a.yaml"), route("a", "here")).unwrap();
+    armiger.in_force(2).await;
+    armiger.get("/a").await.assert_status(200);
+    fs::remove_file(files.path("conf.d/a.yaml")).unwrap();
+    armiger.in_force(3).await;
+    armiger.get("/a").await.assert_status(404);
+}

@@ -151,6 +151,37 @@ routes[2].aggregate.parts.one.as: is empty
 }
 
 #[test]
+fn what_makes_sense_is_not_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.yaml");
+    let listeners = "listeners: [{name: http, address: \"127.0.0.1:0\"}]\n";
+    let rest = "\
+cache: {redis_entry_max: 0B}
+upstreams:
+  app:
+    endpoints: [\"http://127.0.0.1:1\"]
+    breaker:
+      trip: {consecutive: 5, min_requests: 0}
+      failure: {status: [], grpc: [], connect: false, timeout: false, reset: false}
+routes:
+  - name: a
+    match: {path: /a, cookies: {\"prefs[theme]\": {present: true}}}
+    policies: {rate_limit: [{name: l, rate: 1/s, cost: 0, by: [\"cookie:prefs[theme]\"]}]}
+    proxy: {upstream: app}
+";
+    // Files with routes may come later.
+    for text in [rest, "include: [\"conf.d/*.yaml\"]\nroutes: []\n"] {
+        std::fs::create_dir_all(folder.path().join("conf.d")).expect("a folder");
+        std::fs::write(&path, format!("{listeners}{text}")).expect("a temporary file");
+        Armiger::binary(&["check", "-c", path.to_str().expect("a name of text")]).assert_code(0);
+    }
+    // What is named must be there, so no routes come with it later.
+    std::fs::write(folder.path().join("more.yaml"), "upstreams: {}\n").expect("a temporary file");
+    std::fs::write(&path, format!("include: [more.yaml]\n{listeners}routes: []\n")).expect("a temporary file");
+    Armiger::binary(&["check", "-c", path.to_str().expect("a name of text")]).assert_code(1);
+}
+
+#[test]
 fn one_mistake_is_told_once_however_many_it_concerns() {
     let told = of_routes(
         "  - name: a

@@ -267,6 +267,27 @@ async fn a_limit_that_two_routes_share_says_the_same_on_both() {
 }
 
 #[tokio::test]
+async fn a_request_that_costs_nothing_only_looks() {
+    let backend = Backend::replies("ok").await;
+    let route = |name: &str, cost: &str| {
+        format!(
+            "- {{name: {name}, match: {{path: /{name}}}, proxy: {{upstream: app}}, policies: {{rate_limit: [{{name: shared, \
+             rate: 1/h, burst: 2{cost}}}]}}}}\n"
+        )
+    };
+    let armiger =
+        Armiger::with(Config::to(&backend).routes(&route("takes", "")).routes(&route("looks", ", cost: 0"))).await;
+    for left in [2, 1, 0] {
+        for _ in 0..3 {
+            let looked = armiger.get("/looks").await;
+            looked.assert_status(200);
+            assert!(looked.header("ratelimit").starts_with(&format!("\"shared\";r={left}")), "{looked:?}");
+        }
+        armiger.get("/takes").await.assert_status(if left > 0 { 200 } else { 429 });
+    }
+}
+
+#[tokio::test]
 async fn a_limit_in_shadow_has_buckets_of_its_own_and_refuses_nobody() {
     let backend = Backend::replies("ok").await;
     let limits = "{name: tried, rate: 1/h, burst: 1, mode: shadow}, {name: real, rate: 1/h, burst: 3}";
