@@ -1634,3 +1634,43 @@ async fn what_was_stored_for_all_is_gone_when_it_is_for_each() {
     armiger.in_force(2).await;
     assert_eq!(get(&armiger, "/a", &[("host", "h.test")]).await.text(), "2");
 }
+
+/// Answers what is asked for safely, with how often it was written, and what is not only upon the signal.
+async fn written(go: &Signal) -> Backend {
+    let (wait, writes) = (go.clone(), Arc::new(AtomicUsize::new(0)));
+    Backend::serving(move |asked| {
+        let (go, writes) = (wait.clone(), writes.clone());
+        async move {
+            if asked.method() == Method::POST {
+                go.wait().await;
+                writes.fetch_add(1, Ordering::SeqCst);
+            }
+            reply(200, &[("cache-control", "max-age=600")], writes.load(Ordering::SeqCst).to_string())
+        }
+    })
+    .await
+}
+
+/// What is stored by the new configuration was asked for before the write too.
+#[tokio::test]
+async fn an_unsafe_request_makes_invalid_what_is_stored_after_a_reload_too() {
+    let host = [("host", "h")];
+    for (section, policy) in [("cache: {memory: 80MiB}", "{}"), ("", "{query: {ignore: [b]}}")] {
+        let go = Signal::new();
+        let backend = written(&go).await;
+        let files = Files::of(Config::to(&backend).policies("cache: {}").to_string());
+        let armiger = Armiger::watching(files.config().into()).await;
+        let write = armiger.raw("POST /a?b=1 HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n").await;
+        backend.arrived(1).await;
+        let config = Config::to(&backend).top(section).policies(&format!("cache: {policy}"));
+        files.replace("config.yaml", config.to_string());
+        armiger.in_force(2).await;
+        assert_eq!(get(&armiger, "/a?b=1", &host).await.text(), "0");
+        assert!(status(&get(&armiger, "/a?b=1", &host).await).contains("hit"), "{section}{policy}");
+
+        go.send();
+
+        within("the write to count", async { while get(&armiger, "/a?b=1", &host).await.text() == "0" {} }).await;
+        drop(write);
+    }
+}

@@ -309,6 +309,50 @@ async fn what_is_untold_outlives_a_reload() {
     within("it to be heard of", async { while get(&one, "/b", &[]).await.text() == kept {} }).await;
 }
 
+/// Answers what is asked for safely, with how often it was written, and what is not only upon the signal.
+async fn written(go: &Signal) -> Backend {
+    let (wait, writes) = (go.clone(), std::sync::Arc::new(AtomicUsize::new(0)));
+    Backend::serving(move |asked| {
+        let (go, writes) = (wait.clone(), writes.clone());
+        async move {
+            if asked.method() == http::Method::POST {
+                go.wait().await;
+                writes.fetch_add(1, Ordering::SeqCst);
+            }
+            let mut reply = answer(200, writes.load(Ordering::SeqCst).to_string());
+            reply.headers_mut().append("cache-control", "max-age=600".parse().unwrap());
+            reply
+        }
+    })
+    .await
+}
+
+/// Another room for what is kept here, or a Redis where there was none: what was stored since is from before the write.
+#[tokio::test]
+async fn a_write_over_a_reload_is_told_of_by_the_new_configuration() {
+    for has_redis in [true, false] {
+        let (go, redis) = (Signal::new(), Redis::start().await);
+        let backend = written(&go).await;
+        let before = if has_redis { caching(&backend, &redis, "") } else { Config::to(&backend).policies("cache: {}") };
+        let files = Files::of(before.to_string());
+        let armiger = Armiger::watching(files.config().into()).await;
+        let write = armiger.raw(&format!("POST /a HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 0\r\n\r\n")).await;
+        backend.arrived(1).await;
+        let section = format!("cache: {{memory: 80MiB, redis: {{url: \"{}\", timeout: 2s}}}}", redis.url());
+        let config = Config::to(&backend).top(&section).policies("cache: {l2: redis}");
+        files.replace("config.yaml", config.to_string());
+        armiger.in_force(2).await;
+        within("the log of purges", async { while state(&armiger).await["purges"].is_null() {} }).await;
+        assert_eq!(get(&armiger, "/a", &[]).await.text(), "0");
+        stored(&armiger, 1.0).await;
+
+        go.send();
+
+        within("the write to count", async { while get(&armiger, "/a", &[]).await.text() == "0" {} }).await;
+        drop(write);
+    }
+}
+
 /// The same, with keys of their own.
 fn named(backend: &Backend, redis: &Redis, prefix: &str) -> Config {
     let section = format!("cache: {{redis: {{url: \"{}\", timeout: 2s, prefix: {prefix}}}}}", redis.url());

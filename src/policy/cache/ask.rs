@@ -261,7 +261,7 @@ impl Request<'_> {
         let (rules, key) = (self.rules.clone(), self.key.clone());
         let asked = Asked { is_credentialed: self.is_credentialed, strips_cookies: rules.strips_cookies };
         let (started, time) = (self.exchange.started, self.exchange.closing.record.time);
-        let (epoch, since) = (rules.store.purges.epoch(), rules.store.invalid.since(&key));
+        let (epoch, since) = (rules.store.fates.purges.epoch(), rules.store.fates.invalid.since(&key));
         rules.metrics.bypassed();
         Verdict::followup(move |response| {
             let told = response.headers();
@@ -354,7 +354,7 @@ impl Request<'_> {
     /// A flight of this request's own, which nobody else knows.
     fn flight(&self) -> Arc<Flight> {
         let store = &self.rules.store;
-        Flight::new(store.purges.epoch(), store.invalid.since(&self.key))
+        Flight::new(store.fates.purges.epoch(), store.fates.invalid.since(&self.key))
     }
 
     /// The name under which others wait for the same: the key, and the variant as far as it is known.
@@ -372,8 +372,8 @@ impl Request<'_> {
         let mut flights = self.rules.flights.lock();
         if let Some(flight) = flights.get(name)
             // Nobody waits for what was asked for before a purge.
-            && store.invalid.fate(flight.since) == Fate::Good
-            && store.purges.epoch() == flight.epoch
+            && store.fates.invalid.fate(flight.since) == Fate::Good
+            && store.fates.purges.epoch() == flight.epoch
             && let Some(reader) = flight.join()
         {
             return Turn::Wait(reader);
@@ -584,12 +584,15 @@ impl Unsafe {
     }
 
     fn invalidate(&self, path: &str, query: Option<&str>, is_soft: bool) {
-        let query = key::counted_query(&self.rules.plan, query);
-        let target = Target { host: key::bare_host(&self.authority), path, query: query.as_deref() };
-        let digest = target.digest();
-        self.rules.store.invalid.change(digest, is_soft);
-        if let Some(shared) = &self.rules.shared {
-            shared.invalidate(digest, is_soft);
+        // A reload may have come since this request did: then queries may have another form, and others be told.
+        for rules in self.rules.reigns.all() {
+            let query = key::counted_query(&rules.plan, query);
+            let target = Target { host: key::bare_host(&self.authority), path, query: query.as_deref() };
+            let digest = target.digest();
+            rules.store.fates.invalid.change(digest, is_soft);
+            if let Some(shared) = &rules.shared {
+                shared.invalidate(digest, is_soft);
+            }
         }
     }
 }

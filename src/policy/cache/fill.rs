@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -63,6 +63,8 @@ pub struct Rules {
     pub store: Arc<Store>,
     /// What is on its way.
     pub flights: Arc<Flights>,
+    /// The route's rules, these and others.
+    pub reigns: Arc<Reigns>,
     /// What several armigers keep together, if they do.
     pub shared: Option<Arc<dyn Second>>,
     /// This route's answers are among it.
@@ -97,6 +99,28 @@ impl Rules {
             || !terms.if_error.is_zero()
             || validate::has_validator(headers);
         if is_of_use { Ok(terms) } else { Err(Unstorable::NoLifetime) }
+    }
+}
+
+/// The rules that a route's cache goes by: those in force, and those by which something that began before is still under way.
+#[derive(Default)]
+pub struct Reigns(Mutex<Vec<Weak<Rules>>>);
+
+impl Reigns {
+    /// These are among them from now on, for as long as they are of use.
+    pub fn begin(&self, rules: &Arc<Rules>) {
+        let mut reigns = self.lock();
+        reigns.retain(|rules| rules.strong_count() > 0);
+        reigns.push(Arc::downgrade(rules));
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Rules>> {
+        self.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Rules>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,8 +3,8 @@
 //! same at every armiger that shares a memory and no other: who may send unsafe requests for one URL cannot choose it so that
 //! it shares the place of another.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -24,7 +24,8 @@ pub const PLACES: usize = 1 << Place::BITS;
 
 /// When what was stored of a target became invalid.
 pub struct Invalid {
-    places: Box<[Mark]>,
+    /// Once there was an unsafe request: a megabyte, which many never need.
+    places: OnceLock<Box<[Mark]>>,
     epoch: AtomicU64,
     secret: ArcSwap<u128>,
 }
@@ -40,8 +41,7 @@ struct Mark {
 
 impl Default for Invalid {
     fn default() -> Self {
-        let places = (0..PLACES).map(|_| Mark::default()).collect();
-        Self { places, epoch: AtomicU64::new(0), secret: ArcSwap::from_pointee(secret()) }
+        Self { places: OnceLock::new(), epoch: AtomicU64::new(0), secret: ArcSwap::from_pointee(secret()) }
     }
 }
 
@@ -95,9 +95,10 @@ impl Invalid {
 
     /// The same of all that is of these places.
     pub fn invalidate(&self, places: impl IntoIterator<Item = (Place, bool)>) {
+        let marks = self.places.get_or_init(|| (0..PLACES).map(|_| Mark::default()).collect());
         let epoch = self.epoch.fetch_add(1, Ordering::AcqRel) + 1;
         for (place, is_soft) in places {
-            let mark = &self.places[usize::from(place)];
+            let mark = &marks[usize::from(place)];
             let mark = if is_soft { &mark.stale } else { &mark.dead };
             mark.fetch_max(epoch, Ordering::AcqRel);
         }
@@ -105,7 +106,8 @@ impl Invalid {
 
     /// What became of what was asked for then.
     pub fn fate(&self, since: Since) -> Fate {
-        let mark = &self.places[usize::from(since.place)];
+        let Some(marks) = self.places.get() else { return Fate::Good };
+        let mark = &marks[usize::from(since.place)];
         if mark.dead.load(Ordering::Acquire) > since.epoch {
             Fate::Dead
         } else if mark.stale.load(Ordering::Acquire) > since.epoch {

@@ -2,11 +2,12 @@
 //!
 //! `ask.rs` decides about a request, `fill.rs` about a response. What they go by stands in files of its own, each without
 //! state and clock: `control.rs`, `freshness.rs`, `storable.rs`, `validate.rs`, `key.rs`. `store.rs` keeps entries,
-//! `purge.rs` and `invalid.rs` know which are dead, `flight.rs` lets several wait for one.
+//! `purge.rs` and `invalid.rs` know which are dead, whatever store they are in (`fates.rs`), `flight.rs` lets several wait for one.
 
 mod ask;
 pub mod control;
 pub mod entry;
+mod fates;
 pub mod fill;
 pub mod flight;
 pub mod freshen;
@@ -41,7 +42,7 @@ use crate::config::value::{ByteSize, HumanDuration, Mode};
 use crate::config::{Issue, KeyPath};
 use crate::exchange::{Exchange, Rejection, Verdict};
 use crate::keep::Identity;
-use fill::{Flights, Rules};
+use fill::{Flights, Reigns, Rules};
 use freshness::Ttl;
 use key::{KeyPlan, Part, QueryRule};
 use store::Store;
@@ -301,6 +302,7 @@ impl Config {
             .setting("stale_while_revalidate", format!("{:?}", self.stale_while_revalidate.get()))
             .setting("stale_if_error", format!("{:?}", self.stale_if_error.get()));
         let flights = scope.keeper.keep(identity, Flights::default);
+        let reigns = scope.keeper.keep(Identity::of("cache_reigns", scope.route).untold(), Reigns::default);
         let store = Store::kept(memory, scope.keeper);
         if self.l2.is_some() && scope.plan.cache.redis.is_none() {
             scope.issue(
@@ -325,11 +327,13 @@ impl Config {
             refreshes_max: u64::from(scope.plan.cache.refreshes_max),
             store,
             flights,
+            reigns: reigns.clone(),
             shared: scope.plan.second.clone(),
             is_shared: self.l2.is_some(),
             scope: Sha256::digest(by).into(),
             metrics: scope.metrics.cache(scope.route),
         });
+        reigns.begin(&rules);
         scope.keeper.attach(RouteCache { route: scope.route.into(), rules: rules.clone() });
         rules
     }

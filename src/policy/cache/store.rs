@@ -8,20 +8,19 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::entry::{Entry, Shelf};
-use super::invalid::{Invalid, secret};
-use super::purge::{Fate, Purges};
+use super::fates::Fates;
+use super::invalid::secret;
+use super::purge::Fate;
 use super::storable::Unstorable;
 use crate::keep::{Identity, Keep};
 
 type Shelves = Cache<Vec<u8>, Arc<Shelf>, foldhash::fast::RandomState>;
 
-/// All that is stored, and what was purged of it.
+/// All that is stored, and what became of it.
 pub struct Store {
     shelves: Shelves,
-    /// What was purged.
-    pub purges: Purges,
-    /// What unsafe requests made invalid.
-    pub invalid: Invalid,
+    /// What was purged, and what unsafe requests made invalid.
+    pub fates: Arc<Fates>,
     /// Bytes that are on their way in.
     filling: AtomicU64,
     /// Refreshes that are under way.
@@ -33,19 +32,20 @@ pub struct Store {
 
 impl Store {
     /// Room for this many bytes.
-    pub fn new(capacity: u64) -> Self {
+    pub fn new(capacity: u64, fates: Arc<Fates>) -> Self {
         let shelves = Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, shelf: &Arc<Shelf>| shelf.weight)
             .build_with_hasher(foldhash::fast::RandomState::default());
-        let (purges, filling, refreshing) = (Purges::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { shelves, purges, invalid: Invalid::default(), filling, refreshing, capacity, secret: secret() }
+        let (filling, refreshing) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { shelves, fates, filling, refreshing, capacity, secret: secret() }
     }
 
     /// The store of all routes, kept over reloads.
     pub fn kept(capacity: u64, keeper: &mut (dyn Keep + '_)) -> Arc<Self> {
         let room = Identity::of("cache_memory", "all routes").shape("memory", capacity);
-        keeper.keep(room, || Self::new(capacity))
+        let fates = Fates::kept(keeper);
+        keeper.keep(room, || Self::new(capacity, fates))
     }
 
     /// All that is known under a key.
@@ -55,9 +55,9 @@ impl Store {
 
     /// What became of a response since it was asked for.
     pub fn fate(&self, key: &[u8], entry: &Entry) -> Fate {
-        match self.invalid.fate(entry.head.since) {
+        match self.fates.invalid.fate(entry.head.since) {
             Fate::Dead => Fate::Dead,
-            fate => fate.max(entry.fate(key, &self.purges)),
+            fate => fate.max(entry.fate(key, &self.fates.purges)),
         }
     }
 
@@ -237,7 +237,7 @@ mod tests {
     fn what_is_stored_is_bounded_however_many_keys_there_are() {
         let count: u32 = std::env::var("ARMIGER_TEST_KEYS").map_or(40_000, |count| count.parse().unwrap());
         let capacity = if count > 1_000_000 { 256 << 20 } else { 8 << 20 };
-        let store = Store::new(capacity);
+        let store = Store::new(capacity, Arc::default());
         let (before, mut most, mut keys) = (resident().unwrap_or(0), 0, 0);
         for number in 0..count {
             assert!(store.put(&number.to_le_bytes(), entry(b"", 1024, 0)));
@@ -261,7 +261,7 @@ mod tests {
     #[ignore = "memory is that of the whole process, so that it tells something only by itself"]
     fn what_an_entry_takes_is_what_is_counted() {
         let count: usize = std::env::var("ARMIGER_TEST_ENTRIES").map_or(200_000, |count| count.parse().unwrap());
-        let store = Store::new(1 << 40);
+        let store = Store::new(1 << 40, Arc::default());
         let before = resident().unwrap_or(0);
         for number in 0..count {
             let mut headers = HeaderMap::new();
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn variants_of_a_key_are_few_and_the_oldest_go() {
-        let store = Store::new(1 << 20);
+        let store = Store::new(1 << 20, Arc::default());
         for number in 0..=VARIANTS_MAX {
             store.put(b"key", entry(&number.to_le_bytes(), 1, 0));
         }
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn only_what_is_still_there_is_replaced() {
-        let store = Store::new(1 << 20);
+        let store = Store::new(1 << 20, Arc::default());
         let [first, second, third] = [1, 2, 3].map(|length| entry(b"", length, 0));
         store.replace(b"key", &first, second.clone());
         assert!(store.get(b"key").is_none());
@@ -312,15 +312,15 @@ mod tests {
 
     #[test]
     fn nothing_that_was_purged_while_it_came_is_kept() {
-        let store = Store::new(1 << 20);
-        let late = entry(b"", 1, store.purges.epoch());
-        store.purges.purge(super::super::purge::What::All, false);
+        let store = Store::new(1 << 20, Arc::default());
+        let late = entry(b"", 1, store.fates.purges.epoch());
+        store.fates.purges.purge(super::super::purge::What::All, false);
         assert!(!store.put(b"key", late) && store.get(b"key").is_none());
     }
 
     #[test]
     fn fills_and_refreshes_have_places_that_are_given_back() {
-        let store = Arc::new(Store::new(1 << 20));
+        let store = Arc::new(Store::new(1 << 20, Arc::default()));
         let (mut one, mut other) = (store.reserve(10), store.reserve(10));
         assert!(one.grow(6) && !other.grow(6));
         drop((one, other));

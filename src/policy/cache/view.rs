@@ -77,7 +77,7 @@ impl Caches {
         targets.dedup();
         if let Some((_, rules)) = self.0.first() {
             for target in &targets {
-                rules.store.purges.purge(target.clone(), order.is_soft);
+                rules.store.fates.purges.purge(target.clone(), order.is_soft);
                 if let Some(shared) = &rules.shared {
                     shared.purge(target.clone(), order.is_soft);
                 }
@@ -104,7 +104,7 @@ impl Caches {
             "fills_bytes": usage.filling,
             "fills_bytes_max": first.fills_max,
             "refreshes": usage.refreshing,
-            "epoch": first.store.purges.epoch(),
+            "epoch": first.store.fates.purges.epoch(),
             "shared": first.shared.as_ref().map(|shared| shared.shown()),
         })];
         rows.extend(self.0.iter().map(|(route, rules)| {

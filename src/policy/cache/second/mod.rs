@@ -14,6 +14,7 @@ use std::time::Instant;
 use http::HeaderName;
 
 use super::entry::Entry;
+use super::fates::Fates;
 use super::invalid::Digest;
 use super::key::Bytes;
 use super::purge::{Fate, What};
@@ -108,16 +109,17 @@ pub fn second(
                 .hint("name a size such as `256KiB`, or leave `redis` out"),
         );
     }
+    let fates = Fates::kept(keeper);
     let settings = section.redis.as_ref()?;
     let path = path.key("redis");
     #[cfg(feature = "redis")]
     {
         let store = Store::kept(section.memory().get(), keeper);
-        redis::compile(settings, section, &path, store, metrics, keeper, issues)
+        redis::compile(settings, section, &path, (store, fates), metrics, keeper, issues)
     }
     #[cfg(not(feature = "redis"))]
     {
-        let _ = (settings, metrics, keeper, Store::new);
+        let _ = (settings, metrics, fates, Store::kept);
         issues.push(Issue::new(path, "this armiger was built without Redis").hint("leave it out"));
         None
     }

@@ -7,7 +7,6 @@ use super::tell::Row;
 use super::{PLACES_TOLD, Shared, locked};
 use crate::policy::cache::invalid::{self, Place};
 use crate::policy::cache::purge::What;
-use crate::policy::cache::store::Store;
 use crate::redis_client::Away;
 use crate::timer::Wheel;
 
@@ -44,14 +43,13 @@ impl Shared {
                 self.forget();
                 continue;
             }
-            let store = self.store();
             if known.is_none() {
                 // In this order: whoever sees the purge sees the secret.
-                store.invalid.reseed(born);
+                self.fates.invalid.reseed(born);
                 // What others told before this listened is not known: what was kept here meanwhile may be purged.
-                store.purges.purge(What::All, false);
+                self.fates.purges.purge(What::All, false);
             }
-            self.heed(&store, &places);
+            self.heed(&places);
             let is_more = rows.len() == BATCH;
             let mut at = known.map(|known| known.purges);
             for (id, row) in rows {
@@ -85,10 +83,10 @@ impl Shared {
     }
 
     /// Takes over what was told of places. What this told itself it heeded before, and may have fetched anew since.
-    fn heed(&self, store: &Store, places: &[(u32, u64)]) {
+    fn heed(&self, places: &[(u32, u64)]) {
         let changed = locked(&self.changed);
         let others = places.iter().filter(|(member, at)| !changed.is_own(*member, *at));
-        store.invalid.invalidate(others.map(|(member, _)| (*member as Place, *member > u32::from(Place::MAX))));
+        self.fates.invalid.invalidate(others.map(|(member, _)| (*member as Place, *member > u32::from(Place::MAX))));
     }
 
     /// What this knew of stands there no more, so that it began another life.
@@ -111,7 +109,7 @@ impl Shared {
             return self.lost(number);
         };
         if row.by != self.own {
-            self.store().purges.purge(row.what.clone(), row.soft);
+            self.fates.purges.purge(row.what.clone(), row.soft);
         }
         self.purges.note_at(row.what, number, row.soft);
     }
@@ -119,7 +117,7 @@ impl Shared {
     /// Purges up to this one may have been missed.
     fn lost(&self, number: u64) {
         tracing::warn!("purges of other armigers may have been missed: all that is cached here is purged");
-        self.store().purges.purge(What::All, false);
+        self.fates.purges.purge(What::All, false);
         self.purges.begin(number);
         self.metrics.came("gap");
     }

@@ -57,6 +57,7 @@ use crate::config::redis::Redis as Settings;
 use crate::config::{Issues, KeyPath};
 use crate::keep::{Identity, Keeper};
 use crate::policy::cache::entry::Entry;
+use crate::policy::cache::fates::Fates;
 use crate::policy::cache::invalid::{Digest, PLACES};
 use crate::policy::cache::purge::{Purges, What};
 use crate::policy::cache::store::Store;
@@ -91,6 +92,8 @@ pub(super) struct Shared {
     ticket: Ticket,
     client: Arc<Client>,
     plan: ArcSwap<Plan>,
+    /// Of what is kept here, which what others tell is about too.
+    fates: Arc<Fates>,
     /// Who this armiger is, in the log.
     own: String,
     follow: Script,
@@ -114,7 +117,7 @@ pub(super) struct Shared {
 /// What of the configuration it goes by.
 pub(super) struct Plan {
     memory: Memory,
-    /// What is kept here, which the purges of others are about too.
+    /// What is kept here, which has room for what is on its way there too.
     store: Arc<Store>,
     /// The longest value.
     value_max: usize,
@@ -134,7 +137,7 @@ pub(super) fn compile(
     settings: &Settings,
     section: &Section,
     path: &KeyPath,
-    store: Arc<Store>,
+    (store, fates): (Arc<Store>, Arc<Fates>),
     metrics: &Metrics,
     keeper: &mut Keeper<'_>,
     issues: &mut Issues,
@@ -151,7 +154,7 @@ pub(super) fn compile(
         .setting("fills_max", fills_max);
     let memory = Memory { url: settings.url.clone(), prefix: format!("{{{}}}:cache:", settings.prefix) };
     let plan = || Plan { memory: memory.clone(), store: store.clone(), value_max, fills_max };
-    let shared = keeper.keep(identity, || Shared::new(client, plan(), counts));
+    let shared = keeper.keep(identity, || Shared::new(client, plan(), fates, counts));
     background::employ(keeper, &shared, plan());
     Some(shared)
 }
@@ -165,11 +168,12 @@ fn hex(bytes: &[u8; 32]) -> String {
 }
 
 impl Shared {
-    fn new(client: Arc<Client>, plan: Plan, metrics: SecondMetrics) -> Self {
+    fn new(client: Arc<Client>, plan: Plan, fates: Arc<Fates>, metrics: SecondMetrics) -> Self {
         Self {
             ticket: Ticket::default(),
             client,
             plan: ArcSwap::from_pointee(plan),
+            fates,
             own: format!("{:032x}", fastrand::u128(..)),
             follow: Script::new(concat!(include_str!("known.lua"), include_str!("follow.lua"))),
             tell: Script::new(concat!(include_str!("known.lua"), include_str!("tell.lua"))),
@@ -187,10 +191,6 @@ impl Shared {
 
     fn clock(&self) -> Option<Clock> {
         *locked(&self.clock)
-    }
-
-    fn store(&self) -> Arc<Store> {
-        self.plan.load().store.clone()
     }
 
     fn is_untold(&self) -> bool {
@@ -312,13 +312,6 @@ impl Background for Shared {
         let before = self.plan.swap(plan.clone());
         if before.memory != plan.memory {
             self.leave(&before.memory);
-        }
-        if !Arc::ptr_eq(&before.store, &plan.store) {
-            // What others told since it is in use went to the one before.
-            if let Some(clock) = self.clock() {
-                plan.store.invalid.reseed(clock.life);
-            }
-            plan.store.purges.purge(What::All, false);
         }
     }
 

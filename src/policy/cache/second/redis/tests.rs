@@ -37,9 +37,10 @@ fn compiled(previous: &crate::keep::Kept, url: &str) -> (crate::keep::Kept, Arc<
         redis_client::compile(&settings, &KeyPath::root(), whose, counts.store.clone(), &mut keeper, &mut issues)
             .unwrap();
     let memory = Memory { url: url.to_owned(), prefix: "{p}:cache:".to_owned() };
+    let fates = Fates::kept(&mut keeper);
     let store = Store::kept(1 << 20, &mut keeper);
     let plan = || Plan { memory: memory.clone(), store: store.clone(), value_max: 1000, fills_max: 1000 };
-    let shared = keeper.keep(Identity::of("shared", "all"), || Shared::new(client.clone(), plan(), counts));
+    let shared = keeper.keep(Identity::of("shared", "all"), || Shared::new(client.clone(), plan(), fates, counts));
     background::employ(&mut keeper, &shared, plan());
     (keeper.finish().0, client, shared)
 }
