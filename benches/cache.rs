@@ -42,7 +42,7 @@ fn hits(criterion: &mut Criterion) {
     let route = snapshot.router.find(&query).expect("the route matches").target.clone();
     let rules = snapshot.kept.attached::<RouteCache>().next().expect("the route has a cache").rules.clone();
     let key = rules.plan.key(&exchange(&logger)).expect("the request has a key");
-    rules.store.put(&key, entry(rules.store.invalid.since(&key)));
+    rules.store.put(&key, entry(rules.store.fates.invalid.since(&key)));
 
     criterion.bench_function("cache/key", |bencher| {
         let exchange = exchange(&logger);
