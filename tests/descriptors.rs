@@ -6,13 +6,18 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::net::TcpStream;
 
-use crate::harness::{Armiger, Backend, Client, Config, Files, Process, RawConversation, address_in};
+use crate::harness::{Armiger, Backend, Client, Config, Files, Process, RawConversation, Script, address_in};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 fn config(backend: &Backend) -> Config {
-    // No connection is kept for later: each request needs a descriptor.
-    Config::to(backend).listener("timeouts: {request_headers: 1m, keep_alive: 1m}").upstream("timeouts: {idle: 1ms}")
+    Config::to(backend).listener("timeouts: {request_headers: 1m, keep_alive: 1m}")
+}
+
+/// Keeps no connection for later: each request needs a descriptor.
+async fn backend() -> Backend {
+    Backend::raw(Script::new().request().write("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"))
+        .await
 }
 
 struct Stage {
@@ -50,7 +55,7 @@ impl Stage {
 
 #[tokio::test]
 async fn silent_clients_never_take_the_last_descriptors() {
-    let backend = Backend::replies("ok").await;
+    let backend = backend().await;
     let mut stage = Stage::set(&backend, "-n 64");
     let told = stage.process.stderr_line("file descriptors");
     assert!(told.contains("WARN") && told.contains("ulimit -n") && told.contains("connections_max"), "{told}");
@@ -74,7 +79,7 @@ async fn silent_clients_never_take_the_last_descriptors() {
 
 #[tokio::test]
 async fn the_soft_limit_is_raised_to_the_hard_one() {
-    let backend = Backend::replies("ok").await;
+    let backend = backend().await;
     let stage = Stage::set(&backend, "-S -n 64");
 
     let _silent = stage.silent(100).await;
@@ -86,7 +91,7 @@ async fn the_soft_limit_is_raised_to_the_hard_one() {
 
 #[tokio::test]
 async fn without_a_descriptor_neither_the_upstream_nor_the_configuration_is_to_blame() {
-    let backend = Backend::replies("ok").await;
+    let backend = backend().await;
     let mut stage = Stage::set(&backend, "-n 256");
     let mut conversation = stage.client.raw(GET).await;
     conversation.answer().await.assert_status(200);
