@@ -89,6 +89,9 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
                 Poll::Ready(response) => {
                     service.set(None);
                     self.answer(cx, gate, response);
+                    // What is there of the body is written down before others get their turn: the memory that it arrived in is
+                    // free for what they read.
+                    self.gather(cx, gate);
                 }
                 Poll::Pending => {
                     self.turn = Turn::behind_others();
@@ -175,29 +178,31 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
         self.written(gate);
     }
 
+    /// Writes down what there is of the body, as much as goes out at once. Says whether more of it is waited for.
+    fn gather<S>(&mut self, cx: &mut Context<'_>, gate: &mut Gate<S>) -> bool {
+        while let Stage::Answered(body, framing) = &mut self.stage
+            && !gate.is_full(GATHERED_MAX)
+        {
+            match Pin::new(&mut *body).poll_frame(cx) {
+                Poll::Pending => return true,
+                Poll::Ready(Some(Ok(frame))) => {
+                    if put(gate, framing, frame) || body.is_end_stream() {
+                        self.end(gate);
+                    }
+                }
+                Poll::Ready(None) => self.end(gate),
+                Poll::Ready(Some(Err(error))) => self.stage = Stage::Broken(Some(Broken::Body(error))),
+            }
+        }
+        false
+    }
+
     fn poll_send<S>(&mut self, cx: &mut Context<'_>, gate: &mut Gate<S>) -> Poll<Result<(), Broken>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         loop {
-            let mut is_waiting = false;
-            while let Stage::Answered(body, framing) = &mut self.stage
-                && !gate.is_full(GATHERED_MAX)
-            {
-                match Pin::new(&mut *body).poll_frame(cx) {
-                    Poll::Pending => {
-                        is_waiting = true;
-                        break;
-                    }
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if put(gate, framing, frame) || body.is_end_stream() {
-                            self.end(gate);
-                        }
-                    }
-                    Poll::Ready(None) => self.end(gate),
-                    Poll::Ready(Some(Err(error))) => self.stage = Stage::Broken(Some(Broken::Body(error))),
-                }
-            }
+            let is_waiting = self.gather(cx, gate);
             if matches!(self.stage, Stage::Out) {
                 return Poll::Ready(Ok(()));
             }
@@ -287,12 +292,13 @@ mod tests {
     const GET: &str = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
 
     /// A response body that cannot fail.
-    struct Answer(Full<Bytes>);
+    struct Answer(Full<Bytes>, Rc<Seen>);
 
     impl Body for Answer {
         type Data = Bytes;
         type Error = BodyError;
         fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            self.1.taken.set(self.1.taken.get() + 1);
             Pin::new(&mut self.0).poll_frame(cx).map_err(|never: Infallible| match never {})
         }
         fn is_end_stream(&self) -> bool {
@@ -307,6 +313,8 @@ mod tests {
     #[derive(Default)]
     struct Seen {
         requests: RefCell<Vec<String>>,
+        /// How often a body of an answer was asked for a part of it.
+        taken: Cell<u32>,
         aborted: Cell<u32>,
         body_violation: Cell<Option<Violation>>,
         go: Notify,
@@ -358,7 +366,7 @@ mod tests {
             },
         };
         unless_dropped.1 = true;
-        response.body(Answer(Full::from(text))).unwrap()
+        response.body(Answer(Full::from(text), seen.clone())).unwrap()
     }
 
     /// The whole body and its trailers, or the violation that it ended with.
@@ -529,10 +537,11 @@ mod tests {
                     Client::connect_with(NEVER, 1 << 16, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
                 yield_now().await;
                 client.seen.go.notify_one();
-                let state = client.state.clone();
+                let (state, seen) = (client.state.clone(), client.seen.clone());
                 // It comes behind the connection, which is ready before.
-                let other = spawn_local(async move { state.bytes_written() > 0 });
-                assert_eq!(other.await.unwrap(), is_at_once, "{path}");
+                let other = spawn_local(async move { (seen.taken.get(), state.bytes_written() > 0) });
+                // Where its body arrived is free for what the others read.
+                assert_eq!(other.await.unwrap(), (1, is_at_once), "{path}");
                 assert!(client.response().await.1.contains(if is_at_once { "early" } else { "waited" }));
             }
         });

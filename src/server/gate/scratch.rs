@@ -13,14 +13,17 @@ pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
 /// Heads share a piece of memory of this size: a long exchange that holds one of them holds no more than this.
 const HEADS_BYTES: usize = 4 * 1024;
 
-/// Empty header maps that a worker keeps for the next heads.
-const SPARE_MAPS: usize = 8;
+/// Empty header maps that a worker keeps for the next heads: about as many as it has requests under way at once.
+const SPARE_MAPS: usize = 64;
 
 /// The most headers that a map which is kept has room for.
 const SPARE_HEADERS_MAX: usize = 64;
 
+/// The most room of all buffers together that are kept.
+const SPARE_BYTES_MAX: usize = 256 * 1024;
+
 /// The most room of a buffer that is kept.
-const SPARE_BYTES_MAX: usize = 64 * 1024;
+const SPARE_OUT_MAX: usize = 64 * 1024;
 
 /// What the connections of a worker use in turn: bytes stay in it only within one poll, so a waiting connection owns none.
 #[derive(Clone)]
@@ -30,7 +33,9 @@ struct Shelf {
     read: RefCell<Box<[u8]>>,
     heads: RefCell<BytesMut>,
     maps: RefCell<Vec<HeaderMap>>,
-    out: Cell<Vec<u8>>,
+    outs: RefCell<Vec<Vec<u8>>>,
+    /// The room of them together.
+    out_bytes: Cell<usize>,
     date: RefCell<Date>,
 }
 
@@ -47,7 +52,8 @@ impl Scratch {
             read: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             heads: RefCell::default(),
             maps: RefCell::default(),
-            out: Cell::default(),
+            outs: RefCell::default(),
+            out_bytes: Cell::default(),
             date: RefCell::new(Date { text: HeaderValue::from_static(""), until: None }),
         }))
     }
@@ -80,14 +86,20 @@ impl Scratch {
         }
     }
 
+    /// A buffer to write to.
     pub(in crate::server) fn take_out(&self) -> Vec<u8> {
-        self.0.out.take()
+        let out = self.0.outs.borrow_mut().pop().unwrap_or_default();
+        self.0.out_bytes.set(self.0.out_bytes.get() - out.capacity());
+        out
     }
 
+    /// Takes back a buffer whose bytes are out.
     pub(in crate::server) fn spare_out(&self, mut out: Vec<u8>) {
-        if out.capacity() <= SPARE_BYTES_MAX {
+        let bytes = self.0.out_bytes.get() + out.capacity();
+        if out.capacity() > 0 && out.capacity() <= SPARE_OUT_MAX && bytes <= SPARE_BYTES_MAX {
             out.clear();
-            self.0.out.set(out);
+            self.0.outs.borrow_mut().push(out);
+            self.0.out_bytes.set(bytes);
         }
     }
 
@@ -115,4 +127,29 @@ impl Default for Scratch {
 #[expect(clippy::disallowed_methods, reason = "what `Date` shows is the time of day")]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_connections_use_at_once_is_kept_up_to_a_bound() {
+        let scratch = Scratch::new();
+        let addresses = |outs: &[Vec<u8>]| outs.iter().map(|out| out.as_ptr()).collect::<Vec<_>>();
+        let outs: Vec<_> = (0..SPARE_MAPS).map(|_| Vec::with_capacity(1024)).collect();
+        let made = addresses(&outs);
+        outs.into_iter().for_each(|out| scratch.spare_out(out));
+        let again: Vec<_> = made.iter().map(|_| scratch.take_out()).collect();
+        assert_eq!(addresses(&again).into_iter().rev().collect::<Vec<_>>(), made, "the last is the next");
+        assert_eq!((scratch.take_out().capacity(), scratch.0.out_bytes.get()), (0, 0));
+
+        scratch.spare_out(Vec::with_capacity(SPARE_OUT_MAX + 1));
+        assert_eq!(scratch.take_out().capacity(), 0);
+        (0..100).for_each(|_| scratch.spare_out(Vec::with_capacity(SPARE_OUT_MAX)));
+        assert_eq!(scratch.0.outs.borrow().len(), SPARE_BYTES_MAX / SPARE_OUT_MAX);
+
+        (0..2 * SPARE_MAPS).for_each(|_| scratch.spare_map(HeaderMap::with_capacity(8)));
+        assert_eq!(scratch.0.maps.borrow().len(), SPARE_MAPS);
+    }
 }

@@ -6,6 +6,7 @@
 mod head;
 mod receiving;
 mod sending;
+mod spare;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, Method, Request, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite;
@@ -33,6 +34,7 @@ use crate::http::reply::{Asked, HeadBounds};
 use crate::telemetry::metrics::InFlight;
 use receiving::Receiving;
 use sending::Sending;
+pub(super) use spare::Spare;
 
 /// An HTTP/1.1 connection. Dropping it closes it at once, whatever it was doing.
 pub(super) struct Connection {
@@ -61,33 +63,6 @@ struct Talk {
     sending: Sending,
     receiving: Receiving,
     bounds: HeadBounds,
-}
-
-/// What a connection needs only while it is used.
-#[derive(Default)]
-struct Buffers {
-    sending: Vec<u8>,
-    receiving: BytesMut,
-}
-
-/// A worker's buffers that no connection uses. The one used last is used next: it is likely to be in the CPU's cache.
-#[derive(Default)]
-pub(super) struct Spare(RefCell<Vec<Buffers>>);
-
-impl Spare {
-    /// More connections than these at once, and their buffers are made anew.
-    const KEPT_MAX: usize = 32;
-
-    fn take(&self) -> Buffers {
-        self.0.borrow_mut().pop().unwrap_or_default()
-    }
-
-    fn put(&self, buffers: Buffers) {
-        let mut kept = self.0.borrow_mut();
-        if kept.len() < Self::KEPT_MAX {
-            kept.push(buffers);
-        }
-    }
 }
 
 impl Connection {
@@ -127,9 +102,7 @@ impl Connection {
         let (mut parts, body) = request.into_parts();
         let mut talk = self.talk.borrow_mut();
         let talk = &mut *talk;
-        let buffers = self.bench.worker().spare.take();
-        talk.sending.give_room(buffers.sending);
-        talk.receiving.give_room(buffers.receiving);
+        talk.sending.give_room(self.bench.worker().spare.for_sending());
         talk.bounds = self.bench.terms().heads;
         if talk.sending.begin(&parts, &body) {
             self.is_spent.set(true);
@@ -212,14 +185,12 @@ impl Connection {
         if !self.is_at_rest() || self.age.is_over(now, self.bench.terms().age_max) {
             return;
         }
-        let buffers = {
-            let mut talk = self.talk.borrow_mut();
-            Buffers { sending: talk.sending.take_room(), receiving: talk.receiving.take_room() }
-        };
         let bench = self.bench.clone();
-        // One that was granted but not used has none.
-        if buffers.sending.capacity() > 0 {
-            bench.worker().spare.put(buffers);
+        let spare = &bench.worker().spare;
+        {
+            let mut talk = self.talk.borrow_mut();
+            spare.sent(talk.sending.take_room());
+            talk.receiving.give_room_to(spare);
         }
         self.idle_since.set(now);
         self.counted.set(bench.metrics().idle());
@@ -286,7 +257,7 @@ impl Future for Sent<'_> {
         let Talk { stream: Some(stream), sending, receiving, bounds } = talk else {
             return Poll::Ready(Err(Failure::Ended { error: Error::new(super::error::Kind::Reset) }));
         };
-        Poll::Ready(match ready!(receiving.poll_head(stream, *bounds, cx)) {
+        Poll::Ready(match ready!(receiving.poll_head(stream, &connection.bench.worker().spare, *bounds, cx)) {
             Ok(head) => {
                 if sending.is_under_way() {
                     connection.send_rest(std::mem::take(body));
@@ -310,7 +281,7 @@ impl Channel for Connection {
         let Talk { stream: Some(stream), receiving, .. } = &mut *talk else {
             return Poll::Ready(Some(Err(BodyError::UpstreamCut)));
         };
-        receiving.poll_frame(stream, cx)
+        receiving.poll_frame(stream, &self.bench.worker().spare, cx)
     }
 
     fn is_end_stream(&self) -> bool {

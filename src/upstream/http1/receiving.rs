@@ -11,13 +11,14 @@ use http::{HeaderMap, StatusCode, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 
+use super::spare::Spare;
 use crate::http::body::BodyError;
 use crate::http::reply::{Asked, BodyReader, Fault, HeadBounds, HeadReader, Piece};
 use crate::upstream::connect::Stream;
 use crate::upstream::error::{Error, Kind};
 
 /// What is read at once, and grows while whole reads fill it.
-const READ: usize = 16 * 1024;
+pub(super) const READ: usize = 16 * 1024;
 const READ_MAX: usize = 256 * 1024;
 
 /// How many interim answers are passed over before others get their turn.
@@ -92,6 +93,7 @@ impl Receiving {
     pub(super) fn poll_head(
         &mut self,
         stream: &mut Stream,
+        spare: &Spare,
         bounds: HeadBounds,
         cx: &mut Context<'_>,
     ) -> Poll<Result<response::Parts, Error>> {
@@ -120,7 +122,7 @@ impl Receiving {
                 self.is_last = head.is_last;
                 return Poll::Ready(Ok(head.parts));
             }
-            match ready!(self.poll_read(stream, cx)) {
+            match ready!(self.poll_read(stream, spare, cx)) {
                 Ok(0) => {
                     let kind = if self.has_begun { Kind::Incomplete } else { Kind::Reset };
                     return Poll::Ready(Err(Error::new(kind)));
@@ -135,6 +137,7 @@ impl Receiving {
     pub(super) fn poll_frame(
         &mut self,
         stream: &mut Stream,
+        spare: &Spare,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         while !self.is_cut {
@@ -145,7 +148,7 @@ impl Receiving {
                 Ok(Piece::More) => {}
                 Err(error) => return self.cut(&error, cx),
             }
-            match ready!(self.poll_read(stream, cx)) {
+            match ready!(self.poll_read(stream, spare, cx)) {
                 Ok(0) if self.body.end() => return Poll::Ready(None),
                 Ok(0) => return self.cut(&"the connection ended", cx),
                 Ok(_) => {}
@@ -165,13 +168,23 @@ impl Receiving {
     }
 
     /// Reads once. 0 is the end of the connection.
-    fn poll_read(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_read(&mut self, stream: &mut Stream, spare: &Spare, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() == 0 {
+            self.buffer = spare.for_receiving();
+        }
         if self.buffer.capacity() - self.buffer.len() < self.read / 2 {
             // Takes the room of what is gone again, if nobody has it any more.
             self.buffer.reserve(self.read);
         }
         let room = self.buffer.capacity() - self.buffer.len();
-        let length = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
+        let Poll::Ready(length) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
+            // Not what grew: it is filled again and again.
+            if self.buffer.is_empty() && self.read == READ {
+                self.give_room_to(spare);
+            }
+            return Poll::Pending;
+        };
+        let length = length?;
         self.has_begun |= length > 0;
         if length == room && self.body.has_begun() {
             self.read = (self.read * 2).min(READ_MAX);
@@ -184,14 +197,11 @@ impl Receiving {
         self.buffer.split().freeze()
     }
 
-    /// Gives the room away that it needs only while it receives. None that grew for a large answer.
-    pub(super) fn take_room(&mut self) -> BytesMut {
+    /// Gives the room away, which is needed only while something is there. None that grew for a large answer.
+    pub(super) fn give_room_to(&mut self, spare: &Spare) {
         let room = std::mem::take(&mut self.buffer);
-        if std::mem::replace(&mut self.read, READ) > READ { BytesMut::new() } else { room }
-    }
-
-    /// Gives it room.
-    pub(super) fn give_room(&mut self, room: BytesMut) {
-        self.buffer = room;
+        if std::mem::replace(&mut self.read, READ) == READ {
+            spare.received(room);
+        }
     }
 }
