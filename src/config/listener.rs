@@ -52,6 +52,13 @@ pub struct Listener {
     /// Which header of a trusted proxy names the client.
     #[serde(default)]
     pub client_address: ClientAddress,
+    /// Whether upstreams are told who asked by `Forwarded` (RFC 7239) too: an element with `for` (the peer), `proto` and
+    /// `host` is put at the end of what trusted proxies wrote. `X-Forwarded-*` are written in any case. Default: where
+    /// `client_address.header` is `forwarded`.
+    ///
+    /// A list that is not as RFC 7239 says is passed on from behind its last mistake.
+    #[serde(default)]
+    pub forwarded: Option<bool>,
     /// Whether HTTP/2 clients may speak WebSocket on a stream (RFC 8441). It reaches back ends in the way that they speak,
     /// as it does from HTTP/1.1 clients; see `proxy.websocket`.
     #[serde(default)]
@@ -74,6 +81,13 @@ pub struct Listener {
 
 fn via() -> String {
     "armiger".into()
+}
+
+impl Listener {
+    /// Whether upstreams are told by `Forwarded` too.
+    pub fn writes_forwarded(&self) -> bool {
+        self.forwarded.unwrap_or(self.client_address.header == ForwardedHeader::Forwarded)
+    }
 }
 
 /// Who says ahead of each connection, by the PROXY protocol (version 1 or 2), which client it is of.
@@ -102,7 +116,8 @@ pub struct ProxyProtocol {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientAddress {
-    /// The header to read; the other one is removed, so that a client cannot smuggle an address through it.
+    /// The header to read; the other one is removed, so that a client cannot smuggle an address through it. `forwarded` is
+    /// also written, see `forwarded` of the listener.
     pub header: ForwardedHeader,
     /// Count this many entries from the right instead of walking to the first address that no trusted proxy has.
     /// For a chain of fixed length whose addresses are not known.

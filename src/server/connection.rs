@@ -207,10 +207,11 @@ impl Door {
 fn inlet(listening: &Listening, ends: Ends, scheme: Scheme, certificate: Option<Rc<Certificate>>) -> Inlet {
     let (plan, peer) = (listening.plan(), ends.source);
     let port = listening.address.tcp().map_or(scheme.port(), |address| address.port());
+    let told = forwarded::Hop::new(peer.ip(), scheme, port);
     Inlet {
         in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
-            forwarded: forwarded::Hop::new(peer.ip(), scheme, port),
+            forwarded: if plan.config.writes_forwarded() { told.with_forwarded() } else { told },
             via: plan.via.clone(),
             certificate,
         }),
