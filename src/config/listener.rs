@@ -149,6 +149,11 @@ pub struct Limits {
     /// Bytes of request line and headers together; more is a 431. On HTTP/2 each field counts 32 bytes more (RFC 9113
     /// §6.5.2); there, above twice as much, the 431 is a bare one that is neither logged nor counted.
     pub header_bytes_max: ByteSize,
+    /// Bytes of the value of one header; more is a 431 (`header-too-long`). Several lines of `Cookie` count as one. Default:
+    /// 8KiB, or `header_bytes_max` where that is less, which is also the most.
+    ///
+    /// The trap: some callers need more, such as those with Kerberos tickets in `Authorization`.
+    pub header_value_bytes_max: Option<ByteSize>,
     /// Bytes of the request target; more is a 414.
     pub target_bytes_max: ByteSize,
     /// Bytes of a request body; more is a 413. A route's `body_limit` lowers it.
@@ -179,6 +184,12 @@ impl Limits {
     pub fn connections(&self) -> u32 {
         self.connections_max.unwrap_or(Self::CONNECTIONS_MAX)
     }
+
+    /// Bytes of the value of one header.
+    pub fn header_value_bytes(&self) -> u64 {
+        let told = self.header_value_bytes_max.unwrap_or(ByteSize::kib(8));
+        told.get().min(self.header_bytes_max.get())
+    }
 }
 
 impl Default for Limits {
@@ -187,6 +198,7 @@ impl Default for Limits {
             connections_max: None,
             headers_max: 100,
             header_bytes_max: ByteSize::kib(32),
+            header_value_bytes_max: None,
             target_bytes_max: ByteSize::kib(8),
             body_max: ByteSize::mib(10),
             requests_max: 100_000,

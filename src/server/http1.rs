@@ -390,7 +390,7 @@ mod tests {
             let state = Rc::new(GateState::default());
             let wheel = Wheel::new();
             spawn_local(wheel.clone().run());
-            let limits = HeadLimits { bytes_max: 32 * 1024, headers_max: 100, target_max: 8 * 1024 };
+            let limits = HeadLimits::default();
             let gate = Gate::new(
                 server_io,
                 prefix.as_bytes().to_vec(),

@@ -27,7 +27,7 @@ const LABELS: &[(&str, &str)] = &[
     (
         "limit",
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
-         `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
+         `header_value_bytes_max`, `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.limits.queue_max`, `upstreams.limits.queue_wait`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
          route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
          caller). Two are no keys: `file_descriptors` is the process's limit of open files, `http2_flood` stands for \
