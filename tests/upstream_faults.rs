@@ -286,6 +286,8 @@ const CUT: [(&str, bool, &str); 20] = [
     ("connection: close\r\n\r\npart", true, "part"),
 ];
 
+const CUT_OF_APP: &str = "armiger_upstream_answers_cut_total{upstream=\"app\"}";
+
 fn cut(bytes: &str, is_reset: bool) -> Script {
     let script = Script::new().request().write(format!("HTTP/1.1 200 OK\r\n{bytes}"));
     if is_reset { script.reset() } else { script }
@@ -316,6 +318,7 @@ async fn a_cut_answer_is_cut_for_a_client_of_http11() {
             assert_eq!(line["reason"], "upstream-cut", "{line:#}");
             let counted = "armiger_answers_cut_total{reason=\"upstream-cut\",route=\"everything\"}";
             assert_eq!(armiger.metric(counted).await, 1.0);
+            assert_eq!(armiger.metric(CUT_OF_APP).await, 1.0, "whose answer it was");
         }
     }
 }
@@ -391,6 +394,7 @@ async fn a_pause_within_an_answer_cuts_it() {
         assert_eq!((&line["cut_by"], &line["reason"]), (&"deadline".into(), &"upstream-idle".into()), "{line:#}");
         let counted = "armiger_answers_cut_total{reason=\"upstream-idle\",route=\"everything\"}";
         assert_eq!(armiger.metric(counted).await, 1.0);
+        assert_eq!(armiger.metric(CUT_OF_APP).await, 1.0, "whose answer it was");
     }
 }
 
@@ -491,10 +495,6 @@ async fn an_early_answer_is_passed_on_and_the_rest_of_the_request_is_not_sent() 
     }
 }
 
-#[tokio::test]
-async fn an_early_answer_reaches_a_client_that_goes_on_sending() {
-    let refusal = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";
-    let backend = Backend::raw(Script::new().head().write(refusal)).await;
 /// The client is waited for, so that it sees the end of the answer; the upstream has nothing to wait for.
 #[tokio::test]
 async fn a_refused_upload_leaves_its_upstream_at_once() {
@@ -519,6 +519,10 @@ async fn a_refused_upload_leaves_its_upstream_at_once() {
     }
 }
 
+#[tokio::test]
+async fn an_early_answer_reaches_a_client_that_goes_on_sending() {
+    let refusal = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";
+    let backend = Backend::raw(Script::new().head().write(refusal)).await;
     let armiger = Armiger::proxying(&backend).await;
 
     let body = Full::new(Bytes::from(vec![b'x'; 500_000]));

@@ -138,6 +138,7 @@ The `process_*` metrics are read from `/proc`, and absent where there is none.
 | --- | --- |
 | failures per route | `sum by (route) (rate(armiger_http_requests_total{status_class=\"5xx\"}[5m]))` |
 | whose failures they are | `sum by (route, reason) (rate(armiger_rejections_total[5m]))` has those of armiger's own making |
+| which upstream breaks answers off | `sum by (upstream) (rate(armiger_upstream_answers_cut_total[5m]))` |
 | a bound that is too tight | `rate(armiger_limit_hits_total[5m]) > 0` |
 | an edit that was refused | `armiger_config_last_reload_successful == 0` |
 | what a policy in shadow would do | `sum by (route, policy) (rate(armiger_policy_verdicts_total{verdict=\"would_reject\"}[5m]))` |
