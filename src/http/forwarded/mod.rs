@@ -8,15 +8,14 @@ mod elements;
 #[cfg(test)]
 mod tests;
 mod via;
+mod written;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 pub use self::elements::{ELEMENT_MAX, Element, Elements, Malformed, Node, elements};
-use self::elements::{is_token_byte, well_formed};
 pub use self::via::{ARMIGER, Via};
 use super::headers::{is_provenance, name, remove_where};
 
@@ -223,10 +222,7 @@ impl Hop {
     /// Tells the next hop by `Forwarded` (RFC 7239) too.
     #[must_use]
     pub fn with_forwarded(mut self) -> Self {
-        let address = String::from_utf8_lossy(self.address.as_bytes());
-        // Colons are no part of a token (RFC 7239 §6).
-        let node = if address.contains(':') { format!("\"[{address}]\"") } else { address.into_owned() };
-        self.element = Some(format!("for={node};proto={}", String::from_utf8_lossy(self.proto.as_bytes())).into());
+        self.element = Some(written::element(&self.address, &self.proto));
         self
     }
 
@@ -248,7 +244,7 @@ impl Hop {
 /// Claims of an untrusted peer must be gone before: `clean`.
 pub fn append(headers: &mut HeaderMap, hop: &Hop, host: Option<&HeaderValue>) {
     if let Some(element) = &hop.element {
-        append_element(headers, element, host);
+        written::append(headers, element, host);
     }
     // The usual case: nobody has said anything, so there is nothing to look for.
     if !headers.keys().any(|name| name.as_str().starts_with("x-forwarded-")) {
@@ -267,57 +263,6 @@ pub fn append(headers: &mut HeaderMap, hop: &Hop, host: Option<&HeaderValue>) {
     if let Some(host) = host {
         insert_if_absent(headers, &name::X_FORWARDED_HOST, host);
     }
-}
-
-/// Adds an element at the end of `Forwarded`, which becomes one line. What stands ahead of a malformed element goes: a
-/// quoted string that does not end there would take in what is written behind it, for some readers.
-fn append_element(headers: &mut HeaderMap, element: &str, host: Option<&HeaderValue>) {
-    let mut kept: SmallVec<[&[u8]; 4]> = SmallVec::new();
-    for line in lines(headers, &header::FORWARDED) {
-        let (end, is_whole) = well_formed(line);
-        if !end.is_empty() {
-            kept.push(end);
-        }
-        if !is_whole {
-            break;
-        }
-    }
-    let mut list = Vec::with_capacity(128);
-    for line in kept.into_iter().rev() {
-        list.extend_from_slice(line);
-        list.extend_from_slice(b", ");
-    }
-    let start = list.len();
-    list.extend_from_slice(element.as_bytes());
-    if let Some(host) = host {
-        let before = list.len();
-        list.extend_from_slice(b";host=");
-        write_value(&mut list, host.as_bytes());
-        if list.len() - start > ELEMENT_MAX {
-            // Or nobody would read who asked.
-            list.truncate(before);
-        }
-    }
-    // Parts of lawful values make a lawful value.
-    if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
-        // As below.
-        let _ = headers.try_insert(header::FORWARDED, list);
-    }
-}
-
-/// Writes a token as it is, and anything else as a quoted string (RFC 9110 §5.6.4).
-fn write_value(list: &mut Vec<u8>, value: &[u8]) {
-    if !value.is_empty() && value.iter().all(|byte| is_token_byte(*byte)) {
-        return list.extend_from_slice(value);
-    }
-    list.push(b'"');
-    for byte in value {
-        if matches!(byte, b'"' | b'\\') {
-            list.push(b'\\');
-        }
-        list.push(*byte);
-    }
-    list.push(b'"');
 }
 
 /// Adds an entry at the end of a comma-separated list, which becomes one line: some readers look at one line alone.

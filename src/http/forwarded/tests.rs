@@ -3,6 +3,7 @@
 use http::Version;
 use proptest::prelude::*;
 
+use super::elements::well_formed;
 use super::via::{SHARED_MAX, via_count, via_names};
 use super::*;
 
