@@ -366,11 +366,11 @@ async fn a_value_of_a_header_is_bounded_on_every_protocol() {
     assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"headers_max\"}").await, 0.0);
 }
 
-/// Without a word about it, one value may have 8 KiB, and where all together may have less, as much as those.
+/// Without a word about it, one value may have 16 KiB, and where all together may have less, as much as those.
 #[tokio::test]
 async fn a_value_of_a_header_is_bounded_by_default() {
     let backend = strict().await;
-    for (listener, most) in [("", 8192), ("limits: {header_bytes_max: 64KiB}", 8192)] {
+    for (listener, most) in [("", 16_384), ("limits: {header_bytes_max: 64KiB}", 16_384)] {
         let armiger = Armiger::with(Config::to(&backend).listener(listener)).await;
         for (length, status) in [(most, 200), (most + 1, 431)] {
             let raw = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "v".repeat(length));

@@ -150,9 +150,9 @@ pub struct Limits {
     /// §6.5.2); there, above twice as much, the 431 is a bare one that is neither logged nor counted.
     pub header_bytes_max: ByteSize,
     /// Bytes of the value of one header; more is a 431 (`header-too-long`). Several lines of `Cookie` count as one. Default:
-    /// 8KiB, or `header_bytes_max` where that is less, which is also the most.
+    /// 16KiB, or `header_bytes_max` where that is less, which is also the most.
     ///
-    /// The trap: some callers need more, such as those with Kerberos tickets in `Authorization`.
+    /// The trap: it bounds tokens too, whatever an identity provider's `token_max` is; and Kerberos tickets can be longer.
     pub header_value_bytes_max: Option<ByteSize>,
     /// Bytes of the request target; more is a 414.
     pub target_bytes_max: ByteSize,
@@ -187,7 +187,7 @@ impl Limits {
 
     /// Bytes of the value of one header.
     pub fn header_value_bytes(&self) -> u64 {
-        let told = self.header_value_bytes_max.unwrap_or(ByteSize::kib(8));
+        let told = self.header_value_bytes_max.unwrap_or(ByteSize::kib(16));
         told.get().min(self.header_bytes_max.get())
     }
 }

@@ -51,7 +51,7 @@ pub struct HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { bytes_max: 32 * 1024, headers_max: 100, value_max: 8 * 1024, target_max: 8 * 1024 }
+        Self { bytes_max: 32 * 1024, headers_max: 100, value_max: 16 * 1024, target_max: 8 * 1024 }
     }
 }
 
