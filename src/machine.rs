@@ -26,6 +26,12 @@ const CONNECTIONS_LEAST: u32 = 64;
 const RESERVED_SHARE: u64 = 4;
 const RESERVED_LEAST: u64 = 16;
 
+/// The share of the file descriptors that connections to upstreams leave to operators and files, as a divisor, the least of
+/// it and the most: operators, a reload and the log need few, however many there are.
+const KEPT_SHARE: u64 = 16;
+const KEPT_LEAST: u64 = 8;
+const KEPT_MOST: u64 = 64;
+
 /// The most that is read of a control group's file. The kernel's are far shorter.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
@@ -71,6 +77,12 @@ impl Machine {
     /// to upstreams, for operators and for files: clients alone can never take the last one.
     pub fn client_files(&self) -> Option<u64> {
         self.files.map(|files| files.saturating_sub((files / RESERVED_SHARE).max(RESERVED_LEAST)).max(1))
+    }
+
+    /// The most file descriptors that may be open for a connection to an upstream to be made. What is above is for operators
+    /// and files: requests alone can never take the last one.
+    pub fn upstream_files(&self) -> Option<u64> {
+        self.files.map(|files| files.saturating_sub((files / KEPT_SHARE).clamp(KEPT_LEAST, KEPT_MOST)).max(1))
     }
 
     /// How many connections each of so many listeners may have open where the user named no number: `most`, or as many
@@ -236,16 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn clients_leave_file_descriptors_to_others() {
-        for (files, clients) in [
-            (None, None),
-            (Some(1_048_576), Some(786_432)),
-            (Some(64), Some(48)),
-            (Some(32), Some(16)),
-            (Some(8), Some(1)),
-            (Some(0), Some(1)),
+    fn clients_and_upstreams_leave_file_descriptors_to_others() {
+        for (files, clients, upstreams) in [
+            (None, None, None),
+            (Some(1_048_576), Some(786_432), Some(1_048_512)),
+            (Some(1024), Some(768), Some(960)),
+            (Some(64), Some(48), Some(56)),
+            (Some(32), Some(16), Some(24)),
+            (Some(8), Some(1), Some(1)),
+            (Some(0), Some(1), Some(1)),
         ] {
-            assert_eq!(Machine { processors: 1, memory: None, files }.client_files(), clients, "{files:?}");
+            let machine = Machine { processors: 1, memory: None, files };
+            assert_eq!((machine.client_files(), machine.upstream_files()), (clients, upstreams), "{files:?}");
         }
     }
 

@@ -1,12 +1,11 @@
 //! File descriptors: the limit is raised as far as it goes, clients never take the last ones, and a lack of them is told as
 //! what it is.
 
-use std::time::Duration;
-
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
-use crate::harness::{Armiger, Backend, Client, Config, Files, Process, RawConversation, Script, address_in};
+use crate::harness::{Armiger, Backend, Client, Config, Files, Process, RawConversation, Script, address_in, within};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -45,11 +44,9 @@ impl Stage {
         silent
     }
 
-    async fn until_hit(&self) {
-        let hit = "armiger_limit_hits_total{limit=\"file_descriptors\"}";
-        while !self.admin.get("/metrics").await.text().contains(hit) {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    async fn assert_hit(&self) {
+        let metrics = self.admin.get("/metrics").await;
+        assert!(metrics.text().contains("armiger_limit_hits_total{limit=\"file_descriptors\"}"), "{}", metrics.text());
     }
 }
 
@@ -63,7 +60,8 @@ async fn silent_clients_never_take_the_last_descriptors() {
     let mut served = stage.client.raw(GET).await;
     served.answer().await.assert_status(200);
     let silent = stage.silent(100).await;
-    stage.until_hit().await;
+    stage.process.stderr_line("no file descriptor is left for clients");
+    stage.assert_hit().await;
 
     // Operators are heard, whoever is in is served, and an edit is read.
     stage.admin.get("/livez").await.assert_status(200);
@@ -75,6 +73,26 @@ async fn silent_clients_never_take_the_last_descriptors() {
     let mut waiting: RawConversation = stage.client.raw(GET).await;
     drop(silent);
     waiting.answer().await.assert_status(200);
+}
+
+#[tokio::test]
+async fn connections_to_upstreams_never_take_the_last_descriptors() {
+    let backend = Backend::raw(Script::new().request().hang()).await;
+    let mut stage = Stage::set(&backend, "-n 64");
+    // Each request needs a connection to the upstream, and the client has one.
+    let client = stage.client.connect_h2c().await;
+    let mut asked = JoinSet::new();
+    for _ in 0..64 {
+        let mut client = client.share();
+        asked.spawn(async move { client.get("/").await });
+    }
+    let refused = within("a refusal", asked.join_next()).await.unwrap().unwrap();
+    refused.assert_problem(503, "no-socket").assert_header("proxy-status", "armiger; error=proxy_internal_error");
+
+    stage.admin.get("/livez").await.assert_status(200);
+    stage.assert_hit().await;
+    stage.files.replace("config.yaml", config(&backend).route("timeout: 7s"));
+    stage.process.stderr_line("version=2");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use tokio::net::TcpStream;
 
 use super::harness::{Armiger, Backend, Broken, Config, RawConversation, Script, Signal, answer, streamed, within};
 
@@ -326,6 +327,85 @@ async fn a_head_is_bounded() {
         armiger.raw(&request).await.answer().await.assert_status(200);
     }
     assert_eq!(backend.count(), 3);
+}
+
+#[tokio::test]
+async fn a_value_of_a_header_is_bounded_on_every_protocol() {
+    let backend = strict().await;
+    let limits = "limits: {header_value_bytes_max: 1KiB}";
+    let armiger = Armiger::with(Config::to(&backend).listener(limits)).await;
+    let mut http2 = armiger.connect_h2c().await;
+
+    for (lengths, is_lawful) in [
+        (&[1024][..], true),
+        (&[1025], false),
+        // Lines of a cookie become one.
+        (&[511, 511], true),
+        (&[511, 512], false),
+    ] {
+        let lines: String = lengths.iter().map(|length| format!("Cookie:  {}\t\r\n", "v".repeat(*length))).collect();
+        let raw = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Other: {}\r\n{lines}\r\n", "v".repeat(1024));
+        let mut request = Request::get("/").header("x-other", "v".repeat(1024));
+        for length in lengths {
+            request = request.header("cookie", "v".repeat(*length));
+        }
+        let request = request.body(Full::<Bytes>::default()).unwrap();
+        for answer in [armiger.raw(&raw).await.answer().await, http2.request(request).await] {
+            if is_lawful {
+                answer.assert_status(200);
+                continue;
+            }
+            answer.assert_problem(431, "header-too-long");
+            let id = answer.header("x-request-id");
+            let line = armiger.logged(|line| line["request_id"] == *id).await;
+            assert_eq!(line["reason"], "header-too-long", "{line:#}");
+        }
+    }
+    assert_eq!(backend.count(), 4);
+    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"header_value_bytes_max\"}").await, 4.0);
+    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"headers_max\"}").await, 0.0);
+}
+
+/// Without a word about it, one value may have 16 KiB, and where all together may have less, as much as those.
+#[tokio::test]
+async fn a_value_of_a_header_is_bounded_by_default() {
+    let backend = strict().await;
+    for (listener, most) in [("", 16_384), ("limits: {header_bytes_max: 64KiB}", 16_384)] {
+        let armiger = Armiger::with(Config::to(&backend).listener(listener)).await;
+        for (length, status) in [(most, 200), (most + 1, 431)] {
+            let raw = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Big: {}\r\n\r\n", "v".repeat(length));
+            armiger.raw(&raw).await.answer().await.assert_status(status);
+        }
+    }
+    let refused = Armiger::try_with(
+        Config::to(&backend).listener("limits: {header_bytes_max: 4KiB, header_value_bytes_max: 5KiB}"),
+    );
+    let report = refused.await.err().expect("the configuration is refused");
+    assert!(report.contains("header_value_bytes_max") && report.contains("4KiB"), "{report}");
+    let _ = Armiger::with(Config::to(&backend).listener("limits: {header_bytes_max: 4KiB}")).await;
+}
+
+#[tokio::test]
+async fn what_may_come_once_and_comes_twice_is_refused_on_every_protocol() {
+    let backend = strict().await;
+    let armiger = Armiger::proxying(&backend).await;
+    let (mut http2, connection) =
+        h2::client::handshake(TcpStream::connect(armiger.address()).await.unwrap()).await.unwrap();
+    tokio::spawn(connection);
+
+    for (name, value, slug) in [
+        ("authorization", "Bearer x", "bad-header"),
+        ("content-type", "text/plain", "bad-header"),
+        ("host", "a", "bad-host"),
+    ] {
+        let host = if name == "host" { "" } else { "Host: a\r\n" };
+        let raw = format!("GET / HTTP/1.1\r\n{host}{name}: {value}\r\n{name}: {value}\r\n\r\n");
+        armiger.raw(&raw).await.answer().await.assert_problem(400, slug);
+        let twice = Request::get("http://a/").header(name, value).header(name, value);
+        let (answer, _) = http2.send_request(twice.body(()).unwrap(), true).unwrap();
+        assert_eq!(within("the refusal", answer).await.unwrap().status(), 400, "{name}");
+    }
+    assert_eq!(backend.count(), 0);
 }
 
 #[tokio::test]

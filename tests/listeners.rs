@@ -201,7 +201,12 @@ async fn what_holds_for_a_request_changes_with_the_next_one() {
 #[tokio::test]
 async fn what_a_connection_began_with_changes_with_the_next_connection() {
     let armiger = Armiger::with(greeting("{name: http, address: '127.0.0.1:0'}")).await;
-    for change in ["limits: {headers_max: 10}", "timeouts: {keep_alive: 30s}", "limits: {streams_max: 7}"] {
+    for change in [
+        "limits: {headers_max: 10}",
+        "limits: {header_value_bytes_max: 1KiB}",
+        "timeouts: {keep_alive: 30s}",
+        "limits: {streams_max: 7}",
+    ] {
         let mut http1 = armiger.connect().await;
         let mut http2 = armiger.connect_h2c().await;
         http1.get("/").await.assert_no_header("connection");

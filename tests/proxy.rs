@@ -790,6 +790,45 @@ async fn what_a_trusted_proxy_says_is_kept_and_added_to() {
 }
 
 #[tokio::test]
+async fn a_listener_that_reads_forwarded_writes_it_too() {
+    let backend = Backend::replies("ok").await;
+    let reads = "client_address: {header: forwarded}\ntrusted_proxies: ";
+    let host = ("host", "Shop.example.com:8080");
+    let own = "for=127.0.0.1;proto=http;host=\"Shop.example.com:8080\"";
+    for (listener, sent, told) in [
+        // Of one that is trusted the list goes on.
+        (
+            format!("{reads}[127.0.0.0/8]"),
+            "for=192.0.2.1;proto=https",
+            Some(format!("for=192.0.2.1;proto=https, {own}")),
+        ),
+        (format!("{reads}[127.0.0.0/8]"), "", Some(own.to_owned())),
+        // What nobody can read to its end would swallow what is written behind it.
+        (format!("{reads}[127.0.0.0/8]"), "for=\"x, for=192.0.2.1", Some(format!("for=192.0.2.1, {own}"))),
+        // A stranger's goes first.
+        (format!("{reads}[10.0.0.0/8]"), "for=192.0.2.1", Some(own.to_owned())),
+        // Reading and writing are two things.
+        (format!("forwarded: false\n{reads}[127.0.0.0/8]"), "for=192.0.2.1", Some("for=192.0.2.1".to_owned())),
+        ("forwarded: true".to_owned(), "for=192.0.2.1", Some(own.to_owned())),
+        ("forwarded: true\ntrusted_proxies: [127.0.0.0/8]".to_owned(), "for=192.0.2.1", Some(own.to_owned())),
+        (String::new(), "for=192.0.2.1", None),
+    ] {
+        let armiger = Armiger::with(Config::to(&backend).listener(&listener)).await;
+        let headers = [host, ("forwarded", sent), ("x-forwarded-proto", "https")];
+        armiger.request(request("GET", "/", &headers[..])).await.assert_status(200);
+
+        let seen = backend.requests().pop().unwrap();
+        let lines: Vec<_> = seen.headers.get_all("forwarded").iter().map(|line| line.to_str().unwrap()).collect();
+        assert_eq!(lines, Vec::from_iter(told.as_deref()), "{listener}: {sent}");
+        // Back ends that know the other headers still have them.
+        assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1", "{listener}");
+        assert_eq!(seen.header("x-forwarded-host"), "Shop.example.com:8080", "{listener}");
+        let proto = if listener.contains("[127.0.0.0/8]") { "https" } else { "http" };
+        assert_eq!(seen.header("x-forwarded-proto"), proto, "{listener}");
+    }
+}
+
+#[tokio::test]
 async fn via_has_the_version_and_a_name_of_choice_or_is_off() {
     let backend = Backend::replies("ok").await;
     for (via, expected) in [("via: edge-7", Some("2 edge-7")), ("via: \"off\"", None)] {

@@ -38,7 +38,7 @@ async fn get(path: &Path, headers: &[(&str, &str)]) -> Response {
 async fn requests_come_by_a_file_as_by_any_other_socket() {
     let (_folder, path) = file();
     let backend = Backend::echo().await;
-    let armiger = Armiger::with(on(&backend, &path)).await;
+    let armiger = Armiger::with(on(&backend, &path).listener("forwarded: true")).await;
     for is_http2 in [false, true] {
         let mut connection = connect(&path, is_http2).await;
         for _ in 0..3 {
@@ -48,6 +48,7 @@ async fn requests_come_by_a_file_as_by_any_other_socket() {
     }
     let seen = &backend.requests()[0];
     assert_eq!((seen.header("x-forwarded-for"), seen.header("x-forwarded-port")), ("unknown", "80"));
+    assert!(seen.header("forwarded").starts_with("for=unknown;proto=http"), "{seen:#?}");
     let line = armiger.logged(|line| line["status"] == 200).await;
     assert!(line.get("client").is_none_or(serde_json::Value::is_null), "{line}");
     assert_eq!(armiger.stop().await.cut, 0);

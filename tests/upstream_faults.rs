@@ -286,6 +286,8 @@ const CUT: [(&str, bool, &str); 20] = [
     ("connection: close\r\n\r\npart", true, "part"),
 ];
 
+const CUT_OF_APP: &str = "armiger_upstream_answers_cut_total{upstream=\"app\"}";
+
 fn cut(bytes: &str, is_reset: bool) -> Script {
     let script = Script::new().request().write(format!("HTTP/1.1 200 OK\r\n{bytes}"));
     if is_reset { script.reset() } else { script }
@@ -316,6 +318,7 @@ async fn a_cut_answer_is_cut_for_a_client_of_http11() {
             assert_eq!(line["reason"], "upstream-cut", "{line:#}");
             let counted = "armiger_answers_cut_total{reason=\"upstream-cut\",route=\"everything\"}";
             assert_eq!(armiger.metric(counted).await, 1.0);
+            assert_eq!(armiger.metric(CUT_OF_APP).await, 1.0, "whose answer it was");
         }
     }
 }
@@ -391,6 +394,7 @@ async fn a_pause_within_an_answer_cuts_it() {
         assert_eq!((&line["cut_by"], &line["reason"]), (&"deadline".into(), &"upstream-idle".into()), "{line:#}");
         let counted = "armiger_answers_cut_total{reason=\"upstream-idle\",route=\"everything\"}";
         assert_eq!(armiger.metric(counted).await, 1.0);
+        assert_eq!(armiger.metric(CUT_OF_APP).await, 1.0, "whose answer it was");
     }
 }
 
@@ -470,7 +474,8 @@ async fn an_early_answer_is_passed_on_and_the_rest_of_the_request_is_not_sent() 
     for is_left_open in [true, false] {
         let script = Script::new().head().write(refusal);
         let backend = Backend::raw(if is_left_open { script.hang() } else { script }).await;
-        let armiger = Armiger::proxying(&backend).await;
+        // The last of a round was read to its end on both sides, and is kept for so long.
+        let armiger = Armiger::with(Config::to(&backend).upstream("timeouts: {idle: 100ms}")).await;
 
         for framed in ["Content-Length: 1000000\r\n\r\npart", "Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n"] {
             let before = backend.count();
@@ -487,6 +492,30 @@ async fn an_early_answer_is_passed_on_and_the_rest_of_the_request_is_not_sent() 
             assert_eq!(backend.connections(), before + 2, "{framed:?}");
             backend.closed(before + 2).await;
         }
+    }
+}
+
+/// The client is waited for, so that it sees the end of the answer; the upstream has nothing to wait for.
+#[tokio::test]
+async fn a_refused_upload_leaves_its_upstream_at_once() {
+    let early = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";
+    let too_much = "x".repeat(2048);
+    for (answer, begun, rest) in [
+        (early, "Content-Length: 1000000\r\n\r\npart", String::new()),
+        (early, "Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n", String::new()),
+        // armiger's own refusal, once too much has come.
+        ("", "Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n", format!("800\r\n{too_much}\r\n")),
+    ] {
+        let backend = Backend::raw(Script::new().head().write(answer).hang()).await;
+        let body_max = if rest.is_empty() { "10MiB" } else { "1KiB" };
+        let armiger = Armiger::with(Config::to(&backend).policies(&format!("body_limit: {{max: {body_max}}}"))).await;
+        let mut conversation = armiger.raw(format!("POST / HTTP/1.1\r\nHost: a\r\n{begun}")).await;
+        backend.arrived(1).await;
+        conversation.write(rest).await.answer().await.assert_status(413);
+
+        backend.closed(1).await;
+
+        assert_eq!(armiger.metric("armiger_listener_connections{listener=\"http\"}").await, 1.0, "{begun:?}");
     }
 }
 

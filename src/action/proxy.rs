@@ -253,7 +253,7 @@ fn whole_seconds(after: Duration) -> u64 {
 pub(super) fn reason(kind: Kind) -> Reason {
     match kind {
         Kind::Refused | Kind::Unreachable => Reason::UpstreamConnect,
-        Kind::Exhausted => Reason::NoSocket,
+        Kind::Exhausted | Kind::NoFile => Reason::NoSocket,
         Kind::ConnectTimeout => Reason::UpstreamConnectTimeout,
         Kind::Dns => Reason::UpstreamDns,
         Kind::TlsTimeout => Reason::UpstreamTlsTimeout,

@@ -228,6 +228,7 @@ impl Running {
             metrics: metrics.clone(),
             access_log: access_log.clone(),
             count: if options.workers == 0 { options.machine.processors } else { options.workers },
+            files_max: options.machine.upstream_files(),
             drain: drain.clone(),
         })?;
         let applied = Arc::new(Applied {

@@ -52,6 +52,13 @@ pub struct Listener {
     /// Which header of a trusted proxy names the client.
     #[serde(default)]
     pub client_address: ClientAddress,
+    /// Whether upstreams are told who asked by `Forwarded` (RFC 7239) too: an element with `for` (the peer), `proto` and
+    /// `host` is put at the end of what trusted proxies wrote. `X-Forwarded-*` are written in any case. Default: where
+    /// `client_address.header` is `forwarded`.
+    ///
+    /// A list that is not as RFC 7239 says is passed on from behind its last mistake.
+    #[serde(default)]
+    pub forwarded: Option<bool>,
     /// Whether HTTP/2 clients may speak WebSocket on a stream (RFC 8441). It reaches back ends in the way that they speak,
     /// as it does from HTTP/1.1 clients; see `proxy.websocket`.
     #[serde(default)]
@@ -74,6 +81,13 @@ pub struct Listener {
 
 fn via() -> String {
     "armiger".into()
+}
+
+impl Listener {
+    /// Whether upstreams are told by `Forwarded` too.
+    pub fn writes_forwarded(&self) -> bool {
+        self.forwarded.unwrap_or(self.client_address.header == ForwardedHeader::Forwarded)
+    }
 }
 
 /// Who says ahead of each connection, by the PROXY protocol (version 1 or 2), which client it is of.
@@ -102,7 +116,8 @@ pub struct ProxyProtocol {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClientAddress {
-    /// The header to read; the other one is removed, so that a client cannot smuggle an address through it.
+    /// The header to read; the other one is removed, so that a client cannot smuggle an address through it. `forwarded` is
+    /// also written, see `forwarded` of the listener.
     pub header: ForwardedHeader,
     /// Count this many entries from the right instead of walking to the first address that no trusted proxy has.
     /// For a chain of fixed length whose addresses are not known.
@@ -134,6 +149,11 @@ pub struct Limits {
     /// Bytes of request line and headers together; more is a 431. On HTTP/2 each field counts 32 bytes more (RFC 9113
     /// §6.5.2); there, above twice as much, the 431 is a bare one that is neither logged nor counted.
     pub header_bytes_max: ByteSize,
+    /// Bytes of the value of one header; more is a 431 (`header-too-long`). Several lines of `Cookie` count as one. Default:
+    /// 16KiB, or `header_bytes_max` where that is less, which is also the most.
+    ///
+    /// The trap: it bounds tokens too, whatever an identity provider's `token_max` is; and Kerberos tickets can be longer.
+    pub header_value_bytes_max: Option<ByteSize>,
     /// Bytes of the request target; more is a 414.
     pub target_bytes_max: ByteSize,
     /// Bytes of a request body; more is a 413. A route's `body_limit` lowers it.
@@ -164,6 +184,12 @@ impl Limits {
     pub fn connections(&self) -> u32 {
         self.connections_max.unwrap_or(Self::CONNECTIONS_MAX)
     }
+
+    /// Bytes of the value of one header.
+    pub fn header_value_bytes(&self) -> u64 {
+        let told = self.header_value_bytes_max.unwrap_or(ByteSize::kib(16));
+        told.get().min(self.header_bytes_max.get())
+    }
 }
 
 impl Default for Limits {
@@ -172,6 +198,7 @@ impl Default for Limits {
             connections_max: None,
             headers_max: 100,
             header_bytes_max: ByteSize::kib(32),
+            header_value_bytes_max: None,
             target_bytes_max: ByteSize::kib(8),
             body_max: ByteSize::mib(10),
             requests_max: 100_000,

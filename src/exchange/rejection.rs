@@ -191,6 +191,9 @@ reasons! {
     /// More headers, or more bytes of them, than `headers_max` and `header_bytes_max` allow.
     HeadersTooLarge => REQUEST_HEADER_FIELDS_TOO_LARGE, RESOURCE_EXHAUSTED, "headers-too-large",
         "The request headers are too large", Some("http_request_error");
+    /// The value of a header is longer than `header_value_bytes_max` allows.
+    HeaderTooLong => REQUEST_HEADER_FIELDS_TOO_LARGE, RESOURCE_EXHAUSTED, "header-too-long",
+        "A request header is too long", Some("http_request_error");
     /// A version of HTTP that armiger does not speak.
     BadVersion => HTTP_VERSION_NOT_SUPPORTED, UNIMPLEMENTED, "bad-version", "This version of HTTP is not supported",
         Some("http_request_error");
@@ -310,6 +313,7 @@ impl Reason {
             Self::BodyTooLarge => Some("body_max"),
             Self::TargetTooLong => Some("target_bytes_max"),
             Self::HeadersTooLarge => Some("headers_max"),
+            Self::HeaderTooLong => Some("header_value_bytes_max"),
             Self::Overloaded => Some("in_flight_max"),
             Self::DeadlineExceeded => Some("timeout"),
             _ => None,

@@ -138,6 +138,13 @@ pub(super) fn take_in(
     if inspected.seen.has(Seen::COOKIE_CRUMBS) {
         headers::join_cookies(exchange.request.headers_mut(), &inspected);
     }
+    // Behind the joining: what is sent on is bounded.
+    if !is_read || inspected.seen.has(Seen::COOKIE_CRUMBS) {
+        let max = limits.header_value_bytes();
+        if exchange.request.headers().values().any(|value| value.len() as u64 > max) {
+            return Err(Reason::HeaderTooLong.into());
+        }
+    }
     if inspected.seen.has(Seen::VIA)
         && let Some(via) = &exchange.hop.via
         && via.loops(exchange.request.headers())

@@ -107,6 +107,7 @@ fn millis(value: &HeaderValue) -> Option<Duration> {
 pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation, method: Option<Method>) -> Response<Body> {
     let reason = match (violation, violation.status()) {
         (Violation::HostMissing | Violation::HostRepeated | Violation::HostInvalid, _) => Reason::BadHost,
+        (Violation::HeaderTooLong, _) => Reason::HeaderTooLong,
         (_, 408) => Reason::RequestTimeout,
         (_, 414) => Reason::TargetTooLong,
         (_, 431) => Reason::HeadersTooLarge,

@@ -66,6 +66,9 @@ async fn answer(stream: TcpStream, (asked, told): (Arc<AtomicUsize>, Arc<AtomicU
                 told.fetch_add(1, Ordering::SeqCst);
                 "*3\r\n$1\r\n1\r\n:8\r\n*0\r\n"
             }
+            // As to a user who may not.
+            "MULTI" => "-NOPERM this user has no permissions to run the 'multi' command\r\n",
+            "EXEC" => "-ERR EXEC without MULTI\r\n",
             _ => "+OK\r\n",
         };
         if stream.write_all(reply.as_bytes()).await.is_err() {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, RedisResult, TlsCertificates};
+use redis::{AsyncConnectionConfig, Cmd, IntoConnectionInfo, Pipeline, RedisResult, TlsCertificates};
 use tokio::sync::Notify;
 
 use crate::config::redis::Redis as Settings;
@@ -340,6 +340,17 @@ async fn pause(wait: &mut Duration, bell: &Notify) {
     let pause = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
     *wait = (*wait * 2).min(RETRY.1);
     let _ = tokio::time::timeout(pause, bell.notified()).await;
+}
+
+/// Begins what is to happen at one moment. `EXEC` ends it, and has all that came of it in its answer; those of the commands
+/// in between only say that they wait, and are to be ignored.
+///
+/// Not by way of `Pipeline::atomic`: where the server refuses `MULTI` itself, redis (1.8.1) takes two of one, and a build that
+/// looks for such things loses the connection by a panic.
+pub fn transaction() -> Pipeline {
+    let mut pipe = redis::pipe();
+    pipe.cmd("MULTI").ignore();
+    pipe
 }
 
 /// A connection that has answered.

@@ -207,10 +207,11 @@ impl Door {
 fn inlet(listening: &Listening, ends: Ends, scheme: Scheme, certificate: Option<Rc<Certificate>>) -> Inlet {
     let (plan, peer) = (listening.plan(), ends.source);
     let port = listening.address.tcp().map_or(scheme.port(), |address| address.port());
+    let told = forwarded::Hop::new(peer.ip(), scheme, port);
     Inlet {
         in_flight: plan.state.in_flight.clone(),
         hop: Rc::new(Hop {
-            forwarded: forwarded::Hop::new(peer.ip(), scheme, port),
+            forwarded: if plan.config.writes_forwarded() { told.with_forwarded() } else { told },
             via: plan.via.clone(),
             certificate,
         }),
@@ -229,6 +230,7 @@ fn fixed(config: &Listener) -> impl PartialEq + use<> {
         (
             limits.headers_max,
             limits.header_bytes_max.get(),
+            limits.header_value_bytes(),
             limits.target_bytes_max.get(),
             limits.streams_max,
             limits.body_rate_min.get(),
@@ -360,6 +362,7 @@ async fn serve_http1(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, door: R
         prefix,
         HeadLimits {
             headers_max: limits.headers_max.into(),
+            value_max: limits.header_value_bytes() as usize,
             bytes_max: limits.header_bytes_max.get() as usize,
             target_max: limits.target_bytes_max.get() as usize,
         },
@@ -621,6 +624,7 @@ fn limit_of(violation: Violation) -> Option<&'static str> {
         Violation::BodyTimeout | Violation::WriteTimeout => Some("body_idle"),
         Violation::WriteTooSlow => Some("body_rate_min"),
         Violation::TooManyHeaders => Some("headers_max"),
+        Violation::HeaderTooLong => Some("header_value_bytes_max"),
         Violation::HeadTooLarge => Some("header_bytes_max"),
         Violation::TargetTooLong => Some("target_bytes_max"),
         _ => None,

@@ -53,6 +53,8 @@ pub struct Parts {
     pub access_log: AccessLog,
     /// How many workers there are.
     pub count: usize,
+    /// How many file descriptors may be open for one more connection to an upstream, if that is bounded.
+    pub files_max: Option<u64>,
     /// How armiger ends.
     pub drain: Arc<Drain>,
 }
@@ -251,6 +253,7 @@ async fn run(
     tokio::task::spawn_local(wheel.clone().run());
     tokio::task::spawn_local(flush(log.clone()));
     let pools = Pools::new(wheel.clone(), parts.count);
+    parts.files_max.into_iter().for_each(|files_max| pools.leave_files(files_max));
     let worker = Rc::new(Worker::new(parts.live.reader(), pools, wheel, log.clone()));
     let shared = Rc::new(Shared {
         worker,

@@ -239,6 +239,18 @@ fn bounds(config: &Listener, path: &KeyPath, issues: &mut Issues) {
             );
         }
     }
+    if let Some(value) = limits.header_value_bytes_max {
+        let (least, most) = (256, limits.header_bytes_max);
+        if value.get() < least || value > most {
+            issues.push(
+                Issue::new(at.key("header_value_bytes_max"), "is out of bounds")
+                    .goes_by(at.key("header_bytes_max"))
+                    .hint(format!(
+                        "choose from {least}B to {most}, as many as `header_bytes_max` allows for all together"
+                    )),
+            );
+        }
+    }
     let timeouts = &config.timeouts;
     for (key, duration) in [
         ("proxy_header", timeouts.proxy_header),

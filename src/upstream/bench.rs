@@ -309,7 +309,8 @@ impl Bench {
 
     async fn establish(self: &Rc<Self>, room: Room, told: Option<Told>, timer: &mut Timer) -> Result<Line, Error> {
         let (worker, budget) = (self.worker(), self.terms().connect);
-        let mut stream = connect(&self.endpoint.address, &worker.lookups, budget, timer).await?;
+        let mut stream =
+            connect(&self.endpoint.address, &worker.lookups, worker.files_max.get(), budget, timer).await?;
         if let Some(Told { version, ends }) = told {
             introduce(&mut stream, version, ends.as_ref(), budget, timer).await?;
         }

@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixSocket, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -189,16 +190,17 @@ pub(super) async fn within<F: Future>(timer: &mut Timer, future: F) -> Option<F:
     outcome
 }
 
-/// Connects to `address` within `budget`.
+/// Connects to `address` within `budget`. Of the file descriptors only those below `files_max` are for that.
 pub(super) async fn connect(
     address: &Address,
     lookups: &Lookups,
+    files_max: u64,
     budget: Duration,
     timer: &mut Timer,
 ) -> Result<Stream, Error> {
     let (host, port) = match address {
-        Address::Ip(address) => return tcp(*address, budget, timer).await,
-        Address::Unix(path) => return unix(path, budget, timer).await,
+        Address::Ip(address) => return tcp(*address, files_max, budget, timer).await,
+        Address::Unix(path) => return unix(path, files_max, budget, timer).await,
         Address::Name { host, port } => (host, *port),
     };
     let end = Instant::now() + budget;
@@ -210,7 +212,7 @@ pub(super) async fn connect(
         // Each address gets its share of what is left, so that one that never answers does not starve the rest.
         let left = end.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(1);
-        match tcp(*address, share, timer).await {
+        match tcp(*address, files_max, share, timer).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -218,21 +220,25 @@ pub(super) async fn connect(
     Err(last)
 }
 
-async fn tcp(address: SocketAddr, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
+async fn tcp(address: SocketAddr, files_max: u64, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(unreachable)?;
+    has_room(&socket, files_max)?;
     timer.arm(budget);
-    let stream = within(timer, TcpStream::connect(address)).await.ok_or(Kind::ConnectTimeout)?.map_err(unreachable)?;
+    let stream = within(timer, socket.connect(address)).await.ok_or(Kind::ConnectTimeout)?.map_err(unreachable)?;
     // Requests leave in one piece: waiting for more to send (RFC 896) only adds delay.
     stream.set_nodelay(true).map_err(unreachable)?;
     Ok(Stream::Tcp(stream))
 }
 
 /// A socket whose queue is full says so at once, where one of TCP would be silent: it is asked again until its time is over.
-async fn unix(path: &Path, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
+async fn unix(path: &Path, files_max: u64, budget: Duration, timer: &mut Timer) -> Result<Stream, Error> {
     const AGAIN: Duration = Duration::from_millis(10);
     let end = Instant::now() + budget;
     loop {
+        let socket = UnixSocket::new_stream().map_err(unreachable)?;
+        has_room(&socket, files_max)?;
         timer.arm(end.saturating_duration_since(Instant::now()));
-        match within(timer, UnixStream::connect(path)).await.ok_or(Kind::ConnectTimeout)? {
+        match within(timer, socket.connect(path)).await.ok_or(Kind::ConnectTimeout)? {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             connected => return connected.map(Stream::Unix).map_err(unreachable),
         }
@@ -245,6 +251,13 @@ async fn unix(path: &Path, budget: Duration, timer: &mut Timer) -> Result<Stream
     }
 }
 
+/// Refuses a socket whose descriptor is one of the last. The kernel gives the lowest number that is free, so that a number
+/// tells how many are taken.
+fn has_room(socket: &impl AsRawFd, files_max: u64) -> Result<(), Error> {
+    let number = u64::try_from(socket.as_raw_fd()).unwrap_or(0);
+    if number < files_max { Ok(()) } else { Err(Error::new(Kind::NoFile)) }
+}
+
 fn unreachable(error: io::Error) -> Error {
     // errno(3): EMFILE and ENFILE have no `ErrorKind` of their own.
     const NO_FILE_LEFT: [i32; 2] = [23, 24];
@@ -252,7 +265,7 @@ fn unreachable(error: io::Error) -> Error {
         io::ErrorKind::ConnectionRefused => Kind::Refused,
         io::ErrorKind::TimedOut => Kind::ConnectTimeout,
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => Kind::Exhausted,
-        _ if error.raw_os_error().is_some_and(|code| NO_FILE_LEFT.contains(&code)) => Kind::Exhausted,
+        _ if error.raw_os_error().is_some_and(|code| NO_FILE_LEFT.contains(&code)) => Kind::NoFile,
         _ => Kind::Unreachable,
     };
     Error::because(kind, error)

@@ -14,8 +14,10 @@ pub enum Kind {
     Refused,
     /// The endpoint cannot be reached: no route, no such socket.
     Unreachable,
-    /// This machine has no socket, port or file descriptor left for a connection.
+    /// This machine has no socket or port left for a connection.
     Exhausted,
+    /// The process may have no file descriptor more for a connection.
+    NoFile,
     /// The connection was not there in time.
     ConnectTimeout,
     /// The endpoint's name could not be looked up.
@@ -78,7 +80,8 @@ impl Kind {
     pub fn fault(self) -> Fault {
         match self {
             Self::Client(_) => Fault::Client,
-            Self::InFlight | Self::QueueFull | Self::QueueWait | Self::Exhausted => Fault::Armiger,
+            Self::InFlight | Self::QueueFull | Self::QueueWait => Fault::Armiger,
+            Self::Exhausted | Self::NoFile => Fault::Armiger,
             Self::PlaceQueue | Self::PlaceWait | Self::Displaced => Fault::Armiger,
             Self::NoEndpoint | Self::BreakerOpen | Self::BreakerProbing => Fault::Armiger,
             // It is as it is, and well.
@@ -105,7 +108,8 @@ impl Kind {
 
     /// Whether no connection came about.
     pub fn is_connect(self) -> bool {
-        matches!(self, Self::Refused | Self::Unreachable | Self::Exhausted | Self::ConnectTimeout | Self::Dns)
+        matches!(self, Self::Refused | Self::Unreachable | Self::ConnectTimeout | Self::Dns)
+            || matches!(self, Self::Exhausted | Self::NoFile)
             || self.is_tls()
     }
 
@@ -118,7 +122,7 @@ impl Kind {
     pub fn slug(self) -> &'static str {
         match self {
             Self::Refused | Self::Unreachable => "upstream-connect",
-            Self::Exhausted => "no-socket",
+            Self::Exhausted | Self::NoFile => "no-socket",
             Self::ConnectTimeout => "upstream-connect-timeout",
             Self::Dns => "upstream-dns",
             Self::TlsTimeout => "upstream-tls-timeout",
@@ -141,7 +145,7 @@ impl Kind {
         }
     }
 
-    /// The configured bound that was hit: its key in the configuration, without the upstream's name.
+    /// The bound that was hit: its key in the configuration, without the upstream's name.
     pub fn limit(self) -> Option<&'static str> {
         match self {
             Self::InFlight => Some("upstreams.limits.in_flight_max"),
@@ -149,6 +153,7 @@ impl Kind {
             Self::PlaceWait => Some("upstreams.limits.queue_wait"),
             Self::QueueFull => Some("upstreams.pool.queue_max"),
             Self::QueueWait => Some("upstreams.pool.queue_wait"),
+            Self::NoFile => Some("file_descriptors"),
             _ => None,
         }
     }
@@ -158,7 +163,7 @@ impl Kind {
         match self {
             Self::Refused => "connection_refused",
             Self::Unreachable => "destination_unavailable",
-            Self::Exhausted => "proxy_internal_error",
+            Self::Exhausted | Self::NoFile => "proxy_internal_error",
             Self::ConnectTimeout => "connection_timeout",
             Self::Dns => "dns_error",
             Self::TlsTimeout => "connection_timeout",
@@ -182,7 +187,8 @@ impl Kind {
         match self {
             Self::Refused => "the endpoint refused the connection",
             Self::Unreachable => "the endpoint cannot be reached",
-            Self::Exhausted => "no socket, port or file descriptor is left for a connection",
+            Self::Exhausted => "no socket or port is left for a connection",
+            Self::NoFile => "no file descriptor is left for a connection",
             Self::ConnectTimeout => "the connection was not there in time",
             Self::Dns => "the endpoint's name could not be looked up",
             Self::TlsTimeout => "the TLS handshake was not over in time",

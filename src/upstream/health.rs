@@ -260,7 +260,9 @@ async fn ask(patient: &Patient, round: &Round, wheel: &Wheel, lookups: &Lookups)
 async fn ask_in_time(patient: &Patient, round: &Round, lookups: &Lookups, timer: &mut crate::timer::Timer) -> Found {
     let (endpoint, plan) = (&patient.endpoint, &round.plan);
     let told = |error: super::Error| error.to_string();
-    let mut stream = connect::connect(&endpoint.address, lookups, plan.timeout, timer).await.map_err(told)?;
+    // As many as there are endpoints, and no client can make them more.
+    let files = u64::MAX;
+    let mut stream = connect::connect(&endpoint.address, lookups, files, plan.timeout, timer).await.map_err(told)?;
     if let Some(version) = round.proxy_protocol {
         connect::introduce(&mut stream, version, None, plan.timeout, timer).await.map_err(told)?;
     }

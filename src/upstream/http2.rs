@@ -232,6 +232,7 @@ impl Lease for Stream {
     fn give_back(self: Rc<Self>) {}
 
     fn broke_off(&self) {
+        self.connection.bench.metrics().answer_cut();
         broke_off(&self.stay);
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Worker {
     /// Connections that are open.
     pub(super) open: Rc<Cell<usize>>,
     pub(super) is_sweeping: Cell<bool>,
+    /// File descriptors from this number on are not for connections to upstreams.
+    pub(super) files_max: Cell<u64>,
     workers: usize,
     benches: RefCell<Vec<rc::Weak<Bench>>>,
 }
@@ -75,12 +77,18 @@ impl Pools {
             lookups: Lookups::default(),
             spare: Spare::default(),
             open: Rc::default(),
+            files_max: Cell::new(u64::MAX),
             workers: workers.max(1),
             benches: RefCell::default(),
             is_sweeping: Cell::new(false),
         };
         let (slots, version, unfinished) = (RefCell::default(), Cell::default(), Rc::default());
         Self { worker: Rc::new(worker), slots, version, unfinished }
+    }
+
+    /// Leaves the file descriptors from `files_max` on to others.
+    pub fn leave_files(&self, files_max: u64) {
+        self.worker.files_max.set(files_max);
     }
 
     /// What is asked of upstreams and must come to its end, whoever has left.

@@ -78,6 +78,7 @@ pub(super) struct Told {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
     /// There is no such name, or nothing behind it.
+    #[cfg_attr(not(feature = "dns"), expect(dead_code, reason = "there is nobody to tell it"))]
     Empty(String),
     /// Nobody told.
     Failed(String),
@@ -100,6 +101,7 @@ impl Trouble {
 }
 
 /// Whether an address can be one of a server.
+#[cfg(any(feature = "dns", test))]
 fn is_usable(address: IpAddr) -> bool {
     !address.is_unspecified() && !address.is_multicast()
 }
@@ -240,7 +242,7 @@ mod asked {
 /// Asks nobody: `dns:` endpoints are refused where this is all there is.
 #[cfg(not(feature = "dns"))]
 #[derive(Default)]
-pub(super) struct Resolver;
+pub(super) struct Resolver(());
 
 #[cfg(not(feature = "dns"))]
 impl Resolver {

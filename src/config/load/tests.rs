@@ -588,7 +588,7 @@ fn a_text_in_the_place_of_a_list_of_mappings_is_told_what_an_entry_has() {
     assert_eq!(
         issues("listeners: http\nroutes: []\n"),
         ["1:12 expected a list, found `http` | begin each entry with `- `; the keys here are `name`, `address`, \
-                 `socket_access`, `tls`, `trusted_proxies`, `proxy_protocol`, `client_address`, `http2_websocket`, `limits`, \
+                 `socket_access`, `tls`, `trusted_proxies`, `proxy_protocol`, `client_address`, `forwarded`, `http2_websocket`, `limits`, \
                  `timeouts` and `via`"]
     );
 }

@@ -50,6 +50,21 @@ pub fn elements(line: &[u8]) -> Elements<'_> {
     Elements { rest: Some(line) }
 }
 
+/// What stands behind the last malformed element of a line, without blanks around it, and whether that is all of the line.
+pub(super) fn well_formed(line: &[u8]) -> (&[u8], bool) {
+    let mut elements = elements(line);
+    let mut start = line.len();
+    let is_whole = loop {
+        match elements.next() {
+            // Every rest begins where the line does, and ends at the comma before what was read.
+            Some(Ok(_)) => start = elements.rest.map_or(0, |rest| rest.len() + 1),
+            Some(Err(Malformed)) => break false,
+            None => break true,
+        }
+    };
+    (line[start..].trim_ascii(), is_whole)
+}
+
 /// See `elements`.
 #[derive(Clone, Debug)]
 pub struct Elements<'a> {

@@ -8,6 +8,7 @@ mod elements;
 #[cfg(test)]
 mod tests;
 mod via;
+mod written;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -201,10 +202,12 @@ pub struct Hop {
     address: HeaderValue,
     proto: HeaderValue,
     port: HeaderValue,
+    /// What stands ahead of the host in an element of `Forwarded`; none to write no `Forwarded`.
+    element: Option<Box<str>>,
 }
 
 impl Hop {
-    /// A connection of `peer` to our `port`.
+    /// A connection of `peer` to our `port`. The next hop is told by `X-Forwarded-*`.
     pub fn new(peer: IpAddr, scheme: Scheme, port: u16) -> Self {
         let peer = peer.to_canonical();
         let address = match peer {
@@ -213,7 +216,14 @@ impl Hop {
             peer => HeaderValue::try_from(peer.to_string()).expect("an address is ASCII"),
         };
         let proto = HeaderValue::from_static(scheme.as_str());
-        Self { address, proto, port: HeaderValue::from(port) }
+        Self { address, proto, port: HeaderValue::from(port), element: None }
+    }
+
+    /// Tells the next hop by `Forwarded` (RFC 7239) too.
+    #[must_use]
+    pub fn with_forwarded(mut self) -> Self {
+        self.element = Some(written::element(&self.address, &self.proto));
+        self
     }
 
     /// The scheme that the client used.
@@ -228,10 +238,14 @@ impl Hop {
 }
 
 /// Tells the next hop where the request came from: the peer at the end of `X-Forwarded-For`, on one line, and
-/// `X-Forwarded-Proto`, `-Host` (the `host` of the request) and `-Port` where they are absent.
+/// `X-Forwarded-Proto`, `-Host` (the `host` of the request) and `-Port` where they are absent; and all but the port in an
+/// element of `Forwarded`, where that is written.
 ///
 /// Claims of an untrusted peer must be gone before: `clean`.
 pub fn append(headers: &mut HeaderMap, hop: &Hop, host: Option<&HeaderValue>) {
+    if let Some(element) = &hop.element {
+        written::append(headers, element, host);
+    }
     // The usual case: nobody has said anything, so there is nothing to look for.
     if !headers.keys().any(|name| name.as_str().starts_with("x-forwarded-")) {
         // As below.

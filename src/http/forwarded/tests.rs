@@ -3,6 +3,7 @@
 use http::Version;
 use proptest::prelude::*;
 
+use super::elements::well_formed;
 use super::via::{SHARED_MAX, via_count, via_names};
 use super::*;
 
@@ -275,6 +276,43 @@ fn the_next_hop_is_told_the_peer_and_what_the_client_used() {
 }
 
 #[test]
+fn the_next_hop_is_told_by_an_element_of_forwarded_where_that_is_asked_for() {
+    let told = |hop: &Hop, before: &[&str], host: Option<&str>| {
+        let mut headers = map(&before.iter().map(|line| ("forwarded", *line)).collect::<Vec<_>>());
+        append(&mut headers, hop, host.map(|host| HeaderValue::from_str(host).unwrap()).as_ref());
+        let lines: Vec<_> = headers.get_all(header::FORWARDED).iter().map(|line| line.to_str().unwrap()).collect();
+        assert!(lines.len() < 2, "{lines:?}");
+        lines.concat()
+    };
+    let plain = Hop::new(ip("192.0.2.9"), Scheme::Http, 80);
+    assert_eq!(told(&plain, &["for=1.1.1.1"], Some("a")), "for=1.1.1.1");
+    let hop = plain.with_forwarded();
+    for (before, host, want) in [
+        (&[][..], None, "for=192.0.2.9;proto=http"),
+        (&[], Some("shop.example"), "for=192.0.2.9;proto=http;host=shop.example"),
+        (&[], Some("shop.example:80"), "for=192.0.2.9;proto=http;host=\"shop.example:80\""),
+        (&[], Some("[2001:db8::1]"), "for=192.0.2.9;proto=http;host=\"[2001:db8::1]\""),
+        (&[], Some("a\"b\\c"), "for=192.0.2.9;proto=http;host=\"a\\\"b\\\\c\""),
+        (&[], Some(""), "for=192.0.2.9;proto=http;host=\"\""),
+        (
+            &["for=1.1.1.1", " , ", "for=2.2.2.2 ,for=_x"],
+            None,
+            "for=1.1.1.1, for=2.2.2.2 ,for=_x, for=192.0.2.9;proto=http",
+        ),
+        (&["for=1.1.1.1", "for=\"2.2.2.2, for=_x"], None, "for=_x, for=192.0.2.9;proto=http"),
+        (&["junk"], None, "for=192.0.2.9;proto=http"),
+    ] {
+        assert_eq!(told(&hop, before, host), want, "{before:?} {host:?}");
+    }
+    // Whom nobody can read says nothing: rather without the host.
+    assert_eq!(told(&hop, &[], Some(&"h".repeat(ELEMENT_MAX))), "for=192.0.2.9;proto=http");
+    let hop = Hop::new(ip("2001:db8::17"), Scheme::Https, 443).with_forwarded();
+    assert_eq!(told(&hop, &[], None), "for=\"[2001:db8::17]\";proto=https");
+    let hop = Hop::new(NOWHERE, Scheme::Http, 80).with_forwarded();
+    assert_eq!(told(&hop, &[], None), "for=unknown;proto=http");
+}
+
+#[test]
 fn via_is_added_with_the_received_version() {
     let via = Via::new("armiger").unwrap();
     let mut headers = map(&[("via", "1.0 fred")]);
@@ -354,12 +392,10 @@ proptest! {
     ) {
         prop_assume!(address.to_canonical() != NOWHERE);
         let mut headers = map(&[("x-forwarded-for", &front), ("forwarded", &front)]);
-        append(&mut headers, &Hop::new(address, Scheme::Http, 80), None);
-        let element = match address.to_canonical() {
-            IpAddr::V4(address) => format!("for={address}"),
-            IpAddr::V6(address) => format!("for=\"[{address}]\""),
-        };
-        append_to_list(&mut headers, &header::FORWARDED, &HeaderValue::try_from(element).unwrap());
+        append(&mut headers, &Hop::new(address, Scheme::Http, 80).with_forwarded(), None);
+        // All of what is passed on is readable.
+        let (_, is_whole) = well_formed(headers[header::FORWARDED].as_bytes());
+        prop_assert!(is_whole);
         for source in [Source::XForwardedFor, Source::Forwarded] {
             let nearest = trust(source, Some(1));
             prop_assert_eq!(client_address(ip("10.0.0.1"), &headers, &nearest), address.to_canonical());

@@ -43,13 +43,15 @@ pub struct HeadLimits {
     pub bytes_max: usize,
     /// Header lines. More is a 431.
     pub headers_max: usize,
+    /// Bytes of one header's value, without the blanks around it. More is a 431.
+    pub value_max: usize,
     /// Bytes of the request target; at most 65,534 count. More is a 414.
     pub target_max: usize,
 }
 
 impl Default for HeadLimits {
     fn default() -> Self {
-        Self { bytes_max: 32 * 1024, headers_max: 100, target_max: 8 * 1024 }
+        Self { bytes_max: 32 * 1024, headers_max: 100, value_max: 16 * 1024, target_max: 8 * 1024 }
     }
 }
 
@@ -220,6 +222,10 @@ impl HeadScanner {
             Some(b':') if !name.is_empty() => {}
             Some(b' ' | b'\t') if name.is_empty() => return Err(Violation::Folding),
             _ => return Err(Violation::HeaderName),
+        }
+        // What is no longer as a whole has no blanks to be looked for.
+        if rest.len() > limits.value_max && trim(&rest[1..]).len() > limits.value_max {
+            return Err(Violation::HeaderTooLong);
         }
         // The length alone clears nearly every header of a comparison.
         match name.len() {

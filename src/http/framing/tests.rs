@@ -6,7 +6,7 @@ use std::{fmt, io};
 use super::*;
 use proptest::prelude::*;
 
-const LIMITS: HeadLimits = HeadLimits { bytes_max: 512, headers_max: 8, target_max: 64 };
+const LIMITS: HeadLimits = HeadLimits { bytes_max: 512, headers_max: 8, value_max: 480, target_max: 64 };
 
 fn judge(bytes: &[u8]) -> Result<Option<Head>, Violation> {
     check_head(bytes, &LIMITS)
@@ -257,8 +257,26 @@ fn limits_are_kept_to_the_byte() {
 }
 
 #[test]
+fn a_value_is_bounded_without_the_blanks_around_it() {
+    let limits = HeadLimits { value_max: 5, ..LIMITS };
+    for (value, violation) in [
+        ("12345", None),
+        ("123456", Some(Violation::HeaderTooLong)),
+        ("   12345 \t ", None),
+        ("   1 3456 \t ", Some(Violation::HeaderTooLong)),
+        ("", None),
+        ("              ", None),
+    ] {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nX-Rather-Long-A-Name:{value}\r\n\r\n");
+        let bytes = text.as_bytes();
+        assert_eq!(check_head(bytes, &limits).err(), violation, "{value:?}");
+        assert_eq!(judge_in_pieces(bytes, &limits, 1..bytes.len()).err(), violation, "{value:?} byte by byte");
+    }
+}
+
+#[test]
 fn a_target_that_the_http_crate_cannot_hold_is_too_long_whatever_the_limit() {
-    let limits = HeadLimits { bytes_max: 1 << 20, headers_max: 8, target_max: 1 << 20 };
+    let limits = HeadLimits { bytes_max: 1 << 20, target_max: 1 << 20, ..LIMITS };
     let text = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "t".repeat(65_534));
     assert_eq!(check_head(text.as_bytes(), &limits), Err(Violation::TargetTooLong));
 }
@@ -444,7 +462,7 @@ proptest! {
         pieces in prop::collection::vec(head_piece(), 0..10),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
     ) {
-        let limits = HeadLimits { bytes_max: 200, headers_max: 3, target_max: 20 };
+        let limits = HeadLimits { bytes_max: 200, headers_max: 3, value_max: 12, target_max: 20 };
         let bytes = pieces.concat();
         let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
         cuts.sort_unstable();

@@ -31,6 +31,8 @@ pub enum Violation {
     Folding,
     /// More header lines than allowed.
     TooManyHeaders,
+    /// More bytes in the value of a header than allowed.
+    HeaderTooLong,
     /// More bytes in the head than allowed.
     HeadTooLarge,
     /// HTTP/1.1 without `Host` (RFC 9112 §3.2).
@@ -81,7 +83,7 @@ impl Violation {
     pub fn status(self) -> u16 {
         match self {
             Self::TargetTooLong => 414,
-            Self::TooManyHeaders | Self::HeadTooLarge | Self::TrailersTooLarge => 431,
+            Self::TooManyHeaders | Self::HeaderTooLong | Self::HeadTooLarge | Self::TrailersTooLarge => 431,
             Self::CodingUnsupported => 501,
             Self::Version => 505,
             Self::HeadTimeout | Self::BodyTimeout | Self::WriteTimeout | Self::WriteTooSlow => 408,
@@ -129,6 +131,7 @@ impl Violation {
             Self::HeaderName => ("header-name", "A header line does not begin with a valid name and a colon."),
             Self::Folding => ("header-folding", "A header line must not begin with white space."),
             Self::TooManyHeaders => ("headers-too-many", "The request has too many header lines."),
+            Self::HeaderTooLong => ("header-too-long", "The value of a header is too long."),
             Self::HeadTooLarge => ("head-too-large", "The request line and headers are too large."),
             Self::HostMissing => ("host-missing", "The request has no Host header."),
             Self::HostRepeated => ("host-repeated", "The request has more than one Host header."),

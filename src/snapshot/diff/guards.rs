@@ -17,6 +17,7 @@ const LISTENER: &[Guard] = &[
     Guard::at("limits.connections_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.headers_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.header_bytes_max", Weaker::Higher, "a higher bound"),
+    Guard::at("limits.header_value_bytes_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.target_bytes_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.body_max", Weaker::Higher, "a higher bound"),
     Guard::at("limits.requests_max", Weaker::Higher, "a higher bound"),

@@ -34,6 +34,7 @@ pub(super) struct Families {
     pub(super) upstream_queue_timeouts: Family<IntCounter>,
     pub(super) upstream_shed: Family<IntCounter>,
     pub(super) upstream_hedges: Family<IntCounter>,
+    pub(super) upstream_cut: Family<IntCounter>,
     pub(super) upstream_line: Family<IntGauge>,
     pub(super) upstream_bears: Family<IntGauge>,
     pub(super) dns_lookups: Family<IntCounter>,
@@ -206,7 +207,15 @@ impl Families {
                 &["upstream", "outcome"],
                 "attempts",
                 "Attempts at an upstream, in attempts, by what came of them up to the head of the answer; one exchange may make \
-                 several. What breaks off later: `armiger_answers_cut_total`.",
+                 several. What breaks off later counts here as `ok`, and in `armiger_upstream_answers_cut_total`.",
+            ),
+            upstream_cut: Family::register(
+                catalogue,
+                "armiger_upstream_answers_cut_total",
+                &["upstream"],
+                "answers",
+                "Answers that the upstream broke off behind their head, in answers, be it that it paused for longer than its \
+                 `timeouts.body_idle`. By route and reason, and with those that others broke off: `armiger_answers_cut_total`.",
             ),
             upstream_duration: Family::register(
                 catalogue,

@@ -182,10 +182,12 @@ fn an_upstream_counts_attempts_connections_retries_and_waits() {
     upstream.retried(RetryClass::ReusedNoByte);
     upstream.queue_waited(Duration::from_millis(3));
     upstream.queue_timed_out();
+    upstream.answer_cut();
     let guards = [upstream.active(), upstream.idle(), upstream.idle(), upstream.queued()];
     for (series, want) in [
         (r#"armiger_upstream_requests_total{outcome="ok",upstream="app"}"#, "2"),
         (r#"armiger_upstream_requests_total{outcome="reset",upstream="app"}"#, "1"),
+        (r#"armiger_upstream_answers_cut_total{upstream="app"}"#, "1"),
         (r#"armiger_upstream_request_duration_seconds_count{upstream="app"}"#, "1"),
         (r#"armiger_upstream_connections{state="active",upstream="app"}"#, "1"),
         (r#"armiger_upstream_connections{state="idle",upstream="app"}"#, "2"),

@@ -26,6 +26,7 @@ impl Metrics {
                 families.dns_lookups.clone(),
                 families.upstream_shed.clone(),
                 families.upstream_hedges.clone(),
+                families.upstream_cut.clone(),
             ],
             gauges: vec![
                 families.upstream_connections.clone(),
@@ -48,6 +49,7 @@ impl Metrics {
             queue_timeouts: families.upstream_queue_timeouts.series(&[name]),
             shed: SlugCounters::new(&families.upstream_shed, &[name]),
             hedges: SlugCounters::new(&families.upstream_hedges, &[name]),
+            cut: families.upstream_cut.series(&[name]),
             line: families.upstream_line.series(&[name]),
             bears: families.upstream_bears.clone(),
             endpoints: families.dns_endpoints.clone(),
@@ -112,6 +114,7 @@ pub(super) struct UpstreamSeries {
     queue_timeouts: IntCounter,
     shed: SlugCounters,
     hedges: SlugCounters,
+    cut: IntCounter,
     line: IntGauge,
     bears: Family<IntGauge>,
     endpoints: Family<IntGauge>,
@@ -159,6 +162,11 @@ impl UpstreamMetrics {
     /// Counts an attempt that ended, by the slug of its outcome.
     pub fn attempted(&self, outcome: &'static str) {
         self.0.series.outcomes.add(outcome, 1);
+    }
+
+    /// Counts an answer that broke off behind its head.
+    pub fn answer_cut(&self) {
+        self.0.series.cut.inc();
     }
 
     /// Notes how long the head of a response took.

@@ -130,6 +130,7 @@ mod tests {
             (Kind::Protocol, Outcome::Failure),
             (Kind::Timeout, Outcome::Excluded),
             (Kind::Exhausted, Outcome::Excluded),
+            (Kind::NoFile, Outcome::Excluded),
             (Kind::QueueWait, Outcome::Excluded),
             (Kind::Client(BodyError::ClientCut), Outcome::Excluded),
         ] {

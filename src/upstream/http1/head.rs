@@ -93,7 +93,7 @@ pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap, announced:
     }
 }
 
-/// Reads a head that [`write`] wrote. None if it is none.
+/// Reads a head that [`write()`] wrote. None if it is none.
 pub(super) fn read(bytes: &[u8]) -> Option<Parts> {
     let text = bytes.strip_suffix(b"\r\n\r\n")?;
     let mut lines = lines(text);

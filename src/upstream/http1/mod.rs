@@ -300,6 +300,7 @@ impl Lease for Connection {
     }
 
     fn broke_off(&self) {
+        self.bench.metrics().answer_cut();
         broke_off(&self.stay);
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{NAMES_MAX, Shared, hex};
 use crate::policy::cache::entry::Entry;
 use crate::policy::cache::second::{Ground, value};
-use crate::redis_client::Away;
+use crate::redis_client::{Away, transaction};
 use crate::timer::Wheel;
 
 /// How long a response is kept at most.
@@ -39,8 +39,8 @@ impl Shared {
         let prefix = &plan.memory.prefix;
         let index = format!("{prefix}v:{}", hex(&value::name(scope, key, &[], b"vary")));
         let millis = keep.as_millis() as u64;
-        let mut pipe = redis::pipe();
-        pipe.atomic().cmd("SET").arg(format!("{prefix}e:{}", hex(&name))).arg(written);
+        let mut pipe = transaction();
+        pipe.cmd("SET").arg(format!("{prefix}e:{}", hex(&name))).arg(written);
         pipe.arg("PX").arg(millis).ignore();
         if head.vary.is_empty() {
             pipe.cmd("DEL").arg(index).ignore();
@@ -51,6 +51,7 @@ impl Shared {
             }
             pipe.cmd("SET").arg(index).arg(names).arg("PX").arg(millis).ignore();
         }
+        pipe.cmd("EXEC");
         let asked = self.client.ask(wheel, async |connection| pipe.query_async::<()>(connection).await);
         asked.await.map_err(|Away| "unavailable")
     }

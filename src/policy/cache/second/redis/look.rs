@@ -13,7 +13,7 @@ use crate::policy::cache::key::Target;
 use crate::policy::cache::purge::Fate;
 use crate::policy::cache::second::value::{self, Stored};
 use crate::policy::cache::second::{Found, Wanted};
-use crate::redis_client::Away;
+use crate::redis_client::{Away, transaction};
 use crate::timer::Wheel;
 
 /// When a place was told of: invalid, and stale.
@@ -38,20 +38,20 @@ impl Shared {
         let plan = self.plan.load_full();
         let prefix = &plan.memory.prefix;
         let entry = format!("{prefix}e:{}", hex(name));
-        let mut pipe = redis::pipe();
-        pipe.atomic().cmd("HMGET").arg(format!("{prefix}clock")).arg("life").arg("purges").arg("told").arg("born");
-        pipe.cmd("XRANGE").arg(format!("{prefix}told")).arg(format!("{told}-0")).arg(format!("{told}-0"));
+        let mut pipe = transaction();
+        pipe.cmd("HMGET").arg(format!("{prefix}clock")).arg("life").arg("purges").arg("told").arg("born").ignore();
+        pipe.cmd("XRANGE").arg(format!("{prefix}told")).arg(format!("{told}-0")).arg(format!("{told}-0")).ignore();
         for is_soft in [false, true] {
-            pipe.cmd("ZSCORE").arg(format!("{prefix}places")).arg(place_member(place, is_soft));
+            pipe.cmd("ZSCORE").arg(format!("{prefix}places")).arg(place_member(place, is_soft)).ignore();
         }
         // No more of it than may be: what others put there may be of any length.
-        pipe.cmd("GETRANGE").arg(format!("{prefix}v:{index}")).arg(0).arg(NAMES_MAX);
-        pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(plan.value_max);
-        pipe.cmd("PTTL").arg(&entry);
-        let looked = self.client.ask(wheel, async |connection| match pipe.query_async::<Looked>(connection).await {
+        pipe.cmd("GETRANGE").arg(format!("{prefix}v:{index}")).arg(0).arg(NAMES_MAX).ignore();
+        pipe.cmd("GETRANGE").arg(&entry).arg(0).arg(plan.value_max).ignore();
+        pipe.cmd("PTTL").arg(&entry).ignore().cmd("EXEC");
+        let looked = self.client.ask(wheel, async |connection| match pipe.query_async::<(Looked,)>(connection).await {
             // Somebody else's, of another type: the server is well.
             Err(error) if is_about_type(&error) => Ok(None),
-            looked => looked.map(Some),
+            looked => looked.map(|(looked,)| Some(looked)),
         });
         looked.await.map_err(|Away| "unavailable")?.ok_or("foreign")
     }
