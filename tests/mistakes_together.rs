@@ -645,4 +645,28 @@ routes: [{name: a, match: {path: /a}, aggregate: {parts: {a: {upstream: app, pat
         "routes: [{name: a, match: {path: /a, methods: post}, batch: {items_max: 0}}]",
         &["routes[0].match.methods", "routes[0].batch.items_max"],
     ),
+    // Rewrites to what no request's path may be.
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/../{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/{id}/../x"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a/./{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a//{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%2f{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%2F{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%00"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a;x={id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: '/a\b'}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a/..;/{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/%61/{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/%{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (
+        In::Route,
+        r#"proxy: {upstream: app, rewrite: "/../{nope}"}"#,
+        &["routes[0].proxy.rewrite", "routes[0].proxy.rewrite"],
+    ),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%C3%B6/{id}.json/..."}"#, &[]),
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: "/{x}", path_allow: [encoded_slash, semicolon]}, proxy: {upstream: app, rewrite: "/g%2Fh;v=1/{x}"}}]"#,
+        &[],
+    ),
 ];

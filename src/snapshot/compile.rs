@@ -468,6 +468,7 @@ fn routes(
         let around = action::Surroundings {
             route: &config.name,
             params: &params,
+            path_allow: allowed(&config.matches.path_allow),
             methods: &config.matches.methods,
             methods_at: path.key("match").key("methods"),
             timeout_at: [path.clone(), KeyPath::root().key("defaults")].map(|owner| owner.key("timeout")),
