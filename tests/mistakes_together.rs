@@ -645,6 +645,29 @@ routes: [{name: a, match: {path: /a}, aggregate: {parts: {a: {upstream: app, pat
         "routes: [{name: a, match: {path: /a, methods: post}, batch: {items_max: 0}}]",
         &["routes[0].match.methods", "routes[0].batch.items_max"],
     ),
+    // Bounds that nothing can reach.
+    (In::Policies, "body_limit: {max: 11MiB}", &["routes[0].policies.body_limit.max"]),
+    (In::Policies, "body_limit: {max: 11MiB, mode: shadow}", &["routes[0].policies.body_limit.max"]),
+    (In::Policies, "body_limit: {max: 11MiB, mode: off}", &[]),
+    (In::Policies, "body_limit: {max: 10MiB}", &[]),
+    (
+        In::File,
+        r#"listeners: [{name: a, address: "127.0.0.1:0"}, {name: b, address: "127.0.0.1:0", limits: {body_max: 20MiB}}]
+routes: [{name: a, match: {path: /a}, policies: {body_limit: {max: 11MiB}}, respond: {}}]"#,
+        &[],
+    ),
+    (
+        In::File,
+        r#"listeners: [{name: a, address: "127.0.0.1:0"}, {name: b, address: "127.0.0.1:0", limits: {body_max: plenty}}]
+routes: [{name: a, match: {path: /a}, policies: {body_limit: {max: 11MiB}}, respond: {}}]"#,
+        &["listeners[1].limits.body_max"],
+    ),
+    (
+        In::Rest,
+        r#"defaults: {policies: {body_limit: {max: 11MiB}}}
+routes: [{name: a, match: {path: /a}, respond: {}}, {name: b, match: {path: /b}, respond: {}}]"#,
+        &["defaults.policies.body_limit.max"],
+    ),
     // Rewrites to what no request's path may be.
     (In::Route, r#"proxy: {upstream: app, rewrite: "/../{id}"}"#, &["routes[0].proxy.rewrite"]),
     (In::Route, r#"proxy: {upstream: app, rewrite: "/{id}/../x"}"#, &["routes[0].proxy.rewrite"]),

@@ -71,6 +71,7 @@ pub fn compile(
         remote,
         second,
         cache: &document.cache,
+        body_max: document.listeners.iter().map(|listener| listener.limits.body_max).max(),
         metrics,
     };
     let routed = routes(&document, source, &upstreams, &plan, keeper, issues);
