@@ -645,6 +645,29 @@ routes: [{name: a, match: {path: /a}, aggregate: {parts: {a: {upstream: app, pat
         "routes: [{name: a, match: {path: /a, methods: post}, batch: {items_max: 0}}]",
         &["routes[0].match.methods", "routes[0].batch.items_max"],
     ),
+    // More than one thing said of one.
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: /a, path_regex: "("}, proxy: {upstream: app, rewrite: "/{id}"}}]"#,
+        &["routes[0].match.path_regex", "routes[0].match.path_regex"],
+    ),
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: a, path_prefix: b}, respond: {}}, {name: b, match: {path: a, path_regex: "/x("}, respond: {}}]"#,
+        &[
+            "routes[0].match.path",
+            "routes[0].match.path_prefix",
+            "routes[0].match.path_prefix",
+            "routes[1].match.path",
+            "routes[1].match.path_regex",
+            "routes[1].match.path_regex",
+        ],
+    ),
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: /a, headers: {x-a: {exact: b, regex: "("}}}, respond: {}}]"#,
+        &["routes[0].match.headers.x-a", "routes[0].match.headers.x-a.regex"],
+    ),
     // Bounds that nothing can reach.
     (In::Policies, "body_limit: {max: 11MiB}", &["routes[0].policies.body_limit.max"]),
     (In::Policies, "body_limit: {max: 11MiB, mode: shadow}", &["routes[0].policies.body_limit.max"]),

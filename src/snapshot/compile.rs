@@ -745,6 +745,14 @@ fn matcher(
 fn path_pattern(config: &route::Match, path: &KeyPath, issues: &mut Issues) -> Option<PathPattern> {
     let given = [("path", &config.path), ("path_prefix", &config.path_prefix), ("path_regex", &config.path_regex)];
     let mut given = given.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?)));
+    let one = |key: &str, text: &str, issues: &mut Issues| {
+        let parsed = match key {
+            "path" => PathPattern::parse(text),
+            "path_prefix" => PathPattern::prefix(text),
+            _ => PathPattern::regex(text),
+        };
+        taken(parsed, || path.key(key), issues)
+    };
     let Some((key, text)) = given.next() else {
         issues.push(
             Issue::new(path.clone(), "names no path")
@@ -753,19 +761,19 @@ fn path_pattern(config: &route::Match, path: &KeyPath, issues: &mut Issues) -> O
         );
         return None;
     };
-    for (other, _) in given {
+    let pattern = one(key, text, issues);
+    let mut is_alone = true;
+    for (other, text) in given {
+        is_alone = false;
         issues.push(
             Issue::new(path.key(other), format!("`{other}` beside `{key}`: a match has one path"))
                 .related(path.key(key), "the other one")
                 .hint("keep one of them"),
         );
+        // It may be the one that stays.
+        one(other, text, issues);
     }
-    let parsed = match key {
-        "path" => PathPattern::parse(text),
-        "path_prefix" => PathPattern::prefix(text),
-        _ => PathPattern::regex(text),
-    };
-    taken(parsed, || path.key(key), issues)
+    pattern.filter(|_| is_alone)
 }
 
 fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &mut Issues) -> Option<ValueMatch<N>> {
@@ -782,6 +790,10 @@ fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &
         let issue =
             if given.is_empty() { issue.of_absence_of(&["exact", "prefix", "regex", "present"]) } else { issue };
         issues.push(issue.hint("give just one of `exact`, `prefix`, `regex` and `present`"));
+        // It may be the one that stays.
+        if let Some(text) = &config.regex {
+            taken(Is::regex(text), || path.key("regex"), issues);
+        }
         return None;
     }
     let is = if let Some(text) = &config.exact {
