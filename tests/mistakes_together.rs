@@ -668,6 +668,57 @@ routes: [{name: a, match: {path: /a}, aggregate: {parts: {a: {upstream: app, pat
         r#"routes: [{name: a, match: {path: /a, headers: {x-a: {exact: b, regex: "("}}}, respond: {}}]"#,
         &["routes[0].match.headers.x-a", "routes[0].match.headers.x-a.regex"],
     ),
+    // What a repeated key holds is looked at all the same.
+    (
+        In::Upstream,
+        r#"endpoints: ["http://x"], timeouts: {connect: 5}, timeouts: {idle: 7, nope: 1}, timeouts: {connect: 1s, idle: 9}"#,
+        &[
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts",
+            "upstreams.app.timeouts.idle",
+            "upstreams.app.timeouts.nope",
+            "upstreams.app.timeouts",
+            "upstreams.app.timeouts.idle",
+        ],
+    ),
+    (
+        In::Upstream,
+        r#"endpoints: ["http://x"], endpoints: 5, retry: {attempts: 3, attempts: many}"#,
+        &[
+            "upstreams.app.endpoints",
+            "upstreams.app.endpoints",
+            "upstreams.app.retry.attempts",
+            "upstreams.app.retry.attempts",
+        ],
+    ),
+    // Within what is itself behind a key that stands there before, and in what stands before one.
+    (
+        In::Upstream,
+        r#"endpoints: ["http://x"], timeouts: {idle: 1s, idle: x}, timeouts: {connect: 1s, connect: 2, connect: y}"#,
+        &[
+            "upstreams.app.timeouts.idle",
+            "upstreams.app.timeouts.idle",
+            "upstreams.app.timeouts",
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts.connect",
+        ],
+    ),
+    // What the second has, nobody misses; and what the first has is not missing in the second.
+    (
+        In::File,
+        r#"listeners: [{name: http, address: "127.0.0.1:0"}]
+upstreams: {app: {endpoints: ["http://x"]}}
+upstreams: {other: {endpoints: ["http://x"]}, third: {}}
+routes: [{name: a, match: {path: /a}, proxy: {upstream: other}}, {name: b, match: {path: /b}, proxy: {upstream: nope}}]"#,
+        &["upstreams", "upstreams.third", "routes[1].proxy.upstream"],
+    ),
+    (
+        In::Route,
+        "proxy: {upstream: app, mirror: {share: 0.5, upstream: app}, mirror: {}}",
+        &["routes[0].proxy.mirror", "routes[0].proxy.mirror"],
+    ),
     // Bounds that nothing can reach.
     (In::Policies, "body_limit: {max: 11MiB}", &["routes[0].policies.body_limit.max"]),
     (In::Policies, "body_limit: {max: 11MiB, mode: shadow}", &["routes[0].policies.body_limit.max"]),

@@ -200,8 +200,8 @@ where
     let schema = OnceCell::new();
     let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
     let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
-    let decode::Decoded { value: document, misspelt, stood_in } = read;
-    let source = source.decoded(tree, lost, misspelt, stood_in).conceal(&concealed);
+    let decode::Decoded { value: document, misspelt, stood_in, is_repeated } = read;
+    let source = source.decoded(tree, lost, misspelt, stood_in).repeated(is_repeated).conceal(&concealed);
     // A word that stands there in plain sight as well is none that a message must not have.
     texts.retain(|(secret, _)| !source.shows(secret));
     let mask = Mask::new(outside.outside.iter().chain(&outside.values).chain(&texts));

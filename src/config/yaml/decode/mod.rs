@@ -5,6 +5,9 @@
 //! What follows from a loss (a key that is missing because its value was lost) is not reported. Where a mapping lacks a key
 //! that it must have, another value stands in for it, so that the rest of the mapping is read, and checked later.
 //!
+//! Of a key that stands in a mapping several times the first value is the document's. Once that could be read, the document is
+//! read again with the others in its place, for the mistakes in them, and thrown away.
+//!
 //! `flatten`, `untagged` and internally tagged enums buffer values and lose their places: no type here uses them.
 
 mod hide;
@@ -47,6 +50,8 @@ pub(crate) struct Decoded<T> {
     pub(crate) misspelt: HashSet<(NodeId, String)>,
     /// Keys of mappings whose value is none of the file's.
     pub(crate) stood_in: HashMap<NodeId, Rc<[&'static str]>>,
+    /// Whether a key stands in a mapping several times.
+    pub(crate) is_repeated: bool,
 }
 
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
@@ -69,39 +74,23 @@ pub(crate) fn decode<T: DeserializeOwned>(
         issues: RefCell::new(std::mem::take(issues)),
         noted: RefCell::default(),
         misspelt: RefCell::default(),
+        repeated: RefCell::default(),
         structs: RefCell::default(),
         concealed: RefCell::default(),
     };
-    let mut value = None;
-    for _ in 0..ROUNDS_MAX {
-        context.structs.borrow_mut().clear();
-        match T::deserialize(Value { node: &tree.root, context: &context }) {
-            Ok(read) => {
-                value = Some(read);
-                break;
-            }
-            Err(error) => {
-                let node = error.node.unwrap_or(tree.root.id);
-                let was_broken = context.is_broken.replace(true);
-                let goes_on = match error.problem {
-                    // From now on mappings are looked at for what they lack.
-                    Problem::Missing { .. } if !was_broken => true,
-                    Problem::Refused { keys, key } => context.stand_ins.refuse(keys, key),
-                    _ => false,
-                };
-                if !goes_on {
-                    context.report(node, error.problem);
-                    if !context.lose(node) {
-                        break;
-                    }
-                }
-            }
-        }
+    let mut rounds = ROUNDS_MAX;
+    let value = context.read(&mut rounds);
+    let misspelt = context.misspelt.borrow().clone();
+    let stood_in = context.stood_in.borrow().clone();
+    *lost = context.lost.borrow().clone();
+    if value.is_some() {
+        context.is_broken.set(true);
+        while context.turn() && context.read::<T>(&mut rounds).is_some() {}
     }
     *issues = context.issues.into_inner();
-    *lost = context.lost.into_inner();
     concealed.append(&mut context.concealed.into_inner());
-    Decoded { value, misspelt: context.misspelt.into_inner(), stood_in: context.stood_in.into_inner() }
+    let is_repeated = !context.repeated.borrow().read.is_empty();
+    Decoded { value, misspelt, stood_in, is_repeated }
 }
 
 /// What is known over all rounds.
@@ -119,12 +108,65 @@ struct Context<'t> {
     noted: RefCell<HashSet<NodeId>>,
     /// Keys that an unknown one probably stands for.
     misspelt: RefCell<HashSet<(NodeId, String)>>,
+    repeated: RefCell<Repeated>,
     /// The mappings that are being read, outermost first, with the keys they know.
     structs: RefCell<Vec<(NodeId, Keys)>>,
     concealed: RefCell<Vec<Range<usize>>>,
 }
 
+/// Entries whose key stands in their mapping several times, by the nodes of their keys.
+#[derive(Default)]
+struct Repeated {
+    /// Those that were read, with all that is in them.
+    read: HashSet<NodeId>,
+    /// Those that are read this time, each with its value.
+    now: HashMap<NodeId, NodeId>,
+    /// Those that were seen and not read yet.
+    left: HashSet<NodeId>,
+}
+
 impl Context<'_> {
+    /// Reads the document, over and over until nothing more is wrong with it. `None`: nothing is left of it, or it was read too
+    /// often.
+    fn read<T: DeserializeOwned>(&self, rounds: &mut usize) -> Option<T> {
+        while *rounds > 0 {
+            *rounds -= 1;
+            self.structs.borrow_mut().clear();
+            let error = match T::deserialize(Value { node: &self.tree.root, context: self }) {
+                Ok(read) => return Some(read),
+                Err(error) => error,
+            };
+            let node = error.node.unwrap_or(self.tree.root.id);
+            let was_broken = self.is_broken.replace(true);
+            let goes_on = match error.problem {
+                // From now on mappings are looked at for what they lack.
+                Problem::Missing { .. } if !was_broken => true,
+                Problem::Refused { keys, key } => self.stand_ins.refuse(keys, key),
+                _ => false,
+            };
+            if !goes_on {
+                self.report(node, error.problem);
+                if !self.lose(node) {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Puts other values of repeated keys in the place of those that were read. `false`: there are none that can be reached.
+    fn turn(&self) -> bool {
+        let Repeated { read, now, left } = &mut *self.repeated.borrow_mut();
+        let around = |id: &NodeId| std::iter::successors(Some(*id), |id| self.tree.parent(*id));
+        let lost = self.lost.borrow();
+        left.retain(|key| !around(key).any(|node| lost.contains(&node)));
+        let within: HashSet<NodeId> = left.iter().flat_map(around).collect();
+        let before = read.len();
+        read.extend(now.drain().filter(|(_, value)| !within.contains(value)).map(|(key, _)| key));
+        left.retain(|key| !read.contains(key));
+        read.len() > before && !left.is_empty()
+    }
+
     fn is_lost(&self, node: &Node) -> bool {
         self.lost.borrow().contains(&node.id)
     }
@@ -274,31 +316,51 @@ impl Context<'_> {
 
     /// The entries to read of a mapping that knows these keys: those not lost, each key once. Reports repeated keys.
     fn entries<'t>(&self, entries: &'t [Entry], known: Keys) -> Vec<&'t Entry> {
-        let mut seen: std::collections::HashMap<&str, &Node> = std::collections::HashMap::new();
-        let mut kept = Vec::with_capacity(entries.len());
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
+        // Of each key all entries. There is one, but for a mistake.
+        let mut all: Vec<(&Entry, Vec<&Entry>)> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let text = entry.key.text();
-            if let Some(first) = seen.get(text) {
-                // Nobody reads it.
-                if is_secret_key(text) || holds_secrets(known) {
-                    self.conceal(&entry.value);
+            match places.get(entry.key.text()).and_then(|place| all.get_mut(*place)) {
+                Some((first, more)) => {
+                    self.repeated_key(entry, first, known);
+                    more.push(entry);
                 }
-                if self.noted.borrow_mut().insert(entry.key.id) {
-                    self.note(
-                        Issue::new(self.tree.path(entry.key.id), format!("the key {} stands here twice", quote(text)))
-                            .span(entry.key.span.clone())
-                            .also(first.span.clone(), "first here")
-                            .hint("keep one of them"),
-                    );
+                None => {
+                    places.insert(entry.key.text(), all.len());
+                    all.push((entry, Vec::new()));
                 }
-                continue;
-            }
-            seen.insert(text, &entry.key);
-            if !self.is_lost(&entry.key) && !self.is_lost(&entry.value) {
-                kept.push(entry);
             }
         }
-        kept
+        let chosen =
+            all.into_iter().map(|(first, more)| if more.is_empty() { first } else { self.choose(first, &more) });
+        chosen.filter(|entry| !self.is_lost(&entry.key) && !self.is_lost(&entry.value)).collect()
+    }
+
+    fn repeated_key(&self, entry: &Entry, first: &Entry, known: Keys) {
+        let text = entry.key.text();
+        // It may be lost before anybody knows what is in it.
+        if is_secret_key(text) || holds_secrets(known) {
+            self.conceal(&entry.value);
+        }
+        if self.noted.borrow_mut().insert(entry.key.id) {
+            self.note(
+                Issue::new(self.tree.path(entry.key.id), format!("the key {} stands here twice", quote(text)))
+                    .span(entry.key.span.clone())
+                    .also(first.key.span.clone(), "first here")
+                    .hint("keep one of them"),
+            );
+        }
+    }
+
+    /// Which entry of a repeated key is read this time: the first that was not, or else the first.
+    fn choose<'t>(&self, first: &'t Entry, more: &[&'t Entry]) -> &'t Entry {
+        let Repeated { read, now, left } = &mut *self.repeated.borrow_mut();
+        let mut unread =
+            std::iter::once(first).chain(more.iter().copied()).filter(|entry| !read.contains(&entry.key.id));
+        let chosen = unread.next().unwrap_or(first);
+        left.extend(unread.map(|entry| entry.key.id));
+        now.insert(chosen.key.id, chosen.value.id);
+        chosen
     }
 
     fn unknown_key(&self, owner: &Node, entry: &Entry, known: &'static [&'static str], present: &HashSet<&str>) {
