@@ -106,6 +106,7 @@ pub fn compile(
         hash: String::new(),
         document,
         outside: Vec::new(),
+        defaulted: Vec::new(),
     })
 }
 

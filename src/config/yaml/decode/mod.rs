@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
-use super::super::issue::{Issue, Issues, Segment, quote, suggest};
+use super::super::issue::{Issue, Issues, KeyPath, Segment, quote, suggest};
 use super::error::{Problem, known_names, list};
 use super::secrecy;
 use super::stand_in::{Keys, StandIns};
@@ -50,6 +50,8 @@ pub(crate) struct Decoded<T> {
     pub(crate) misspelt: HashSet<(NodeId, String)>,
     /// Keys of mappings whose value is none of the file's.
     pub(crate) stood_in: HashMap<NodeId, Rc<[&'static str]>>,
+    /// Secrets that are the default of their reference, which stands in the file.
+    pub(crate) defaulted: Vec<KeyPath>,
     /// Whether a key stands in a mapping several times.
     pub(crate) is_repeated: bool,
 }
@@ -75,6 +77,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
         noted: RefCell::default(),
         misspelt: RefCell::default(),
         repeated: RefCell::default(),
+        defaulted: RefCell::default(),
         structs: RefCell::default(),
         concealed: RefCell::default(),
     };
@@ -90,7 +93,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
     *issues = context.issues.into_inner();
     concealed.append(&mut context.concealed.into_inner());
     let is_repeated = !context.repeated.borrow().read.is_empty();
-    Decoded { value, misspelt, stood_in, is_repeated }
+    Decoded { value, misspelt, stood_in, defaulted: context.defaulted.into_inner(), is_repeated }
 }
 
 /// What is known over all rounds.
@@ -109,6 +112,7 @@ struct Context<'t> {
     /// Keys that an unknown one probably stands for.
     misspelt: RefCell<HashSet<(NodeId, String)>>,
     repeated: RefCell<Repeated>,
+    defaulted: RefCell<Vec<KeyPath>>,
     /// The mappings that are being read, outermost first, with the keys they know.
     structs: RefCell<Vec<(NodeId, Keys)>>,
     concealed: RefCell<Vec<Range<usize>>>,
@@ -197,6 +201,19 @@ impl Context<'_> {
         self.concealed.borrow_mut().push(node.span.clone());
     }
 
+    /// Notes a secret that is the default of its reference. That one is as open as a secret without a reference.
+    fn default_of(&self, node: &Node) {
+        let Some(Scalar { text, reference: Some(written), .. }) = node.scalar() else { return };
+        let defaults = secrecy::defaults(written);
+        if defaults.is_empty() || !self.noted.borrow_mut().insert(node.id) {
+            return;
+        }
+        self.conceal(node);
+        if defaults.into_iter().any(|default| text.contains(&written[default])) {
+            self.defaulted.borrow_mut().push(self.tree.path(node.id));
+        }
+    }
+
     /// Whether a value that stands in the file must not be shown: its type says so, its name, or what it is.
     fn is_secret(&self, node: &Node) -> bool {
         let is_within = |span: &Range<usize>| span.start <= node.span.start && node.span.end <= span.end;
@@ -224,6 +241,10 @@ impl Context<'_> {
             Problem::Said { message, hint } => {
                 let scalar = node.scalar();
                 let (message, hint) = match scalar {
+                    Some(Scalar { text, reference: Some(reference), .. }) if self.is_secret(node) => {
+                        let shown = secrecy::without_defaults(reference);
+                        masked(&message.replace(&**reference, &shown), hint, text, &shown)
+                    }
                     Some(Scalar { text, reference: Some(reference), .. }) => masked(&message, hint, text, reference),
                     _ if self.is_secret(node) => without_secrets(message, hint, node),
                     _ => (message, hint),

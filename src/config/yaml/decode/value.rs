@@ -199,6 +199,10 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 self.context.conceal(self.node);
                 Err(Error::new("a secret stands in the file", Some(OUTSIDE.into())).at(self.node.id))
             }
+            (SECRET, _) => {
+                self.context.default_of(self.node);
+                self.here(visitor.visit_newtype_struct(self))
+            }
             (KEY_HASH, content) => {
                 let text = if let Content::Scalar(scalar) = content { &scalar.text } else { "" };
                 if KeyHash::new(text).digest().is_none() {
