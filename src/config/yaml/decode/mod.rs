@@ -26,7 +26,7 @@ use super::error::{Problem, known_names, list};
 use super::secrecy;
 use super::stand_in::{Keys, StandIns};
 use super::tree::{Content, Entry, Node, NodeId, Scalar, Style, Tree};
-use hide::{holds_secrets, is_secret_key, masked, without_secrets};
+use hide::{holds_secrets, is_about_secret, is_secret_key, masked, without_secrets};
 use value::Value;
 
 /// How often a document is read. Each time at least one more mistake is found.
@@ -217,14 +217,23 @@ impl Context<'_> {
     /// Whether a value that stands in the file must not be shown: its type says so, its name, or what it is.
     fn is_secret(&self, node: &Node) -> bool {
         let is_within = |span: &Range<usize>| span.start <= node.span.start && node.span.end <= span.end;
-        let path = self.tree.path(node.id);
-        let name = path.segments().iter().rev().find_map(|segment| match segment {
-            Segment::Key(key) => Some(key),
-            Segment::Index(_) => None,
-        });
         self.concealed.borrow().iter().any(is_within)
-            || name.is_some_and(|name| secrecy::is_secret_name(name))
+            || self.name(node).is_some_and(|name| secrecy::is_secret_name(&name))
             || node.scalar().is_some_and(|scalar| secrecy::is_private_key(&scalar.text))
+    }
+
+    /// Whether a value is about a secret, which may stand in its place by mistake.
+    fn is_about_secret(&self, node: &Node) -> bool {
+        self.name(node).is_some_and(|name| is_about_secret(&name))
+    }
+
+    /// The nearest key around a value.
+    fn name(&self, node: &Node) -> Option<String> {
+        let path = self.tree.path(node.id);
+        path.segments().iter().rev().find_map(|segment| match segment {
+            Segment::Key(key) => Some(key.clone()),
+            Segment::Index(_) => None,
+        })
     }
 
     fn report(&self, id: NodeId, problem: Problem) {
