@@ -21,6 +21,7 @@ mod shown;
 pub mod status;
 pub mod storable;
 pub mod store;
+pub mod under_way;
 pub mod validate;
 pub mod view;
 
