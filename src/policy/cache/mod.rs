@@ -117,6 +117,8 @@ pub struct Config {
     /// Default: nowhere.
     pub l2: Option<Second>,
     /// Whether it is enforced. In `shadow` nothing is stored; what was stored before is looked up, and nobody gets it.
+    ///
+    /// The trap: a cache that never was enforced holds nothing, so its verdicts in shadow are all `pass`.
     pub mode: Mode,
 }
 
