@@ -161,7 +161,7 @@ pub fn scarcity(snapshot: &Snapshot, machine: &Machine) -> Option<String> {
 /// Tells operators of secrets that whoever reads the configuration knows.
 fn warn_of_defaults(snapshot: &Snapshot) {
     for secret in &snapshot.defaulted {
-        tracing::warn!(%secret, "the default of a secret is in force, and stands in the file: set the variable");
+        tracing::warn!(%secret, "a secret is its default, which stands in the file: set the variable");
     }
 }
 
