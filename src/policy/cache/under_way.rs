@@ -16,7 +16,7 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    /// That of all routes. To be asked for with each snapshot, as [`Fates::kept`](super::fates::Fates::kept).
+    /// That of all routes. To be asked for with each snapshot, as `Fates` is.
     pub fn kept(keeper: &mut (dyn Keep + '_)) -> Arc<Self> {
         keeper.keep(Identity::of("cache_under_way", "all routes").untold(), Self::default)
     }
