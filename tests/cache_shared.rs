@@ -71,6 +71,27 @@ fn status(response: &Response) -> &str {
     response.header("cache-status")
 }
 
+/// Asks until something else is answered than what was: what made it invalid elsewhere was heard of.
+async fn renewed(armiger: &Armiger, target: &str, old: &str) {
+    let got = within("something else", async {
+        loop {
+            let got = get(armiger, target, &[]).await.text().to_owned();
+            if got != old {
+                return got;
+            }
+        }
+    });
+    assert!(got.await.starts_with(&format!("{target} ")));
+}
+
+/// What the one fetches the other need not.
+async fn assert_they_share(one: &Armiger, other: &Armiger) {
+    let stores = one.metric(r#"armiger_cache_shared_stores_total{outcome="stored"}"#).await;
+    get(one, "/new", &[]).await;
+    stored(one, stores + 1.0).await;
+    assert!(status(&get(other, "/new", &[]).await).contains("shared"));
+}
+
 /// Counts what it answers, with these headers.
 async fn counting(headers: &'static [(&'static str, &'static str)]) -> Backend {
     let count = AtomicUsize::new(0);
@@ -181,16 +202,7 @@ async fn an_unsafe_request_at_one_makes_it_invalid_for_all() {
     assert!(status(&get(&two, "/a", &[]).await).contains("fwd=uri-miss"));
     assert_eq!(looked(&two, "dead").await, 1.0);
     // What it has itself is gone once it has heard of it.
-    let renewed = within("it to be heard of", async {
-        loop {
-            let got = get(&two, "/b", &[]).await.text().to_owned();
-            if got != own {
-                return got;
-            }
-        }
-    })
-    .await;
-    assert!(renewed.starts_with("/b "));
+    renewed(&two, "/b", &own).await;
     // Whoever made it invalid keeps what it fetched once that was told.
     purge(&two, json!({"tag": "other"})).await;
     purges(&one, 1).await;
@@ -572,10 +584,7 @@ async fn what_was_purged_does_not_come_back_with_an_older_redis() {
         assert_eq!(lost().await, 1.0);
         let kept: usize = redis.ask(&["EXISTS", "{armiger}:cache:purges"]).await;
         assert_eq!(kept, 0);
-        let stores = one.metric(r#"armiger_cache_shared_stores_total{outcome="stored"}"#).await;
-        get(&one, "/new", &[]).await;
-        stored(&one, stores + 1.0).await;
-        assert!(status(&get(&two, "/new", &[]).await).contains("shared"));
+        assert_they_share(&one, &two).await;
     }
 }
 
@@ -1001,19 +1010,8 @@ async fn an_outage_is_a_miss_and_no_error_and_a_new_redis_is_an_empty_one() {
     one.until_metric(UP, 1.0).await;
     purges(&two, 1).await;
 
-    let renewed = within("the purge to come", async {
-        loop {
-            let got = get(&two, "/a", &[]).await.text().to_owned();
-            if got != kept {
-                return got;
-            }
-        }
-    });
-    assert!(renewed.await.starts_with("/a "));
-    let stores = one.metric(r#"armiger_cache_shared_stores_total{outcome="stored"}"#).await;
-    get(&one, "/new", &[]).await;
-    stored(&one, stores + 1.0).await;
-    assert!(status(&get(&two, "/new", &[]).await).contains("shared"));
+    renewed(&two, "/a", &kept).await;
+    assert_they_share(&one, &two).await;
 }
 
 #[tokio::test]

@@ -215,3 +215,34 @@ fn a_secret_beside_the_keys_that_it_belongs_to_is_told_where_to_go_and_not_shown
         "identity.staff.jwt.secret: unknown key `secret`\nidentity.other.api_keys.keys[0]: expected a mapping, found `***`\n"
     );
 }
+
+#[test]
+fn what_may_be_a_secret_in_the_place_of_another_setting_is_not_shown() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("config.yaml");
+    let rest =
+        "listeners: [{name: http, address: \"127.0.0.1:0\"}]\nroutes: [{name: a, match: {path: /}, respond: {}}]\n";
+    for (text, place) in [
+        ("admin: hunter2", "admin"),
+        ("admin: [hunter2]", "admin"),
+        (
+            "identity: {staff: {jwt: {issuer: a, audiences: [b], keys: {secret: \"${env:HOME}\", secret_encoding: hunter2}}}}",
+            "identity.staff.jwt.keys.secret_encoding",
+        ),
+        (
+            "identity: {staff: {jwt: {issuer: a, audiences: [b], keys: {secret: \"${env:HOME}\", secret_encoding: [hunter2]}}}}",
+            "identity.staff.jwt.keys.secret_encoding",
+        ),
+        ("rate_limits: {redis: hunter2}", "rate_limits.redis"),
+        ("cache: {redis: hunter2}", "cache.redis"),
+    ] {
+        std::fs::write(&path, format!("{rest}{text}\n")).expect("a temporary file");
+        for format in ["text", "json", "github"] {
+            let path = path.to_str().expect("a name of text");
+            let finished = Armiger::binary(&["check", "-c", path, "--format", format]);
+            finished.assert_code(1);
+            let all = format!("{}{}", finished.stdout, finished.stderr);
+            assert!(!all.contains("hunter2") && (format != "json" || all.contains(place)), "{text}: {all}");
+        }
+    }
+}

@@ -645,4 +645,125 @@ routes: [{name: a, match: {path: /a}, aggregate: {parts: {a: {upstream: app, pat
         "routes: [{name: a, match: {path: /a, methods: post}, batch: {items_max: 0}}]",
         &["routes[0].match.methods", "routes[0].batch.items_max"],
     ),
+    // More than one thing said of one.
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: /a, path_regex: "("}, proxy: {upstream: app, rewrite: "/{id}"}}]"#,
+        &["routes[0].match.path_regex", "routes[0].match.path_regex"],
+    ),
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: a, path_prefix: b}, respond: {}}, {name: b, match: {path: a, path_regex: "/x("}, respond: {}}]"#,
+        &[
+            "routes[0].match.path",
+            "routes[0].match.path_prefix",
+            "routes[0].match.path_prefix",
+            "routes[1].match.path",
+            "routes[1].match.path_regex",
+            "routes[1].match.path_regex",
+        ],
+    ),
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: /a, headers: {x-a: {exact: b, regex: "("}}}, respond: {}}]"#,
+        &["routes[0].match.headers.x-a", "routes[0].match.headers.x-a.regex"],
+    ),
+    // What a repeated key holds is looked at all the same.
+    (
+        In::Upstream,
+        r#"endpoints: ["http://x"], timeouts: {connect: 5}, timeouts: {idle: 7, nope: 1}, timeouts: {connect: 1s, idle: 9}"#,
+        &[
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts",
+            "upstreams.app.timeouts.idle",
+            "upstreams.app.timeouts.nope",
+            "upstreams.app.timeouts",
+            "upstreams.app.timeouts.idle",
+        ],
+    ),
+    (
+        In::Upstream,
+        r#"endpoints: ["http://x"], endpoints: 5, retry: {attempts: 3, attempts: many}"#,
+        &[
+            "upstreams.app.endpoints",
+            "upstreams.app.endpoints",
+            "upstreams.app.retry.attempts",
+            "upstreams.app.retry.attempts",
+        ],
+    ),
+    // Within what is itself behind a key that stands there before, and in what stands before one.
+    (
+        In::Upstream,
+        r#"endpoints: ["http://x"], timeouts: {idle: 1s, idle: x}, timeouts: {connect: 1s, connect: 2, connect: y}"#,
+        &[
+            "upstreams.app.timeouts.idle",
+            "upstreams.app.timeouts.idle",
+            "upstreams.app.timeouts",
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts.connect",
+            "upstreams.app.timeouts.connect",
+        ],
+    ),
+    // What the second has, nobody misses; and what the first has is not missing in the second.
+    (
+        In::File,
+        r#"listeners: [{name: http, address: "127.0.0.1:0"}]
+upstreams: {app: {endpoints: ["http://x"]}}
+upstreams: {other: {endpoints: ["http://x"]}, third: {}}
+routes: [{name: a, match: {path: /a}, proxy: {upstream: other}}, {name: b, match: {path: /b}, proxy: {upstream: nope}}]"#,
+        &["upstreams", "upstreams.third", "routes[1].proxy.upstream"],
+    ),
+    (
+        In::Route,
+        "proxy: {upstream: app, mirror: {share: 0.5, upstream: app}, mirror: {}}",
+        &["routes[0].proxy.mirror", "routes[0].proxy.mirror"],
+    ),
+    // Bounds that nothing can reach.
+    (In::Policies, "body_limit: {max: 11MiB}", &["routes[0].policies.body_limit.max"]),
+    (In::Policies, "body_limit: {max: 11MiB, mode: shadow}", &["routes[0].policies.body_limit.max"]),
+    (In::Policies, "body_limit: {max: 11MiB, mode: off}", &[]),
+    (In::Policies, "body_limit: {max: 10MiB}", &[]),
+    (
+        In::File,
+        r#"listeners: [{name: a, address: "127.0.0.1:0"}, {name: b, address: "127.0.0.1:0", limits: {body_max: 20MiB}}]
+routes: [{name: a, match: {path: /a}, policies: {body_limit: {max: 11MiB}}, respond: {}}]"#,
+        &[],
+    ),
+    (
+        In::File,
+        r#"listeners: [{name: a, address: "127.0.0.1:0"}, {name: b, address: "127.0.0.1:0", limits: {body_max: plenty}}]
+routes: [{name: a, match: {path: /a}, policies: {body_limit: {max: 11MiB}}, respond: {}}]"#,
+        &["listeners[1].limits.body_max"],
+    ),
+    (
+        In::Rest,
+        r#"defaults: {policies: {body_limit: {max: 11MiB}}}
+routes: [{name: a, match: {path: /a}, respond: {}}, {name: b, match: {path: /b}, respond: {}}]"#,
+        &["defaults.policies.body_limit.max"],
+    ),
+    // Rewrites to what no request's path may be.
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/../{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/{id}/../x"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a/./{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a//{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%2f{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%2F{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%00"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a;x={id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: '/a\b'}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a/..;/{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/%61/{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/%{id}"}"#, &["routes[0].proxy.rewrite"]),
+    (
+        In::Route,
+        r#"proxy: {upstream: app, rewrite: "/../{nope}"}"#,
+        &["routes[0].proxy.rewrite", "routes[0].proxy.rewrite"],
+    ),
+    (In::Route, r#"proxy: {upstream: app, rewrite: "/a%C3%B6/{id}.json/..."}"#, &[]),
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: "/{x}", path_allow: [encoded_slash, semicolon]}, proxy: {upstream: app, rewrite: "/g%2Fh;v=1/{x}"}}]"#,
+        &[],
+    ),
 ];

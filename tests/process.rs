@@ -44,6 +44,27 @@ fn client_of(process: &mut Process) -> Client {
 
 // === check ===
 
+/// Whoever reads the file knows it.
+#[test]
+fn a_secret_that_is_its_default_is_told_of_and_not_shown() {
+    const OPEN: &str = "known-to-whoever-reads-the-file-of-old";
+    let secret = format!("${{env:ARMIGER_TEST_OF_DEFAULTS:-{OPEN}}}");
+    let file =
+        File::of(good().top(&format!(
+            "identity: {{staff: {{jwt: {{issuer: i, audiences: [a], keys: {{secret: \"{secret}\"}}}}}}}}"
+        )));
+
+    let told = Armiger::binary(&["check", "-c", file.path()]);
+    let (check, set) = (["check", "-c", file.path()], [("ARMIGER_TEST_OF_DEFAULTS", "x".repeat(64))]);
+    let silent = Armiger::binary_in(&check, &[(set[0].0, &set[0].1)]);
+    let mut process = Armiger::spawn(&["run", "-c", file.path()]);
+    let line = process.stderr_line("its default");
+
+    assert!(told.assert_code(0).stderr.contains("identity.staff.jwt.keys.secret is its default"), "{told:#?}");
+    assert!(!told.stderr.contains(OPEN) && !silent.assert_code(0).stderr.contains("default"), "{silent:#?}");
+    assert!(line.contains("WARN") && line.contains("identity.staff.jwt.keys.secret") && !line.contains(OPEN), "{line}");
+}
+
 #[test]
 fn a_good_file_is_said_to_be_so() {
     let file = File::of(good());

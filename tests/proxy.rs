@@ -730,6 +730,47 @@ async fn a_rewritten_path_has_the_matchs_parameters_and_the_query() {
     }
 }
 
+/// What a client sends never chooses another path than the one that the rewrite says.
+#[tokio::test]
+async fn a_rewrite_never_climbs_by_what_a_client_sent() {
+    let backend = Backend::replies("ok").await;
+    let routes = "
+        - {name: one, match: {path: \"/one/{id}\"}, proxy: {upstream: app, rewrite: \"/v1/{id}/open\"}}
+        - name: cut
+          match: {path_regex: \"/cut(?<a>[^/]*)/(?<b>.*)\"}
+          proxy: {upstream: app, rewrite: \"/v1/{a}/.{b}\"}
+        - name: slash
+          match: {path_regex: \"/slash/(?<a>.)(?<b>..)(?<c>.*)\"}
+          proxy: {upstream: app, rewrite: \"/v1/{a}2F{c}\"}
+        - name: dots
+          match: {path_regex: \"/dots/(?<a>.)(?<b>..)(?<c>.*)\"}
+          proxy: {upstream: app, rewrite: \"/v1/{a}2e{a}2E/{c}\"}
+    ";
+    let armiger = Armiger::with(Config::to(&backend).routes(routes)).await;
+
+    for (sent, answer) in [
+        ("/one/%2e%2e", 404),
+        ("/one/..", 404),
+        ("/one/..%2fx", 400),
+        ("/cut../x", 400),
+        ("/cut%2e%2E/x", 400),
+        ("/cut./x", 400),
+        ("/cuta/.", 400),
+        // Put together of two that are harmless.
+        ("/slash/%3Bx", 400),
+        ("/dots/%3Bx", 400),
+    ] {
+        let answered = armiger.raw(format!("GET {sent} HTTP/1.1\r\nhost: a\r\n\r\n")).await.answer().await;
+        answered.assert_status(answer);
+    }
+    assert!(backend.requests().is_empty());
+    for (sent, forwarded) in [("/one/..a", "/v1/..a/open"), ("/cutb/c", "/v1/b/.c"), ("/cut/c", "/v1/.c")] {
+        let answered = armiger.raw(format!("GET {sent} HTTP/1.1\r\nhost: a\r\n\r\n")).await.answer().await;
+        answered.assert_status(200);
+        assert_eq!(backend.requests().pop().unwrap().target, forwarded, "{sent}");
+    }
+}
+
 // === headers of the hop ===
 
 #[tokio::test]

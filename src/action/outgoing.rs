@@ -16,7 +16,7 @@ use crate::exchange::fetch::{Known as KnownAnswers, Sends};
 use crate::exchange::template::Params;
 use crate::http::body::Body;
 use crate::http::headers::{self, belongs_to_the_hop, name};
-use crate::http::path as http_path;
+use crate::http::path::{self as http_path, Held};
 use crate::telemetry::finish::Occupancy;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -99,6 +99,8 @@ pub struct Surroundings<'s> {
     pub route: &'s str,
     /// The parameters of its path.
     pub params: &'s Params,
+    /// What the paths of its requests may hold.
+    pub path_allow: Held,
     /// Its methods; none for any.
     pub methods: &'s [String],
     /// Where they stand.

@@ -15,6 +15,7 @@ use crate::config::{Issue, Issues, KeyPath, route};
 use crate::exchange::template::Template;
 use crate::exchange::{Exchange, Reason, Rejection};
 use crate::http::body::{Body, BodyError};
+use crate::http::path::Held;
 use crate::http::websocket::Wish;
 use crate::http::{grpc, headers, path};
 use crate::upstream::{Call, HostRule, Kind, Pools, Progress, Reached, Tells, Upstream};
@@ -26,6 +27,8 @@ const STREAM_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 pub struct Proxy {
     upstream: Arc<Upstream>,
     rewrite: Option<Template>,
+    /// What a path may hold that was rewritten.
+    path_allow: Held,
     host: Host,
     websocket: bool,
     /// Tells the upstream what is left of the caller's time.
@@ -67,6 +70,8 @@ impl Proxy {
                 issues.push(
                     Issue::new(at.clone(), "has characters that cannot stand in a path").hint("percent-encode them"),
                 );
+            } else {
+                check_form(text, around.path_allow, &at, issues);
             }
             template(text, around.params, &at, issues)
         });
@@ -96,6 +101,7 @@ impl Proxy {
         (issues.len() == before).then_some(Self {
             upstream,
             rewrite,
+            path_allow: around.path_allow,
             host,
             websocket: config.websocket,
             deadline_header,
@@ -217,6 +223,12 @@ impl Proxy {
                 let path = rewrite.render(exchange);
                 // An empty `{rest}` may leave two slashes together: what is forwarded is in normal form too.
                 let normal = path::normalise(&path).map_err(|_| Reason::BadPath)?;
+                // What is harmless in a request may be a dot segment, or hold a separator, beside other text: nobody asked for
+                // the path that this leads to.
+                let climbs = segments(&normal.path) != segments(&path);
+                if climbs || !normal.held.minus(self.path_allow).is_empty() {
+                    return Err(Reason::BadPath.into());
+                }
                 normal.path.into_owned()
             }
             (None, Some(path)) => path.clone(),
@@ -227,6 +239,42 @@ impl Proxy {
         };
         PathAndQuery::try_from(target).map(Uri::from).map_err(|_| Reason::BadPath.into())
     }
+}
+
+/// How many segments with something in them a path has.
+fn segments(path: &str) -> usize {
+    path.split('/').filter(|segment| !segment.is_empty()).count()
+}
+
+/// Checks that the fixed text of a rewrite is what the path of a request may be once it was normalised: the upstream is never
+/// sent what armiger would not take.
+fn check_form(text: &str, allowed: Held, at: &KeyPath, issues: &mut Issues) {
+    // With something harmless for each parameter.
+    let pieces = text.split(['{', '}']).enumerate();
+    let sample: String =
+        pieces.map(|(place, piece)| if place % 2 == 1 { format!("~{place}~") } else { piece.to_owned() }).collect();
+    let (message, hint) = match path::normalise(&sample) {
+        Err(error) => (
+            format!("makes a path that is refused: {error}"),
+            "write the path that it leads to, without `.` and `..`, and `%25` for a percent sign".to_owned(),
+        ),
+        Ok(normal) if normal.path != sample => {
+            let params = text.split(['{', '}']).enumerate().filter(|(place, _)| place % 2 == 1);
+            let meant = params.fold(normal.path.into_owned(), |meant, (place, name)| {
+                meant.replace(&format!("~{place}~"), &format!("{{{name}}}"))
+            });
+            ("is not in the one form that paths have here".to_owned(), format!("write `{meant}`"))
+        }
+        Ok(normal) if !normal.held.minus(allowed).is_empty() => {
+            let held = normal.held.minus(allowed);
+            (
+                format!("has what some servers read as another path: {held}"),
+                format!("leave it out, or allow it to the route: `path_allow: [{held}]` in `match`"),
+            )
+        }
+        Ok(_) => return,
+    };
+    issues.push(Issue::new(at.clone(), message).hint(hint));
 }
 
 /// An answer without an end of its own goes on no longer than what the caller has proven.

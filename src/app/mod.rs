@@ -122,7 +122,7 @@ fn compiled(
     metrics: &Metrics,
     mut keeper: Keeper<'_>,
 ) -> Result<Checked, Box<Report>> {
-    let Partial { document, source, mut issues, inputs, outside } = partial;
+    let Partial { document, source, mut issues, inputs, outside, defaulted } = partial;
     let compiled = document.and_then(|mut document| {
         document.fit(machine);
         let mut found = Issues::new();
@@ -134,7 +134,7 @@ fn compiled(
         Some(snapshot) if issues.is_empty() => {
             let (kept, fates) = keeper.finish();
             let hash = inputs.content_hash().to_owned();
-            Ok(Checked { snapshot: Snapshot { outside, kept, hash, ..snapshot }, fates, source, inputs })
+            Ok(Checked { snapshot: Snapshot { outside, defaulted, kept, hash, ..snapshot }, fates, source, inputs })
         }
         _ => Err(Box::new(source.report(issues))),
     }
@@ -156,6 +156,13 @@ pub fn scarcity(snapshot: &Snapshot, machine: &Machine) -> Option<String> {
              `pool.connections_max`"
         )
     })
+}
+
+/// Tells operators of secrets that whoever reads the configuration knows.
+fn warn_of_defaults(snapshot: &Snapshot) {
+    for secret in &snapshot.defaulted {
+        tracing::warn!(%secret, "a secret is its default, which stands in the file: set the variable");
+    }
 }
 
 #[expect(

@@ -18,7 +18,7 @@ use super::history::Version;
 use super::running::{Parts, unbound};
 use super::status::{self, Applied, Origin};
 use super::watch::{self, Times, Watcher};
-use super::{Checked, READ_TRIES, compiled, now, scarcity};
+use super::{Checked, READ_TRIES, compiled, now, scarcity, warn_of_defaults};
 use crate::config::bundle::Bundle;
 use crate::config::files::{Fingerprint, Inputs};
 use crate::config::issue::Report;
@@ -318,6 +318,7 @@ impl Reloader {
         if let Some(scarcity) = scarcity(&snapshot, &parts.machine) {
             tracing::warn!("{scarcity}");
         }
+        warn_of_defaults(&snapshot);
         parts.refresh();
         // The last one to hold a large snapshot takes a while to take it apart. Better here than on a worker.
         drop(old);

@@ -23,7 +23,7 @@ use super::operate::Operations;
 use super::reload::{Ask, Reloader, Wake, short};
 use super::status::{Applied, Origin, Status};
 use super::watch::Watcher;
-use super::{Checked, Options, Source, compiled, load, now, scarcity};
+use super::{Checked, Options, Source, compiled, load, now, scarcity, warn_of_defaults};
 use crate::config::address::ListenAddress;
 use crate::config::bundle::Bundle;
 use crate::config::files::Inputs;
@@ -291,6 +291,7 @@ impl Running {
         if let Some(scarcity) = scarcity {
             tracing::warn!("{scarcity}");
         }
+        warn_of_defaults(&snapshot);
         if let Some(report) = refused {
             metrics.reload_refused();
             parts.status.refused(now(), report);

@@ -308,6 +308,11 @@ fn check(config: &Path, format: ReportFormat, voice: Voice) -> anyhow::Result<Ex
             if let Some(scarcity) = app::scarcity(&snapshot, &machine).filter(|_| format == ReportFormat::Text) {
                 voice.tell(format_args!("on this machine {scarcity}"));
             }
+            for secret in snapshot.defaulted.iter().filter(|_| format == ReportFormat::Text) {
+                voice.tell(format_args!(
+                    "{secret} is its default, which stands in the file: set the variable in earnest"
+                ));
+            }
             if format == ReportFormat::Json {
                 print("[]\n")?;
             } else {

@@ -20,8 +20,8 @@ pub struct Cache {
     ///
     /// The trap: another number is another store. A reload that changes it begins with an empty one.
     pub memory: Option<ByteSize>,
-    /// How much of what is on its way from upstreams may be held at once. What does not fit goes to clients all the same, and
-    /// is not stored.
+    /// How much of what is on its way from upstreams may be held at once, also while a reload gives caches another room. What does
+    /// not fit goes to clients all the same, and is not stored.
     pub fills_max: ByteSize,
     /// How many stale answers may be refreshed at once behind the backs of those who got them. At least 1.
     pub refreshes_max: u32,

@@ -1,7 +1,7 @@
 //! What the user wrote: the document, its types, and the way from a YAML file to it.
 //!
 //! This folder knows nothing of the runtime. It reads text, reports every mistake of it at once, and yields a
-//! [`Document`]. `snapshot/compile.rs` turns a document into the plan that requests run on.
+//! [`Document`]. `snapshot/compile` turns a document into the plan that requests run on.
 //!
 //! The document is generic over the policy section `P`, so that a policy's configuration lives beside its code and
 //! this folder names no policy.

@@ -188,7 +188,7 @@ const FORMS: &str = "\
 | <a id=\"form-boolean\"></a>boolean | `true` or `false`. No `yes`, `no`, `on` |
 | <a id=\"form-duration\"></a>duration | a whole number and one unit: `250ms`, `5s`, `10m`, `24h` |
 | <a id=\"form-size\"></a>size | a whole number and a unit of 1024: `512B`, `64KiB`, `10MiB`, `1GiB` |
-| <a id=\"form-secret\"></a>secret | `${env:NAME}` or `${file:/path}`; in plain text it is refused. Shows as `***` everywhere |
+| <a id=\"form-secret\"></a>secret | `${env:NAME}` or `${file:/path}`; in plain text it is refused. Shows as `***` everywhere. A default, `${env:NAME:-default}`, is for trying things out: it stands in the file, and whenever it is in force the log and `armiger check` warn of it |
 | list | `[a, b]`, or an entry per line after `- ` |
 | mapping | `{a: 1, b: 2}`, or an entry per line |
 

@@ -142,6 +142,10 @@ pub struct Proxy {
     pub upstream: String,
     /// The path that the upstream sees, with the match's parameters: `/v2/orders/{id}`. Default: the path as it came,
     /// normalised. The query is passed on.
+    ///
+    /// What stands there is what the path of a request may be once it is normalised: no `.`, `..` or `//`, percent-encoded in one
+    /// form, and `%2F`, `%00`, `%5C` and `;` only if `path_allow` of the match names them. A request whose parameters would
+    /// make something else of it is a 400 (`bad-path`).
     #[serde(default)]
     pub rewrite: Option<String>,
     /// The `Host` that the upstream sees. Default: `preserve`.

@@ -10,6 +10,7 @@ use regex::RegexBuilder;
 use super::node::{Fact, Function, Node, Operation, Order, Quantifier, Step, Type};
 use super::{Expression, LENGTH_MAX, Mistake, Mistakes, Names, Reads};
 use crate::config::issue::suggest;
+use crate::http::headers::{COOKIE_NAME_HINT, is_cookie_name};
 
 /// How deep an expression may be nested. Whoever walks the tree has this much stack to spare.
 const DEPTH_MAX: usize = 48;
@@ -371,6 +372,9 @@ impl<'n> Reader<'n> {
                 Fact::Header(name)
             }
             "query" => Fact::Query(name.into()),
+            _ if !is_cookie_name(name) => {
+                return Err(Wrong::new(at, format!("`{name}` is no cookie name")).hint(COOKIE_NAME_HINT).word(name));
+            }
             _ => {
                 self.reads.headers.push(header::COOKIE);
                 Fact::Cookie(name.into())

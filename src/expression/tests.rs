@@ -216,6 +216,8 @@ fn a_mistake_is_told_at_its_place() {
         ("path == '/'", "path", "`path` has no value of its own"),
         ("headers == {}", "headers", "`headers` has no value of its own"),
         ("headers['a b'] == ''", "a b", "`a b` is no header name"),
+        ("cookies['a=b'] == ''", "a=b", "`a=b` is no cookie name"),
+        ("'a;b' in cookies", "a;b", "`a;b` is no cookie name"),
         ("a.b.c == 1", "a", "`a` is nothing that is known here"),
         ("1u == 1", "1u", "numbers without a sign are not told apart"),
         ("b'a' == 'a'", "b'a'", "there are no bytes to compare with"),

@@ -5,13 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::value::{ByteSize, Mode};
+use crate::config::{Issue, KeyPath};
 use crate::exchange::{Exchange, Reason, Rejection, Verdict};
 use crate::http::body::Body;
 
 /// How long a request body may be. Longer is a 413: at once if the request announces its length, else when the bound
 /// is crossed.
 ///
-/// The listener's `limits.body_max` holds as well; the lower of the two counts.
+/// The listener's `limits.body_max` holds as well; the lower of the two counts. A bound above that of every listener would do
+/// nothing, and is a mistake.
 ///
 /// ```yaml
 /// body_limit: {max: 1MiB}
@@ -34,6 +36,15 @@ pub(super) const GUARDS: &[Guard] =
 
 impl Config {
     pub(super) fn compile(&self, scope: &mut Scope<'_>) {
+        if let Some(most) = scope.plan.body_max.filter(|most| self.max > *most && self.mode != Mode::Off) {
+            let listeners = KeyPath::root().key("listeners");
+            scope.issue(
+                Issue::new(scope.path().key("max"), format!("no listener takes a body of more than {most}"))
+                    .related(listeners.clone(), "`limits.body_max` of a listener counts as well")
+                    .goes_by(listeners)
+                    .hint("raise `limits.body_max` of a listener too, or lower this one"),
+            );
+        }
         scope.add(Stage::Admit, self.mode, BodyLimit { max: self.max.get() });
     }
 }

@@ -14,7 +14,7 @@ use super::{AnyPolicy, Chain, Stage};
 use crate::config::cache::Cache;
 use crate::config::identity::Provider;
 use crate::config::limits::RateLimits;
-use crate::config::value::Mode;
+use crate::config::value::{ByteSize, Mode};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::exchange::Challenges;
 use crate::exchange::template::Params;
@@ -68,6 +68,8 @@ pub struct Common<'a> {
     pub rate_limits: &'a RateLimits,
     /// The room that caches share.
     pub cache: &'a Cache,
+    /// How long a body any of the listeners takes. None: there is no listener.
+    pub body_max: Option<ByteSize>,
     /// Who keeps the answers that others share.
     pub second: Option<Arc<dyn Second>>,
     /// Who keeps the buckets that others share.

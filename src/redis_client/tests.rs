@@ -14,6 +14,16 @@ fn plan(url: &str) -> Arc<Settings> {
     Arc::new(serde_json::from_value(json!({"url": url, "timeout": "5s"})).unwrap())
 }
 
+/// A client that is about to open a connection.
+fn at_work(server: &Agreeing) -> Arc<Client> {
+    let client = Arc::new(Client::new("tests", Metrics::new().limit_store()));
+    let wheel = Wheel::new();
+    let desk = Desk { pools: Rc::new(Pools::new(wheel.clone(), 1)), wheel };
+    client.follow(&plan(&server.url()));
+    tokio::task::spawn_local(Client::work(Arc::downgrade(&client), desk));
+    client
+}
+
 async fn asked(client: &Client) -> Result<String, Away> {
     let ask = async |connection: &mut MultiplexedConnection| {
         redis::cmd("EVALSHA").query_async::<(String, u64, Vec<u32>)>(connection).await
@@ -25,11 +35,7 @@ async fn asked(client: &Client) -> Result<String, Away> {
 async fn a_connection_is_left_at_once_when_a_reload_names_another_server() {
     let test = async {
         let (first, second) = (Agreeing::start().await, Agreeing::start().await);
-        let client = Arc::new(Client::new("tests", Metrics::new().limit_store()));
-        let wheel = Wheel::new();
-        let desk = Desk { pools: Rc::new(Pools::new(wheel.clone(), 1)), wheel };
-        client.follow(&plan(&first.url()));
-        tokio::task::spawn_local(Client::work(Arc::downgrade(&client), desk));
+        let client = at_work(&first);
         first.until_up(&client).await;
         assert!(asked(&client).await.is_ok());
         client.follow(&plan(&first.url()));
@@ -74,11 +80,7 @@ async fn a_server_that_refuses_transactions_is_answered_by_an_error_and_goes_on(
 async fn a_connection_that_opens_after_another_server_was_named_is_not_used() {
     let test = async {
         let (first, second) = (Agreeing::start().await, Agreeing::start().await);
-        let client = Arc::new(Client::new("tests", Metrics::new().limit_store()));
-        let wheel = Wheel::new();
-        let desk = Desk { pools: Rc::new(Pools::new(wheel.clone(), 1)), wheel };
-        client.follow(&plan(&first.url()));
-        tokio::task::spawn_local(Client::work(Arc::downgrade(&client), desk));
+        let client = at_work(&first);
         first.until_asked().await;
         assert!(!client.is_up());
         client.follow(&plan(&second.url()));

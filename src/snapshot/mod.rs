@@ -13,9 +13,9 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 
 use crate::action::Action;
-use crate::config;
 use crate::config::listener::Listener;
 use crate::config::observe::AccessLog;
+use crate::config::{self, KeyPath};
 use crate::http::path::Held;
 use crate::http::reserved::Reserved;
 use crate::identity::Provider;
@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub document: Document,
     /// Values of it that came from the environment or a file, each with the reference that stands for it.
     pub outside: Vec<(String, String)>,
+    /// Secrets that are the default of their reference, and so stand in the file.
+    pub defaulted: Vec<KeyPath>,
 }
 
 impl Snapshot {

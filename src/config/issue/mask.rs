@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::super::yaml::secrecy::without_defaults;
 use super::super::yaml::tree::Scalar;
 use super::shown;
 
@@ -158,7 +159,12 @@ impl Mask {
                 Some((value, reference))
                     if part.chars().count() >= OWN_PART_MIN && find(value, part).is_some() && is_secret(part) =>
                 {
-                    out.push_str(&format!("***` in `{}", shown(reference)));
+                    // What the file does not show of it, this does not either.
+                    let reference = match file.contains(reference) {
+                        true => shown(reference),
+                        false => shown(&without_defaults(reference)),
+                    };
+                    out.push_str(&format!("***` in `{reference}"));
                 }
                 _ if is_part(part) => out.push_str("***"),
                 _ => out.push_str(part),

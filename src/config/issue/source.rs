@@ -27,6 +27,8 @@ pub struct Source {
     misspelt: HashSet<(NodeId, String)>,
     /// Keys of mappings whose value in the document is none of the file's.
     stood_in: HashMap<NodeId, Vec<&'static str>>,
+    /// Whether a mapping has a key several times, of which the document has the first value.
+    is_repeated: bool,
     /// What came from outside and is not shown.
     mask: Arc<Mask>,
     /// Some of the files could not be read, and what stands in them is not known.
@@ -96,6 +98,7 @@ impl Source {
             lost: HashSet::new(),
             misspelt: HashSet::new(),
             stood_in: HashMap::new(),
+            is_repeated: false,
             mask: Arc::default(),
             is_partial: false,
         }
@@ -118,6 +121,12 @@ impl Source {
         self.lost = lost;
         self.misspelt = misspelt;
         self.stood_in = stood_in.into_iter().map(|(node, keys)| (node, keys.to_vec())).collect();
+        self
+    }
+
+    /// A mapping has a key several times.
+    pub(crate) fn repeated(mut self, is_repeated: bool) -> Self {
+        self.is_repeated = is_repeated;
         self
     }
 
@@ -158,7 +167,7 @@ impl Source {
     }
 
     /// Whether something at this path, or below it, stands in the file but could not be decoded, or stands there under a key
-    /// that is misspelt.
+    /// that is misspelt, or that the document has another value of.
     ///
     /// The semantic pass asks before it reports that something is missing: an upstream with a mistake in it is not an
     /// unknown upstream.
@@ -171,7 +180,7 @@ impl Source {
             // A file that could not be read may have more of what stands at the top.
             place if self.is_partial && (path.segments().len() < 2 || place.known < 2 && !place.whole) => true,
             place if place.whole => self.any_lost(place.node),
-            place => self.ends_at_a_loss(&place, path),
+            place => self.ends_at_a_loss(&place, path) || self.is_repeated && leads(&tree.root, path.segments()),
         }
     }
 
@@ -184,7 +193,7 @@ impl Source {
 
     /// Whether everything could be decoded.
     fn is_whole(&self) -> bool {
-        self.lost.is_empty() && self.misspelt.is_empty() && self.stood_in.is_empty()
+        self.lost.is_empty() && self.misspelt.is_empty() && self.stood_in.is_empty() && !self.is_repeated
     }
 
     /// Of a path that leads nowhere: whether that is since what stands there could not be decoded.
@@ -352,6 +361,18 @@ impl Source {
             place.known += 1;
         }
         place
+    }
+}
+
+/// Whether a path leads somewhere, by whichever value of a repeated key.
+fn leads(node: &Node, path: &[Segment]) -> bool {
+    let Some((step, rest)) = path.split_first() else { return true };
+    match (step, &node.content) {
+        (Segment::Key(key), Content::Mapping(entries)) => {
+            entries.iter().any(|entry| entry.key.text() == key && leads(&entry.value, rest))
+        }
+        (Segment::Index(index), Content::List(items)) => items.get(*index).is_some_and(|item| leads(item, rest)),
+        _ => false,
     }
 }
 

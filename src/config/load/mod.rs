@@ -58,6 +58,8 @@ pub struct Partial<P> {
     /// Values that hold something from outside, each with the text that stands for it in the file: whoever shows the
     /// document shows the latter.
     pub outside: Vec<(String, String)>,
+    /// Secrets that are the default of their reference, `${env:NAME:-default}`: whoever reads the file knows them.
+    pub defaulted: Vec<KeyPath>,
 }
 
 impl<P> Partial<P> {
@@ -74,7 +76,8 @@ impl<P> Partial<P> {
     fn nothing(source: Source, issue: Issue, reader: Reader) -> Self {
         let mut issues = Issues::new();
         issues.push(issue);
-        Self { document: None, source, issues, inputs: reader.finish(Bundle::default()), outside: Vec::new() }
+        let inputs = reader.finish(Bundle::default());
+        Self { document: None, source, issues, inputs, outside: Vec::new(), defaulted: Vec::new() }
     }
 }
 
@@ -188,24 +191,28 @@ where
     P: Default + Serialize + DeserializeOwned + JsonSchema,
 {
     let assembled = include::assemble(main, others, environment, &mut reader);
-    let Assembled { source, text, tree, mut issues, mut lost, mut concealed, outside, bundle } = assembled;
+    let Assembled { source, text, tree, mut issues, mut lost, mut concealed, mut outside, bundle } = assembled;
     let inputs = reader.finish(bundle);
     let Secrets { mut spans, mut texts } = tree.as_ref().map(|tree| Secrets::find(&tree.root)).unwrap_or_default();
     concealed.append(&mut spans);
     let Some(tree) = tree else {
         let mask = Mask::new(outside.outside.iter().chain(&outside.values));
         let source = source.conceal(&concealed).masked(mask);
-        return Partial { document: None, source, issues, inputs, outside: outside.outside };
+        return Partial { document: None, source, issues, inputs, outside: outside.outside, defaulted: Vec::new() };
     };
     let schema = OnceCell::new();
     let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
     let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
-    let decode::Decoded { value: document, misspelt, stood_in } = read;
-    let source = source.decoded(tree, lost, misspelt, stood_in).conceal(&concealed);
+    let decode::Decoded { value: document, misspelt, stood_in, defaulted, is_repeated } = read;
+    let source = source.decoded(tree, lost, misspelt, stood_in).repeated(is_repeated).conceal(&concealed);
+    // A default that is a secret is shown by nothing else, either.
+    for (_, written) in outside.outside.iter_mut().filter(|(_, written)| !source.shows(written)) {
+        *written = secrecy::without_defaults(written);
+    }
     // A word that stands there in plain sight as well is none that a message must not have.
     texts.retain(|(secret, _)| !source.shows(secret));
     let mask = Mask::new(outside.outside.iter().chain(&outside.values).chain(&texts));
-    Partial { document, source: source.masked(mask), issues, inputs, outside: outside.outside }
+    Partial { document, source: source.masked(mask), issues, inputs, outside: outside.outside, defaulted }
 }
 
 /// The text of the main file, or why there is none, with as much of the text as helps to show it.

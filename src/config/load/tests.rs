@@ -642,6 +642,33 @@ fn what_is_secret_by_its_name_is_not_shown_by_what_is_wrong_beside_it() {
     assert!(shown.contains("`***` is no name") && !shown.contains("hunter2"), "{shown}");
 }
 
+/// It stands in the file, whatever stands around it.
+#[test]
+fn the_default_of_a_secret_is_one_and_is_not_shown() {
+    for (policies, in_force) in [
+        ("token: {secret: \"${env:NO:-hunter2}\", nope: 1}", true),
+        ("token: {secret: \"a${env:NO:-hunter2}\", nope: 1}", true),
+        ("token: {secret: \"${env:SECRET:-hunter3}\", nope: 1}", false),
+        ("roles: {by_status: {access-token: \"${env:NO:-hunter2}\", 1: x}}", false),
+        ("roles: {any: x, headers: {X-Api-Key: \"${env:NO:-hunter2}\"}}", false),
+    ] {
+        let partial = read(&format!("{VALID}    policies:\n      {policies}\n"));
+        let defaulted: Vec<String> = partial.defaulted.iter().map(ToString::to_string).collect();
+        assert_eq!(defaulted, if in_force { vec!["routes[0].policies.token.secret"] } else { vec![] }, "{policies}");
+        assert!(partial.outside.iter().all(|(_, reference)| !reference.contains("hunter")), "{:?}", partial.outside);
+        let path = KeyPath::root().key("routes").index(0).key("policies").key("token").key("secret");
+        let mut issues = partial.issues;
+        issues.push(Issue::new(path, "`hunter2` is too short"));
+        let report = partial.source.report(issues);
+        let all = format!("{}{}{}", report.text(false), report.json(), report.github());
+        assert!(!report.is_empty() && !all.contains("hunter"), "{all}");
+    }
+    for policies in ["token: {secret: \"${env:NO:-}\"}", "token: {secret: \"${env:SECRET}$${env:A:-b}\"}"] {
+        let partial = read(&format!("{VALID}    policies:\n      {policies}\n"));
+        assert!(partial.defaulted.is_empty(), "{policies}");
+    }
+}
+
 #[test]
 fn a_file_gives_a_value_and_is_named_for_watching() {
     let directory = tempfile::tempdir().unwrap();

@@ -45,7 +45,7 @@ pub(crate) fn plain<T: DeserializeOwned>(text: &str, words: &[&str]) -> Result<T
     parsed.issues.into_iter().for_each(|issue| issues.push(issue));
     let tree = Tree::new(parsed.root);
     let mut lost = parsed.broken.into_iter().collect();
-    let Decoded { value, misspelt, stood_in } =
+    let Decoded { value, misspelt, stood_in, .. } =
         decode::decode(text, &tree, &mut issues, &mut lost, &mut Vec::new(), &|_| Vec::new());
     match value {
         Some(value) if issues.is_empty() => Ok(value),

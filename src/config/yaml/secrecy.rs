@@ -42,13 +42,18 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
-    /// Searches a node and all below it. What came from outside the file is kept out of sight without this.
+    /// Searches a node and all below it. What came from outside the file is kept out of sight without this, but for defaults.
     pub(crate) fn find(root: &Node) -> Self {
         let mut found = Self::default();
         let mut open = vec![(root, false)];
         while let Some((node, is_named)) = open.pop() {
             match &node.content {
-                Content::Scalar(scalar) if scalar.is_outside() => {}
+                Content::Scalar(Scalar { text, reference: Some(written), .. }) => {
+                    let is_plain = |default: &Range<usize>| is_named && is_plain(&written[default.clone()]);
+                    if (is_named || is_private_key(text)) && !defaults(written).iter().all(is_plain) {
+                        found.spans.push(node.span.clone());
+                    }
+                }
                 Content::Scalar(scalar) if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) => {
                     found.add(node, &scalar.text);
                 }
@@ -84,7 +89,35 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
 
 /// Whether a value under such a key may be the secret itself. A template is none.
 pub(crate) fn may_be_secret(scalar: &Scalar) -> bool {
-    !scalar.is_outside() && !scalar.text.contains("${") && !PLAIN.contains(&scalar.text.to_ascii_lowercase().as_str())
+    !scalar.is_outside() && !scalar.text.contains("${") && !is_plain(&scalar.text)
+}
+
+fn is_plain(text: &str) -> bool {
+    PLAIN.contains(&text.to_ascii_lowercase().as_str())
+}
+
+/// Where in what the file has the defaults of references stand: `${env:NAME:-default}`. Empty ones are none.
+pub(crate) fn defaults(written: &str) -> Vec<Range<usize>> {
+    const OPEN: &str = "${env:";
+    let mut found = Vec::new();
+    for (at, _) in written.match_indices(OPEN) {
+        let from = at + OPEN.len();
+        let body = written[from..].split('}').next().unwrap_or_default();
+        if let Some((name, default)) = body.split_once(":-")
+            && !default.is_empty()
+            && !written[..at].ends_with('$')
+        {
+            found.push(from + name.len() + 2..from + body.len());
+        }
+    }
+    found
+}
+
+/// What the file has, without the defaults in it.
+pub(crate) fn without_defaults(written: &str) -> String {
+    let mut shown = written.to_owned();
+    defaults(written).into_iter().rev().for_each(|default| shown.replace_range(default, STARS));
+    shown
 }
 
 /// Whether a text holds a private key, as PEM or as a JWK (RFC 7517 §4, RFC 7518 §6).

@@ -471,7 +471,7 @@ impl Request<'_> {
         if rules.flights.lock().get(&name).is_some_and(|flight| !flight.is_over()) {
             return Verdict::Answer(answer);
         }
-        let Some(place) = rules.store.refresh(rules.refreshes_max) else {
+        let Some(place) = rules.store.under_way.refresh(rules.refreshes_max) else {
             rules.metrics.limit_hit("cache.refreshes_max");
             return Verdict::Answer(answer);
         };

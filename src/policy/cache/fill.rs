@@ -22,7 +22,8 @@ use super::purge::Fate;
 use super::second::{Ground, Second};
 use super::status::{Detail, Forward, Status, passed};
 use super::storable::{Asked, Unstorable, judge, strip};
-use super::store::{Refresh, Reserved, Store};
+use super::store::Store;
+use super::under_way::{Refresh, Reserved};
 use super::validate::{self, Conditions, OF_THE_CLIENT, Part};
 use crate::exchange::fetch::StandsIn;
 use crate::exchange::{Arrival, Fill, Rejection, Settled};
@@ -371,7 +372,7 @@ impl Filling {
         if hint.lower() > self.rules.entry_max {
             return Err(Unstorable::TooLong);
         }
-        let mut reserved = self.rules.store.reserve(self.rules.fills_max);
+        let mut reserved = self.rules.store.under_way.reserve(self.rules.fills_max);
         if !reserved.grow(hint.lower()) {
             self.rules.metrics.limit_hit("cache.fills_max");
             return Err(Unstorable::NoRoom);

@@ -21,6 +21,7 @@ mod shown;
 pub mod status;
 pub mod storable;
 pub mod store;
+pub mod under_way;
 pub mod validate;
 pub mod view;
 
@@ -116,6 +117,8 @@ pub struct Config {
     /// Default: nowhere.
     pub l2: Option<Second>,
     /// Whether it is enforced. In `shadow` nothing is stored; what was stored before is looked up, and nobody gets it.
+    ///
+    /// The trap: a cache that never was enforced holds nothing, so its verdicts in shadow are all `pass`.
     pub mode: Mode,
 }
 

@@ -1,7 +1,6 @@
 //! Where responses are kept: one store for all routes, weighed in bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use moka::ops::compute::Op;
@@ -12,6 +11,7 @@ use super::fates::Fates;
 use super::invalid::secret;
 use super::purge::Fate;
 use super::storable::Unstorable;
+use super::under_way::UnderWay;
 use crate::keep::{Identity, Keep};
 
 type Shelves = Cache<Vec<u8>, Arc<Shelf>, foldhash::fast::RandomState>;
@@ -21,10 +21,8 @@ pub struct Store {
     shelves: Shelves,
     /// What was purged, and what unsafe requests made invalid.
     pub fates: Arc<Fates>,
-    /// Bytes that are on their way in.
-    filling: AtomicU64,
-    /// Refreshes that are under way.
-    refreshing: AtomicU64,
+    /// What is on its way in, and refreshes.
+    pub under_way: Arc<UnderWay>,
     capacity: u64,
     /// What digests that operators see are by.
     pub secret: u128,
@@ -32,20 +30,19 @@ pub struct Store {
 
 impl Store {
     /// Room for this many bytes.
-    pub fn new(capacity: u64, fates: Arc<Fates>) -> Self {
+    pub fn new(capacity: u64, fates: Arc<Fates>, under_way: Arc<UnderWay>) -> Self {
         let shelves = Cache::builder()
             .max_capacity(capacity)
             .weigher(|_, shelf: &Arc<Shelf>| shelf.weight)
             .build_with_hasher(foldhash::fast::RandomState::default());
-        let (filling, refreshing) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { shelves, fates, filling, refreshing, capacity, secret: secret() }
+        Self { shelves, fates, under_way, capacity, secret: secret() }
     }
 
     /// The store of all routes, kept over reloads.
     pub fn kept(capacity: u64, keeper: &mut (dyn Keep + '_)) -> Arc<Self> {
         let room = Identity::of("cache_memory", "all routes").shape("memory", capacity);
-        let fates = Fates::kept(keeper);
-        keeper.keep(room, || Self::new(capacity, fates))
+        let (fates, under_way) = (Fates::kept(keeper), UnderWay::kept(keeper));
+        keeper.keep(room, || Self::new(capacity, fates, under_way))
     }
 
     /// All that is known under a key.
@@ -115,18 +112,6 @@ impl Store {
         });
     }
 
-    /// Room for a refresh, unless `max` are under way.
-    pub fn refresh(self: &Arc<Self>, max: u64) -> Option<Refresh> {
-        // Counted first and given back by the guard's drop: two that race for the last place cannot both have it.
-        let refresh = Refresh(self.clone());
-        (self.refreshing.fetch_add(1, Ordering::Relaxed) < max).then_some(refresh)
-    }
-
-    /// Room for what is on its way in.
-    pub fn reserve(self: &Arc<Self>, max: u64) -> Reserved {
-        Reserved { store: self.clone(), bytes: 0, max }
-    }
-
     /// How many keys are known, bytes they take, bytes that there is room for, and bytes on their way in.
     pub fn usage(&self) -> Usage {
         self.shelves.run_pending_tasks();
@@ -134,8 +119,8 @@ impl Store {
             keys: self.shelves.entry_count(),
             bytes: self.shelves.weighted_size(),
             capacity: self.capacity,
-            filling: self.filling.load(Ordering::Relaxed),
-            refreshing: self.refreshing.load(Ordering::Relaxed),
+            filling: self.under_way.filling(),
+            refreshing: self.under_way.refreshing(),
         }
     }
 
@@ -158,36 +143,6 @@ pub struct Usage {
     pub filling: u64,
     /// Refreshes under way.
     pub refreshing: u64,
-}
-
-/// Room for a refresh, given back on drop.
-pub struct Refresh(Arc<Store>);
-
-impl Drop for Refresh {
-    fn drop(&mut self) {
-        self.0.refreshing.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Bytes on their way in, given back on drop.
-pub struct Reserved {
-    store: Arc<Store>,
-    bytes: u64,
-    max: u64,
-}
-
-impl Reserved {
-    /// Takes room for so many more bytes. Whether there is.
-    pub fn grow(&mut self, by: u64) -> bool {
-        self.bytes += by;
-        self.store.filling.fetch_add(by, Ordering::Relaxed) + by <= self.max
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.store.filling.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -237,7 +192,7 @@ mod tests {
     fn what_is_stored_is_bounded_however_many_keys_there_are() {
         let count: u32 = std::env::var("ARMIGER_TEST_KEYS").map_or(40_000, |count| count.parse().unwrap());
         let capacity = if count > 1_000_000 { 256 << 20 } else { 8 << 20 };
-        let store = Store::new(capacity, Arc::default());
+        let store = Store::new(capacity, Arc::default(), Arc::default());
         let (before, mut most, mut keys) = (resident().unwrap_or(0), 0, 0);
         for number in 0..count {
             assert!(store.put(&number.to_le_bytes(), entry(b"", 1024, 0)));
@@ -261,7 +216,7 @@ mod tests {
     #[ignore = "memory is that of the whole process, so that it tells something only by itself"]
     fn what_an_entry_takes_is_what_is_counted() {
         let count: usize = std::env::var("ARMIGER_TEST_ENTRIES").map_or(200_000, |count| count.parse().unwrap());
-        let store = Store::new(1 << 40, Arc::default());
+        let store = Store::new(1 << 40, Arc::default(), Arc::default());
         let before = resident().unwrap_or(0);
         for number in 0..count {
             let mut headers = HeaderMap::new();
@@ -288,7 +243,7 @@ mod tests {
 
     #[test]
     fn variants_of_a_key_are_few_and_the_oldest_go() {
-        let store = Store::new(1 << 20, Arc::default());
+        let store = Store::new(1 << 20, Arc::default(), Arc::default());
         for number in 0..=VARIANTS_MAX {
             store.put(b"key", entry(&number.to_le_bytes(), 1, 0));
         }
@@ -299,7 +254,7 @@ mod tests {
 
     #[test]
     fn only_what_is_still_there_is_replaced() {
-        let store = Store::new(1 << 20, Arc::default());
+        let store = Store::new(1 << 20, Arc::default(), Arc::default());
         let [first, second, third] = [1, 2, 3].map(|length| entry(b"", length, 0));
         store.replace(b"key", &first, second.clone());
         assert!(store.get(b"key").is_none());
@@ -312,22 +267,9 @@ mod tests {
 
     #[test]
     fn nothing_that_was_purged_while_it_came_is_kept() {
-        let store = Store::new(1 << 20, Arc::default());
+        let store = Store::new(1 << 20, Arc::default(), Arc::default());
         let late = entry(b"", 1, store.fates.purges.epoch());
         store.fates.purges.purge(super::super::purge::What::All, false);
         assert!(!store.put(b"key", late) && store.get(b"key").is_none());
-    }
-
-    #[test]
-    fn fills_and_refreshes_have_places_that_are_given_back() {
-        let store = Arc::new(Store::new(1 << 20, Arc::default()));
-        let (mut one, mut other) = (store.reserve(10), store.reserve(10));
-        assert!(one.grow(6) && !other.grow(6));
-        drop((one, other));
-        assert!(store.reserve(10).grow(10));
-        let first = store.refresh(1);
-        assert!(first.is_some() && store.refresh(1).is_none());
-        drop(first);
-        assert!(store.refresh(1).is_some());
     }
 }

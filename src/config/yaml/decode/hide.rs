@@ -12,7 +12,12 @@ pub(super) fn is_secret_key(name: &str) -> bool {
 
 /// Whether the mapping of these keys is there for what is secret in it.
 pub(super) fn holds_secrets(known: &[&str]) -> bool {
-    ["secret", "client_secret", "password", "keys", "hash"].iter().any(|key| known.contains(key))
+    ["secret", "client_secret", "password", "token", "keys", "hash"].iter().any(|key| known.contains(key))
+}
+
+/// Whether a key says something about a secret, `secret_encoding`: the secret itself may stand there by mistake.
+pub(super) fn is_about_secret(name: &str) -> bool {
+    name.split_once('_').is_some_and(|(first, _)| secrecy::is_secret_name(first))
 }
 
 /// Takes all texts of a value that is secret out of what is said about it.

@@ -5,6 +5,9 @@
 //! What follows from a loss (a key that is missing because its value was lost) is not reported. Where a mapping lacks a key
 //! that it must have, another value stands in for it, so that the rest of the mapping is read, and checked later.
 //!
+//! Of a key that stands in a mapping several times the first value is the document's. Once that could be read, the document is
+//! read again with the others in its place, for the mistakes in them, and thrown away.
+//!
 //! `flatten`, `untagged` and internally tagged enums buffer values and lose their places: no type here uses them.
 
 mod hide;
@@ -18,12 +21,12 @@ use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
-use super::super::issue::{Issue, Issues, Segment, quote, suggest};
+use super::super::issue::{Issue, Issues, KeyPath, Segment, quote, suggest};
 use super::error::{Problem, known_names, list};
 use super::secrecy;
 use super::stand_in::{Keys, StandIns};
 use super::tree::{Content, Entry, Node, NodeId, Scalar, Style, Tree};
-use hide::{holds_secrets, is_secret_key, masked, without_secrets};
+use hide::{holds_secrets, is_about_secret, is_secret_key, masked, without_secrets};
 use value::Value;
 
 /// How often a document is read. Each time at least one more mistake is found.
@@ -47,6 +50,10 @@ pub(crate) struct Decoded<T> {
     pub(crate) misspelt: HashSet<(NodeId, String)>,
     /// Keys of mappings whose value is none of the file's.
     pub(crate) stood_in: HashMap<NodeId, Rc<[&'static str]>>,
+    /// Secrets that are the default of their reference, which stands in the file.
+    pub(crate) defaulted: Vec<KeyPath>,
+    /// Whether a key stands in a mapping several times.
+    pub(crate) is_repeated: bool,
 }
 
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
@@ -69,39 +76,24 @@ pub(crate) fn decode<T: DeserializeOwned>(
         issues: RefCell::new(std::mem::take(issues)),
         noted: RefCell::default(),
         misspelt: RefCell::default(),
+        repeated: RefCell::default(),
+        defaulted: RefCell::default(),
         structs: RefCell::default(),
         concealed: RefCell::default(),
     };
-    let mut value = None;
-    for _ in 0..ROUNDS_MAX {
-        context.structs.borrow_mut().clear();
-        match T::deserialize(Value { node: &tree.root, context: &context }) {
-            Ok(read) => {
-                value = Some(read);
-                break;
-            }
-            Err(error) => {
-                let node = error.node.unwrap_or(tree.root.id);
-                let was_broken = context.is_broken.replace(true);
-                let goes_on = match error.problem {
-                    // From now on mappings are looked at for what they lack.
-                    Problem::Missing { .. } if !was_broken => true,
-                    Problem::Refused { keys, key } => context.stand_ins.refuse(keys, key),
-                    _ => false,
-                };
-                if !goes_on {
-                    context.report(node, error.problem);
-                    if !context.lose(node) {
-                        break;
-                    }
-                }
-            }
-        }
+    let mut rounds = ROUNDS_MAX;
+    let value = context.read(&mut rounds);
+    let misspelt = context.misspelt.borrow().clone();
+    let stood_in = context.stood_in.borrow().clone();
+    *lost = context.lost.borrow().clone();
+    if value.is_some() {
+        context.is_broken.set(true);
+        while context.turn() && context.read::<T>(&mut rounds).is_some() {}
     }
     *issues = context.issues.into_inner();
-    *lost = context.lost.into_inner();
     concealed.append(&mut context.concealed.into_inner());
-    Decoded { value, misspelt: context.misspelt.into_inner(), stood_in: context.stood_in.into_inner() }
+    let is_repeated = !context.repeated.borrow().read.is_empty();
+    Decoded { value, misspelt, stood_in, defaulted: context.defaulted.into_inner(), is_repeated }
 }
 
 /// What is known over all rounds.
@@ -119,12 +111,66 @@ struct Context<'t> {
     noted: RefCell<HashSet<NodeId>>,
     /// Keys that an unknown one probably stands for.
     misspelt: RefCell<HashSet<(NodeId, String)>>,
+    repeated: RefCell<Repeated>,
+    defaulted: RefCell<Vec<KeyPath>>,
     /// The mappings that are being read, outermost first, with the keys they know.
     structs: RefCell<Vec<(NodeId, Keys)>>,
     concealed: RefCell<Vec<Range<usize>>>,
 }
 
+/// Entries whose key stands in their mapping several times, by the nodes of their keys.
+#[derive(Default)]
+struct Repeated {
+    /// Those that were read, with all that is in them.
+    read: HashSet<NodeId>,
+    /// Those that are read this time, each with its value.
+    now: HashMap<NodeId, NodeId>,
+    /// Those that were seen and not read yet.
+    left: HashSet<NodeId>,
+}
+
 impl Context<'_> {
+    /// Reads the document, over and over until nothing more is wrong with it. `None`: nothing is left of it, or it was read too
+    /// often.
+    fn read<T: DeserializeOwned>(&self, rounds: &mut usize) -> Option<T> {
+        while *rounds > 0 {
+            *rounds -= 1;
+            self.structs.borrow_mut().clear();
+            let error = match T::deserialize(Value { node: &self.tree.root, context: self }) {
+                Ok(read) => return Some(read),
+                Err(error) => error,
+            };
+            let node = error.node.unwrap_or(self.tree.root.id);
+            let was_broken = self.is_broken.replace(true);
+            let goes_on = match error.problem {
+                // From now on mappings are looked at for what they lack.
+                Problem::Missing { .. } if !was_broken => true,
+                Problem::Refused { keys, key } => self.stand_ins.refuse(keys, key),
+                _ => false,
+            };
+            if !goes_on {
+                self.report(node, error.problem);
+                if !self.lose(node) {
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    /// Puts other values of repeated keys in the place of those that were read. `false`: there are none that can be reached.
+    fn turn(&self) -> bool {
+        let Repeated { read, now, left } = &mut *self.repeated.borrow_mut();
+        let around = |id: &NodeId| std::iter::successors(Some(*id), |id| self.tree.parent(*id));
+        let lost = self.lost.borrow();
+        left.retain(|key| !around(key).any(|node| lost.contains(&node)));
+        let within: HashSet<NodeId> = left.iter().flat_map(around).collect();
+        let before = read.len();
+        read.extend(now.drain().filter(|(_, value)| !within.contains(value)).map(|(key, _)| key));
+        left.retain(|key| !read.contains(key));
+        read.len() > before && !left.is_empty()
+    }
+
     fn is_lost(&self, node: &Node) -> bool {
         self.lost.borrow().contains(&node.id)
     }
@@ -155,17 +201,39 @@ impl Context<'_> {
         self.concealed.borrow_mut().push(node.span.clone());
     }
 
+    /// Notes a secret that is the default of its reference. That one is as open as a secret without a reference.
+    fn default_of(&self, node: &Node) {
+        let Some(Scalar { text, reference: Some(written), .. }) = node.scalar() else { return };
+        let defaults = secrecy::defaults(written);
+        if defaults.is_empty() || !self.noted.borrow_mut().insert(node.id) {
+            return;
+        }
+        self.conceal(node);
+        if defaults.into_iter().any(|default| text.contains(&written[default])) {
+            self.defaulted.borrow_mut().push(self.tree.path(node.id));
+        }
+    }
+
     /// Whether a value that stands in the file must not be shown: its type says so, its name, or what it is.
     fn is_secret(&self, node: &Node) -> bool {
         let is_within = |span: &Range<usize>| span.start <= node.span.start && node.span.end <= span.end;
-        let path = self.tree.path(node.id);
-        let name = path.segments().iter().rev().find_map(|segment| match segment {
-            Segment::Key(key) => Some(key),
-            Segment::Index(_) => None,
-        });
         self.concealed.borrow().iter().any(is_within)
-            || name.is_some_and(|name| secrecy::is_secret_name(name))
+            || self.name(node).is_some_and(|name| secrecy::is_secret_name(&name))
             || node.scalar().is_some_and(|scalar| secrecy::is_private_key(&scalar.text))
+    }
+
+    /// Whether a value is about a secret, which may stand in its place by mistake.
+    fn is_about_secret(&self, node: &Node) -> bool {
+        self.name(node).is_some_and(|name| is_about_secret(&name))
+    }
+
+    /// The nearest key around a value.
+    fn name(&self, node: &Node) -> Option<String> {
+        let path = self.tree.path(node.id);
+        path.segments().iter().rev().find_map(|segment| match segment {
+            Segment::Key(key) => Some(key.clone()),
+            Segment::Index(_) => None,
+        })
     }
 
     fn report(&self, id: NodeId, problem: Problem) {
@@ -182,6 +250,10 @@ impl Context<'_> {
             Problem::Said { message, hint } => {
                 let scalar = node.scalar();
                 let (message, hint) = match scalar {
+                    Some(Scalar { text, reference: Some(reference), .. }) if self.is_secret(node) => {
+                        let shown = secrecy::without_defaults(reference);
+                        masked(&message.replace(&**reference, &shown), hint, text, &shown)
+                    }
                     Some(Scalar { text, reference: Some(reference), .. }) => masked(&message, hint, text, reference),
                     _ if self.is_secret(node) => without_secrets(message, hint, node),
                     _ => (message, hint),
@@ -274,31 +346,51 @@ impl Context<'_> {
 
     /// The entries to read of a mapping that knows these keys: those not lost, each key once. Reports repeated keys.
     fn entries<'t>(&self, entries: &'t [Entry], known: Keys) -> Vec<&'t Entry> {
-        let mut seen: std::collections::HashMap<&str, &Node> = std::collections::HashMap::new();
-        let mut kept = Vec::with_capacity(entries.len());
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(entries.len());
+        // Of each key all entries. There is one, but for a mistake.
+        let mut all: Vec<(&Entry, Vec<&Entry>)> = Vec::with_capacity(entries.len());
         for entry in entries {
-            let text = entry.key.text();
-            if let Some(first) = seen.get(text) {
-                // Nobody reads it.
-                if is_secret_key(text) || holds_secrets(known) {
-                    self.conceal(&entry.value);
+            match places.get(entry.key.text()).and_then(|place| all.get_mut(*place)) {
+                Some((first, more)) => {
+                    self.repeated_key(entry, first, known);
+                    more.push(entry);
                 }
-                if self.noted.borrow_mut().insert(entry.key.id) {
-                    self.note(
-                        Issue::new(self.tree.path(entry.key.id), format!("the key {} stands here twice", quote(text)))
-                            .span(entry.key.span.clone())
-                            .also(first.span.clone(), "first here")
-                            .hint("keep one of them"),
-                    );
+                None => {
+                    places.insert(entry.key.text(), all.len());
+                    all.push((entry, Vec::new()));
                 }
-                continue;
-            }
-            seen.insert(text, &entry.key);
-            if !self.is_lost(&entry.key) && !self.is_lost(&entry.value) {
-                kept.push(entry);
             }
         }
-        kept
+        let chosen =
+            all.into_iter().map(|(first, more)| if more.is_empty() { first } else { self.choose(first, &more) });
+        chosen.filter(|entry| !self.is_lost(&entry.key) && !self.is_lost(&entry.value)).collect()
+    }
+
+    fn repeated_key(&self, entry: &Entry, first: &Entry, known: Keys) {
+        let text = entry.key.text();
+        // It may be lost before anybody knows what is in it.
+        if is_secret_key(text) || holds_secrets(known) {
+            self.conceal(&entry.value);
+        }
+        if self.noted.borrow_mut().insert(entry.key.id) {
+            self.note(
+                Issue::new(self.tree.path(entry.key.id), format!("the key {} stands here twice", quote(text)))
+                    .span(entry.key.span.clone())
+                    .also(first.key.span.clone(), "first here")
+                    .hint("keep one of them"),
+            );
+        }
+    }
+
+    /// Which entry of a repeated key is read this time: the first that was not, or else the first.
+    fn choose<'t>(&self, first: &'t Entry, more: &[&'t Entry]) -> &'t Entry {
+        let Repeated { read, now, left } = &mut *self.repeated.borrow_mut();
+        let mut unread =
+            std::iter::once(first).chain(more.iter().copied()).filter(|entry| !read.contains(&entry.key.id));
+        let chosen = unread.next().unwrap_or(first);
+        left.extend(unread.map(|entry| entry.key.id));
+        now.insert(chosen.key.id, chosen.value.id);
+        chosen
     }
 
     fn unknown_key(&self, owner: &Node, entry: &Entry, known: &'static [&'static str], present: &HashSet<&str>) {

@@ -1,6 +1,7 @@
 //! One node as the type at its place asks for it.
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use serde::de::value::StrDeserializer;
@@ -199,6 +200,10 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 self.context.conceal(self.node);
                 Err(Error::new("a secret stands in the file", Some(OUTSIDE.into())).at(self.node.id))
             }
+            (SECRET, _) => {
+                self.context.default_of(self.node);
+                self.here(visitor.visit_newtype_struct(self))
+            }
             (KEY_HASH, content) => {
                 let text = if let Content::Scalar(scalar) = content { &scalar.text } else { "" };
                 if KeyHash::new(text).digest().is_none() {
@@ -274,8 +279,13 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        // One that has a secret in it may stand here as if it were that alone.
-        if !matches!(self.node.content, Content::Mapping(_)) && holds_secrets(known) {
+        // One that has a secret in it may stand here as if it were that alone. An address is none.
+        let may_be_secret = match &self.node.content {
+            Content::Mapping(_) => false,
+            Content::Scalar(scalar) => scalar.text.parse::<SocketAddr>().is_err(),
+            Content::List(_) => true,
+        };
+        if may_be_secret && holds_secrets(known) {
             self.context.conceal(self.node);
         }
         let entries: &[Entry] = match &self.node.content {
@@ -324,6 +334,10 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
+        let is_known = self.node.scalar().is_some_and(|scalar| known.contains(&scalar.text.as_str()));
+        if !is_known && self.context.is_about_secret(self.node) {
+            self.context.conceal(self.node);
+        }
         let (name, value) = match &self.node.content {
             Content::Scalar(scalar) if scalar.is_null() => {
                 return self.wrong(&one_of(known), Some("write a value after the colon, or remove the key".into()));

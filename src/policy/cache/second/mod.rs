@@ -19,6 +19,7 @@ use super::invalid::Digest;
 use super::key::Bytes;
 use super::purge::{Fate, What};
 use super::store::Store;
+use super::under_way::UnderWay;
 use crate::config::cache::Cache as Section;
 use crate::config::{Issue, Issues, KeyPath};
 use crate::keep::Keeper;
@@ -110,6 +111,7 @@ pub fn second(
         );
     }
     let fates = Fates::kept(keeper);
+    UnderWay::kept(keeper);
     let settings = section.redis.as_ref()?;
     let path = path.key("redis");
     #[cfg(feature = "redis")]

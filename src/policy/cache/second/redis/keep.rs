@@ -28,7 +28,7 @@ impl Shared {
         }
         let name = value::name(scope, key, &head.vary, &head.variant);
         let plan = self.plan.load_full();
-        let mut room = plan.store.reserve(plan.fills_max);
+        let mut room = plan.store.under_way.reserve(plan.fills_max);
         if entry.body.len() > plan.value_max || !room.grow(entry.body.len() as u64) {
             return Err("too_long");
         }
