@@ -3,15 +3,17 @@
 pub mod admin;
 mod bound;
 mod connection;
+mod door;
 pub mod drain;
+mod farewell;
 pub mod gate;
 mod handshake;
 mod http1;
+mod http2;
 pub mod listener;
 mod proxied;
 mod rt;
 mod socket_file;
-mod stream;
 mod tunnel;
 mod wire;
 pub mod worker;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::gate::Scratch;
-use super::stream::Outgoing;
+use super::http2::Outgoing;
 
 /// Spawns on the worker's own thread. The tasks are streams of one HTTP/2 connection and end with it, or when their
 /// client has taken nothing of the answer for too long.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::connection::SEND_BUFFER_MAX;
+use super::SEND_BUFFER_MAX;
 use crate::http::body::BodyError;
 use crate::telemetry::finish::Finish;
 use crate::telemetry::metrics::Metrics;
@@ -105,7 +105,7 @@ impl Drop for Stream {
 ///
 /// How long a piece of it has been waiting is not the body's to notice: hyper asks it for nothing as long as the piece
 /// before has not gone out.
-pub(super) struct Outgoing {
+pub(in crate::server) struct Outgoing {
     /// When the client last took enough, while hyper has a piece.
     since: Cell<Option<Instant>>,
     /// What it took since then.
@@ -166,7 +166,7 @@ impl Outgoing {
     }
 
     /// Ready once the client has taken nothing for too long.
-    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(in crate::server) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(since) = self.since.get() else { return Poll::Pending };
         let mut timer = self.timer.borrow_mut();
         let timer = timer.get_or_insert_with(|| self.wheel.timer());
