@@ -201,8 +201,12 @@ fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, seen: Optio
     let headers = exchange.request.headers_mut();
     let mut id = None;
     if inlet.is_trusted {
-        exchange.client.address = forwarded::client_address(inlet.peer.ip(), headers, &inlet.plan.trust);
+        let (address, scheme) = forwarded::client(inlet.peer.ip(), headers, &inlet.plan.trust);
+        exchange.client.address = address;
         forwarded::clean_unvouched(headers, inlet.plan.trust.source);
+        if let Some(scheme) = scheme {
+            forwarded::tell_scheme(headers, scheme);
+        }
         id = headers.get(&name::X_REQUEST_ID).and_then(RequestId::from_inbound);
     } else if may_have(Seen::PROVENANCE) || may_have(Seen::LOOKALIKE) {
         forwarded::clean(headers);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::{bracketed, is_decimal};
+use super::{Scheme, bracketed, is_decimal};
 
 /// The longest element of `Forwarded` that is read, in bytes. A longer one is malformed.
 pub const ELEMENT_MAX: usize = 512;
@@ -14,6 +14,8 @@ pub const ELEMENT_MAX: usize = 512;
 pub struct Element {
     /// Its `for` parameter.
     pub node: Option<Node>,
+    /// Its `proto` parameter, if that is a scheme of HTTP.
+    pub scheme: Option<Scheme>,
 }
 
 /// Who a `for` parameter names (RFC 7239 §6).
@@ -110,7 +112,7 @@ fn element(mut text: &[u8]) -> Option<Element> {
         return None;
     }
     let mut names: SmallVec<[&[u8]; 4]> = SmallVec::new();
-    let mut node = None;
+    let (mut node, mut scheme) = (None, None);
     loop {
         if !matches!(text.first(), None | Some(b';')) {
             let (name, after_name) = split_token(text)?;
@@ -121,11 +123,13 @@ fn element(mut text: &[u8]) -> Option<Element> {
             names.push(name);
             if name.eq_ignore_ascii_case(b"for") {
                 node = Some(self::node(value)?);
+            } else if name.eq_ignore_ascii_case(b"proto") {
+                scheme = Scheme::of(value);
             }
             text = after_value;
         }
         match text.split_first() {
-            None => return Some(Element { node }),
+            None => return Some(Element { node, scheme }),
             Some((b';', rest)) => text = rest,
             Some(_) => return None,
         }

@@ -82,18 +82,38 @@ pub fn parse_network(text: &str) -> Result<IpNet, String> {
 /// The walk ends at the first malformed or anonymous entry, at the end of the list and after `ENTRIES_MAX` entries;
 /// the last address read counts then. IPv4-mapped addresses come back as IPv4.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trust: &Trust) -> IpAddr {
+    client(peer, headers, trust).0
+}
+
+/// The address of the client, as [`client_address`] says, and the scheme that it used by the word of the believed elements
+/// of `Forwarded`, the one nearest to it that tells.
+pub fn client(peer: IpAddr, headers: &HeaderMap, trust: &Trust) -> (IpAddr, Option<Scheme>) {
     let peer = peer.to_canonical();
     if !trust.trusts(peer) {
-        return peer;
+        return (peer, None);
     }
     match trust.source {
-        Source::XForwardedFor => walk(peer, trust, lines(headers, &name::X_FORWARDED_FOR).flat_map(entries)),
+        Source::XForwardedFor => walk(
+            peer,
+            trust,
+            lines(headers, &name::X_FORWARDED_FOR).flat_map(entries).map(|entry| Some((Some(entry?), None))),
+        ),
         Source::Forwarded => walk(
             peer,
             trust,
-            lines(headers, &header::FORWARDED).flat_map(elements).map(|element| element.ok()?.node?.address()),
+            lines(headers, &header::FORWARDED).flat_map(elements).map(|element| {
+                let Element { node, scheme } = element.ok()?;
+                Some((node.and_then(Node::address), scheme))
+            }),
         ),
     }
+}
+
+/// Tells back ends of a client's scheme by `X-Forwarded-Proto`, which they know. What came in it goes: a proxy that writes
+/// `Forwarded` hands it through as the client sent it.
+pub fn tell_scheme(headers: &mut HeaderMap, scheme: Scheme) {
+    // Full at 32,768 names, which no request that passed the limits has.
+    let _ = headers.try_insert(&name::X_FORWARDED_PROTO, HeaderValue::from_static(scheme.as_str()));
 }
 
 /// The values of a header, the last line first.
@@ -101,19 +121,24 @@ fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     headers.get_all(name).into_iter().rev().map(HeaderValue::as_bytes)
 }
 
-fn walk(peer: IpAddr, trust: &Trust, entries: impl Iterator<Item = Option<IpAddr>>) -> IpAddr {
-    let mut client = peer;
+/// Each entry, if it is well-formed, tells an address, unless it is anonymous, and perhaps a scheme.
+fn walk(
+    peer: IpAddr,
+    trust: &Trust,
+    entries: impl Iterator<Item = Option<(Option<IpAddr>, Option<Scheme>)>>,
+) -> (IpAddr, Option<Scheme>) {
+    let (mut client, mut scheme) = (peer, None);
     for (behind, entry) in entries.take(ENTRIES_MAX).enumerate() {
         let is_found = match trust.hops {
             Some(hops) => behind >= usize::from(hops),
             None => !trust.trusts(client),
         };
-        match entry {
-            Some(address) if !is_found => client = address,
-            _ => break,
-        }
+        let Some((address, told)) = entry.filter(|_| !is_found) else { break };
+        scheme = told.or(scheme);
+        let Some(address) = address else { break };
+        client = address;
     }
-    client
+    (client, scheme)
 }
 
 /// The entries of a line of `X-Forwarded-For`, the rightmost first; `None` for a malformed one.
@@ -178,6 +203,11 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// The scheme of this name, in any case of letters.
+    fn of(name: &[u8]) -> Option<Self> {
+        [Self::Http, Self::Https].into_iter().find(|scheme| name.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+    }
+
     /// As in a URI.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -171,9 +171,35 @@ fn forwarded_names_the_client_too() {
 }
 
 #[test]
+fn forwarded_tells_the_scheme_as_the_believed_proxy_next_to_the_client_saw_it() {
+    let (http, https) = (Some(Scheme::Http), Some(Scheme::Https));
+    for (list, want) in [
+        ("for=198.51.100.1;proto=https", https),
+        ("for=198.51.100.1;Proto=\"HTTPS\"", https),
+        ("for=198.51.100.1;proto=https, for=10.0.0.3;proto=http", https),
+        ("for=198.51.100.1, for=10.0.0.3;proto=http", http),
+        // Whoever names nobody still saw the scheme.
+        ("for=_hidden;proto=https, for=10.0.0.3;proto=http", https),
+        ("proto=https", https),
+        // What the client wrote itself counts for nothing.
+        ("for=6.6.6.6;proto=https, for=198.51.100.1;proto=http", http),
+        ("for=6.6.6.6;proto=https, for=198.51.100.1", None),
+        ("proto=https, for=unknown", None),
+        ("for=198.51.100.1;proto=ftp", None),
+        ("for=198.51.100.1", None),
+        ("", None),
+    ] {
+        let headers = map(&[("forwarded", list)]);
+        assert_eq!(client(ip("10.0.0.1"), &headers, &trust(Source::Forwarded, None)).1, want, "{list}");
+        assert_eq!(client(ip("192.0.2.1"), &headers, &trust(Source::Forwarded, None)).1, None, "{list}");
+        assert_eq!(client(ip("10.0.0.1"), &headers, &trust(Source::XForwardedFor, None)).1, None, "{list}");
+    }
+}
+
+#[test]
 fn an_element_is_read_to_the_letter() {
-    let address = |text| Ok(Element { node: Some(Node::Address(ip(text))) });
-    let node = |node| Ok(Element { node });
+    let address = |text| Ok(Element { node: Some(Node::Address(ip(text))), scheme: None });
+    let node = |node| Ok(Element { node, scheme: None });
     for (line, want) in [
         ("for=192.0.2.43", vec![address("192.0.2.43")]),
         ("for=\"192.0.2.43:47011\"", vec![address("192.0.2.43")]),
@@ -183,7 +209,7 @@ fn an_element_is_read_to_the_letter() {
         ("for=\"UNKNOWN:80\"", vec![node(Some(Node::Unknown))]),
         ("for=_SEVKISEK", vec![node(Some(Node::Obfuscated))]),
         ("for=\"_a.b-c:_p\"", vec![node(Some(Node::Obfuscated))]),
-        ("proto=http;host=\"a,b;c\\\"d\"", vec![node(None)]),
+        ("proto=http;host=\"a,b;c\\\"d\"", vec![Ok(Element { node: None, scheme: Some(Scheme::Http) })]),
         (";;for=192.0.2.43;", vec![address("192.0.2.43")]),
         ("", vec![]),
         (" , ,\t", vec![]),
@@ -370,7 +396,8 @@ fn any_element() -> impl Strategy<Value = (String, Element)> {
             Some(IpAddr::V6(address)) => format!("for=\"[{address}]:80\""),
             None => "proto=http".to_owned(),
         };
-        let element = Element { node: address.map(Node::Address) };
+        let scheme = address.is_none().then_some(Scheme::Http);
+        let element = Element { node: address.map(Node::Address), scheme };
         (if is_first { format!("{node};host=\"{trap}\"") } else { format!("host=\"{trap}\";{node}") }, element)
     })
 }
