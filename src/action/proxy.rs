@@ -269,7 +269,9 @@ fn check_form(text: &str, allowed: Held, at: &KeyPath, issues: &mut Issues) {
             let held = normal.held.minus(allowed);
             (
                 format!("has what some servers read as another path: {held}"),
-                format!("leave it out, or allow it to the route: `path_allow: [{held}]` in `match`"),
+                format!(
+                    "leave it out, or allow it to the route, and so to its clients: `path_allow: [{held}]` in `match`"
+                ),
             )
         }
         Ok(_) => return,

@@ -150,7 +150,7 @@ pub struct Limits {
     /// §6.5.2); there, above twice as much, the 431 is a bare one that is neither logged nor counted.
     pub header_bytes_max: ByteSize,
     /// Bytes of the value of one header; more is a 431 (`header-too-long`). Several lines of `Cookie` count as one. Default:
-    /// 16KiB, or `header_bytes_max` where that is less, which is also the most.
+    /// 16KiB, or `header_bytes_max` where that is less, which is also the most; the least is 256B.
     ///
     /// The trap: it bounds tokens too, whatever an identity provider's `token_max` is; and Kerberos tickets can be longer.
     pub header_value_bytes_max: Option<ByteSize>,

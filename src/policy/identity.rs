@@ -287,7 +287,7 @@ impl IdentityPolicy {
             Some(_) => Err(Rejection::from(Reason::CredentialAmbiguous)),
         };
         let headers = exchange.headers();
-        // More than one line of it was refused before (`http/headers.rs`).
+        // More than one line of it was refused before (`http/headers/`).
         if self.bearer
             && let Some(token) = headers.get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()))
         {

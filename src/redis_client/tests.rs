@@ -59,11 +59,7 @@ async fn a_connection_is_left_at_once_when_a_reload_names_another_server() {
 async fn a_server_that_refuses_transactions_is_answered_by_an_error_and_goes_on() {
     let test = async {
         let server = Agreeing::start().await;
-        let client = Arc::new(Client::new("tests", Metrics::new().limit_store()));
-        let wheel = Wheel::new();
-        let desk = Desk { pools: Rc::new(Pools::new(wheel.clone(), 1)), wheel };
-        client.follow(&plan(&server.url()));
-        tokio::task::spawn_local(Client::work(Arc::downgrade(&client), desk));
+        let client = at_work(&server);
         server.until_up(&client).await;
         let mut pipe = transaction();
         pipe.cmd("SET").arg("a").arg("b").ignore().cmd("EXEC");

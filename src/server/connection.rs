@@ -143,5 +143,3 @@ fn read_some(stream: &mut Wire, into: &mut Vec<u8>) -> impl Future<Output = io::
         Poll::Ready(Ok(read.filled().len()))
     })
 }
-
-// === HTTP/1.1 ===

@@ -14,6 +14,7 @@ use crate::exchange::{Certificate, Hop};
 use crate::http::forwarded::{self, Scheme};
 use crate::http::proxy_protocol::Ends;
 use crate::proxy::Inlet;
+
 /// The listener as a connection knows it: what holds for its requests is looked up anew whenever the plan has changed.
 pub(super) struct Door {
     listening: Arc<Listening>,

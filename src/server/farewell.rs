@@ -14,6 +14,7 @@ use super::drain::Phase;
 use super::gate::{LINGER_BYTES_MAX, LINGER_TIME};
 use super::wire::Wire;
 use super::worker::Shared;
+
 /// How far armiger's end has come, as far as a connection has looked.
 pub(super) struct Lookout {
     phase: Phase,

@@ -338,6 +338,16 @@ fn all_mistakes_of_a_file_are_told_at_once_in_its_order() {
     );
 }
 
+/// Each look into one is another reading of the whole file.
+#[test]
+fn a_key_that_stands_there_without_end_is_looked_into_a_few_times() {
+    let repeated = "  timeouts: {idle: 1}\n".repeat(100);
+    let found = issues(&format!("upstreams:\n app:\n{repeated}"));
+    let told = |what: &str| found.iter().filter(|issue| issue.contains(what)).count();
+    assert_eq!(told("stands here twice"), 99);
+    assert!((2..=10).contains(&told("no unit")), "{found:#?}");
+}
+
 #[test]
 fn what_could_be_read_stays_and_paths_count_as_the_file_does() {
     let text = "\

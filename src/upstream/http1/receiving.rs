@@ -21,6 +21,9 @@ use crate::upstream::error::{Error, Kind};
 pub(super) const READ: usize = 16 * 1024;
 const READ_MAX: usize = 256 * 1024;
 
+/// Room beyond this is not kept for others.
+const GROWN: usize = 2 * READ;
+
 /// How many interim answers are passed over before others get their turn.
 const INTERIM_TURN: usize = 64;
 
@@ -28,6 +31,11 @@ const INTERIM_TURN: usize = 64;
 #[derive(Debug)]
 pub(super) struct Receiving {
     buffer: BytesMut,
+    /// Whether `buffer` has room of the worker's. What is left of it may be nothing, and is still its own: whoever adds to it
+    /// takes back what is gone.
+    has_room: bool,
+    /// Whether the room grew, be it for a large head.
+    has_grown: bool,
     head: HeadReader,
     body: BodyReader,
     asked: Asked,
@@ -48,6 +56,8 @@ impl Receiving {
     pub(super) fn new() -> Self {
         Self {
             buffer: BytesMut::new(),
+            has_room: false,
+            has_grown: false,
             head: HeadReader::default(),
             body: BodyReader::default(),
             asked: Asked::Other,
@@ -169,17 +179,19 @@ impl Receiving {
 
     /// Reads once. 0 is the end of the connection.
     fn poll_read(&mut self, stream: &mut Stream, spare: &Spare, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() == 0 {
+        if !std::mem::replace(&mut self.has_room, true) {
             self.buffer = spare.for_receiving();
         }
         if self.buffer.capacity() - self.buffer.len() < self.read / 2 {
             // Takes the room of what is gone again, if nobody has it any more.
             self.buffer.reserve(self.read);
+            self.has_grown |= self.buffer.capacity() > GROWN;
         }
         let room = self.buffer.capacity() - self.buffer.len();
         let Poll::Ready(length) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
-            // Not what grew: it is filled again and again.
-            if self.buffer.is_empty() && self.read == READ {
+            // What grew is filled again and again. And where somebody keeps pieces of it, the next ones join them: were they
+            // spread over what others read into, each small piece would keep a room of its own.
+            if self.buffer.is_empty() && !self.has_grown && self.buffer.try_reclaim(READ) {
                 self.give_room_to(spare);
             }
             return Poll::Pending;
@@ -200,8 +212,9 @@ impl Receiving {
     /// Gives the room away, which is needed only while something is there. None that grew for a large answer.
     pub(super) fn give_room_to(&mut self, spare: &Spare) {
         let room = std::mem::take(&mut self.buffer);
-        if std::mem::replace(&mut self.read, READ) == READ {
+        if std::mem::replace(&mut self.has_room, false) && !self.has_grown {
             spare.received(room);
         }
+        (self.read, self.has_grown) = (READ, false);
     }
 }

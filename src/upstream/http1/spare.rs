@@ -43,12 +43,19 @@ impl Spare {
     /// Takes the room of an answer back.
     pub(super) fn received(&self, mut room: BytesMut) {
         let mut kept = self.receiving.borrow_mut();
-        if room.capacity() > 0 && kept.len() < RECEIVING_MAX {
+        if kept.len() < RECEIVING_MAX {
             room.clear();
-            // From its start again, if nobody has any of it any more: the same few lines are written to each time.
+            // From its start again, if nobody has any of it any more: the same few lines are written to each time. What somebody
+            // has stays untouched, and the rest is used up first.
             let _is_all = room.try_reclaim(READ);
             kept.push(room);
         }
+    }
+
+    /// How many rooms for answers are in nobody's use.
+    #[cfg(test)]
+    pub(super) fn rooms(&self) -> usize {
+        self.receiving.borrow().len()
     }
 }
 

@@ -5,18 +5,20 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request};
 use http_body::{Frame, SizeHint};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::receiving::{READ, Receiving};
 use super::sending::Sending;
-use super::{Age, announced_idle};
+use super::{Age, Spare, announced_idle};
 use crate::http::body::{Body, BodyError};
+use crate::http::reply::{Asked, HeadBounds};
 use crate::timer::Wheel;
 use crate::upstream::connect::Stream;
 use crate::upstream::error::Error;
@@ -275,4 +277,106 @@ fn ages_differ_by_a_tenth_at_most_and_go_by_the_bound_that_holds_now() {
             assert!(age.is_over(now + max.mul_f64(1.101), max), "{}", age.share);
         }
     }
+}
+
+const BOUNDS: HeadBounds = HeadBounds { fields_max: 100, bytes_max: 1 << 20 };
+
+/// An answer that comes over a socket, and whoever reads it.
+struct Coming {
+    near: Stream,
+    far: UnixStream,
+    receiving: Receiving,
+    spare: Spare,
+}
+
+impl Coming {
+    async fn begin(head: &str) -> Self {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(head.as_bytes()).await.unwrap();
+        let mut receiving = Receiving::new();
+        receiving.begin(Asked::Other, HeaderMap::new());
+        let mut coming = Self { near: Stream::Unix(near), far, receiving, spare: Spare::default() };
+        let Coming { near, receiving, spare, .. } = &mut coming;
+        poll_fn(|cx| receiving.poll_head(near, spare, BOUNDS, cx)).await.unwrap();
+        coming
+    }
+
+    async fn piece(&mut self, text: &str) -> Bytes {
+        self.far.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).await.unwrap();
+        self.next().await.unwrap()
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        let Self { near, receiving, spare, .. } = self;
+        poll_fn(|cx| receiving.poll_frame(near, spare, cx)).await.map(|frame| frame.unwrap().into_data().unwrap())
+    }
+
+    /// Nothing more is there now.
+    fn waits(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.receiving.poll_frame(&mut self.near, &self.spare, &mut cx).is_pending()
+    }
+}
+
+#[test]
+fn what_is_waited_for_holds_no_room_but_where_pieces_of_it_are_kept() {
+    run(async {
+        let mut coming = Coming::begin("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        assert_eq!(coming.piece("gone").await, "gone");
+        assert!(coming.waits());
+        assert_eq!(coming.spare.rooms(), 1, "others may read into it");
+
+        let kept = coming.piece("kept").await;
+        assert!(coming.waits());
+        assert_eq!(coming.spare.rooms(), 0);
+        let mut end = kept.as_ptr_range().end;
+        for number in 0..100 {
+            let next = coming.piece(&number.to_string()).await;
+            assert!(coming.waits());
+            assert!(next.as_ptr_range().start.addr() - end.addr() < 10, "they stand in one room");
+            end = next.as_ptr_range().end;
+        }
+        assert_eq!(kept, "kept");
+        drop(kept);
+        assert!(coming.waits());
+        assert_eq!(coming.spare.rooms(), 1);
+    });
+}
+
+#[test]
+fn a_large_answer_is_read_into_a_room_of_its_own_that_nobody_keeps() {
+    const LENGTH: usize = 8 << 20;
+    run(async {
+        let mut coming = Coming::begin(&format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n")).await;
+        let (mut far, _) = UnixStream::pair().unwrap();
+        std::mem::swap(&mut far, &mut coming.far);
+        (0..3).for_each(|_| coming.spare.received(BytesMut::with_capacity(READ)));
+        let reading = async {
+            let mut length = 0;
+            while let Some(data) = coming.next().await {
+                length += data.len();
+            }
+            length
+        };
+        let body = vec![b'x'; LENGTH];
+        let (written, length) = tokio::join!(far.write_all(&body), reading);
+        written.unwrap();
+        assert_eq!(length, LENGTH);
+        assert!(coming.spare.rooms() >= 2, "{} of 3 are left", coming.spare.rooms());
+        let left = coming.spare.rooms();
+        coming.receiving.give_room_to(&coming.spare);
+        assert_eq!(coming.spare.rooms(), left);
+    });
+}
+
+#[test]
+fn the_room_of_a_large_head_is_kept_for_nobody() {
+    run(async {
+        let head = |length| format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: {}\r\n\r\n", "y".repeat(length));
+        for (length, kept) in [(1000, 1), (100_000, 0)] {
+            let mut coming = Coming::begin(&head(length)).await;
+            coming.receiving.give_room_to(&coming.spare);
+            assert_eq!(coming.spare.rooms(), kept, "{length}");
+        }
+    });
 }

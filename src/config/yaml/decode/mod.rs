@@ -21,7 +21,7 @@ use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
-use super::super::issue::{Issue, Issues, KeyPath, Segment, quote, suggest};
+use super::super::issue::{ISSUES_MAX, Issue, Issues, KeyPath, Segment, quote, suggest};
 use super::error::{Problem, known_names, list};
 use super::secrecy;
 use super::stand_in::{Keys, StandIns};
@@ -31,6 +31,9 @@ use value::Value;
 
 /// How often a document is read. Each time at least one more mistake is found.
 const ROUNDS_MAX: usize = 200;
+
+/// How many more values of repeated keys are read, each time with the whole document around them.
+const TURNS_MAX: usize = 8;
 
 /// The name by which [`Setting`](crate::config::value::Setting) makes itself known.
 pub(crate) const SETTING: &str = "$armiger::Setting";
@@ -88,7 +91,12 @@ pub(crate) fn decode<T: DeserializeOwned>(
     *lost = context.lost.borrow().clone();
     if value.is_some() {
         context.is_broken.set(true);
-        while context.turn() && context.read::<T>(&mut rounds).is_some() {}
+        for _ in 0..TURNS_MAX {
+            let is_full = context.issues.borrow().len() >= ISSUES_MAX;
+            if is_full || !context.turn() || context.read::<T>(&mut rounds).is_none() {
+                break;
+            }
+        }
     }
     *issues = context.issues.into_inner();
     concealed.append(&mut context.concealed.into_inner());
