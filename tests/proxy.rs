@@ -1170,6 +1170,26 @@ async fn an_answer_that_is_cut_never_looks_complete() {
     }
 }
 
+/// A close with unread input makes a reset, which takes with it what the client has not read.
+#[tokio::test]
+async fn an_answer_that_is_cut_takes_none_before_it_along() {
+    const LENGTH: usize = 300_000;
+    let whole = format!("HTTP/1.1 200 OK\r\ncontent-length: {LENGTH}\r\n\r\n{}", "w".repeat(LENGTH));
+    let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart";
+    let backend = Backend::raw(Script::new().request().write(whole).request().write(cut)).await;
+    let armiger = Armiger::proxying(&backend).await;
+    let gets = ["/whole", "/cut"].map(|path| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n")).concat();
+    let post = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 70000\r\n\r\n{}", "p".repeat(70_000));
+
+    let mut client = armiger.raw(gets + &post).await;
+    armiger.logged(|line| line["path"] == "/cut").await;
+
+    let whole = client.try_answer().await.is_ok_and(|whole| whole.body.len() == LENGTH);
+    assert!(whole, "the answer ahead of it was lost");
+    let broken = client.try_answer().await;
+    assert!(matches!(&broken, Err(Broken::CutInBody(response)) if response.body == "part"), "{broken:?}");
+}
+
 /// An idle connection gives hyper's buffers back after a second; its client must not notice.
 #[tokio::test]
 async fn a_connection_that_rested_serves_its_next_request() {

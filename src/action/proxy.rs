@@ -249,6 +249,7 @@ fn segments(path: &str) -> usize {
 /// Checks that the fixed text of a rewrite is what the path of a request may be once it was normalised: the upstream is never
 /// sent what armiger would not take.
 fn check_form(text: &str, allowed: Held, at: &KeyPath, issues: &mut Issues) {
+    let allow = |held: Held| format!("allow it to the route, and so to its clients: `path_allow: [{held}]` in `match`");
     // With something harmless for each parameter.
     let pieces = text.split(['{', '}']).enumerate();
     let sample: String =
@@ -256,14 +257,16 @@ fn check_form(text: &str, allowed: Held, at: &KeyPath, issues: &mut Issues) {
     let (message, hint) = match path::normalise(&sample) {
         Err(error) => (
             format!("makes a path that is refused: {error}"),
-            "write the path that it leads to, without `.` and `..`, and `%25` for a percent sign".to_owned(),
+            "write the path that it leads to, without `.` and `..`; `%25` for a percent sign, `%23` for `#`".to_owned(),
         ),
         Ok(normal) if normal.path != sample => {
             let params = text.split(['{', '}']).enumerate().filter(|(place, _)| place % 2 == 1);
-            let meant = params.fold(normal.path.into_owned(), |meant, (place, name)| {
+            let meant = params.fold(normal.path.clone().into_owned(), |meant, (place, name)| {
                 meant.replace(&format!("~{place}~"), &format!("{{{name}}}"))
             });
-            ("is not in the one form that paths have here".to_owned(), format!("write `{meant}`"))
+            let held = normal.held.minus(allowed);
+            let and = if held.is_empty() { String::new() } else { format!(", and {}", allow(held)) };
+            ("is not in the one form that paths have here".to_owned(), format!("write `{meant}`{and}"))
         }
         Ok(normal) if !normal.held.minus(allowed).is_empty() => {
             let held = normal.held.minus(allowed);

@@ -53,7 +53,8 @@ pub struct Listener {
     #[serde(default)]
     pub client_address: ClientAddress,
     /// Whether upstreams are told who asked by `Forwarded` (RFC 7239) too: an element with `for` (the peer), `proto` and
-    /// `host` is put at the end of what trusted proxies wrote. `X-Forwarded-*` are written in any case. Default: where
+    /// `host` is put at the end of what trusted proxies wrote; where `client_address.header` is `x_forwarded_for`, they are not
+    /// believed in it, and it stands alone. `X-Forwarded-*` are written in any case. Default: where
     /// `client_address.header` is `forwarded`.
     ///
     /// A list that is not as RFC 7239 says is passed on from behind its last mistake.

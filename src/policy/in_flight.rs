@@ -53,7 +53,8 @@ pub struct Limit {
     /// Requests that may wait for a place. Default: none may.
     #[serde(default)]
     pub queue: Option<Queue>,
-    /// Whether it is enforced. In `shadow` it counts for itself, and nobody waits.
+    /// Whether it is enforced. In `shadow` it counts for itself, and nobody waits: who would have waited is counted
+    /// with those who would have been refused.
     #[serde(default)]
     pub mode: Mode,
 }

@@ -204,8 +204,8 @@ fn each_mistake_is_told_at_its_place_with_a_remedy() {
 fn an_address_says_what_to_write() {
     for (address, expected) in [
         ("localhost:8080", "names are not looked up here: write `127.0.0.1:8080`"),
-        (":8080", "write `0.0.0.0:8080`"),
-        ("8080", "write `0.0.0.0:8080`"),
+        (":8080", "write `0.0.0.0:8080`, or `127.0.0.1:8080` for this machine alone"),
+        ("8080", "write `0.0.0.0:8080`, or `127.0.0.1:8080` for this machine alone"),
         ("127.0.0.1", "add the port: `127.0.0.1:8080`, `[::1]:8080`"),
         ("web", "write `IP:port`, such as `127.0.0.1:8080`"),
     ] {
@@ -650,6 +650,29 @@ fn what_is_secret_by_its_name_is_not_shown_by_what_is_wrong_beside_it() {
     issues.push(Issue::new(path, "`hunter2secret` is no name").hint("not `hunter2secret`".to_owned()));
     let shown = source.report(issues).text(false);
     assert!(shown.contains("`***` is no name") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn a_secret_in_or_around_a_reference_that_cannot_be_filled_in_is_not_shown() {
+    for value in [
+        "${env:X:-hunter2",
+        "${ENV:X:-hunter2}",
+        "${enw:X:-hunter2}",
+        "${X:-hunter2}",
+        "${X:hunter2}",
+        "${env:A B:-hunter2}",
+        "${env::-hunter2}",
+        "${env:X:hunter2}",
+        "hunter2-${env:UNSET}",
+        "hunter2-${file:/missing}",
+        "${file:/missing:-hunter2}",
+        "${env:X:-hunter2${env:Y}}",
+    ] {
+        let partial = read(&format!("{VALID}    policies:\n      token: {{secret: \"{value}\"}}\n"));
+        let report = partial.source.report(partial.issues);
+        let all = format!("{}{}{}", report.text(false), report.json(), report.github());
+        assert!(!report.is_empty() && !all.contains("hunter"), "{value}: {all}");
+    }
 }
 
 /// It stands in the file, whatever stands around it.

@@ -312,8 +312,13 @@ impl<'t> Reference<'t> {
                     && !variable.starts_with(|c: char| c.is_ascii_digit())
                     && variable.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
                 if !is_name {
+                    // What stands behind a colon was meant as a default, and may be a secret.
+                    let shown = match variable.split_once(':') {
+                        Some((name, _)) => format!("{name}:…"),
+                        None => variable.to_owned(),
+                    };
                     return Err(Refusal::new(
-                        format!("{} is no name of an environment variable", quote(variable)),
+                        format!("{} is no name of an environment variable", quote(&shown)),
                         "write `${env:NAME}`, or `${env:NAME:-default}`",
                     ));
                 }
@@ -328,8 +333,13 @@ impl<'t> Reference<'t> {
             }
             "file" => Ok(Some((Reference::File(body), length))),
             other => {
-                let hint = if body.starts_with('-') || other.bytes().any(|b| b.is_ascii_uppercase()) {
-                    format!("write `${{env:{other}{}}}`", &inner[name.len()..end])
+                // No default is repeated: it may be a secret.
+                let hint = if let Some(source) = ["env", "file"].iter().find(|name| other.eq_ignore_ascii_case(name)) {
+                    format!("write `${{{source}:…}}`")
+                } else if body.starts_with('-') {
+                    format!("write `${{env:{other}:-…}}`")
+                } else if other.bytes().any(|b| b.is_ascii_uppercase()) {
+                    format!("write `${{env:{other}}}`, or with a default `${{env:{other}:-…}}`")
                 } else {
                     match suggest(other, ["env", "file"]) {
                         Some(near) => format!("did you mean `${{{near}:…}}`?"),
@@ -340,6 +350,11 @@ impl<'t> Reference<'t> {
             }
         }
     }
+}
+
+/// Whether a text that was not filled in has a reference of ours, or what was meant as one.
+pub(super) fn has_reference(text: &str) -> bool {
+    text.match_indices("${").any(|(at, _)| !matches!(Reference::read(&text[at..]), Ok(None)))
 }
 
 fn read(path: &Path, reader: &mut Reader) -> Result<String, Refusal> {
@@ -416,7 +431,13 @@ mod tests {
             ("${env:NONE}", "the environment variable `NONE` is not set | set it, or give a default: `${env:NONE:-…}`"),
             ("${foo:bar}", "unknown source `${foo:…}` | values come from `${env:NAME}` or `${file:/path}`"),
             ("${files:/x}", "unknown source `${files:…}` | did you mean `${file:…}`?"),
-            ("${HOST:-x}", "unknown source `${HOST:…}` | write `${env:HOST:-x}`"),
+            ("${HOST:-x}", "unknown source `${HOST:…}` | write `${env:HOST:-…}`"),
+            ("${ENV:HOST:-x}", "unknown source `${ENV:…}` | write `${env:…}`"),
+            ("${HOST:x}", "unknown source `${HOST:…}` | write `${env:HOST}`, or with a default `${env:HOST:-…}`"),
+            (
+                "${env:HOST:x}",
+                "`HOST:…` is no name of an environment variable | write `${env:NAME}`, or `${env:NAME:-default}`",
+            ),
             ("${HOST}", "`${HOST}` does not say where from | write `${env:HOST}`; as plain text, `$${HOST}`"),
             (
                 "${env:A-b}",

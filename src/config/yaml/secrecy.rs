@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::expand::has_reference;
 use super::tree::{Content, Node, Scalar};
 
 /// How names of secrets end, without capitals and what stands between words.
@@ -53,6 +54,10 @@ impl Secrets {
                     if (is_named || is_private_key(text)) && !defaults(written).iter().all(is_plain) {
                         found.spans.push(node.span.clone());
                     }
+                }
+                // It could not be filled in. Around the reference, or as its default, there may be a secret.
+                Content::Scalar(scalar) if is_named && has_reference(&scalar.text) => {
+                    found.spans.push(node.span.clone())
                 }
                 Content::Scalar(scalar) if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) => {
                     found.add(node, &scalar.text);

@@ -26,7 +26,7 @@ use crate::http::inflow::Inflow;
 use crate::http::pace::Rate;
 use crate::proxy;
 use crate::telemetry::finish::Finish;
-use exchange::{Ended, Exchange};
+use exchange::{Broken, Ended, Exchange};
 use watch::Watch;
 
 /// Serves a connection until it ends. `prefix` was read of it.
@@ -139,6 +139,13 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
                     // HTTP/1.0 has no chunks: the end of the connection is the end of the answer, and only a reset says
                     // that it was cut (RFC 9112 §8).
                     reset_on_close(gate.get_ref().socket());
+                } else if matches!(error, Broken::Body(_) | Broken::TooShort) {
+                    // Its end tells. A reset, as it comes of closing on what the client still sends, would take with it what
+                    // went out before: answers to requests ahead of this one.
+                    tokio::select! {
+                        _ = gate.close(true) => {}
+                        () = shared.reached(Phase::Forced) => {}
+                    }
                 }
                 return;
             }

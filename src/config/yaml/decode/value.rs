@@ -417,11 +417,15 @@ fn clearer(error: Error, expected: &str, node: &Node) -> Error {
             Some(port) if text.starts_with("localhost:") => {
                 format!("names are not looked up here: write `127.0.0.1:{port}`")
             }
-            Some(port) if text.len() == port.len() + 1 || text.starts_with("*:") => format!("write `0.0.0.0:{port}`"),
+            Some(port) if text.len() == port.len() + 1 || text.starts_with("*:") => {
+                format!("write `0.0.0.0:{port}`, or `127.0.0.1:{port}` for this machine alone")
+            }
             Some(_) => {
                 "write `IP:port`; names are not looked up here, and IPv6 needs brackets: `[::1]:8080`".to_owned()
             }
-            None if text.parse::<u16>().is_ok() => format!("write `0.0.0.0:{text}`"),
+            None if text.parse::<u16>().is_ok() => {
+                format!("write `0.0.0.0:{text}`, or `127.0.0.1:{text}` for this machine alone")
+            }
             None if is_too_large() => "there is no such port: the most is 65535".to_owned(),
             None if text.parse::<std::net::IpAddr>().is_ok() => {
                 "add the port: `127.0.0.1:8080`, `[::1]:8080`".to_owned()
