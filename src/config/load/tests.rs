@@ -667,11 +667,15 @@ fn a_secret_in_or_around_a_reference_that_cannot_be_filled_in_is_not_shown() {
         "hunter2-${file:/missing}",
         "${file:/missing:-hunter2}",
         "${env:X:-hunter2${env:Y}}",
+        "${env:X-hunter2}",
+        "${env hunter2}${env:Y",
     ] {
-        let partial = read(&format!("{VALID}    policies:\n      token: {{secret: \"{value}\"}}\n"));
-        let report = partial.source.report(partial.issues);
-        let all = format!("{}{}{}", report.text(false), report.json(), report.github());
-        assert!(!report.is_empty() && !all.contains("hunter"), "{value}: {all}");
+        for quoted in [format!("\"{value}\""), value.to_owned()] {
+            let partial = read(&format!("{VALID}    policies:\n      token: {{secret: {quoted}}}\n"));
+            let report = partial.source.report(partial.issues);
+            let all = format!("{}{}{}", report.text(false), report.json(), report.github());
+            assert!(!report.is_empty() && !all.contains("hunter"), "{quoted}: {all}");
+        }
     }
 }
 

@@ -312,9 +312,10 @@ impl<'t> Reference<'t> {
                     && !variable.starts_with(|c: char| c.is_ascii_digit())
                     && variable.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
                 if !is_name {
-                    // What stands behind a colon was meant as a default, and may be a secret.
-                    let shown = match variable.split_once(':') {
-                        Some((name, _)) => format!("{name}:…"),
+                    // What stands behind the name may be meant as a default, and be a secret.
+                    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                    let shown = match variable.find(|c| !is_part(c)) {
+                        Some(at) => format!("{}…", variable.chars().take(at + 1).collect::<String>()),
                         None => variable.to_owned(),
                     };
                     return Err(Refusal::new(
@@ -354,7 +355,10 @@ impl<'t> Reference<'t> {
 
 /// Whether a text that was not filled in has a reference of ours, or what was meant as one.
 pub(super) fn has_reference(text: &str) -> bool {
-    text.match_indices("${").any(|(at, _)| !matches!(Reference::read(&text[at..]), Ok(None)))
+    text.match_indices("${").any(|(at, open)| {
+        let inner = text[at + open.len()..].trim_start();
+        inner.starts_with("env") || !matches!(Reference::read(&text[at..]), Ok(None))
+    })
 }
 
 fn read(path: &Path, reader: &mut Reader) -> Result<String, Refusal> {
@@ -441,7 +445,7 @@ mod tests {
             ("${HOST}", "`${HOST}` does not say where from | write `${env:HOST}`; as plain text, `$${HOST}`"),
             (
                 "${env:A-b}",
-                "`A-b` is no name of an environment variable | write `${env:NAME}`, or `${env:NAME:-default}`",
+                "`A-…` is no name of an environment variable | write `${env:NAME}`, or `${env:NAME:-default}`",
             ),
             ("${env:HOST", "a `${` is never closed | add the `}`"),
             ("${file:}", "`${file:}` names no file | write `${file:/path}`"),

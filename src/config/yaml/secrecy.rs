@@ -202,9 +202,10 @@ fn is_reference(value: &str) -> bool {
     let inner = value.trim_start_matches(['"', '\'']);
     let Some((reference, rest)) = inner.split_once('}') else { return false };
     let rest = rest.trim_start_matches(['"', '\'']).trim_start();
-    // What stands in for a value that is not there would be the secret.
-    reference.starts_with("${")
-        && !reference.contains(":-")
+    // What stands in for a value that is not there would be the secret, and so may be what else stands in it.
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (reference.strip_prefix("${env:").is_some_and(is_name)
+        || reference.strip_prefix("${file:").is_some_and(|path| !path.contains(":-")))
         && (rest.is_empty() || rest.starts_with([',', '}', ']', '#']))
 }
 

@@ -27,10 +27,7 @@ pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
             "render the template first; a text that really has `{{` in it needs quotes".to_owned(),
         )
     } else if rest.starts_with("{env:") || rest.starts_with("{file:") {
-        (
-            "a `${…}` within `{ }` or `[ ]` needs quotes".to_owned(),
-            format!("write `\"${}\"`", &rest[..=rest.find('}').unwrap_or(0).max(rest.find(':').unwrap_or(0))]),
-        )
+        ("a `${…}` within `{ }` or `[ ]` needs quotes".to_owned(), format!("write `\"${}\"`", shown(rest)))
     } else if tab.is_some() {
         words(&ErrorKind::TabInIndentation, rest)
     } else {
@@ -38,6 +35,23 @@ pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
     };
     let length = rest.chars().next().filter(|c| *c != '\n' && *c != '\r').map_or(0, char::len_utf8);
     Issue::new(path.clone(), message).span(at..at + length).hint(hint)
+}
+
+/// A reference as it may be shown, without the `$`: where it is not as it should be, what stands in it may be a secret.
+fn shown(reference: &str) -> String {
+    let inner = reference.split_once('}').map_or("", |(inner, _)| inner);
+    let is_name_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match inner.strip_prefix("{file:") {
+        Some(path) if !path.is_empty() && !path.contains([':', '$', ' ']) => format!("{inner}}}"),
+        Some(_) => "{file:/path}".to_owned(),
+        None => match inner.strip_prefix("{env:") {
+            Some(name) if !name.is_empty() && name.chars().all(is_name_part) => format!("{inner}}}"),
+            Some(text) if text.split(":-").next().is_some_and(|name| name.chars().all(is_name_part)) => {
+                format!("{{env:{}:-…}}", text.split(":-").next().unwrap_or_default())
+            }
+            _ => "{env:NAME}".to_owned(),
+        },
+    }
 }
 
 /// The tab that is behind an error: the parser may notice it a line too early, or take it for something else.
