@@ -56,7 +56,7 @@ impl Secrets {
                     }
                 }
                 // It could not be filled in. Around the reference, or as its default, there may be a secret.
-                Content::Scalar(scalar) if is_named && has_reference(&scalar.text) => {
+                Content::Scalar(scalar) if is_named && has_reference(&scalar.text) && !is_reference(&scalar.text) => {
                     found.spans.push(node.span.clone())
                 }
                 Content::Scalar(scalar) if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) => {
