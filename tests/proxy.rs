@@ -1190,7 +1190,7 @@ async fn an_answer_that_is_cut_takes_none_before_it_along() {
     assert!(matches!(&broken, Err(Broken::CutInBody(response)) if response.body == "part"), "{broken:?}");
 }
 
-/// An idle connection gives hyper's buffers back after a second; its client must not notice.
+/// An idle connection gives its room back after a second; its client must not notice.
 #[tokio::test]
 async fn a_connection_that_rested_serves_its_next_request() {
     let backend = Backend::replies("ok").await;

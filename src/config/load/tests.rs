@@ -665,6 +665,10 @@ fn a_secret_in_or_around_a_reference_that_cannot_be_filled_in_is_not_shown() {
         "${env:X:hunter2}",
         "hunter2-${env:UNSET}",
         "hunter2-${file:/missing}",
+        "${env:UNSET},hunter2",
+        "${env:UNSET}#hunter2",
+        "${env:UNSET}}hunter2",
+        "${file:/missing}]hunter2",
         "${file:/missing:-hunter2}",
         "${env:X:-hunter2${env:Y}}",
         "${env:X-hunter2}",
@@ -676,6 +680,16 @@ fn a_secret_in_or_around_a_reference_that_cannot_be_filled_in_is_not_shown() {
             let all = format!("{}{}{}", report.text(false), report.json(), report.github());
             assert!(!report.is_empty() && !all.contains("hunter"), "{quoted}: {all}");
         }
+    }
+}
+
+#[test]
+fn what_is_a_secret_in_some_places_is_not_shown_where_it_cannot_be_filled_in() {
+    for line in ["hash: \"hunter2-${env:UNSET}\"", "key: \"${env:K:-hunter2\""] {
+        let partial = read(&format!("{VALID}    policies:\n      token: {{{line}}}\n"));
+        let report = partial.source.report(partial.issues);
+        let all = format!("{}{}{}", report.text(false), report.json(), report.github());
+        assert!(!report.is_empty() && !all.contains("hunter"), "{line}: {all}");
     }
 }
 

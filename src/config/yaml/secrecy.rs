@@ -32,6 +32,8 @@ const ENDS: [&str; 17] = [
 const PLAIN: [&str; 10] = ["", "~", "null", "true", "false", "yes", "no", "on", "off", "none"];
 /// How a condition on a header or cookie says what its value is.
 const MATCHES: [&str; 3] = ["exact", "prefix", "regex"];
+/// Keys whose values are secrets in some places. Where one cannot be filled in, nobody learns which place it is.
+const OFTEN_SECRET: [&str; 2] = ["key", "hash"];
 /// What is shown in the place of a secret.
 pub(crate) const STARS: &str = "***";
 
@@ -56,9 +58,7 @@ impl Secrets {
                     }
                 }
                 // It could not be filled in. Around the reference, or as its default, there may be a secret.
-                Content::Scalar(scalar) if is_named && has_reference(&scalar.text) && !is_reference(&scalar.text) => {
-                    found.spans.push(node.span.clone())
-                }
+                Content::Scalar(_) if is_named && is_unfilled(node) => found.spans.push(node.span.clone()),
                 Content::Scalar(scalar) if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) => {
                     found.add(node, &scalar.text);
                 }
@@ -70,7 +70,10 @@ impl Secrets {
                 Content::List(items) => open.extend(items.iter().map(|item| (item, is_named))),
                 Content::Mapping(entries) => open.extend(entries.iter().map(|entry| {
                     let key = entry.key.text();
-                    (&entry.value, is_secret_name(key) || is_named && MATCHES.contains(&key))
+                    let is_secret = is_secret_name(key)
+                        || is_named && MATCHES.contains(&key)
+                        || OFTEN_SECRET.contains(&key) && is_unfilled(&entry.value);
+                    (&entry.value, is_secret)
                 })),
             }
         }
@@ -197,16 +200,31 @@ fn named(line: &str) -> Option<(usize, Option<Hidden>)> {
     None
 }
 
-/// Whether a value comes from outside the file, all of it.
+/// Whether a value, as a line has it, comes from outside the file, all of it.
 fn is_reference(value: &str) -> bool {
     let inner = value.trim_start_matches(['"', '\'']);
-    let Some((reference, rest)) = inner.split_once('}') else { return false };
-    let rest = rest.trim_start_matches(['"', '\'']).trim_start();
-    // What stands in for a value that is not there would be the secret, and so may be what else stands in it.
+    let Some(end) = inner.find('}') else { return false };
+    let after = inner[end + 1..].trim_start_matches(['"', '\'']);
+    let rest = after.trim_start();
+    // A comment has a blank before it.
+    let is_end =
+        rest.is_empty() || rest.starts_with([',', '}', ']']) || rest.starts_with('#') && rest.len() < after.len();
+    is_one_reference(&inner[..=end]) && is_end
+}
+
+/// Whether a value could not be filled in, and is more than one reference as it should be.
+fn is_unfilled(node: &Node) -> bool {
+    node.scalar()
+        .is_some_and(|scalar| !scalar.is_outside() && has_reference(&scalar.text) && !is_one_reference(&scalar.text))
+}
+
+/// Whether a text is one reference as it should be. What stands in for a value that is not there would be the secret, and so
+/// may be whatever else stands in it or around it.
+fn is_one_reference(text: &str) -> bool {
     let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    (reference.strip_prefix("${env:").is_some_and(is_name)
-        || reference.strip_prefix("${file:").is_some_and(|path| !path.contains(":-")))
-        && (rest.is_empty() || rest.starts_with([',', '}', ']', '#']))
+    let Some(inner) = text.strip_suffix('}').filter(|inner| !inner.contains('}')) else { return false };
+    inner.strip_prefix("${env:").is_some_and(is_name)
+        || inner.strip_prefix("${file:").is_some_and(|path| !path.contains(":-") && !path.contains('$'))
 }
 
 /// Credentials in the URLs of a line. Where one ends cannot be told for sure.

@@ -191,7 +191,7 @@ impl Receiving {
         let Poll::Ready(length) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
             // What grew is filled again and again. And where somebody keeps pieces of it, the next ones join them: were they
             // spread over what others read into, each small piece would keep a room of its own.
-            if self.buffer.is_empty() && !self.has_grown && self.buffer.try_reclaim(READ) {
+            if self.buffer.is_empty() && !self.has_grown && (!self.has_begun || self.buffer.try_reclaim(READ)) {
                 self.give_room_to(spare);
             }
             return Poll::Pending;
