@@ -62,4 +62,5 @@ mod tls;
 mod token;
 mod unix_sockets;
 mod upstream_faults;
+mod waiting;
 mod websocket;

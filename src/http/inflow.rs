@@ -71,8 +71,10 @@ impl Inflow {
             End::Broken(violation) => Poll::Ready(Some(Err(violation))),
             End::Open => {
                 remember(&flow.reader, cx);
-                flow.is_wanted.set(true);
-                wake(&flow.feeder);
+                // Told once for each piece. Most often both sides are one task, which would wake itself for ever.
+                if !flow.is_wanted.replace(true) {
+                    wake(&flow.feeder);
+                }
                 Poll::Pending
             }
         }
@@ -175,6 +177,10 @@ fn wake(place: &RefCell<Option<Waker>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     fn poll(inflow: &mut Inflow) -> Poll<Option<Result<Frame<Bytes>, Option<Violation>>>> {
@@ -199,6 +205,33 @@ mod tests {
         assert!(matches!(poll(&mut inflow), Poll::Ready(Some(Ok(frame))) if frame.data_ref().unwrap() == "ab"));
         assert!(inflow.is_end_stream());
         assert!(matches!(poll(&mut inflow), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn who_reads_and_feeds_in_one_task_does_not_wake_itself_while_the_client_is_silent() {
+        struct Wakes(AtomicUsize);
+        impl Wake for Wakes {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let wakes = Arc::new(Wakes(AtomicUsize::new(0)));
+        let waker = Waker::from(wakes.clone());
+        let cx = &mut Context::from_waker(&waker);
+        let (feed, mut inflow) = inflow(Some(4));
+        let told = |feed: &Feed, inflow: &mut Inflow, cx: &mut Context<'_>| {
+            (0..3).for_each(|_| {
+                assert!(inflow.poll_frame(cx).is_pending());
+                assert!(feed.is_wanted(cx));
+            });
+            wakes.0.swap(0, Ordering::Relaxed)
+        };
+        assert!(!feed.is_wanted(cx));
+        assert_eq!(told(&feed, &mut inflow, cx), 1, "who feeds is told that somebody reads");
+        feed.push(Bytes::from_static(b"ab"));
+        assert_eq!(wakes.0.swap(0, Ordering::Relaxed), 1, "who reads is told that there is something");
+        assert!(inflow.poll_frame(cx).is_ready());
+        assert_eq!(told(&feed, &mut inflow, cx), 1, "and of the next piece again");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use armiger::app::{Options, Running, Source, StartError, Stopped};
 use bytes::Bytes;
@@ -459,6 +460,16 @@ impl Process {
     /// The most memory that it had so far, in KiB.
     pub fn peak(&self) -> u64 {
         self.memory("VmHWM:")
+    }
+
+    /// The processor time that its threads took so far.
+    pub fn processor_time(&self) -> Duration {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the process runs");
+        let nanos = threads.map(|thread| {
+            let times = std::fs::read_to_string(thread.expect("a thread").path().join("schedstat")).unwrap_or_default();
+            times.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+        });
+        Duration::from_nanos(nanos.sum())
     }
 
     fn memory(&self, field: &str) -> u64 {
