@@ -78,7 +78,7 @@ fn exchange(logger: &Rc<Logger>) -> Exchange {
     let (now, peer) = (Instant::now(), IpAddr::V4(Ipv4Addr::LOCALHOST));
     let request = Request::get("/orders/7").header("host", "api.example.com").header("accept", "*/*");
     Exchange {
-        request: request.body(Body::Empty).expect("a lawful request"),
+        request: Box::new(request.body(Body::Empty).expect("a lawful request")),
         client: Client {
             peer: SocketAddr::new(peer, 4711),
             reached: SocketAddr::new(peer, 80),

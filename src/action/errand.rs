@@ -64,7 +64,7 @@ impl PartCall {
     }
 
     async fn ask(&self, exchange: &mut Exchange, pools: &Pools) -> Result<Response<Body>, Broken> {
-        let request = std::mem::take(&mut exchange.request);
+        let request = std::mem::take(&mut *exchange.request);
         let (deadline, due) = (exchange.deadline, exchange.due);
         let tells = Tells { grpc: false, header: self.deadline_header.as_ref() };
         let whose = Whose { client: exchange.client, deadline, due, tells, class: self.class };

@@ -142,8 +142,7 @@ impl Challenges {
     }
 
     /// Tells it with a refusal. `refused`: where the credential stood that is not good, if there was one.
-    #[must_use]
-    pub fn told(&self, mut rejection: Rejection, refused: Option<&Place>) -> Rejection {
+    pub fn tell(&self, rejection: &mut Rejection, refused: Option<&Place>) {
         if self.has_bearer || self.others.is_empty() {
             let is_refused = matches!(refused, Some(Place::Bearer | Place::Query(_)));
             let error = if is_refused { ", error=\"invalid_token\"" } else { "" };
@@ -153,7 +152,6 @@ impl Challenges {
             );
         }
         rejection.headers.extend(self.others.iter().map(|value| (header::WWW_AUTHENTICATE, value.clone())));
-        rejection
     }
 }
 
@@ -294,7 +292,8 @@ mod tests {
     #[test]
     fn a_refusal_tells_every_way_of_proving_it_and_what_was_wrong_with_the_one_that_was_taken() {
         let told = |challenges: &Challenges, refused: Option<&Place>| -> Vec<String> {
-            let rejection = challenges.told(Reason::TokenInvalid.into(), refused);
+            let mut rejection = Reason::TokenInvalid.into();
+            challenges.tell(&mut rejection, refused);
             rejection.headers.iter().map(|(_, value)| value.to_str().unwrap().to_owned()).collect()
         };
         let (mut tokens, mut others) = (Challenges::default(), Challenges::default());

@@ -118,7 +118,9 @@ pub type Ranges = SmallVec<[(u32, u32); 8]>;
 /// A request and all that is known of it.
 pub struct Exchange {
     /// Method, target, headers and body. After `proxy/intake.rs` the headers are end-to-end ones only.
-    pub request: Request<Body>,
+    ///
+    /// In a box that is used again: an exchange is moved about, and this is most of it.
+    pub request: Box<Request<Body>>,
     /// Who sent it.
     pub client: Client,
     /// The normalised path, where it differs from the target's.
@@ -194,7 +196,7 @@ impl Exchange {
     pub fn errand(&self, request: Request<Body>, closing: Closing, now: Instant) -> Self {
         let deadline = now + ERRAND_SHARE * self.due.saturating_duration_since(self.started) / 100;
         Self {
-            request,
+            request: Box::new(request),
             client: self.client,
             normal_path: self.normal_path.clone(),
             params: self.params.clone(),

@@ -49,7 +49,7 @@ fn exchange(request: http::request::Builder, claims: Option<Value>) -> Exchange 
     let end = u32::try_from(path.len()).unwrap();
     Exchange {
         params: [(end - u32::try_from(param).unwrap(), end)].into_iter().collect(),
-        request,
+        request: Box::new(request),
         client: Client {
             peer: SocketAddr::new(peer, 4711),
             reached: SocketAddr::new(peer, 80),

@@ -9,10 +9,9 @@ use super::answer::{Asked, has_token};
 use super::field_name;
 use super::framing::Violation;
 
-/// A request head, and what it says of its connection.
+/// What a request head says of its connection.
+#[derive(Clone, Copy, Debug)]
 pub struct Arrived {
-    /// Method, target and headers.
-    pub request: Request<()>,
     /// How it is to be answered.
     pub asked: Asked,
     /// The client waits for a word before it sends the body (RFC 9110 §10.1.1).
@@ -22,20 +21,22 @@ pub struct Arrived {
 /// What the request line says behind the target, with the blank before it.
 const VERSION_LENGTH: usize = " HTTP/1.1".len();
 
-/// Reads a head that was found lawful, from the request line to the empty line that ends it. The values are parts of
-/// `bytes`; `headers` is an empty map to fill.
+/// Reads a head that was found lawful, from the request line to the empty line that ends it, into `request`, which has no
+/// headers. The values are parts of `bytes`.
 ///
 /// # Errors
 /// The types of the `http` crate do not take it, or the head was not lawful after all.
-pub fn parse(bytes: &Bytes, mut headers: HeaderMap) -> Result<Arrived, Violation> {
+pub fn parse<B>(bytes: &Bytes, request: &mut Request<B>) -> Result<Arrived, Violation> {
     let line = memchr(b'\r', bytes).ok_or(Violation::RequestLine)?;
     let method = memchr(b' ', &bytes[..line]).ok_or(Violation::RequestLine)?;
     let target = line.checked_sub(VERSION_LENGTH).filter(|end| *end > method).ok_or(Violation::RequestLine)?;
     let is_http10 = bytes[target..line].ends_with(b"0");
-    let uri = target_of(bytes, method + 1, target)?;
-    let method = Method::from_bytes(&bytes[..method]).map_err(|_| Violation::Method)?;
-    let mut asked =
-        Asked { is_http10, is_head: method == Method::HEAD, keeps_alive: !is_http10, takes_trailers: false };
+    *request.uri_mut() = target_of(bytes, method + 1, target)?;
+    *request.method_mut() = Method::from_bytes(&bytes[..method]).map_err(|_| Violation::Method)?;
+    *request.version_mut() = if is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
+    let is_head = *request.method() == Method::HEAD;
+    let mut asked = Asked { is_http10, is_head, keeps_alive: !is_http10, takes_trailers: false };
+    let headers = request.headers_mut();
     let mut expects = false;
     let (mut says_close, mut says_keep) = (false, false);
     let mut at = line + 2;
@@ -66,12 +67,7 @@ pub fn parse(bytes: &Bytes, mut headers: HeaderMap) -> Result<Arrived, Violation
         headers.try_append(name, value).map_err(|_| Violation::TooManyHeaders)?;
     }
     asked.keeps_alive = !says_close && (!is_http10 || says_keep);
-    let mut request = Request::new(());
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    *request.version_mut() = if is_http10 { Version::HTTP_10 } else { Version::HTTP_11 };
-    *request.headers_mut() = headers;
-    Ok(Arrived { request, asked, expects })
+    Ok(Arrived { asked, expects })
 }
 
 fn is_blank(byte: u8) -> bool {
@@ -106,21 +102,26 @@ mod tests {
     use crate::http::framing::{HeadLimits, check_head};
     use proptest::prelude::*;
 
+    fn request_of(text: &str) -> Request<()> {
+        let mut request = Request::default();
+        parse(&Bytes::copy_from_slice(text.as_bytes()), &mut request).unwrap();
+        request
+    }
+
     fn read(text: &str) -> Arrived {
-        parse(&Bytes::copy_from_slice(text.as_bytes()), HeaderMap::new()).unwrap()
+        parse(&Bytes::copy_from_slice(text.as_bytes()), &mut Request::new(())).unwrap()
     }
 
     #[test]
     fn a_head_is_read_as_it_is_written() {
-        let arrived = read("POST /a?b HTTP/1.1\r\nHost: a\r\nX:\t 1 2 \t\r\nx: 3\r\nempty:\r\n\r\n");
-        let request = arrived.request;
+        let request = request_of("POST /a?b HTTP/1.1\r\nHost: a\r\nX:\t 1 2 \t\r\nx: 3\r\nempty:\r\n\r\n");
         assert_eq!((request.method(), request.uri().to_string().as_str()), (&Method::POST, "/a?b"));
         assert_eq!(request.version(), Version::HTTP_11);
         assert_eq!(request.headers().get_all("x").iter().collect::<Vec<_>>(), ["1 2", "3"]);
         assert_eq!(request.headers()["empty"], "");
-        let absolute = read("GET http://b:1/p HTTP/1.1\r\nHost: a\r\n\r\n").request;
+        let absolute = request_of("GET http://b:1/p HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(absolute.uri().authority().map(|authority| authority.as_str()), Some("b:1"));
-        assert_eq!(read("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").request.uri().path(), "*");
+        assert_eq!(request_of("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").uri().path(), "*");
     }
 
     #[test]
@@ -162,7 +163,8 @@ mod tests {
         ) {
             let text = format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n{name}:{value}\r\n\r\n");
             if let Ok(Some(head)) = check_head(text.as_bytes(), &HeadLimits::default()) {
-                let arrived = parse(&Bytes::copy_from_slice(&text.as_bytes()[head.start..head.end]), HeaderMap::new());
+                let head = Bytes::copy_from_slice(&text.as_bytes()[head.start..head.end]);
+                let arrived = parse(&head, &mut Request::new(()));
                 prop_assert!(arrived.is_ok(), "{text:?} {:?}", arrived.err());
             }
         }

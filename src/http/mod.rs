@@ -14,6 +14,7 @@ pub mod headers;
 pub mod inflow;
 pub mod pace;
 pub mod path;
+pub mod place;
 pub mod problem;
 pub mod proxy_protocol;
 pub mod reply;

@@ -57,15 +57,17 @@ impl Chain {
 
     /// Asks whether the request may go on, until a policy answers or rejects.
     pub async fn admit(&self, exchange: &mut Exchange, followups: &mut Followups) -> Result<Asked, Rejection> {
-        let asked = ask(&self.links[..self.prepare], exchange, followups).await;
-        asked.map_err(|rejection| self.challenged(rejection))
+        let mut asked = ask(&self.links[..self.prepare], exchange, followups).await;
+        if let Err(rejection) = &mut asked {
+            self.challenge(rejection);
+        }
+        asked
     }
 
     /// A caller who should have proven who it is, is told how.
-    fn challenged(&self, rejection: Rejection) -> Rejection {
-        match rejection.reason {
-            Reason::TokenMissing => self.challenges.told(rejection, None),
-            _ => rejection,
+    fn challenge(&self, rejection: &mut Rejection) {
+        if rejection.reason == Reason::TokenMissing {
+            self.challenges.tell(rejection, None);
         }
     }
 

@@ -264,11 +264,11 @@ impl IdentityPolicy {
     }
 
     fn refused(&self, refusal: Refusal, place: &Place) -> Rejection {
-        let rejection = Rejection::from(refusal);
-        match rejection.reason {
-            Reason::TokenInvalid => self.challenges.told(rejection, Some(place)),
-            _ => rejection,
+        let mut rejection = Rejection::from(refusal);
+        if rejection.reason == Reason::TokenInvalid {
+            self.challenges.tell(&mut rejection, Some(place));
         }
+        rejection
     }
 
     /// The text that a credential is.

@@ -160,7 +160,7 @@ impl Work {
         let (within, index, max) = (self.id_of(place), self.index(place), self.batch.item_answer_max);
         let is_head = *request.method() == Method::HEAD;
         Box::pin(async move {
-            let response = super::answer(worker, inlet, request, Some(within.clone())).await;
+            let response = super::answer(worker, inlet, Box::new(request), Some(within.clone())).await;
             let (head, body) = response.into_parts();
             match read(body, max).await {
                 // On a connection the codec would see to it.

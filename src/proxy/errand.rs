@@ -101,7 +101,7 @@ async fn begin(
         return Ok(answer);
     }
     exchange.remember_form();
-    let request = std::mem::take(&mut exchange.request);
+    let request = std::mem::take(&mut *exchange.request);
     let errand = errand(request, exchange);
     let (reply, answer) = oneshot::channel();
     let unfinished = worker.unfinished.begin();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Version, header, request};
+use http::{HeaderValue, Method, Request, Version, header};
 
 use super::Worker;
 use crate::exchange::{Client, Exchange, Hop, Reason, Rejection};
@@ -41,16 +41,16 @@ pub struct Inlet {
 }
 
 /// A request's body, bounded.
-pub(super) fn body(worker: &Worker, inlet: &Inlet, head: &request::Parts, incoming: Arriving) -> Body {
+pub(super) fn body(worker: &Worker, inlet: &Inlet, request: &Request<Body>, incoming: Arriving) -> Body {
     if incoming.is_end_stream() {
         return Body::Empty;
     }
     let (limits, timeouts) = (&inlet.plan.config.limits, &inlet.plan.config.timeouts);
     let mut received = Received::new(incoming, limits.body_max.get());
-    let is_http2 = head.version == Version::HTTP_2;
+    let is_http2 = request.version() == Version::HTTP_2;
     // A caller of gRPC may be silent for as long as its call lasts, which the deadline and the pauses of the answer bound;
     // whether it is there still, pings tell.
-    let is_call = is_http2 && grpc::is_grpc(&head.headers);
+    let is_call = is_http2 && grpc::is_grpc(request.headers());
     if is_http2 {
         // On HTTP/1.1 the gate watches for pauses.
         received.watch(worker.wheel.timer(), if is_call { Duration::MAX } else { timeouts.body_idle.get() });
@@ -63,7 +63,7 @@ pub(super) fn body(worker: &Worker, inlet: &Inlet, head: &request::Parts, incomi
 }
 
 /// The exchange of a request. There is always one, for refusals are logged and counted like anything else.
-pub(super) fn begin(worker: &Worker, inlet: &Inlet, request: Request<Body>, now: Instant) -> Exchange {
+pub(super) fn begin(worker: &Worker, inlet: &Inlet, request: Box<Request<Body>>, now: Instant) -> Exchange {
     let inbound = match request.body() {
         Body::Received(received) => Some(received.inbound().clone()),
         _ => None,

@@ -36,7 +36,7 @@ pub(super) async fn run(
     } else {
         in_time(&worker.wheel, deadline, pin!(walk(route, exchange, worker, inlet, &mut followups))).await
     };
-    let response = match outcome {
+    let mut response = match outcome {
         Ok(response) => response,
         // All containers of a pod are told to stop at the same time, and the back end may be the first to go: that is no
         // fault of the service, and another pod has the answer.
@@ -48,7 +48,7 @@ pub(super) async fn run(
             Err(rejection) => exchange.refuse(rejection),
         },
     };
-    let mut response = super::labelled(response, exchange);
+    super::label(&mut response, exchange);
     exchange.allowance.write_to(response.headers_mut());
     followups.run(&mut response);
     response
@@ -85,15 +85,17 @@ async fn walk(
 ) -> Result<Response<Body>, Rejection> {
     // What the requests of a batch inherit is what came, not what the batch's own policies make of it.
     let received = matches!(route.action, Action::Batch(_)).then(|| Box::new(exchange.headers().clone()));
-    match route.chain.admit(exchange, followups).await? {
-        Asked::Passed => {}
-        Asked::Answered(answer) => return Ok(answer),
-        Asked::Fetched(fetch) => {
+    // Without `?`, which would move what came of it twice more.
+    match route.chain.admit(exchange, followups).await {
+        Ok(Asked::Passed) => {}
+        Ok(Asked::Answered(answer)) => return Ok(answer),
+        Err(rejection) => return Err(rejection),
+        Ok(Asked::Fetched(fetch)) => {
             let spare = route.action.fallback().and_then(|fallback| fallback.spare(exchange));
             let outcome = Box::pin(errand::fetch(route, exchange, worker, fetch)).await;
             return match (route.action.fallback(), spare) {
                 (Some(fallback), Some(spare)) if fallback.is_wanted(&outcome) => {
-                    Box::pin(instead(route, fallback, exchange, worker, *spare, outcome)).await
+                    Box::pin(instead(route, fallback, exchange, worker, spare, outcome)).await
                 }
                 _ => outcome,
             };
@@ -113,7 +115,7 @@ async fn walk(
             let outcome = action.run(exchange, &worker.pools, &errand::Parts { route, worker }).await;
             match (action.fallback(), spare) {
                 (Some(fallback), Some(spare)) if fallback.is_wanted(&outcome) => {
-                    exchange.request = *spare;
+                    exchange.request = spare;
                     Box::pin(fallback.run(exchange, &worker.pools, outcome)).await
                 }
                 _ => outcome,
@@ -128,7 +130,7 @@ async fn instead(
     fallback: &Fallback,
     exchange: &mut Exchange,
     worker: &Worker,
-    spare: Request<Body>,
+    spare: Box<Request<Body>>,
     outcome: Result<Response<Body>, Rejection>,
 ) -> Result<Response<Body>, Rejection> {
     exchange.request = spare;

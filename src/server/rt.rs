@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn stream(room: usize) -> Rewound<Sink> {
-        Rewound::new(Sink { room, ..Sink::default() }, Vec::new(), Scratch::new())
+        Rewound::new(Sink { room, ..Sink::default() }, Vec::new(), Scratch::default())
     }
 
     fn write(stream: &mut Rewound<Sink>, length: usize) -> Poll<usize> {

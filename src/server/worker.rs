@@ -256,8 +256,8 @@ async fn run(
     parts.files_max.into_iter().for_each(|files_max| pools.leave_files(files_max));
     let worker = Rc::new(Worker::new(parts.live.reader(), pools, wheel, log.clone()));
     let shared = Rc::new(Shared {
+        scratch: Scratch::new(worker.places.clone()),
         worker,
-        scratch: Scratch::new(),
         metrics: parts.metrics.clone(),
         drain: parts.drain.clone(),
         phase: Cell::new(Phase::Serving),

@@ -166,7 +166,7 @@ impl Logger {
             (facts.generation, facts.members) = (None, None);
             facts.held.clear();
             (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
-            (facts.outcome, facts.cut) = (None, None);
+            (facts.outcome, facts.cut, facts.is_silent) = (None, None, false);
             spare.push(facts);
         }
     }
@@ -205,6 +205,11 @@ pub struct Facts {
     outcome: Option<grpc_web::Outcome>,
     /// The slug of why the answer was cut, as far as that is known.
     cut: Option<&'static str>,
+    /// The body of the answer, which goes before the rest does. Here for the same reason as the members.
+    body: Body,
+    /// The body must not go out. On HTTP/1.1 the codec sees to that, and still tells its length; on HTTP/2 hyper would
+    /// send it (RFC 9110 §9.3.2).
+    is_silent: bool,
 }
 
 impl Facts {
@@ -225,6 +230,8 @@ impl Facts {
             call: None,
             outcome: None,
             cut: None,
+            body: Body::Empty,
+            is_silent: false,
         })
     }
 }
@@ -311,6 +318,7 @@ impl Closing {
 impl Drop for Closing {
     fn drop(&mut self) {
         let Some(mut facts) = self.facts.take() else { return };
+        facts.body = Body::Empty;
         if facts.is_untold {
             return self.logger.keep(facts);
         }
@@ -384,13 +392,7 @@ fn why_broken(error: BodyError) -> (CutBy, &'static str) {
 }
 
 /// A response body that knows when its exchange is over.
-pub struct Finish {
-    body: Body,
-    /// The body must not go out. On HTTP/1.1 the codec sees to that, and still tells its length; on HTTP/2 hyper would
-    /// send it (RFC 9110 §9.3.2).
-    is_silent: bool,
-    closing: Closing,
-}
+pub struct Finish(Closing);
 
 impl Finish {
     /// Watches over `body`, which goes out behind `head`.
@@ -406,51 +408,52 @@ impl Finish {
             closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
         }
         closing.outcome = head.extensions.get::<grpc_web::Outcome>().cloned();
-        let is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
-        Self { body, is_silent, closing }
+        closing.is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
+        closing.body = body;
+        Self(closing)
     }
 }
 
 impl Finish {
     /// The tunnel that begins with this answer, if one does. The exchange goes on until its end.
     pub fn take_tunnel(&mut self) -> Option<Tunnel> {
-        let Body::Tunnel(tunnel) = std::mem::take(&mut self.body) else { return None };
-        self.closing.record.complete = false;
+        let Body::Tunnel(tunnel) = std::mem::take(&mut self.0.body) else { return None };
+        self.0.record.complete = false;
         Some(*tunnel)
     }
 
     /// Whether a tunnel begins with this answer.
     pub fn is_tunnel(&self) -> bool {
-        matches!(self.body, Body::Tunnel(_))
+        matches!(self.0.body, Body::Tunnel(_))
     }
 
     /// What a tunnel carried.
     pub fn carried(&mut self, from_client: u64, to_client: u64) {
-        self.closing.record.bytes_in = from_client;
-        self.closing.record.bytes_out = to_client;
+        self.0.record.bytes_in = from_client;
+        self.0.record.bytes_out = to_client;
     }
 
     /// Its body is over, and goes before the exchange does.
     pub fn let_body_go(&mut self) {
-        self.body = Body::default();
+        self.0.body = Body::Empty;
     }
 
     /// So many bytes of the answer never left: it is not complete, whatever was read of it.
     pub fn lost(&mut self, bytes: u64) {
-        let record = &mut self.closing.record;
+        let record = &mut self.0.record;
         record.complete = false;
         record.bytes_out = record.bytes_out.saturating_sub(bytes);
     }
 
     /// The client took too little of it for too long, and is not waited for.
     pub fn outwaited(&mut self) {
-        self.closing.cut = Some("client-slow");
+        self.0.cut = Some("client-slow");
     }
 
     /// The exchange has come to a good end, or was cut.
     pub fn ended(&mut self, cut_by: Option<CutBy>) {
-        self.closing.record.complete = cut_by.is_none();
-        self.closing.record.cut_by = cut_by;
+        self.0.record.complete = cut_by.is_none();
+        self.0.record.cut_by = cut_by;
     }
 }
 
@@ -459,9 +462,9 @@ impl http_body::Body for Finish {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
-        let record = &mut this.closing.record;
+        let facts: &mut Facts = &mut self.get_mut().0;
+        let polled = Pin::new(&mut facts.body).poll_frame(cx);
+        let record = &mut facts.record;
         match &polled {
             Poll::Pending => {}
             Poll::Ready(None) => record.complete = true,
@@ -470,30 +473,30 @@ impl http_body::Body for Finish {
                     record.bytes_out += data.len() as u64;
                 }
                 // Nobody asks for more after trailers.
-                record.complete = this.body.is_end_stream() || frame.is_trailers();
+                record.complete = facts.body.is_end_stream() || frame.is_trailers();
                 if let Some(trailers) = frame.trailers_ref()
-                    && this.closing.call.is_some()
+                    && facts.call.is_some()
                 {
-                    this.closing.call = Some(grpc::status(trailers).unwrap_or(UNKNOWN_CALL));
+                    facts.call = Some(grpc::status(trailers).unwrap_or(UNKNOWN_CALL));
                 }
             }
             Poll::Ready(Some(Err(error))) => {
                 // An upstream gives up a request that broke off.
-                let client = this.closing.inbound.as_ref().and_then(|inbound| inbound.error.get());
+                let client = facts.inbound.as_ref().and_then(|inbound| inbound.error.get());
                 let error = client.filter(|_| *error == BodyError::UpstreamCut).unwrap_or(*error);
                 let (by, why) = why_broken(error);
-                (this.closing.record.cut_by, this.closing.cut) = (Some(by), Some(why));
+                (facts.record.cut_by, facts.cut) = (Some(by), Some(why));
             }
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.is_silent || self.body.is_end_stream()
+        self.0.is_silent || self.0.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.body.size_hint()
     }
 }
 

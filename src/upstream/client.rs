@@ -110,10 +110,11 @@ impl<F: Future<Output = http2::Sent>> Future for Sending<'_, F> {
 }
 
 impl Line {
-    fn send(&self, request: Request<Body>) -> impl Future<Output = Result<Begun, Failure>> {
+    /// Sends what it takes out of `request`: it is of no use to anybody else then.
+    fn send(&self, request: &mut Request<Body>) -> impl Future<Output = Result<Begun, Failure>> {
         match self {
             Self::Http1(connection) => Sending::Http1 { answer: connection.send(request) },
-            Self::Http2(stream) => Sending::Http2 { answer: stream.send(request), stream },
+            Self::Http2(stream) => Sending::Http2 { answer: stream.send(std::mem::take(request)), stream },
         }
     }
 
@@ -278,7 +279,7 @@ impl Upstream {
                 progress.advance(Reached::Upstream);
             }
             let outcome = {
-                let answer = pin!(line.send(std::mem::take(request)));
+                let answer = pin!(line.send(request));
                 patiently(&mut timer, limit.as_mut(), plan, &line, inbound.as_deref(), answer).await
             };
             let failure = match outcome {

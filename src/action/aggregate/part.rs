@@ -328,7 +328,7 @@ async fn known(
             answer.map_err(|rejection| broken.take().map_or_else(|| refused(part, &rejection), Failure::from))
         }
         // It is none that a cache has to do with.
-        Ok(_) => return Ok((sent(run, part, &part.upstream, asked.request).await?, false)),
+        Ok(_) => return Ok((sent(run, part, &part.upstream, *asked.request).await?, false)),
         Err(rejection) => Err(refused(part, &rejection)),
     };
     let (reply, is_stale) = whole(answer?, part.body_max).await?;

@@ -25,8 +25,9 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request};
 
 use crate::http::answer::Asked;
+use crate::http::body::{Arriving, Body};
 use crate::http::framing::{self, ChunkFollower, HeadLimits, HeadScanner};
-use crate::http::inflow::{Feed, Inflow};
+use crate::http::inflow::Feed;
 use crate::http::pace::{Pace, Rate};
 use crate::timer::{Timer, Wheel};
 use scratch::SCRATCH_BYTES;
@@ -56,8 +57,10 @@ pub struct GateTimeouts {
 
 /// A request that was let in.
 pub struct Entered {
-    /// Its head, and its body if it has one.
-    pub request: Request<Option<Inflow>>,
+    /// Its head.
+    pub request: Box<Request<Body>>,
+    /// Its body.
+    pub body: Arriving,
     /// How it is to be answered.
     pub asked: Asked,
 }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::{Entered, Gate, Inbound, Left, Phase, Waiting, add};
+use crate::http::body::Arriving;
 use crate::http::framing::{BodyFraming, Head, Violation};
 use crate::http::head::{self, parse_trailers};
 use crate::http::inflow::inflow;
@@ -35,19 +36,19 @@ impl<S> Gate<S> {
     /// Lets a request in whose head is at the beginning of `bytes`, behind empty lines.
     fn enter(&mut self, bytes: &[u8], head: Head) -> Result<Entered, Violation> {
         let text = self.scratch.keep(&bytes[head.start..head.end]);
-        let arrived = head::parse(&text, self.scratch.take_map())?;
+        let mut request = self.scratch.take_request();
+        let arrived = head::parse(&text, &mut request)?;
         let (body, phase) = match head.body {
-            BodyFraming::None => (None, Phase::head()),
+            BodyFraming::None => (Arriving::None, Phase::head()),
             BodyFraming::Length(length) => {
                 let (feed, body) = inflow(Some(length));
-                (Some(body), Phase::Body(Inbound { feed, left: Left::Length(length), expects: arrived.expects }))
+                let inbound = Inbound { feed, left: Left::Length(length), expects: arrived.expects };
+                (Arriving::Http1(body), Phase::Body(inbound))
             }
             BodyFraming::Chunked => {
                 let (feed, body) = inflow(None);
-                (
-                    Some(body),
-                    Phase::Body(Inbound { feed, left: Left::Chunks(Box::default()), expects: arrived.expects }),
-                )
+                let inbound = Inbound { feed, left: Left::Chunks(Box::default()), expects: arrived.expects };
+                (Arriving::Http1(body), Phase::Body(inbound))
             }
         };
         self.phase = phase;
@@ -55,7 +56,7 @@ impl<S> Gate<S> {
         self.state.in_flight.set(true);
         add(&self.state.requests, 1);
         self.wait_for(Waiting::No);
-        Ok(Entered { request: arrived.request.map(|()| body), asked: arrived.asked })
+        Ok(Entered { request, body, asked: arrived.asked })
     }
 
     /// Gives the body what of it is at the beginning of `bytes`, and says how much that was.

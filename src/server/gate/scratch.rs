@@ -5,7 +5,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Request};
+
+use crate::http::body::Body;
+use crate::http::place::Places;
 
 /// What one read may bring at most.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -30,6 +33,7 @@ const SPARE_OUT_MAX: usize = 64 * 1024;
 pub struct Scratch(Rc<Shelf>);
 
 struct Shelf {
+    requests: Places,
     read: RefCell<Box<[u8]>>,
     heads: RefCell<BytesMut>,
     maps: RefCell<Vec<HeaderMap>>,
@@ -47,8 +51,9 @@ struct Date {
 
 impl Scratch {
     /// A read buffer of 64 KiB, and little else. Make one per worker and clone it.
-    pub fn new() -> Self {
+    pub fn new(requests: Places) -> Self {
         Self(Rc::new(Shelf {
+            requests,
             read: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             heads: RefCell::default(),
             maps: RefCell::default(),
@@ -73,8 +78,15 @@ impl Scratch {
         heads.split().freeze()
     }
 
-    pub(super) fn take_map(&self) -> HeaderMap {
-        self.0.maps.borrow_mut().pop().unwrap_or_default()
+    /// A request that says nothing yet.
+    pub(super) fn take_request(&self) -> Box<Request<Body>> {
+        let mut request = self.0.requests.take();
+        if request.headers().capacity() == 0
+            && let Some(map) = self.0.maps.borrow_mut().pop()
+        {
+            *request.headers_mut() = map;
+        }
+        request
     }
 
     /// Takes back a map that is no longer needed.
@@ -120,7 +132,7 @@ impl Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self::new()
+        Self::new(Places::default())
     }
 }
 
@@ -135,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_many_connections_use_at_once_is_kept_up_to_a_bound() {
-        let scratch = Scratch::new();
+        let scratch = Scratch::default();
         let addresses = |outs: &[Vec<u8>]| outs.iter().map(|out| out.as_ptr()).collect::<Vec<_>>();
         let outs: Vec<_> = (0..SPARE_MAPS).map(|_| Vec::with_capacity(1024)).collect();
         let made = addresses(&outs);

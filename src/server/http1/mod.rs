@@ -22,7 +22,6 @@ use super::wire::Wire;
 use super::worker::Shared;
 use crate::http::body::{Arriving, Body, BodyError, Tunnel};
 use crate::http::framing::{HeadLimits, Violation};
-use crate::http::inflow::Inflow;
 use crate::http::pace::Rate;
 use crate::proxy;
 use crate::telemetry::finish::Finish;
@@ -55,14 +54,13 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
     );
     let is_http10 = Cell::new(false);
     let tunnels = Rc::new(Cell::new(None));
-    let service = |request: Request<Option<Inflow>>| {
+    let service = |request: Box<Request<Body>>, body: Arriving| {
         is_http10.set(request.version() == Version::HTTP_10);
         let inlet = door.inlet();
         let (shared, state, door, tunnels) = (shared.clone(), state.clone(), door.clone(), tunnels.clone());
         async move {
-            let request = request.map(|body| body.map_or(Arriving::None, Arriving::Http1));
             // Called in here: handed in, the future of the whole exchange would have its place twice.
-            let mut response = proxy::handle(shared.worker.clone(), inlet, request).await;
+            let mut response = proxy::handle(shared.worker.clone(), inlet, request, body).await;
             if response.body().is_tunnel() {
                 state.become_tunnel();
                 let (head, mut finish) = response.into_parts();
@@ -121,7 +119,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
         gate.feed_early();
         let mut exchange = Exchange::new(entered.asked);
         let place = place.get_or_insert_with(|| Box::pin(None));
-        place.set(Some(service(entered.request)));
+        place.set(Some(service(entered.request, entered.body)));
         let ended = poll_fn(|cx| match lookout.poll(cx, shared, moved_on.as_mut()) {
             Phase::Forced => Poll::Ready(None),
             // What it waits for is no more than the rest of a body that nobody reads.
@@ -204,7 +202,6 @@ async fn pass_through(shared: &Shared, client: &mut Wire, held: Vec<u8>, tunnel:
 }
 
 /// Why a connection no longer waits for its next request.
-#[expect(clippy::large_enum_variant, reason = "most are requests, and none is kept")]
 enum Wake {
     /// Here it is.
     Asked(Entered),

@@ -27,7 +27,7 @@ use super::rt::{Lent, LocalExecutor, Rewound};
 use super::tunnel::{self, End};
 use super::wire::Wire;
 use super::worker::Shared;
-use crate::http::body::{Arriving, Tunnel, cause};
+use crate::http::body::{Arriving, Body, Tunnel, cause};
 use crate::http::headers::name;
 use crate::http::websocket::Wish;
 use crate::proxy;
@@ -90,7 +90,10 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
                 let upgrade = Wish::is_extended_connect(&request).then(|| hyper::upgrade::on(&mut request));
                 // In a box, and made there: what hyper asks for it moves many times before it is polled.
                 let mut place = Box::pin(None);
-                place.set(Some(proxy::handle(worker, inlet, request.map(Arriving::Http2))));
+                let (head, body) = request.into_parts();
+                let mut request = worker.places.take();
+                *request = Request::from_parts(head, Body::Empty);
+                place.set(Some(proxy::handle(worker, inlet, request, Arriving::Http2(body))));
                 let answered = poll_fn(|cx| match place.as_mut().as_pin_mut() {
                     Some(exchange) => exchange.poll(cx),
                     None => Poll::Pending,

@@ -31,13 +31,13 @@ pub(super) struct Said {
 }
 
 /// Writes a head. What its fields say of the body's length does not count: `delimited` does.
-pub(super) fn write(out: &mut Vec<u8>, request: &Parts, delimited: Delimited) -> Said {
+pub(super) fn write<B>(out: &mut Vec<u8>, request: &Request<B>, delimited: Delimited) -> Said {
     /// The bytes that most heads do with. The buffer goes round: to add up what this one takes would cost each of them.
     const USUAL: usize = 1024;
-    let headers = &request.headers;
-    let target = request.uri.path_and_query().map(|target| target.as_str());
+    let headers = request.headers();
+    let target = request.uri().path_and_query().map(|target| target.as_str());
     out.reserve(USUAL);
-    out.extend_from_slice(request.method.as_str().as_bytes());
+    out.extend_from_slice(request.method().as_str().as_bytes());
     out.push(b' ');
     match target {
         Some(target) => {
@@ -48,7 +48,7 @@ pub(super) fn write(out: &mut Vec<u8>, request: &Parts, delimited: Delimited) ->
             out.extend_from_slice(target.as_bytes());
         }
         // Only CONNECT has a target without a path. Writing to memory does not fail.
-        None => drop(write!(out, "{}", request.uri)),
+        None => drop(write!(out, "{}", request.uri())),
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
     let mut said = Said::default();

@@ -18,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, response};
+use http::{Extensions, HeaderMap, Method, Request, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncWrite;
 use tokio::task::AbortHandle;
@@ -97,24 +97,25 @@ impl Connection {
         self.told
     }
 
-    /// Sends `request` and waits for the head of its answer.
-    pub(super) fn send(self: &Rc<Self>, request: Request<Body>) -> Sent<'_> {
-        let (mut parts, body) = request.into_parts();
+    /// Sends `request` and waits for the head of its answer. Takes its headers and its body.
+    pub(super) fn send(self: &Rc<Self>, request: &mut Request<Body>) -> Sent<'_> {
         let mut talk = self.talk.borrow_mut();
         let talk = &mut *talk;
         talk.sending.give_room(self.bench.worker().spare.for_sending());
         talk.bounds = self.bench.terms().heads;
-        if talk.sending.begin(&parts, &body) {
+        if talk.sending.begin(request) {
             self.is_spent.set(true);
         }
-        let asked = match parts.method {
+        let asked = match *request.method() {
             Method::HEAD => Asked::Head,
             Method::CONNECT => Asked::Connect,
             _ => Asked::Other,
         };
-        parts.headers.clear();
-        talk.receiving.begin(asked, parts.headers);
-        Sent { connection: self, body }
+        *request.extensions_mut() = Extensions::new();
+        let mut headers = std::mem::take(request.headers_mut());
+        headers.clear();
+        talk.receiving.begin(asked, headers);
+        Sent { connection: self, body: std::mem::take(request.body_mut()) }
     }
 
     /// When the socket last took bytes of the request.

@@ -87,7 +87,8 @@ impl Sending {
     }
 
     /// Begins a request. Says whether it ends the connection.
-    pub(super) fn begin(&mut self, request: &Parts, body: &Body) -> bool {
+    pub(super) fn begin(&mut self, request: &Request<Body>) -> bool {
+        let body = request.body();
         self.delimited = match body.size_hint().exact() {
             _ if body.is_end_stream() => Delimited::Length(0),
             Some(length) => Delimited::Length(length),
@@ -98,7 +99,7 @@ impl Sending {
         (self.head, self.at, self.data, self.tail) = (self.out.len(), 0, Bytes::new(), &[]);
         self.announced.clear();
         if said.has_trailer && self.delimited == Delimited::Chunked {
-            self.announced = trailers::announced(&request.headers);
+            self.announced = trailers::announced(request.headers());
         }
         self.is_whole = self.delimited == Delimited::Length(0);
         (self.state, self.has_begun) = (State::Sending, false);

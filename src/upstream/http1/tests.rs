@@ -71,20 +71,20 @@ fn run<F: Future>(future: F) -> F::Output {
     runtime.block_on(future)
 }
 
-fn request(body: Body) -> (http::request::Parts, Body) {
+fn asking(body: Body) -> Request<Body> {
     let mut request = Request::new(body);
     *request.method_mut() = Method::POST;
     *request.uri_mut() = "/a?b".parse().unwrap();
     request.headers_mut().insert("host", HeaderValue::from_static("app"));
-    request.into_parts()
+    request
 }
 
 /// Sends a request, and gives what the peer got, read by read.
-async fn send(parts: http::request::Parts, mut body: Body) -> (Result<(), Error>, Vec<Vec<u8>>, Sending) {
+async fn send(mut request: Request<Body>) -> (Result<(), Error>, Vec<Vec<u8>>, Sending) {
     let (near, mut far) = UnixStream::pair().unwrap();
     let mut near = Stream::Unix(near);
     let mut sending = Sending::new(Instant::now());
-    sending.begin(&parts, &body);
+    sending.begin(&request);
     let wheel = Wheel::new();
     let reading = async {
         let mut reads = Vec::new();
@@ -95,7 +95,7 @@ async fn send(parts: http::request::Parts, mut body: Body) -> (Result<(), Error>
         reads
     };
     let writing = async {
-        let sent = poll_fn(|cx| sending.poll(&mut body, &mut near, &wheel, cx)).await;
+        let sent = poll_fn(|cx| sending.poll(request.body_mut(), &mut near, &wheel, cx)).await;
         drop(near);
         sent
     };
@@ -121,8 +121,8 @@ fn a_head_and_a_small_body_go_out_as_one() {
                 format!("{HEAD}transfer-encoding: chunked\r\n\r\n3\r\none\r\n10\r\n0123456789abcdef\r\n0\r\n\r\n"),
             ),
         ] {
-            let (parts, body) = request(body);
-            let (outcome, reads, sending) = send(parts, body).await;
+            let request = asking(body);
+            let (outcome, reads, sending) = send(request).await;
             outcome.unwrap();
             assert_eq!((text(&reads), reads.len()), (sent, 1));
             assert!(sending.is_sent());
@@ -138,11 +138,11 @@ fn what_the_fields_say_of_the_length_does_not_count() {
             (Frames::body(None, [data("x")]).0, "transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"),
             (Body::Empty, "content-length: 0\r\n\r\n"),
         ] {
-            let (mut parts, body) = request(body);
-            parts.headers.insert("content-length", HeaderValue::from_static("7"));
-            parts.headers.append("content-length", HeaderValue::from_static("8"));
-            parts.headers.insert("transfer-encoding", HeaderValue::from_static("gzip"));
-            let (_, reads, _) = send(parts, body).await;
+            let mut request = asking(body);
+            request.headers_mut().insert("content-length", HeaderValue::from_static("7"));
+            request.headers_mut().append("content-length", HeaderValue::from_static("8"));
+            request.headers_mut().insert("transfer-encoding", HeaderValue::from_static("gzip"));
+            let (_, reads, _) = send(request).await;
             assert_eq!(text(&reads), format!("{HEAD}{framing}"));
         }
     });
@@ -153,15 +153,15 @@ fn large_bodies_go_out_whole_whatever_the_socket_takes_at_once() {
     run(async {
         let large = |byte: u8| Bytes::from(vec![byte; 900_000]);
         let plain = [large(b'a'), large(b'b')].concat();
-        let (parts, body) = request(Frames::body(Some(1_800_000), [data(large(b'a')), None, data(large(b'b'))]).0);
-        let (outcome, reads, _) = send(parts, body).await;
+        let request = asking(Frames::body(Some(1_800_000), [data(large(b'a')), None, data(large(b'b'))]).0);
+        let (outcome, reads, _) = send(request).await;
         outcome.unwrap();
         let sent = reads.concat();
         assert!(reads.len() > 2, "it takes more than one write");
         assert_eq!(sent[HEAD.len()..], [b"content-length: 1800000\r\n\r\n".as_slice(), &plain].concat());
 
-        let (parts, body) = request(Frames::body(None, [data(large(b'a')), data("s"), None, data(large(b'b'))]).0);
-        let (outcome, reads, _) = send(parts, body).await;
+        let request = asking(Frames::body(None, [data(large(b'a')), data("s"), None, data(large(b'b'))]).0);
+        let (outcome, reads, _) = send(request).await;
         outcome.unwrap();
         let mut expected = b"transfer-encoding: chunked\r\n\r\ndbba0\r\n".to_vec();
         expected.extend(large(b'a'));
@@ -180,9 +180,9 @@ fn fields_behind_a_body_go_out_where_they_were_announced_and_may_stand_there() {
             trailers.insert(name, HeaderValue::from_static(value));
         }
         let frames = [data("x"), Some(Frame::trailers(trailers))];
-        let (mut parts, body) = request(Frames::body(None, frames).0);
-        parts.headers.insert("trailer", HeaderValue::from_static("X-Sum, content-length, authorization"));
-        let (outcome, reads, _) = send(parts, body).await;
+        let mut request = asking(Frames::body(None, frames).0);
+        request.headers_mut().insert("trailer", HeaderValue::from_static("X-Sum, content-length, authorization"));
+        let (outcome, reads, _) = send(request).await;
         outcome.unwrap();
         assert!(text(&reads).ends_with("\r\n\r\n1\r\nx\r\n0\r\nx-sum: 7\r\n\r\n"), "{}", text(&reads));
     });
@@ -192,8 +192,8 @@ fn fields_behind_a_body_go_out_where_they_were_announced_and_may_stand_there() {
 fn a_body_that_is_not_as_long_as_was_said_is_never_sent_as_whole() {
     run(async {
         for (frames, most) in [(vec![data("abc"), None, data("def")], "abc"), (vec![data("abc"), None], "abc")] {
-            let (parts, body) = request(Frames::body(Some(5), frames).0);
-            let (outcome, reads, sending) = send(parts, body).await;
+            let request = asking(Frames::body(Some(5), frames).0);
+            let (outcome, reads, sending) = send(request).await;
             outcome.unwrap_err();
             assert!(!sending.is_sent() && !sending.is_under_way());
             assert_eq!(text(&reads), format!("{HEAD}content-length: 5\r\n\r\n{most}"));
@@ -207,16 +207,14 @@ fn nothing_is_read_of_a_body_that_the_socket_does_not_take() {
         let (near, _far) = UnixStream::pair().unwrap();
         let mut near = Stream::Unix(near);
         let frames = (0..1000).map(|_| data(vec![b'x'; 100_000]));
-        let (parts, mut body) = {
-            let (body, taken) = Frames::body(None, frames);
-            let (parts, body) = request(body);
-            (parts, (body, taken))
-        };
+        let (body, taken) = Frames::body(None, frames);
+        let mut request = asking(body);
         let mut sending = Sending::new(Instant::now());
-        sending.begin(&parts, &body.0);
+        sending.begin(&request);
         let wheel = Wheel::new();
-        let is_pending = poll_fn(|cx| Poll::Ready(sending.poll(&mut body.0, &mut near, &wheel, cx).is_pending())).await;
-        assert!(is_pending && *body.1.borrow() < 20, "{}", body.1.borrow());
+        let is_pending =
+            poll_fn(|cx| Poll::Ready(sending.poll(request.body_mut(), &mut near, &wheel, cx).is_pending())).await;
+        assert!(is_pending && *taken.borrow() < 20, "{}", taken.borrow());
     });
 }
 
@@ -233,11 +231,11 @@ fn a_request_of_which_the_socket_took_nothing_is_given_back() {
             let (near, far) = UnixStream::pair().unwrap();
             drop(far);
             let mut near = Stream::Unix(near);
-            let (parts, mut body) = request(body);
+            let mut request = asking(body);
             let mut sending = Sending::new(Instant::now());
-            sending.begin(&parts, &body);
+            sending.begin(&request);
             let wheel = Wheel::new();
-            poll_fn(|cx| sending.poll(&mut body, &mut near, &wheel, cx)).await.unwrap();
+            poll_fn(|cx| sending.poll(request.body_mut(), &mut near, &wheel, cx)).await.unwrap();
             assert!(!sending.is_sent() && !sending.is_under_way());
             let given = sending.unsent();
             assert_eq!(given.is_some(), is_given);

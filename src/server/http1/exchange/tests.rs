@@ -16,7 +16,6 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local, yield_now};
 
 use crate::http::body::{Arriving, Received};
 use crate::http::framing::{HeadLimits, Violation};
-use crate::http::inflow::Inflow;
 use crate::server::gate::{GateState, GateTimeouts, Scratch};
 use crate::timer::Wheel;
 
@@ -73,7 +72,7 @@ impl Drop for Abort<'_> {
     }
 }
 
-async fn answer(request: Request<Option<Inflow>>, seen: Rc<Seen>, state: Rc<GateState>) -> Response<Answer> {
+async fn answer(request: Request<Arriving>, seen: Rc<Seen>, state: Rc<GateState>) -> Response<Answer> {
     let mut unless_dropped = Abort(&seen, false);
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
@@ -113,11 +112,8 @@ async fn answer(request: Request<Option<Inflow>>, seen: Rc<Seen>, state: Rc<Gate
 }
 
 /// The whole body and its trailers, or the violation that it ended with.
-async fn collect(
-    body: Option<Inflow>,
-    state: &GateState,
-) -> Result<http_body_util::Collected<Bytes>, Option<Violation>> {
-    let body = crate::http::body::Body::Received(Received::new(body.map_or(Arriving::None, Arriving::Http1), u64::MAX));
+async fn collect(body: Arriving, state: &GateState) -> Result<http_body_util::Collected<Bytes>, Option<Violation>> {
+    let body = crate::http::body::Body::Received(Received::new(body, u64::MAX));
     body.collect().await.map_err(|_| state.violation())
 }
 
@@ -141,8 +137,15 @@ impl Client {
         let wheel = Wheel::new();
         spawn_local(wheel.clone().run());
         let limits = HeadLimits::default();
-        let gate =
-            Gate::new(server_io, prefix.as_bytes().to_vec(), limits, timeouts, &wheel, &Scratch::new(), state.clone());
+        let gate = Gate::new(
+            server_io,
+            prefix.as_bytes().to_vec(),
+            limits,
+            timeouts,
+            &wheel,
+            &Scratch::default(),
+            state.clone(),
+        );
         let (service_seen, service_state) = (seen.clone(), state.clone());
         let server = spawn_local(async move {
             let mut gate = gate;
@@ -151,7 +154,11 @@ impl Client {
                 let Some(entered) = poll_fn(|cx| gate.poll_head(cx)).await else { break Ok(()) };
                 gate.feed_early();
                 let mut exchange = Exchange::new(entered.asked);
-                place.set(Some(answer(entered.request, service_seen.clone(), service_state.clone())));
+                place.set(Some(answer(
+                    (*entered.request).map(|_| entered.body),
+                    service_seen.clone(),
+                    service_state.clone(),
+                )));
                 match poll_fn(|cx| exchange.poll(cx, &mut gate, place.as_mut())).await {
                     Ok(Ended::Again) => {}
                     Ok(Ended::Last) => break Ok(()),
@@ -286,7 +293,7 @@ fn a_connection_that_waits_holds_no_buffer() {
         client.write_all(&GET.as_bytes()[20..]).await.unwrap();
         let (limits, state) = (HeadLimits::default(), Rc::new(GateState::default()));
         let prefix = GET.as_bytes()[..20].to_vec();
-        let mut gate = Gate::new(io, prefix, limits, NEVER, &Wheel::new(), &Scratch::new(), state);
+        let mut gate = Gate::new(io, prefix, limits, NEVER, &Wheel::new(), &Scratch::default(), state);
         let entered = poll_fn(|cx| gate.poll_head(cx)).await.unwrap();
         assert_eq!(entered.request.uri(), "/echo");
         assert_eq!(gate.held_capacity(), 0);
