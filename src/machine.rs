@@ -30,7 +30,11 @@ const RESERVED_LEAST: u64 = 16;
 /// it and the most: operators, a reload and the log need few, however many there are.
 const KEPT_SHARE: u64 = 16;
 const KEPT_LEAST: u64 = 8;
-const KEPT_MOST: u64 = 64;
+const KEPT_MOST: u64 = 256;
+
+/// The share of those that the connections of each of the two listeners for operators may take, as a divisor. The other half
+/// is for files, and for who waits at these listeners.
+const OPERATORS_SHARE: u64 = 4;
 
 /// The most that is read of a control group's file. The kernel's are far shorter.
 const FILE_BYTES_MAX: u64 = 64 << 10;
@@ -82,7 +86,14 @@ impl Machine {
     /// The most file descriptors that may be open for a connection to an upstream to be made. What is above is for operators
     /// and files: requests alone can never take the last one.
     pub fn upstream_files(&self) -> Option<u64> {
-        self.files.map(|files| files.saturating_sub((files / KEPT_SHARE).clamp(KEPT_LEAST, KEPT_MOST)).max(1))
+        self.files.map(|files| files.saturating_sub(kept(files)).max(1))
+    }
+
+    /// How many connections each of the two listeners for operators may have: `most`, or as many as leave half of what is kept
+    /// for operators and files to files.
+    pub fn operators_max(&self, most: u32) -> u32 {
+        let Some(files) = self.files else { return most };
+        u32::try_from(kept(files) / OPERATORS_SHARE).unwrap_or(u32::MAX).min(most)
     }
 
     /// How many connections each of so many listeners may have open where the user named no number: `most`, or as many
@@ -99,6 +110,11 @@ impl Machine {
     pub fn cache_bytes(&self, most: u64) -> u64 {
         self.memory.map_or(most, |memory| (memory / CACHE_SHARE).min(most))
     }
+}
+
+/// How many of the file descriptors are for operators and files alone.
+fn kept(files: u64) -> u64 {
+    (files / KEPT_SHARE).clamp(KEPT_LEAST, KEPT_MOST)
 }
 
 /// The memory limit in bytes that holds for this process: the least of its control group and those above.
@@ -248,18 +264,21 @@ mod tests {
     }
 
     #[test]
-    fn clients_and_upstreams_leave_file_descriptors_to_others() {
-        for (files, clients, upstreams) in [
-            (None, None, None),
-            (Some(1_048_576), Some(786_432), Some(1_048_512)),
-            (Some(1024), Some(768), Some(960)),
-            (Some(64), Some(48), Some(56)),
-            (Some(32), Some(16), Some(24)),
-            (Some(8), Some(1), Some(1)),
-            (Some(0), Some(1), Some(1)),
+    fn clients_upstreams_and_operators_leave_file_descriptors_to_others() {
+        for (files, clients, upstreams, operators) in [
+            (None, None, None, 64),
+            (Some(1_048_576), Some(786_432), Some(1_048_320), 64),
+            (Some(4096), Some(3072), Some(3840), 64),
+            (Some(1024), Some(768), Some(960), 16),
+            (Some(128), Some(96), Some(120), 2),
+            (Some(64), Some(48), Some(56), 2),
+            (Some(32), Some(16), Some(24), 2),
+            (Some(8), Some(1), Some(1), 2),
+            (Some(0), Some(1), Some(1), 2),
         ] {
             let machine = Machine { processors: 1, memory: None, files };
             assert_eq!((machine.client_files(), machine.upstream_files()), (clients, upstreams), "{files:?}");
+            assert_eq!(machine.operators_max(64), operators, "{files:?}");
         }
     }
 

@@ -179,7 +179,7 @@ struct Admin {
 impl Admin {
     fn new() -> Self {
         let fake = Fake::new();
-        let servers = AdminServers::new(fake.clone(), Metrics::new());
+        let servers = AdminServers::new(fake.clone(), Metrics::new(), &Machine::detect());
         Self { fake, servers, folder: tempfile::tempdir().unwrap() }
     }
 
@@ -655,7 +655,7 @@ async fn whoever_reads_nothing_is_cut_off() {
 }
 
 #[tokio::test]
-async fn the_65th_connection_waits_for_a_place() {
+async fn the_65th_connection_takes_the_place_of_the_one_that_has_rested_the_longest() {
     let admin = Admin::with(BOTH);
     let mut held = Vec::new();
     for _ in 0..64 {
@@ -663,10 +663,28 @@ async fn the_65th_connection_waits_for_a_place() {
         connection.get("/livez").await.assert_status(200);
         held.push(connection);
     }
+    held[0].get("/livez").await.assert_status(200);
+
+    admin.client().get("/livez").await.assert_status(200);
+
+    held[1].closed().await;
+    held[0].get("/livez").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn whoever_is_at_work_keeps_its_place_and_others_wait() {
+    let admin = Admin::with(BOTH);
+    let head = "POST /reload HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        let mut connection = admin.client().raw(head).await;
+        connection.answer().await.assert_status(100);
+        held.push(connection);
+    }
 
     let client = admin.client();
     let mut waiting = tokio::spawn(async move { client.get("/livez").await });
-    assert!(tokio::time::timeout(Duration::from_millis(100), &mut waiting).await.is_err(), "one too many was served");
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err(), "one too many was served");
     admin.probes().get("/livez").await.assert_status(200);
     held.pop();
     waiting.await.unwrap().assert_status(200);

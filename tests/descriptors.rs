@@ -96,6 +96,31 @@ async fn connections_to_upstreams_never_take_the_last_descriptors() {
 }
 
 #[tokio::test]
+async fn idle_operators_never_take_the_descriptors_of_others() {
+    let backend = backend().await;
+    let mut stage = Stage::set(&backend, "-n 128");
+    let mut served = stage.client.raw(GET).await;
+    served.answer().await.assert_status(200);
+
+    // Who is at work keeps its place.
+    let mut slow = stage.admin.raw("POST /reload HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n").await;
+    let mut idle = Vec::new();
+    for _ in 0..30 {
+        idle.push(TcpStream::connect(stage.admin.address()).await.expect("the kernel accepts"));
+    }
+    let _silent = stage.silent(150).await;
+    stage.process.stderr_line("no file descriptor is left for clients");
+
+    stage.admin.get("/livez").await.assert_status(200);
+    let metrics = stage.admin.get("/metrics").await;
+    assert!(metrics.text().contains("armiger_limit_hits_total{limit=\"operators\"}"), "{}", metrics.text());
+    served.write(GET).await.answer().await.assert_status(200);
+    stage.files.replace("config.yaml", config(&backend).route("timeout: 7s"));
+    stage.process.stderr_line("version=2");
+    slow.write("{}").await.answer().await.assert_status(200);
+}
+
+#[tokio::test]
 async fn the_soft_limit_is_raised_to_the_hard_one() {
     let backend = backend().await;
     let stage = Stage::set(&backend, "-S -n 64");

@@ -273,7 +273,7 @@ impl Running {
         };
 
         let operations = Arc::new(Operations::new(parts.clone(), wakes.clone()));
-        let mut admin = AdminServers::new(operations, metrics.clone());
+        let mut admin = AdminServers::new(operations, metrics.clone(), &parts.machine);
         let prepared = match parts.prepare(&snapshot, &admin) {
             Ok(prepared) => prepared,
             Err(mut errors) => {

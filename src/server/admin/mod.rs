@@ -8,7 +8,9 @@ mod change;
 mod guard;
 pub mod operator;
 mod page;
+mod patient;
 mod read;
+mod seat;
 mod serve;
 mod socket;
 
@@ -19,13 +21,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::address::{ListenAddress, SocketAccess};
+use crate::machine::Machine;
 use crate::snapshot::Document;
 use crate::telemetry::metrics::Metrics;
 use guard::Guard;
 pub use operator::Operator;
 pub use page::Page;
 pub use read::{PROBES, pages};
-use serve::Site;
+use serve::{CONNECTIONS_MAX, Site};
 use socket::Bound;
 
 /// Why a listener for operators does not come up.
@@ -44,6 +47,8 @@ pub struct BindError {
 pub struct AdminServers {
     operator: Arc<dyn Operator>,
     metrics: Metrics,
+    /// How many connections each may have.
+    connections_max: usize,
     admin: Option<Served>,
     probes: Option<Served>,
     /// The accept loops, of listeners that close too.
@@ -76,9 +81,10 @@ impl Prepared {
 }
 
 impl AdminServers {
-    /// None yet.
-    pub fn new(operator: Arc<dyn Operator>, metrics: Metrics) -> Self {
-        Self { operator, metrics, admin: None, probes: None, loops: JoinSet::new() }
+    /// None yet. Each will have as many connections as `machine` has file descriptors for.
+    pub fn new(operator: Arc<dyn Operator>, metrics: Metrics, machine: &Machine) -> Self {
+        let connections_max = machine.operators_max(CONNECTIONS_MAX) as usize;
+        Self { operator, metrics, connections_max, admin: None, probes: None, loops: JoinSet::new() }
     }
 
     /// Binds what the document wants and is not bound yet. Changes nothing of what is served.
@@ -148,7 +154,7 @@ impl AdminServers {
         let site = Arc::new(site);
         match bound.acceptor() {
             Ok(acceptor) => {
-                self.loops.spawn(serve::accept(acceptor, site.clone(), stopped));
+                self.loops.spawn(serve::accept(acceptor, site.clone(), self.connections_max, stopped));
             }
             // The socket is bound and listens, so only a lack of file descriptors can be the reason.
             Err(error) => tracing::error!(%error, address = %bound.address, "cannot accept operators"),

@@ -1,12 +1,9 @@
 //! Connections of the admin listener: how many, how long, and which page answers.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,32 +14,32 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
-use tokio::time::Sleep;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 
 use super::answer::{Answer, Refusal, wants_json};
 use super::change::CHANGE;
 use super::guard::{Guard, Who, lawful_host};
 use super::operator::Operator;
 use super::page::{Call, Page, Query};
+use super::patient::Patient;
 use super::read::{PROBES, READ};
+use super::seat::{Seat, Seats};
 use super::socket::Acceptor;
 use crate::config::issue::suggest;
 use crate::telemetry::metrics::Metrics;
 
-/// Connections at once; more wait. Probes and a scraper need a handful.
-const CONNECTIONS_MAX: usize = 64;
+/// The most connections at once, if there are file descriptors. Probes and a scraper need a handful.
+pub(super) const CONNECTIONS_MAX: u32 = 64;
+
+/// How metrics name that.
+const LIMIT: &str = "operators";
 
 /// How long a request's head may take, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a request's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long the client may take to take an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes of a request's head.
 const HEAD_MAX: usize = 16 * 1024;
@@ -192,27 +189,25 @@ async fn whole(body: Incoming) -> Result<Bytes, Refusal> {
 }
 
 /// Accepts until `stop` says so, then lets what was asked for finish.
-pub(super) async fn accept(acceptor: Acceptor, site: Arc<Site>, stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
+pub(super) async fn accept(acceptor: Acceptor, site: Arc<Site>, most: usize, stop: watch::Receiver<bool>) {
+    let mut seats = Seats::new(most);
     let mut stopped = pin!(stopped(stop.clone()));
     loop {
-        while connections.try_join_next().is_some() {}
-        let next = async {
-            let place = places.clone().acquire_owned().await.expect("nobody closes the semaphore");
-            (acceptor.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            next = next => next,
+        let accepted = tokio::select! {
+            accepted = acceptor.accept() => accepted,
             () = stopped.as_mut() => break,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let serving = serve(stream, peer, site.clone(), stop.clone());
-                connections.spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
+                if seats.are_taken() {
+                    site.metrics.limit_hit(LIMIT);
+                    tokio::select! {
+                        () = seats.make_room() => {}
+                        // One more for the moments that are left.
+                        () = stopped.as_mut() => {}
+                    }
+                }
+                seats.give(|seat| serve(stream, peer, site.clone(), seat, stop.clone()));
             }
             Err(error) => {
                 tracing::debug!(%error, "the admin listener cannot accept");
@@ -220,12 +215,11 @@ pub(super) async fn accept(acceptor: Acceptor, site: Arc<Site>, stop: watch::Rec
             }
         }
     }
-    for (stream, peer) in acceptor.close(places.available_permits()) {
-        connections.spawn(serve(stream, peer, site.clone(), stop.clone()));
+    for (stream, peer) in acceptor.close(seats.free()) {
+        seats.give(|seat| serve(stream, peer, site.clone(), seat, stop.clone()));
     }
-    let ended = async { while connections.join_next().await.is_some() {} };
-    // What is left then ends with the set.
-    tokio::time::timeout(CLOSE_WAIT, ended).await.ok();
+    // What is left then ends with the seats.
+    tokio::time::timeout(CLOSE_WAIT, seats.emptied()).await.ok();
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
@@ -233,15 +227,17 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
 }
 
-async fn serve<S>(stream: S, peer: String, site: Arc<Site>, stop: watch::Receiver<bool>)
+async fn serve<S>(stream: S, peer: String, site: Arc<Site>, seat: Arc<Seat>, stop: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin,
 {
     let is_fresh = AtomicBool::new(true);
-    let (site, peer, is_fresh, stopping) = (&*site, &*peer, &is_fresh, &stop);
+    let (site, peer, is_fresh, seat, stopping) = (&*site, &*peer, &is_fresh, &seat, &stop);
     let service = service_fn(|request: Request<Incoming>| async move {
         is_fresh.store(false, Ordering::Relaxed);
+        seat.asked();
         let mut answer = site.answer(request, peer).await;
+        seat.answered();
         if *stopping.borrow() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -251,10 +247,11 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(Patient::new(stream)), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, seat.clone())), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
+        () = seat.wanted() => return,
         () = stopped(stop.clone()) => {
             // Of a new connection the first request is on its way, and hyper would not wait for it.
             if !is_fresh.load(Ordering::Relaxed) {
@@ -265,66 +262,5 @@ where
     };
     if let Err(error) = served {
         tracing::debug!(%error, peer, "an admin connection broke");
-    }
-}
-
-/// A stream whose other side must take what is written within [`ANSWER_TIMEOUT`], or it fails: else those who read
-/// nothing would fill all places.
-struct Patient<S> {
-    stream: S,
-    /// Runs from the first write that had to wait until all is written.
-    deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> Patient<S> {
-    fn new(stream: S) -> Self {
-        Self { stream, deadline: None }
-    }
-
-    fn waits(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
-        ready!(deadline.as_mut().poll(context));
-        Poll::Ready(io::ErrorKind::TimedOut.into())
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write(context, bytes) {
-            Poll::Pending => self.waits(context).map(Err),
-            written => written,
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write_vectored(context, bytes) {
-            Poll::Pending => self.waits(context).map(Err),
-            written => written,
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    /// hyper flushes once it has nothing left to write.
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(context));
-        self.deadline = None;
-        Poll::Ready(flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

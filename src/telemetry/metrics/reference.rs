@@ -30,7 +30,8 @@ const LABELS: &[(&str, &str)] = &[
          `header_value_bytes_max`, `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.limits.queue_max`, `upstreams.limits.queue_wait`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
          route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
-         caller). Two are no keys: `file_descriptors` is the process's limit of open files, `http2_flood` stands for \
+         caller). Three are no keys: `file_descriptors` is the process's limit of open files, `operators` how many connections \
+         `admin` and `probes` have at once, `http2_flood` stands for \
          HTTP/2 connections that were ended for more resets or frames of no use than h2 puts up with",
     ),
     ("listener", "the listener's name"),

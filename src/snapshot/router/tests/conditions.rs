@@ -1,6 +1,7 @@
 //! Conditions on headers, query and cookies, and methods.
 
 use http::HeaderValue;
+use http::header::COOKIE;
 
 use super::*;
 

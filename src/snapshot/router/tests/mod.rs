@@ -7,6 +7,8 @@ mod model;
 mod paths;
 mod size;
 
+use http::header::COOKIE;
+
 use super::*;
 use crate::snapshot::pattern::Is;
 

@@ -1,5 +1,7 @@
 //! The tree against a model that asks every rule.
 
+use std::cmp::Reverse;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,33 +1,30 @@
 //! Sending a request: which endpoint, which connection, and whether a failed try may be followed by another.
 
+mod copy;
+mod line;
+mod outgoing;
+mod trial;
+
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http::{request, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
-use smallvec::SmallVec;
 
 use super::answer;
-use super::bench::{Bench, Checkout, Line, Told};
-use super::breaker::{self, Outcome, Watch};
+use super::bench::{Checkout, Line, Told};
+use super::breaker::Watch;
 use super::bulkhead::{Bulkhead, Place};
-use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
-use super::http1;
-use super::http2;
 use super::pick::Pick;
 use super::plan::Plan;
 use super::pool::Pools;
@@ -36,15 +33,17 @@ use super::retry::{self, Course};
 use super::standing::Seat;
 use super::state::Stay;
 use super::tries::{Tries, push};
-use super::{Call, HostRule, Upstream};
-use crate::config::upstream::Protocol;
-use crate::http::body::{Body, Duplex, Feed, Inbound, Lease, Replay, Reply, Tunnel};
-use crate::http::headers::{self, name};
+use super::{Call, Upstream};
+use crate::http::body::{Body, Duplex, Lease, Reply, Tunnel};
+use crate::http::headers::name;
 use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
-use crate::telemetry::record::AttemptRow;
 use crate::timer::Timer;
 use crate::turn;
+use copy::{Copy, inbound_of, is_idempotent};
+use line::patiently;
+use outgoing::{address, prepare};
+use trial::Trial;
 
 /// Why a connection gave no answer.
 pub(super) enum Failure {
@@ -74,63 +73,6 @@ impl Failure {
             }
             Self::Ended { error } => (error, restore(None), None),
             Self::Late => (Kind::Timeout.into(), restore(None), None),
-        }
-    }
-}
-
-/// The head of an answer, and its body where the line itself does not have it.
-type Begun = (response::Parts, Option<Incoming>);
-
-pin_project! {
-    /// A request on its way. hyper's future has room for a whole request, and each `async fn` around it would have that
-    /// room twice: what is awaited and what is given to be awaited do not share theirs.
-    #[project = SendingOn]
-    enum Sending<'l, F> {
-        Http1 { answer: http1::Sent<'l> },
-        Http2 { #[pin] answer: F, stream: &'l http2::Stream },
-    }
-}
-
-impl<F: Future<Output = http2::Sent>> Future for Sending<'_, F> {
-    type Output = Result<Begun, Failure>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match self.project() {
-            SendingOn::Http1 { answer } => ready!(Pin::new(answer).poll(cx)).map(|head| (head, None)),
-            SendingOn::Http2 { answer, stream } => match ready!(answer.poll(cx)) {
-                Ok(response) => {
-                    stream.answered();
-                    let (head, body) = response.into_parts();
-                    Ok((head, Some(body)))
-                }
-                Err(error) => Err(stream.failure(error)),
-            },
-        })
-    }
-}
-
-impl Line {
-    /// Sends what it takes out of `request`: it is of no use to anybody else then.
-    fn send(&self, request: &mut Request<Body>) -> impl Future<Output = Result<Begun, Failure>> {
-        match self {
-            Self::Http1(connection) => Sending::Http1 { answer: connection.send(request) },
-            Self::Http2(stream) => Sending::Http2 { answer: stream.send(std::mem::take(request)), stream },
-        }
-    }
-
-    fn occupy(&self, stay: Stay) {
-        match self {
-            Self::Http1(connection) => connection.occupy(stay),
-            Self::Http2(stream) => stream.occupy(stay),
-        }
-    }
-
-    /// The body of its answer, which is `incoming` where the line does not have it.
-    fn into_feed(self, incoming: Option<Incoming>) -> Option<Feed> {
-        match (self, incoming) {
-            (Self::Http1(connection), _) => Some(Feed::Channel(connection)),
-            (Self::Http2(stream), Some(incoming)) => Some(Feed::Stream(incoming, stream)),
-            (Self::Http2(_), None) => None,
         }
     }
 }
@@ -447,302 +389,5 @@ fn is_timed(request: &Request<Body>) -> bool {
     match request.body() {
         Body::Received(received) => received.is_here(),
         body => body.is_end_stream() || matches!(body, Body::Full(_)),
-    }
-}
-
-/// One try, recorded when it ends, however it ends.
-struct Trial<'t, 'u> {
-    endpoint: &'t Arc<str>,
-    place: usize,
-    upstream: &'u Upstream,
-    bench: &'t Rc<Bench>,
-    is_queued: &'t Cell<bool>,
-    attempts: &'t mut SmallVec<[AttemptRow; 2]>,
-    began: Instant,
-    due: Instant,
-    leave: Option<breaker::Permit<'u>>,
-    inbound: Option<Rc<Inbound>>,
-    outcome: Option<&'static str>,
-}
-
-impl Trial<'_, '_> {
-    /// An answer began. Gives who is to hear how it goes on.
-    fn answered(mut self, head: &response::Parts) -> Option<Watch> {
-        let now = Instant::now();
-        let uploaded = self.inbound.as_ref().and_then(|inbound| inbound.ended_at.get());
-        let watch = self.leave.take().and_then(|mut leave| {
-            if let Some(at) = uploaded {
-                leave.counts_from(at);
-            }
-            leave.answered(head, now)
-        });
-        if self.upstream.plan.ejection.is_some() {
-            match self.upstream.plan.judge.of_head(head) {
-                Outcome::Failure => self.counts_against(now),
-                Outcome::Success | Outcome::Answered => self.upstream.standings.succeeded(self.place),
-                Outcome::Excluded => {}
-            }
-        }
-        self.took(now);
-        if self.upstream.plan.hedge.is_some() {
-            self.upstream.state.latency.note(now.saturating_duration_since(self.began));
-        }
-        self.upstream.metrics.responded(now.saturating_duration_since(self.began));
-        self.end("ok", now);
-        watch
-    }
-
-    /// Whether it waits for others to leave their connections, which is armiger's bound and not the endpoint's doing.
-    fn is_queued(&self) -> bool {
-        self.is_queued.get() && !self.bench.is_coming()
-    }
-
-    /// There was no answer.
-    fn failed(&mut self, kind: Kind) {
-        let now = Instant::now();
-        if let Some(leave) = self.leave.take() {
-            leave.failed(kind, now);
-        }
-        if self.upstream.plan.judge.of_error(kind) == Outcome::Failure {
-            self.counts_against(now);
-        }
-        if kind == Kind::Timeout {
-            self.took(now);
-        }
-        self.end(kind.slug(), now);
-    }
-
-    /// The connection had ended before it was used: that says nothing of the upstream.
-    fn is_race(&mut self, kind: Kind) {
-        drop(self.leave.take());
-        self.end(kind.slug(), Instant::now());
-    }
-
-    /// What is learnt of how much the upstream bears.
-    fn took(&self, now: Instant) {
-        let Upstream { plan, state, metrics, .. } = self.upstream;
-        if plan.bounds.adaptive.is_some() {
-            state.bulkhead.took(&plan.bounds, now.saturating_duration_since(self.began), now, metrics);
-        }
-    }
-
-    fn counts_against(&self, now: Instant) {
-        let Upstream { name, plan, standings, .. } = self.upstream;
-        if let Some(ejection) = &plan.ejection
-            && standings.failed(self.place, ejection, now)
-        {
-            tracing::warn!(upstream = %name, endpoint = %self.endpoint, "endpoint ejected");
-        }
-    }
-
-    fn end(&mut self, outcome: &'static str, now: Instant) {
-        let duration = now.saturating_duration_since(self.began);
-        self.outcome = Some(outcome);
-        self.upstream.metrics.attempted(outcome);
-        self.attempts.push(AttemptRow { addr: self.endpoint.clone(), outcome, duration });
-    }
-}
-
-impl Drop for Trial<'_, '_> {
-    fn drop(&mut self) {
-        if self.outcome.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        // Whoever gives up early says nothing of the upstream, be it by the deadline that it asked for; but if the time that
-        // the configuration gives was over, it is the upstream that used it up, unless it waited for the client itself.
-        let is_clients = self.inbound.as_ref().is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
-        if now >= self.due && !is_clients && !self.is_queued() {
-            if let Some(leave) = self.leave.take() {
-                leave.failed(Kind::Timeout, now);
-            }
-            if self.upstream.plan.judge.of_error(Kind::Timeout) == Outcome::Failure {
-                self.counts_against(now);
-            }
-        }
-        self.end("abandoned", now);
-    }
-}
-
-/// Waits for `answer`, but no longer than `first_byte` after the upstream got the request's last byte, or than `limit` is
-/// armed for.
-async fn patiently<F: Future>(
-    timer: &mut Timer,
-    mut limit: Option<&mut Timer>,
-    plan: &Plan,
-    line: &Line,
-    inbound: Option<&Inbound>,
-    mut answer: Pin<&mut F>,
-) -> Option<F::Output> {
-    let mut passed = 0;
-    // A tick early does no harm: what is left is asked when it expires.
-    timer.arm_coarsely(plan.first_byte);
-    let outcome = poll_fn(|cx| {
-        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-            return Poll::Ready(Some(answer));
-        }
-        if limit.as_mut().is_some_and(|limit| limit.poll_expired(cx).is_ready()) {
-            return Poll::Ready(None);
-        }
-        // One timer per request: what moved since is asked only when it expires.
-        loop {
-            ready!(timer.poll_expired(cx));
-            let left = line.left_of(plan.first_byte);
-            let passes = inbound.map_or(0, |inbound| inbound.bytes.get());
-            let is_clients_turn = inbound.is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
-            if let Some(left) = left {
-                timer.arm(left);
-            } else if is_clients_turn || (passes > passed && matches!(line, Line::Http2(_))) {
-                timer.arm(plan.first_byte);
-            } else {
-                return Poll::Ready(None);
-            }
-            passed = passes;
-        }
-    })
-    .await;
-    timer.disarm();
-    outcome
-}
-
-impl Line {
-    /// What is left of `patience` since the socket last took bytes. Streams of HTTP/2 share theirs, so it says nothing
-    /// of one of them.
-    fn left_of(&self, patience: Duration) -> Option<Duration> {
-        match self {
-            Self::Http1(connection) => {
-                patience.checked_sub(connection.written_at().elapsed()).filter(|left| !left.is_zero())
-            }
-            Self::Http2(_) => None,
-        }
-    }
-}
-
-/// What is needed to send a request again.
-struct Copy {
-    /// Where only the end of a reused HTTP/1.1 connection is feared, that connection keeps it.
-    head: Option<Box<request::Parts>>,
-    body: CopiedBody,
-}
-
-enum CopiedBody {
-    Here(Bytes),
-    Passing(Rc<Replay>, Rc<Inbound>),
-}
-
-impl Copy {
-    /// None if the body cannot be had twice. Without a head, that which the connection keeps has to do.
-    fn of(request: &mut Request<Body>, inbound: Option<&Rc<Inbound>>, plan: &Plan, with_head: bool) -> Option<Self> {
-        let max = plan.replay_max;
-        let body = match (request.body_mut(), inbound) {
-            (Body::Empty, _) => CopiedBody::Here(Bytes::new()),
-            (Body::Full(bytes), _) => CopiedBody::Here(bytes.clone()),
-            (Body::Received(received), Some(inbound)) => {
-                if received.size_hint().lower() > max as u64 {
-                    return None;
-                }
-                CopiedBody::Passing(received.keep(max), inbound.clone())
-            }
-            _ => return None,
-        };
-        let head = with_head.then(|| {
-            let mut head = Request::new(());
-            *head.method_mut() = request.method().clone();
-            *head.uri_mut() = request.uri().clone();
-            *head.headers_mut() = request.headers().clone();
-            Box::new(head.into_parts().0)
-        });
-        Some(Self { head, body })
-    }
-
-    /// The request with the head that was copied, or with the one that was `kept`.
-    fn restore(self, kept: Option<Box<request::Parts>>) -> Option<Request<Body>> {
-        let head = self.head.or(kept)?;
-        let body = match self.body {
-            CopiedBody::Here(bytes) => Body::full(bytes),
-            CopiedBody::Passing(replay, inbound) => Body::full(replay.take(&inbound)?),
-        };
-        Some(Request::from_parts(*head, body))
-    }
-}
-
-fn inbound_of(body: &Body) -> Option<Rc<Inbound>> {
-    match body {
-        Body::Received(received) => Some(received.inbound().clone()),
-        _ => None,
-    }
-}
-
-/// Whether doing it twice is as good as once (RFC 9110 §9.2.2), by its method or by the client's word.
-fn is_idempotent(request: &Request<Body>) -> bool {
-    request.method().is_idempotent() || request.headers().contains_key(&name::IDEMPOTENCY_KEY)
-}
-
-/// Gives the request the framing that its body has, whatever its headers say.
-fn prepare(request: &mut Request<Body>, protocol: Protocol) {
-    if request.body().is_end_stream() {
-        *request.body_mut() = Body::Empty;
-    }
-    let length = request.body().size_hint().exact();
-    let headers = request.headers_mut();
-    // One walk, for hardly any has one of them, and each look-up costs as much.
-    if length.is_some() && !headers.keys().any(|name| matches!(*name, TRANSFER_ENCODING | CONTENT_LENGTH)) {
-        return;
-    }
-    headers.remove(TRANSFER_ENCODING);
-    match length {
-        Some(length) => {
-            let told = headers.get(CONTENT_LENGTH);
-            // `0010` is lawful and says the same; but not everybody reads it as a decimal number.
-            if told.is_some_and(|told| !is_number(told.as_bytes(), length)) {
-                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-            }
-        }
-        None => {
-            headers.remove(CONTENT_LENGTH);
-            // hyper drops a body of unknown length from GET and HEAD unless it is told to send it.
-            if protocol == Protocol::Http1 {
-                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-            }
-        }
-    }
-}
-
-/// Whether these are the digits of `number`, and no more.
-fn is_number(digits: &[u8], number: u64) -> bool {
-    let value = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    value == Some(number) && (!matches!(digits[0], b'0' | b'+') || digits.len() == 1)
-}
-
-/// Addresses the request to `endpoint`: the form of its target, and `Host` or `:authority`.
-fn address(request: &mut Request<Body>, endpoint: &Endpoint, rule: HostRule, protocol: Protocol) {
-    let is_told = headers::host(request.headers()).is_some();
-    if rule == HostRule::Endpoint || !is_told {
-        let host = match request.uri().authority() {
-            Some(authority) if rule == HostRule::AsIs => HeaderValue::from_str(authority.as_str()).ok(),
-            _ => None,
-        };
-        request.headers_mut().insert(HOST, host.unwrap_or_else(|| endpoint.host.clone()));
-    }
-    let path = || PathAndQuery::from_static("/");
-    match protocol {
-        Protocol::Http1 => {
-            *request.version_mut() = Version::HTTP_11;
-            if request.uri().authority().is_some() {
-                let path = request.uri().path_and_query().cloned().unwrap_or_else(path);
-                *request.uri_mut() = Uri::from(path);
-            }
-        }
-        Protocol::H2c | Protocol::H2 => {
-            *request.version_mut() = Version::HTTP_2;
-            // RFC 9113 §8.3.1: `:authority` takes the place of `Host`.
-            let host = request.headers_mut().remove(HOST);
-            let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-            let mut parts = std::mem::take(request.uri_mut()).into_parts();
-            parts.scheme = Some(if endpoint.is_https { Scheme::HTTPS } else { Scheme::HTTP });
-            parts.authority = Some(authority.unwrap_or_else(|| endpoint.authority.clone()));
-            parts.path_and_query.get_or_insert_with(path);
-            *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        }
     }
 }
