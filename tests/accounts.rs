@@ -2,11 +2,13 @@
 //! refusal answer, log and metric tell the same.
 
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use armiger::exchange::Reason;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Full;
+use hyper::body::{Body, Frame};
 use serde_json::{Value, json};
 
 use crate::harness::{Armiger, Backend, Config, Connection, Response, SECRET_YAML, Script, answer, streamed};
@@ -459,7 +461,22 @@ fn request(method: &str) -> Request<Full<Bytes>> {
     Request::builder().method(method).uri("/").body(Full::default()).unwrap()
 }
 
-/// A gRPC call whose end is what the test sends.
+/// A body that begins, and goes no further.
+struct Halting(bool);
+
+impl Body for Halting {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"part")))))
+    }
+}
+
+/// A call of gRPC.
 async fn call(armiger: &Armiger) -> Result<Response, hyper::Error> {
     let call = Request::post("/test.Echo/Call").header("content-type", "application/grpc").header("te", "trailers");
     armiger.connect_h2c().await.try_request(call.body(Full::new(Bytes::from_static(&[0; 5]))).unwrap()).await
@@ -637,6 +654,20 @@ fn ends() -> Vec<End> {
                 // The stream is reset, and its connection goes on.
                 armiger.log_lines(1).await;
                 drop(other.request(request("GET")));
+            }),
+            &[(0, "client-closed", "client")],
+        ),
+        end(
+            "a stream is reset within its body",
+            script!(.head().hang()),
+            run!(|armiger, backend| {
+                let mut connection = armiger.connect_h2c().await;
+                let request = Request::post("/").body(Halting(false)).unwrap();
+                tokio::select! {
+                    _ = connection.try_request(request) => panic!("nobody answers"),
+                    _ = backend.arrived(1) => {}
+                }
+                armiger.log_lines(1).await;
             }),
             &[(0, "client-closed", "client")],
         ),

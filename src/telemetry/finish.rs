@@ -338,6 +338,8 @@ impl Drop for Closing {
                 self.logger.metrics.limit_hit("body_rate_min");
             }
         }
+        // Of an answer that has nobody to go to nothing was taken.
+        record.complete &= status.is_some();
         if !record.complete && record.cut_by.is_none() {
             // Whoever panics has a defect, and no client that left.
             let given_up = self.logger.given_up.get().or(std::thread::panicking().then_some("internal"));
@@ -416,19 +418,28 @@ pub struct Finish {
 
 impl Finish {
     /// Watches over `body`, which goes out behind `head`.
-    pub fn new(mut closing: Closing, body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
+    pub fn new(mut closing: Closing, mut body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
         let status = head.status;
-        closing.answered(status, &head.headers);
+        let is_http2 = closing.record.version == Version::HTTP_2;
+        // A request that broke off is a stream that was reset: nothing goes out on it any more. On HTTP/1.1 its client may have
+        // closed its own half alone.
+        let is_cut = |inbound: &Rc<Inbound>| inbound.error.get() == Some(BodyError::ClientCut);
+        let is_gone = is_http2 && inbound.as_ref().is_some_and(is_cut);
+        if is_gone {
+            body = Body::default();
+        } else {
+            closing.answered(status, &head.headers);
+        }
         closing.inbound = inbound;
         let is_bodiless = closing.record.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
-        closing.record.complete = is_bodiless;
-        if closing.record.version == Version::HTTP_2 && grpc::is_grpc(&head.headers) {
+        closing.record.complete = is_bodiless && !is_gone;
+        if is_http2 && grpc::is_grpc(&head.headers) {
             closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
         }
         closing.outcome = head.extensions.get::<grpc_web::Outcome>().cloned();
-        let is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
+        let is_silent = is_bodiless && is_http2;
         Self { body, is_silent, closing }
     }
 }
