@@ -24,6 +24,9 @@ use crate::timer::Timer;
 /// The media type of answers that go out one by one.
 const NDJSON: &str = "application/x-ndjson";
 
+/// The bound of all answers together.
+const ANSWER_MAX: &str = "routes.batch.answer_max";
+
 /// Answers a batch. `received` are the headers that it came with, before any policy changed them.
 pub(super) async fn run(
     batch: &Batch,
@@ -89,15 +92,15 @@ async fn together(mut work: Work) -> Vec<u8> {
                 out.extend_from_slice(&entry);
             }
             // Without its id: it may be what is too long. The order tells.
-            None => out.extend_from_slice(&work.refusal(place, None, too_large())),
+            None => out.extend_from_slice(&work.refusal(place, None, too_large(ANSWER_MAX))),
         }
     }
     out.push(b']');
     out
 }
 
-fn too_large() -> Rejection {
-    Rejection::from(Reason::AnswerTooLarge)
+fn too_large(limit: &'static str) -> Rejection {
+    Rejection { limit: Some(limit), ..Reason::AnswerTooLarge.into() }
 }
 
 type Running = Pin<Box<dyn Future<Output = Vec<u8>>>>;
@@ -126,11 +129,13 @@ impl Work {
         if is_late {
             // All that are left say so, one after the other.
             self.deadline.arm(std::time::Duration::ZERO);
-            let late = self.running.pop().map(|(place, id, _)| (place, id));
+            let late = self.running.pop().map(|(place, id, running)| {
+                self.worker.log.give_up(Reason::DeadlineExceeded.slug(), running);
+                (place, id)
+            });
             let late = late.or_else(|| self.waiting.pop_front().map(|(place, item)| (place, item.id)));
-            return Poll::Ready(late.map(|(place, id)| {
-                (place, self.refusal(place, id.as_ref(), Rejection::from(Reason::DeadlineExceeded)))
-            }));
+            let rejection = Rejection { limit: Some("routes.batch.deadline"), ..Reason::DeadlineExceeded.into() };
+            return Poll::Ready(late.map(|(place, id)| (place, self.refusal(place, id.as_ref(), rejection))));
         }
         while self.running.len() < self.batch.concurrency
             && let Some((place, item)) = self.waiting.pop_front()
@@ -160,20 +165,18 @@ impl Work {
         let (within, index, max) = (self.id_of(place), self.index(place), self.batch.item_answer_max);
         let is_head = *request.method() == Method::HEAD;
         Box::pin(async move {
-            let response = super::answer(worker, inlet, Box::new(request), Some(within.clone())).await;
-            let (head, body) = response.into_parts();
-            match read(body, max).await {
+            let response = super::answer(worker.clone(), inlet, Box::new(request), Some(within.clone())).await;
+            let (head, mut body) = response.into_parts();
+            match read(&mut body, max).await {
                 // On a connection the codec would see to it.
                 Ok(_) if is_head => batch::entry(id.as_ref(), index, &head, Bytes::new()),
                 Ok(body) => batch::entry(id.as_ref(), index, &head, body),
                 // Cut short, it is none.
-                Err(Some(_)) => refusal(&within, id.as_ref(), index, Rejection::from(Reason::UpstreamReset)),
-                Err(None) => refusal(
-                    &within,
-                    id.as_ref(),
-                    index,
-                    Rejection { limit: Some("routes.batch.item_answer_max"), ..too_large() },
-                ),
+                Err(Some(_)) => refusal(&worker, &within, id.as_ref(), index, Reason::UpstreamReset.into()),
+                Err(None) => {
+                    worker.log.give_up(Reason::AnswerTooLarge.slug(), body);
+                    refusal(&worker, &within, id.as_ref(), index, too_large("routes.batch.item_answer_max"))
+                }
             }
         })
     }
@@ -193,17 +196,21 @@ impl Work {
     }
 
     fn refusal(&self, place: usize, id: Option<&crate::action::Json>, rejection: Rejection) -> Vec<u8> {
-        refusal(&self.id_of(place), id, self.index(place), rejection)
+        refusal(&self.worker, &self.id_of(place), id, self.index(place), rejection)
     }
 }
 
 /// What stands in the place of a request that has no answer of its own.
 fn refusal(
+    worker: &Worker,
     within: &RequestId,
     id: Option<&crate::action::Json>,
     index: Option<usize>,
     rejection: Rejection,
 ) -> Vec<u8> {
+    if let Some(limit) = rejection.limit {
+        worker.log.limit_hit(limit);
+    }
     let (head, body) = exchange::refusal(rejection, Form::Json, within.as_str()).into_parts();
     let body = match body {
         Body::Full(bytes) => bytes,
@@ -251,7 +258,7 @@ impl http_body::Body for Stream {
                     this.left = left;
                     entry
                 }
-                None => this.work.refusal(place, None, too_large()),
+                None => this.work.refusal(place, None, too_large(ANSWER_MAX)),
             };
             line.push(b'\n');
             Some(Ok(Frame::data(line.into())))

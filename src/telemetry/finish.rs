@@ -45,6 +45,8 @@ pub struct Logger {
     other_methods: MethodMetrics,
     is_waiting: Cell<bool>,
     is_cutting: Cell<bool>,
+    /// Why armiger gives up what ends now, if it does.
+    given_up: Cell<Option<&'static str>>,
     cuts: Cell<u64>,
     written: Notify,
 }
@@ -61,6 +63,7 @@ impl Logger {
             other_methods: metrics.other_grpc_methods(),
             is_waiting: Cell::new(false),
             is_cutting: Cell::new(false),
+            given_up: Cell::default(),
             cuts: Cell::new(0),
             written: Notify::new(),
         }
@@ -110,6 +113,18 @@ impl Logger {
     /// What ends from now on without being complete was cut by armiger, which has stopped waiting.
     pub fn cut(&self) {
         self.is_cutting.set(true);
+    }
+
+    /// Gives up `work`, for the reason of this slug: no client has left the exchanges that end with it.
+    pub fn give_up<W>(&self, reason: &'static str, work: W) {
+        let before = self.given_up.replace(Some(reason));
+        drop(work);
+        self.given_up.set(before);
+    }
+
+    /// A bound was hit.
+    pub fn limit_hit(&self, limit: &'static str) {
+        self.metrics.limit_hit(limit);
     }
 
     /// Exchanges that were cut since [`Logger::cut`].
@@ -331,15 +346,24 @@ impl Drop for Closing {
                 self.logger.metrics.limit_hit("body_rate_min");
             }
         }
+        // Of an answer that has nobody to go to nothing was taken.
+        record.complete &= status.is_some();
         if !record.complete && record.cut_by.is_none() {
-            if self.logger.is_cutting.get() {
-                record.cut_by = Some(CutBy::Deadline);
+            // Whoever panics has a defect, and no client that left.
+            let given_up = self.logger.given_up.get().or(std::thread::panicking().then_some("internal"));
+            let is_cutting = self.logger.is_cutting.get();
+            record.cut_by = Some(if is_cutting || given_up.is_some() { CutBy::Deadline } else { CutBy::Client });
+            if is_cutting {
                 self.logger.was_cut(record);
-            } else {
-                record.cut_by = Some(CutBy::Client);
+            } else if let Some(reason) = given_up {
+                *cut = Some(reason);
             }
             if status.is_none() {
-                record.reason = Some(if self.logger.is_cutting.get() { "draining" } else { "client-closed" });
+                let reason = given_up.unwrap_or(if is_cutting { "draining" } else { "client-closed" });
+                record.reason = Some(reason);
+                if given_up.is_some() {
+                    route.rejected(reason);
+                }
             }
         }
         if let Some(outcome) = outcome {
@@ -396,19 +420,28 @@ pub struct Finish(Closing);
 
 impl Finish {
     /// Watches over `body`, which goes out behind `head`.
-    pub fn new(mut closing: Closing, body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
+    pub fn new(mut closing: Closing, mut body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
         let status = head.status;
-        closing.answered(status, &head.headers);
+        let is_http2 = closing.record.version == Version::HTTP_2;
+        // A request that broke off is a stream that was reset: nothing goes out on it any more. On HTTP/1.1 its client may have
+        // closed its own half alone.
+        let is_cut = |inbound: &Rc<Inbound>| inbound.error.get() == Some(BodyError::ClientCut);
+        let is_gone = is_http2 && inbound.as_ref().is_some_and(is_cut);
+        if is_gone {
+            body = Body::default();
+        } else {
+            closing.answered(status, &head.headers);
+        }
         closing.inbound = inbound;
         let is_bodiless = closing.record.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
-        closing.record.complete = is_bodiless;
-        if closing.record.version == Version::HTTP_2 && grpc::is_grpc(&head.headers) {
+        closing.record.complete = is_bodiless && !is_gone;
+        if is_http2 && grpc::is_grpc(&head.headers) {
             closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
         }
         closing.outcome = head.extensions.get::<grpc_web::Outcome>().cloned();
-        closing.is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
+        closing.is_silent = is_bodiless && is_http2;
         closing.body = body;
         Self(closing)
     }
@@ -530,7 +563,51 @@ impl Drop for Occupied {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::super::access_log::{Settings, Writer};
     use super::*;
+
+    fn logger(metrics: &Metrics) -> Rc<Logger> {
+        let writer = Writer::start(Settings::default(), Box::new(std::io::sink()), metrics).unwrap();
+        Rc::new(Logger::new(writer.buffer(), metrics))
+    }
+
+    fn begin(logger: &Rc<Logger>) -> Closing {
+        logger.begin(Instant::now(), SystemTime::UNIX_EPOCH, &"http".into())
+    }
+
+    #[test]
+    fn a_panic_is_put_down_to_armiger_and_whoever_leaves_is_refused_nothing() {
+        let metrics = Metrics::new();
+        let logger = logger(&metrics);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _closing = begin(&logger);
+            panic!("a defect, as this test wants it");
+        }));
+        drop(begin(&logger));
+
+        assert!(panicked.is_err());
+        let page = metrics.render();
+        assert!(page.contains(r#"armiger_rejections_total{reason="internal",route="(none)"} 1"#), "{page}");
+        assert!(!page.contains(r#"reason="client-closed""#), "{page}");
+    }
+
+    #[test]
+    fn what_is_given_up_is_put_down_to_the_reason_that_it_is_given_up_for() {
+        let metrics = Metrics::new();
+        let logger = logger(&metrics);
+        let (mut answered, asked) = (begin(&logger), begin(&logger));
+        answered.answered(StatusCode::OK, &HeaderMap::new());
+        logger.give_up("answer-too-large", answered);
+        logger.give_up("deadline-exceeded", asked);
+        drop(begin(&logger));
+
+        let page = metrics.render();
+        assert!(page.contains(r#"armiger_answers_cut_total{reason="answer-too-large",route="(none)"} 1"#), "{page}");
+        assert!(page.contains(r#"armiger_rejections_total{reason="deadline-exceeded",route="(none)"} 1"#), "{page}");
+        assert!(!page.contains(r#"reason="client-closed""#), "{page}");
+    }
 
     #[test]
     fn places_are_bounded_and_given_back() {

@@ -280,6 +280,12 @@ impl Armiger {
         within(&format!("{n} lines of access log"), until(&self.log.changed, found)).await
     }
 
+    /// What gives all lines of the access log, when armiger is gone too.
+    pub(super) fn lines(&self) -> impl Fn() -> Vec<Value> + Send + 'static {
+        let log = self.log.clone();
+        move || log.lines()
+    }
+
     /// The value of a metric, as `/metrics` shows it: `armiger_connections{listener="http"}`. 0 if it is not there.
     pub async fn metric(&self, series: &str) -> f64 {
         let text = self.admin().get("/metrics").await.assert_status(200).text().to_owned();

@@ -18,6 +18,7 @@
 
 mod armiger;
 mod backend;
+mod books;
 mod client;
 mod dns;
 mod files;

@@ -1,7 +1,7 @@
 //! The access log: one line per exchange, written by a thread of its own.
 //!
-//! A worker serialises each [`Record`] straight into its [`LogBuffer`] and hands the buffer over when it is full or on
-//! [`LogBuffer::flush`]. The hand-over is a push to a bounded queue and never waits: while the destination is slow,
+//! A worker serialises each [`Record`](super::record::Record) straight into its [`LogBuffer`] and hands the buffer over when
+//! it is full or on [`LogBuffer::flush`]. The hand-over is a push to a bounded queue and never waits: while the destination is slow,
 //! whole buffers are dropped and their lines counted in `armiger_access_log_dropped_total`. A destination that fails
 //! costs lines, counted likewise, and nothing else.
 //!

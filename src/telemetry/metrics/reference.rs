@@ -29,7 +29,7 @@ const LABELS: &[(&str, &str)] = &[
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
          `header_value_bytes_max`, `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.limits.queue_max`, `upstreams.limits.queue_wait`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
-         route: `timeout`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
+         route: `timeout`; of an action its key within the route, such as `routes.batch.deadline`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
          caller). Three are no keys: `file_descriptors` is the process's limit of open files, `operators` how many connections \
          `admin` and `probes` have at once, `http2_flood` stands for \
          HTTP/2 connections that were ended for more resets or frames of no use than h2 puts up with",
