@@ -200,7 +200,6 @@ pub(super) struct Shared {
     pub(super) worker: Rc<Worker>,
     pub(super) scratch: Scratch,
     pub(super) metrics: Metrics,
-    drain: Arc<Drain>,
     phase: Cell<Phase>,
     moved_on: Notify,
 }
@@ -214,13 +213,6 @@ impl Shared {
     /// Ready when armiger's end has moved on from the phase that it has when this is called.
     pub(super) fn moved_on(&self) -> Notified<'_> {
         self.moved_on.notified()
-    }
-
-    /// An answer was cut that was written down whole, but the client had not all of it.
-    pub(super) fn cut_unsent(&self) {
-        self.metrics.exchange_cut();
-        self.drain.count_cut(1);
-        tracing::warn!("the end of an answer cut: its client is slow to take it");
     }
 
     /// Waits until armiger's end has come so far.
@@ -259,7 +251,6 @@ async fn run(
         scratch: Scratch::new(worker.places.clone()),
         worker,
         metrics: parts.metrics.clone(),
-        drain: parts.drain.clone(),
         phase: Cell::new(Phase::Serving),
         moved_on: Notify::new(),
     });

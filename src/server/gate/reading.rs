@@ -53,7 +53,6 @@ impl<S> Gate<S> {
         };
         self.phase = phase;
         self.exchange_is_open = true;
-        self.state.in_flight.set(true);
         add(&self.state.requests, 1);
         self.wait_for(Waiting::No);
         Ok(Entered { request, body, asked: arrived.asked })

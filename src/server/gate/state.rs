@@ -8,7 +8,6 @@ use crate::http::framing::Violation;
 /// What the gate, the service on its connection and whoever watches the connection tell each other.
 #[derive(Debug, Default)]
 pub struct GateState {
-    pub(super) in_flight: Cell<bool>,
     pub(super) is_tunnel: Cell<bool>,
     pub(super) violation: Cell<Option<Violation>>,
     pub(super) refusal: Cell<Option<Violation>>,
@@ -20,21 +19,11 @@ pub struct GateState {
 }
 
 impl GateState {
-    /// Says that the present answer has been taken to its end, or dropped.
-    pub(in crate::server) fn exchange_finished(&self) {
-        self.in_flight.set(false);
-    }
-
     /// Says that the present answer announces the end of the connection. The client is then waited for: it may have sent a
     /// next request before it knew, and unread bytes would make of the close a reset, which can take the answer with it
     /// (RFC 9112 §9.6).
     pub fn say_close(&self) {
         self.says_close.set(true);
-    }
-
-    /// Whether a request was let in whose answer is not finished.
-    pub fn in_flight(&self) -> bool {
-        self.in_flight.get()
     }
 
     /// Says that the connection leaves HTTP with the present answer (101): what the client sends from now on is kept

@@ -47,7 +47,13 @@ impl<S> Gate<S> {
         &mut self.out.bytes
     }
 
-    /// Bytes that wait to be written.
+    /// How many bytes wait to be written.
+    pub(in crate::server) fn unsent(&self) -> usize {
+        let Outgoing { bytes, written, piece, after } = &self.out;
+        bytes.len() - written + piece.len() + after.len()
+    }
+
+    /// Whether bytes wait to be written.
     pub(in crate::server) fn has_out(&self) -> bool {
         !self.out.is_empty()
     }

@@ -25,7 +25,7 @@ use crate::http::framing::{HeadLimits, Violation};
 use crate::http::pace::Rate;
 use crate::proxy;
 use crate::telemetry::finish::Finish;
-use exchange::{Broken, Ended, Exchange};
+use exchange::{Answer, Broken, Ended, Exchange};
 use watch::Watch;
 
 /// Serves a connection until it ends. `prefix` was read of it.
@@ -148,9 +148,9 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
                 return;
             }
             None => {
-                // The exchange ends, and is counted, with its future or its body.
-                let is_counted = state.in_flight();
-                return cut(shared, &gate, is_counted);
+                // It ends, and is counted, with its future or its body.
+                exchange.lose(&gate);
+                return cut(&gate);
             }
         }
     }
@@ -214,12 +214,9 @@ enum Wake {
 }
 
 /// Cuts a connection. What is cut must not look complete.
-fn cut(shared: &Shared, gate: &Gate<Wire>, is_counted: bool) {
+fn cut(gate: &Gate<Wire>) {
     if gate.is_answering() {
         reset_on_close(gate.get_ref().socket());
-        if !is_counted {
-            shared.cut_unsent();
-        }
     }
 }
 
@@ -282,6 +279,21 @@ impl http_body::Body for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or(SizeHint::with_exact(0), Finish::size_hint)
+    }
+}
+
+impl Answer for Watched {
+    fn written(&mut self) {
+        // What it holds of an upstream others may use.
+        if let Some(body) = &mut self.body {
+            body.let_body_go();
+        }
+    }
+
+    fn lost(&mut self, bytes: usize) {
+        if let Some(body) = &mut self.body {
+            body.lost(bytes as u64);
+        }
     }
 }
 

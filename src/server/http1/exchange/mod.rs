@@ -44,6 +44,16 @@ pub(super) enum Broken {
     Write(#[from] io::Error),
 }
 
+/// The body of an answer, which is told how it goes out.
+pub(super) trait Answer: Body<Data = Bytes, Error = BodyError> + Unpin {
+    /// All of it is written down.
+    fn written(&mut self);
+
+    /// The last bytes of the answer, so many, never left. They are its own, but for what the head or the end of a chunk has of
+    /// them.
+    fn lost(&mut self, bytes: usize);
+}
+
 /// An exchange on its way.
 pub(super) struct Exchange<B> {
     asked: Asked,
@@ -58,8 +68,8 @@ enum Stage<B> {
     Asked,
     /// The head of the answer is written down, and this of its body is still to be.
     Answered(B, Framing),
-    /// All of it is written down.
-    Written,
+    /// All of it is written down, and is on its way out. The body stays to be told.
+    Written(B),
     /// All of it is out.
     Out,
     /// What is written down of it is all that there is. It still goes out: who sees that an answer began does not take the
@@ -67,7 +77,7 @@ enum Stage<B> {
     Broken(Option<Broken>),
 }
 
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
+impl<B: Answer> Exchange<B> {
     /// An exchange whose request is before the service.
     pub(super) fn new(asked: Asked) -> Self {
         Self { asked, stage: Stage::Asked, turn: Turn::mine(), is_last: false }
@@ -112,6 +122,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
         ready!(self.turn.poll(cx));
         let sent = self.poll_send(cx, gate);
         if sent.is_pending() && !gate.state().is_tunnel() && gate.poll_inbound(cx).is_ready() {
+            self.lose(gate);
             return Poll::Ready(Err(Broken::ClientGone));
         }
         ready!(sent)?;
@@ -151,18 +162,26 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
         let (framing, is_last) = answer::write_head(gate.out(), &mut head, length, self.asked, &date);
         self.is_last = is_last;
         gate.scratch().spare_map(head.headers);
-        if framing == Framing::None {
-            drop(body);
-            self.written(gate);
-        } else {
-            self.stage = Stage::Answered(body, framing);
+        let is_bodiless = framing == Framing::None;
+        self.stage = Stage::Answered(body, framing);
+        if is_bodiless {
+            self.written();
         }
     }
 
-    /// The answer is written down to its end: whoever counts it may do so.
-    fn written<S>(&mut self, gate: &mut Gate<S>) {
-        self.stage = Stage::Written;
-        gate.state().exchange_finished();
+    /// The answer is written down to its end.
+    fn written(&mut self) {
+        if let Stage::Answered(mut body, _) = std::mem::replace(&mut self.stage, Stage::Out) {
+            body.written();
+            self.stage = Stage::Written(body);
+        }
+    }
+
+    /// What is written down of the answer goes out no more.
+    pub(super) fn lose<S>(&mut self, gate: &Gate<S>) {
+        if let Stage::Answered(body, _) | Stage::Written(body) = &mut self.stage {
+            body.lost(gate.unsent());
+        }
     }
 
     /// The body is over: writes down its end.
@@ -175,7 +194,7 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
             Stage::Answered(_, Framing::Chunked(_)) => answer::write_last_chunk(gate.out(), None, &[]),
             _ => {}
         }
-        self.written(gate);
+        self.written();
     }
 
     /// Writes down what there is of the body, as much as goes out at once. Says whether more of it is waited for.
@@ -206,9 +225,13 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Exchange<B> {
             if matches!(self.stage, Stage::Out) {
                 return Poll::Ready(Ok(()));
             }
-            ready!(gate.poll_out(cx))?;
+            if let Err(error) = ready!(gate.poll_out(cx)) {
+                self.lose(gate);
+                return Poll::Ready(Err(error.into()));
+            }
             match &mut self.stage {
-                Stage::Written => self.stage = Stage::Out,
+                // Whoever counts it may do so.
+                Stage::Written(_) => self.stage = Stage::Out,
                 Stage::Broken(broken) => return Poll::Ready(broken.take().map_or(Ok(()), Err)),
                 _ if is_waiting => return Poll::Pending,
                 _ => {}

@@ -19,6 +19,32 @@ fn a_client_that_goes_away_ends_its_exchange_at_once() {
 }
 
 #[test]
+fn an_answer_is_over_once_it_has_left_and_not_when_it_is_written_down() {
+    const HELD: usize = 64;
+    run(async {
+        for leaves in [false, true] {
+            // The pipe takes no more of it.
+            let mut client = Client::connect_with(NEVER, HELD, "");
+            client.send(GET).await;
+            settle().await;
+            assert_eq!(client.seen.ended.get(), 0);
+            if !leaves {
+                assert_eq!(client.response().await.0, 200);
+                settle().await;
+                assert_eq!((client.seen.ended.get(), client.seen.lost.get()), (1, None));
+                continue;
+            }
+            client.io.shutdown().await.unwrap();
+            drop(client.io);
+            let (result, gate) = soon(client.server).await.unwrap();
+            assert!(result.is_err());
+            assert_eq!((client.seen.ended.get(), client.seen.lost.get()), (1, Some(gate.unsent())));
+            assert!(gate.unsent() > 0);
+        }
+    });
+}
+
+#[test]
 fn a_refused_head_is_answered_by_us_and_reaches_nobody() {
     let cases = [
         ("GET /echo HTTP/1.1\r\n\r\n", 400, Violation::HostMissing),

@@ -39,9 +39,22 @@ const DRAINED: usize = 64 * 1024;
 const GET: &str = "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// A response body that cannot fail.
-struct Answer(Full<Bytes>, Rc<Seen>);
+struct Text(Full<Bytes>, Rc<Seen>);
 
-impl Body for Answer {
+impl super::Answer for Text {
+    fn written(&mut self) {}
+    fn lost(&mut self, bytes: usize) {
+        self.1.lost.set(Some(bytes));
+    }
+}
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        self.1.ended.set(self.1.ended.get() + 1);
+    }
+}
+
+impl Body for Text {
     type Data = Bytes;
     type Error = BodyError;
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
@@ -63,6 +76,10 @@ struct Seen {
     /// How often a body of an answer was asked for a part of it.
     taken: Cell<u32>,
     aborted: Cell<u32>,
+    /// How much of an answer never left, where it had begun.
+    lost: Cell<Option<usize>>,
+    /// How many answers are over.
+    ended: Cell<u32>,
     body_violation: Cell<Option<Violation>>,
     go: Notify,
 }
@@ -77,7 +94,7 @@ impl Drop for Abort<'_> {
     }
 }
 
-async fn answer(request: Request<Arriving>, seen: Rc<Seen>, state: Rc<GateState>) -> Response<Answer> {
+async fn answer(request: Request<Arriving>, seen: Rc<Seen>, state: Rc<GateState>) -> Response<Text> {
     let mut unless_dropped = Abort(&seen, false);
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
@@ -113,7 +130,7 @@ async fn answer(request: Request<Arriving>, seen: Rc<Seen>, state: Rc<GateState>
         },
     };
     unless_dropped.1 = true;
-    response.body(Answer(Full::from(text), seen.clone())).unwrap()
+    response.body(Text(Full::from(text), seen.clone())).unwrap()
 }
 
 /// The whole body and its trailers, or the violation that it ended with.
