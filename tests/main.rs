@@ -56,6 +56,7 @@ mod rules;
 mod saga;
 mod slow_clients;
 mod slow_readers;
+mod slow_uploads;
 mod sse;
 mod tidy;
 mod tls;

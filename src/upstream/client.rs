@@ -36,6 +36,7 @@ use super::retry::{self, Course};
 use super::standing::Seat;
 use super::state::Stay;
 use super::tries::{Tries, push};
+use super::turns::{self, Turns};
 use super::{Call, HostRule, Upstream};
 use crate::config::upstream::Protocol;
 use crate::http::body::{Body, Duplex, Feed, Inbound, Lease, Replay, Reply, Tunnel};
@@ -482,9 +483,12 @@ impl Trial<'_, '_> {
                 Outcome::Excluded => {}
             }
         }
-        self.took(now);
-        if self.upstream.plan.hedge.is_some() {
-            self.upstream.state.latency.note(now.saturating_duration_since(self.began));
+        // How long the client took for its body is not the upstream's doing.
+        if let Some(since) = turns::since(self.inbound.as_deref(), self.began) {
+            self.took(since, now);
+            if self.upstream.plan.hedge.is_some() {
+                self.upstream.state.latency.note(now.saturating_duration_since(since));
+            }
         }
         self.upstream.metrics.responded(now.saturating_duration_since(self.began));
         self.end("ok", now);
@@ -506,7 +510,7 @@ impl Trial<'_, '_> {
             self.counts_against(now);
         }
         if kind == Kind::Timeout {
-            self.took(now);
+            self.took(turns::since(self.inbound.as_deref(), self.began).unwrap_or(self.began), now);
         }
         self.end(kind.slug(), now);
     }
@@ -517,11 +521,11 @@ impl Trial<'_, '_> {
         self.end(kind.slug(), Instant::now());
     }
 
-    /// What is learnt of how much the upstream bears.
-    fn took(&self, now: Instant) {
+    /// What is learnt of how much the upstream bears, whose turn it was since then.
+    fn took(&self, since: Instant, now: Instant) {
         let Upstream { plan, state, metrics, .. } = self.upstream;
         if plan.bounds.adaptive.is_some() {
-            state.bulkhead.took(&plan.bounds, now.saturating_duration_since(self.began), now, metrics);
+            state.bulkhead.took(&plan.bounds, now.saturating_duration_since(since), now, metrics);
         }
     }
 
@@ -549,8 +553,13 @@ impl Drop for Trial<'_, '_> {
         }
         let now = Instant::now();
         // Whoever gives up early says nothing of the upstream, be it by the deadline that it asked for; but if the time that
-        // the configuration gives was over, it is the upstream that used it up, unless it waited for the client itself.
-        let is_clients = self.inbound.as_ref().is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
+        // the configuration gives was over, it is the upstream that used it up, unless it waited for the client itself, or the
+        // client had left it the lesser part.
+        let inbound = self.inbound.as_deref();
+        let is_clients = turns::is_clients(inbound)
+            || turns::since(inbound, self.began).is_some_and(|since| {
+                now.saturating_duration_since(since) < since.saturating_duration_since(self.began)
+            });
         if now >= self.due && !is_clients && !self.is_queued() {
             if let Some(leave) = self.leave.take() {
                 leave.failed(Kind::Timeout, now);
@@ -564,7 +573,7 @@ impl Drop for Trial<'_, '_> {
 }
 
 /// Waits for `answer`, but no longer than `first_byte` after the upstream got the request's last byte, or than `limit` is
-/// armed for.
+/// armed for, which counts anew while the client's body is awaited.
 async fn patiently<F: Future>(
     timer: &mut Timer,
     mut limit: Option<&mut Timer>,
@@ -574,24 +583,28 @@ async fn patiently<F: Future>(
     mut answer: Pin<&mut F>,
 ) -> Option<F::Output> {
     let mut passed = 0;
+    let per_try = plan.retry.as_ref().and_then(|retry| retry.per_try).unwrap_or_default();
+    let mut turns = Turns::of(line, inbound);
     // A tick early does no harm: what is left is asked when it expires.
     timer.arm_coarsely(plan.first_byte);
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
         }
-        if limit.as_mut().is_some_and(|limit| limit.poll_expired(cx).is_ready()) {
-            return Poll::Ready(None);
+        if let Some(limit) = limit.as_deref_mut() {
+            while limit.poll_expired(cx).is_ready() {
+                let Some(left) = turns.left(per_try) else { return Poll::Ready(None) };
+                limit.arm(left);
+            }
         }
         // One timer per request: what moved since is asked only when it expires.
         loop {
             ready!(timer.poll_expired(cx));
             let left = line.left_of(plan.first_byte);
             let passes = inbound.map_or(0, |inbound| inbound.bytes.get());
-            let is_clients_turn = inbound.is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
             if let Some(left) = left {
                 timer.arm(left);
-            } else if is_clients_turn || (passes > passed && matches!(line, Line::Http2(_))) {
+            } else if turns::is_clients(inbound) || (passes > passed && matches!(line, Line::Http2(_))) {
                 timer.arm(plan.first_byte);
             } else {
                 return Poll::Ready(None);
@@ -607,7 +620,7 @@ async fn patiently<F: Future>(
 impl Line {
     /// What is left of `patience` since the socket last took bytes. Streams of HTTP/2 share theirs, so it says nothing
     /// of one of them.
-    fn left_of(&self, patience: Duration) -> Option<Duration> {
+    pub(super) fn left_of(&self, patience: Duration) -> Option<Duration> {
         match self {
             Self::Http1(connection) => {
                 patience.checked_sub(connection.written_at().elapsed()).filter(|left| !left.is_zero())

@@ -38,6 +38,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod turns;
 mod unfinished;
 
 use std::net::IpAddr;
