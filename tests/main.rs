@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails best where it stands")]
 
+mod aborted_uploads;
 mod admin;
 mod aggregate;
 mod aggregate_cache;

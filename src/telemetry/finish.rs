@@ -26,6 +26,9 @@ use crate::http::{grpc, grpc_web, headers};
 /// The route label of exchanges that found no route. No route can be called so.
 pub const NO_ROUTE: &str = "(none)";
 
+/// Why an exchange has no answer whose client went away.
+const CLIENT_CLOSED: &str = "client-closed";
+
 /// The status of a call that ended without one.
 const UNKNOWN_CALL: &str = "none";
 
@@ -265,6 +268,11 @@ impl Closing {
         self.route.rejected(slug);
     }
 
+    /// The client left within its request: nobody is refused, and what is answered reaches nobody.
+    pub fn left(&mut self) {
+        self.record.reason = Some(CLIENT_CLOSED);
+    }
+
     /// Something stood in for an upstream that failed.
     pub fn fell_back(&mut self, rung: &'static str) {
         self.record.fallback = Some(rung);
@@ -331,7 +339,7 @@ impl Drop for Closing {
                 record.cut_by = Some(CutBy::Client);
             }
             if status.is_none() {
-                record.reason = Some(if self.logger.is_cutting.get() { "draining" } else { "client-closed" });
+                record.reason = Some(if self.logger.is_cutting.get() { "draining" } else { CLIENT_CLOSED });
             }
         }
         if let Some(outcome) = outcome {
@@ -396,8 +404,11 @@ impl Finish {
     /// Watches over `body`, which goes out behind `head`.
     pub fn new(mut closing: Closing, body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
         let status = head.status;
-        closing.answered(status, &head.headers);
         closing.inbound = inbound;
+        if closing.record.reason == Some(CLIENT_CLOSED) {
+            return Self { body: Body::Empty, is_silent: false, closing };
+        }
+        closing.answered(status, &head.headers);
         let is_bodiless = closing.record.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
