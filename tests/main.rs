@@ -37,6 +37,7 @@ mod jwks;
 mod jwt;
 mod kubernetes;
 mod large;
+mod late_ends;
 mod listeners;
 mod mirror;
 mod mistakes;

@@ -543,6 +543,9 @@ impl Feed {
         }
     }
 
+
+    /// Nobody reads `rest` of the body, of which nothing but its end is to come.
+    fn part(self: Rc<Self>, _rest: Incoming) {}
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Channel(channel) => channel.size_hint(),
@@ -661,4 +664,20 @@ pub fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option
         next = error.source();
     }
     None
+    /// Whether all that was announced of it was read.
+    fn is_read(&self) -> bool {
+        self.size_hint().exact() == Some(0)
+    }
+
 }
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // Where a length was announced nobody waits for an end that comes in a frame of its own, and that breaks nothing off.
+        if self.is_read()
+            && let Some(Feed::Stream(rest, lease)) = self.feed.take()
+        {
+            lease.part(rest);
+        }
+    }
+}
+

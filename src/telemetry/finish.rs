@@ -412,7 +412,7 @@ impl Finish {
         let is_bodiless = closing.record.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
-        closing.record.complete = is_bodiless;
+        closing.record.complete = is_bodiless || is_out(&body);
         if closing.record.version == Version::HTTP_2 && grpc::is_grpc(&head.headers) {
             closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
         }
@@ -420,6 +420,11 @@ impl Finish {
         let is_silent = is_bodiless && closing.record.version == Version::HTTP_2;
         Self { body, is_silent, closing }
     }
+}
+
+/// Whether all that was announced of `body` is out. Whoever has that may leave, be it that the upstream ends its stream later.
+fn is_out(body: &Body) -> bool {
+    body.size_hint().exact() == Some(0)
 }
 
 impl Finish {
@@ -480,8 +485,9 @@ impl http_body::Body for Finish {
                 if let Some(data) = frame.data_ref() {
                     record.bytes_out += data.len() as u64;
                 }
-                // Nobody asks for more after trailers.
-                record.complete = this.body.is_end_stream() || frame.is_trailers();
+                // Nobody asks for more after trailers, and of a call they tell what came of it.
+                let is_out = this.body.is_end_stream() || this.closing.call.is_none() && is_out(&this.body);
+                this.closing.record.complete = is_out || frame.is_trailers();
                 if let Some(trailers) = frame.trailers_ref()
                     && this.closing.call.is_some()
                 {
@@ -493,6 +499,7 @@ impl http_body::Body for Finish {
                 let client = this.closing.inbound.as_ref().and_then(|inbound| inbound.error.get());
                 let error = client.filter(|_| *error == BodyError::UpstreamCut).unwrap_or(*error);
                 let (by, why) = why_broken(error);
+                this.closing.record.complete = false;
                 (this.closing.record.cut_by, this.closing.cut) = (Some(by), Some(why));
             }
         }

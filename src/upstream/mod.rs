@@ -26,6 +26,7 @@ mod http2;
 mod link;
 mod lookup;
 mod name;
+mod parting;
 mod pick;
 pub mod plan;
 pub mod pool;
