@@ -64,5 +64,6 @@ mod tidy;
 mod tls;
 mod token;
 mod unix_sockets;
+mod uploads_again;
 mod upstream_faults;
 mod websocket;

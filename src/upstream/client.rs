@@ -336,6 +336,10 @@ impl Upstream {
                 }
             };
             drop((line, seat));
+            if plan.protocol.is_http2() {
+                // Who sends its body has a task of its own, which hears of this too and gives the rest of the body back.
+                turn::others_first().await;
+            }
             if let Some(error) = inbound.as_ref().and_then(|inbound| inbound.error.get()) {
                 let kind = Kind::Client(error);
                 trial.failed(kind);
@@ -672,7 +676,7 @@ impl Copy {
         let head = self.head.or(kept)?;
         let body = match self.body {
             CopiedBody::Here(bytes) => Body::full(bytes),
-            CopiedBody::Passing(replay, inbound) => Body::full(replay.take(&inbound)?),
+            CopiedBody::Passing(replay, inbound) => replay.resume(&inbound)?,
         };
         Some(Request::from_parts(*head, body))
     }
