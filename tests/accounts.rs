@@ -609,7 +609,7 @@ fn ends() -> Vec<End> {
                 raw.reset();
             }),
             // An answer is due, though hardly anybody reads it.
-            &[(400, "client-closed", "")],
+            &[(0, "client-closed", "client")],
         ),
         end(
             "the client leaves before the answer",

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails best where it stands")]
 
+mod aborted_uploads;
 mod accounts;
 mod admin;
 mod aggregate;
@@ -37,6 +38,7 @@ mod jwks;
 mod jwt;
 mod kubernetes;
 mod large;
+mod late_ends;
 mod listeners;
 mod mirror;
 mod mistakes;
@@ -57,11 +59,13 @@ mod rules;
 mod saga;
 mod slow_clients;
 mod slow_readers;
+mod slow_uploads;
 mod sse;
 mod tidy;
 mod tls;
 mod token;
 mod unix_sockets;
+mod uploads_again;
 mod upstream_faults;
 mod waiting;
 mod websocket;

@@ -31,6 +31,9 @@ pub struct Retry {
     pub when: Vec<Condition>,
     /// The longest that one try may take until its answer begins. Default: `timeouts.first_byte` bounds it.
     ///
+    /// It counts from when the client has sent its body: a slow client is bounded by the route's `timeout` alone, and
+    /// says nothing of the upstream. An upstream that takes none of a body for as long is late.
+    ///
     /// The trap: without it, a try at an endpoint that hangs uses up all of the route's time.
     pub per_try: Option<HumanDuration>,
     /// How long is waited before a try at an endpoint that was tried already.

@@ -235,7 +235,11 @@ impl Exchange {
     /// The answer that a rejection makes: problem+json, plain text, or gRPC trailers-only.
     pub fn refuse(&mut self, mut rejection: Rejection) -> Response<Body> {
         let form = self.form.unwrap_or_else(|| problem::Form::of(self.headers()));
-        self.closing.rejected(rejection.reason.slug(), rejection.status.unwrap_or(rejection.reason.status()));
+        if rejection.reason == Reason::ClientClosed {
+            self.closing.left();
+        } else {
+            self.closing.rejected(rejection.reason.slug(), rejection.status.unwrap_or(rejection.reason.status()));
+        }
         if let Some(limit) = rejection.limit.or(rejection.reason.limit()) {
             self.closing.limit_hit(limit);
         }

@@ -20,6 +20,7 @@ use super::headers::strip_trailers;
 use super::inflow::Inflow;
 use super::pace::{Pace, Rate};
 use super::reserved::Reserved;
+use super::resumed::Resumed;
 use crate::timer::{Timer, Wheel};
 
 /// A request or response body.
@@ -158,6 +159,8 @@ pub enum Arriving {
     Http1(Inflow),
     /// Of a stream of HTTP/2.
     Http2(Incoming),
+    /// Behind what came of it before.
+    Resumed(Box<Resumed>),
 }
 
 impl Arriving {
@@ -166,6 +169,7 @@ impl Arriving {
             Self::None => Poll::Ready(None),
             Self::Http1(inflow) => inflow.poll_frame(cx).map_err(client_error),
             Self::Http2(incoming) => Pin::new(incoming).poll_frame(cx).map_err(|_| BodyError::ClientCut),
+            Self::Resumed(resumed) => resumed.rest.poll_frame(cx),
         }
     }
 
@@ -175,14 +179,25 @@ impl Arriving {
             Self::None => true,
             Self::Http1(inflow) => inflow.is_end_stream(),
             Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Resumed(resumed) => resumed.is_end_stream(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    /// Whether nothing of it is still to come from the client.
+    pub(super) fn is_here(&self) -> bool {
+        match self {
+            Self::Http1(inflow) => inflow.is_here(),
+            Self::Resumed(resumed) => resumed.rest.is_here(),
+            incoming => incoming.is_end_stream(),
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
         match self {
             Self::None => SizeHint::with_exact(0),
             Self::Http1(inflow) => inflow.size_hint(),
             Self::Http2(incoming) => incoming.size_hint(),
+            Self::Resumed(resumed) => resumed.size_hint(),
         }
     }
 }
@@ -301,10 +316,7 @@ impl Received {
 
     /// Whether nothing of it is still to come from the client.
     pub fn is_here(&self) -> bool {
-        match &self.incoming {
-            Arriving::Http1(inflow) => inflow.is_here(),
-            incoming => incoming.is_end_stream(),
-        }
+        self.incoming.is_here()
     }
 
     /// What is known of it while it is read.
@@ -340,6 +352,19 @@ impl Received {
     }
 
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, BodyError>> {
+        if let Arriving::Resumed(resumed) = &mut self.incoming
+            && let Some(ahead) = resumed.take_ahead()
+        {
+            // It was counted when it came, and whoever else keeps it has it.
+            if let Some(keep) = &self.keep {
+                keep.push(&ahead);
+            }
+            self.inbound.waits.set(false);
+            if self.incoming.is_end_stream() {
+                self.inbound.end();
+            }
+            return Poll::Ready(Ok(Some(Frame::data(ahead))));
+        }
         let polled = self.incoming.poll_frame(cx);
         self.inbound.waits.set(polled.is_pending());
         if !self.inbound.keeps_pace(&polled) {
@@ -427,6 +452,28 @@ impl Received {
     }
 }
 
+impl Drop for Received {
+    /// What is still to come is given back to whoever keeps what has passed.
+    fn drop(&mut self) {
+        let Some(keep) = self.keep.take() else { return };
+        let is_over = self.inbound.ended.get() || self.inbound.error.get().is_some();
+        if is_over || keep.overflowed.get() || Rc::strong_count(&keep) == 1 {
+            return;
+        }
+        let rest = Self {
+            incoming: std::mem::replace(&mut self.incoming, Arriving::None),
+            left: self.left,
+            inbound: self.inbound.clone(),
+            keep: None,
+            copy: self.copy.take(),
+            idle: self.idle.take(),
+            recode: self.recode.take(),
+            reserved: self.reserved.take(),
+        };
+        keep.rest.replace(Some(Box::new(rest)));
+    }
+}
+
 fn client_error(violation: Option<Violation>) -> BodyError {
     match violation {
         Some(violation) if violation.status() == 408 => BodyError::ClientSlow,
@@ -436,16 +483,18 @@ fn client_error(violation: Option<Violation>) -> BodyError {
 }
 
 /// The part of a request body that has passed, for a second try.
-#[derive(Debug)]
 pub struct Replay {
     kept: RefCell<BytesMut>,
     max: usize,
     overflowed: Cell<bool>,
+    /// What is still to come, once who read it is gone.
+    rest: RefCell<Option<Box<Received>>>,
 }
 
 impl Replay {
     fn new(max: usize) -> Rc<Self> {
-        Rc::new(Self { kept: RefCell::new(BytesMut::new()), max, overflowed: Cell::new(false) })
+        let (kept, overflowed, rest) = (RefCell::new(BytesMut::new()), Cell::new(false), RefCell::default());
+        Rc::new(Self { kept, max, overflowed, rest })
     }
 
     fn push(&self, data: &Bytes) {
@@ -465,6 +514,22 @@ impl Replay {
     pub fn take(&self, inbound: &Inbound) -> Option<Bytes> {
         (inbound.ended.get() && !self.overflowed.get()).then(|| self.kept.take().freeze())
     }
+
+    /// The body from its begin, if what has passed fitted: all of it, or what has passed and then what is still to come, which
+    /// whoever read it before reads no more.
+    pub fn resume(&self, inbound: &Inbound) -> Option<Body> {
+        if let Some(whole) = self.take(inbound) {
+            return Some(Body::full(whole));
+        }
+        let mut rest = *self.rest.take().filter(|_| !self.overflowed.get())?;
+        let incoming = std::mem::replace(&mut rest.incoming, Arriving::None);
+        rest.incoming = Resumed::behind(self.kept.take().freeze(), incoming);
+        inbound.waits.set(false);
+        if rest.is_end_stream() {
+            inbound.end();
+        }
+        Some(Body::Received(rest))
+    }
 }
 
 /// What a response body holds while it is read, and gives back when it has been read to its end: the connection that
@@ -478,6 +543,9 @@ pub trait Lease {
 
     /// These fields came after the body.
     fn ended(&self, _trailers: &HeaderMap) {}
+
+    /// Nobody reads `rest` of the body, of which nothing but its end is to come.
+    fn part(self: Rc<Self>, _rest: Incoming) {}
 }
 
 /// A connection that carries one exchange at a time, as the body of its answer sees it.
@@ -596,6 +664,11 @@ impl Reply {
         self.is_whole || self.feed.as_ref().is_some_and(Feed::is_end_stream)
     }
 
+    /// Whether all that was announced of it was read.
+    fn is_read(&self) -> bool {
+        self.size_hint().exact() == Some(0)
+    }
+
     fn size_hint(&self) -> SizeHint {
         match &self.feed {
             Some(feed) => feed.size_hint(),
@@ -637,6 +710,17 @@ impl Reply {
                 self.break_off();
                 Poll::Ready(Some(Err(error)))
             }
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // Where a length was announced nobody waits for an end that comes in a frame of its own, and that breaks nothing off.
+        if self.is_read()
+            && let Some(Feed::Stream(rest, lease)) = self.feed.take()
+        {
+            lease.part(rest);
         }
     }
 }

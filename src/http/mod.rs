@@ -19,5 +19,6 @@ pub mod problem;
 pub mod proxy_protocol;
 pub mod reply;
 pub mod reserved;
+pub mod resumed;
 pub mod trailers;
 pub mod websocket;

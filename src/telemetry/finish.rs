@@ -26,6 +26,9 @@ use crate::http::{grpc, grpc_web, headers};
 /// The route label of exchanges that found no route. No route can be called so.
 pub const NO_ROUTE: &str = "(none)";
 
+/// Why an exchange has no answer whose client went away.
+const CLIENT_CLOSED: &str = "client-closed";
+
 /// The status of a call that ended without one.
 const UNKNOWN_CALL: &str = "none";
 
@@ -287,6 +290,11 @@ impl Closing {
         self.route.rejected(slug);
     }
 
+    /// The client left within its request: nobody is refused, and what is answered reaches nobody.
+    pub fn left(&mut self) {
+        self.record.reason = Some(CLIENT_CLOSED);
+    }
+
     /// Something stood in for an upstream that failed.
     pub fn fell_back(&mut self, rung: &'static str) {
         self.record.fallback = Some(rung);
@@ -359,7 +367,7 @@ impl Drop for Closing {
                 *cut = Some(reason);
             }
             if status.is_none() {
-                let reason = given_up.unwrap_or(if is_cutting { "draining" } else { "client-closed" });
+                let reason = given_up.unwrap_or(if is_cutting { "draining" } else { CLIENT_CLOSED });
                 record.reason = Some(reason);
                 if given_up.is_some() {
                     route.rejected(reason);
@@ -420,23 +428,21 @@ pub struct Finish(Closing);
 
 impl Finish {
     /// Watches over `body`, which goes out behind `head`.
-    pub fn new(mut closing: Closing, mut body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
+    pub fn new(mut closing: Closing, body: Body, head: &response::Parts, inbound: Option<Rc<Inbound>>) -> Self {
         let status = head.status;
         let is_http2 = closing.record.version == Version::HTTP_2;
-        // A request that broke off is a stream that was reset: nothing goes out on it any more. On HTTP/1.1 its client may have
-        // closed its own half alone.
-        let is_cut = |inbound: &Rc<Inbound>| inbound.error.get() == Some(BodyError::ClientCut);
-        let is_gone = is_http2 && inbound.as_ref().is_some_and(is_cut);
-        if is_gone {
-            body = Body::default();
-        } else {
-            closing.answered(status, &head.headers);
-        }
+        // A request that broke off on HTTP/2 is a stream that was reset: nothing goes out on it any more.
+        let is_reset = |inbound: &Rc<Inbound>| is_http2 && inbound.error.get() == Some(BodyError::ClientCut);
+        let is_gone = closing.record.reason == Some(CLIENT_CLOSED) || inbound.as_ref().is_some_and(is_reset);
         closing.inbound = inbound;
+        if is_gone {
+            return Self(closing);
+        }
+        closing.answered(status, &head.headers);
         let is_bodiless = closing.record.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
-        closing.record.complete = is_bodiless && !is_gone;
+        closing.record.complete = is_bodiless || is_out(&body);
         if is_http2 && grpc::is_grpc(&head.headers) {
             closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
         }
@@ -445,6 +451,11 @@ impl Finish {
         closing.body = body;
         Self(closing)
     }
+}
+
+/// Whether all that was announced of `body` is out. Whoever has that may leave, be it that the upstream ends its stream later.
+fn is_out(body: &Body) -> bool {
+    body.size_hint().exact() == Some(0)
 }
 
 impl Finish {
@@ -505,8 +516,9 @@ impl http_body::Body for Finish {
                 if let Some(data) = frame.data_ref() {
                     record.bytes_out += data.len() as u64;
                 }
-                // Nobody asks for more after trailers.
-                record.complete = facts.body.is_end_stream() || frame.is_trailers();
+                // Nobody asks for more after trailers, and of a call they tell what came of it.
+                let is_out = facts.body.is_end_stream() || facts.call.is_none() && is_out(&facts.body);
+                facts.record.complete = is_out || frame.is_trailers();
                 if let Some(trailers) = frame.trailers_ref()
                     && facts.call.is_some()
                 {
@@ -518,6 +530,7 @@ impl http_body::Body for Finish {
                 let client = facts.inbound.as_ref().and_then(|inbound| inbound.error.get());
                 let error = client.filter(|_| *error == BodyError::UpstreamCut).unwrap_or(*error);
                 let (by, why) = why_broken(error);
+                facts.record.complete = false;
                 (facts.record.cut_by, facts.cut) = (Some(by), Some(why));
             }
         }

@@ -20,6 +20,7 @@ use super::client::Failure;
 use super::error::Error;
 use super::http1::{Age, Open, broke_off, ended};
 use super::link::Wire;
+use super::parting::Partings;
 use super::state::Stay;
 use crate::http::body::{Body, Lease, cause};
 use crate::http::headers::name;
@@ -61,6 +62,7 @@ pub(super) struct Connection {
     /// Streams that the peer's SETTINGS allow, as far as they were seen.
     allowed: Rc<Cell<usize>>,
     tunnels: Rc<Tunnels>,
+    partings: Rc<Partings>,
     /// Streams that it took without refusing one. It may refuse before its SETTINGS arrive, and beyond them.
     borne: Cell<usize>,
     age: Age,
@@ -88,12 +90,14 @@ impl Connection {
         let now = bench.worker().wheel.now();
         let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
         let tunnels = Rc::<Tunnels>::default();
+        let partings = Rc::<Partings>::default();
         Ok(Rc::new_cyclic(|this| Self {
             sender: RefCell::new(sender),
             task: tokio::task::spawn_local(run(
                 connection,
                 allowed.clone(),
                 tunnels.clone(),
+                partings.clone(),
                 this.clone(),
                 Open::count(&bench.worker().open),
             ))
@@ -106,6 +110,7 @@ impl Connection {
             streams: Cell::new(0),
             allowed,
             tunnels,
+            partings,
             borne: Cell::new(usize::MAX),
             idle_since: Cell::new(now),
             is_spent: Cell::new(false),
@@ -239,6 +244,12 @@ impl Lease for Stream {
     fn ended(&self, trailers: &HeaderMap) {
         ended(&self.stay, trailers);
     }
+
+    fn part(self: Rc<Self>, rest: Incoming) {
+        drop(self.stay.take());
+        let connection = self.connection.clone();
+        connection.partings.add(rest, self, connection.bench.worker().wheel.timer());
+    }
 }
 
 impl Drop for Stream {
@@ -267,6 +278,7 @@ async fn run(
     mut connection: http2::Connection<TokioIo<Wire>, Body, LocalExec>,
     allowed: Rc<Cell<usize>>,
     tunnels: Rc<Tunnels>,
+    partings: Rc<Partings>,
     handle: Weak<Connection>,
     count: Open,
 ) {
@@ -279,6 +291,7 @@ async fn run(
             tunnels.is_settled.set(true);
         }
         allowed.set(streams);
+        partings.poll(cx);
         let mut look = tunnels.look.borrow_mut();
         if !look.as_ref().is_some_and(|look| look.will_wake(cx.waker())) {
             *look = Some(cx.waker().clone());
@@ -289,6 +302,7 @@ async fn run(
         tracing::debug!(%error, "upstream connection failed");
     }
     drop(count);
+    partings.end();
     if let Some(connection) = handle.upgrade() {
         connection.is_spent.set(true);
         // Takes it out, and lets another be opened for who waits.

@@ -26,6 +26,7 @@ mod http2;
 mod link;
 mod lookup;
 mod name;
+mod parting;
 mod pick;
 pub mod plan;
 pub mod pool;
@@ -38,6 +39,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod tries;
+mod turns;
 mod unfinished;
 
 use std::net::IpAddr;

@@ -208,12 +208,13 @@ impl<S: AsyncRead + Unpin> Gate<S> {
         }
     }
 
-    /// Brings the present request's body to its reader, as far as that wants it. Ready when the client is gone though its
-    /// request had come whole.
+    /// Brings the present request's body to its reader, as far as that wants it. Ready when the client is gone, within its
+    /// request or behind it.
     pub(in crate::server) fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let left = match &mut self.phase {
                 Phase::Head(_) => return self.poll_gone(cx),
+                Phase::Lost if self.is_eof && self.state.violation.get().is_none() => return Poll::Ready(()),
                 Phase::Lost => return Poll::Pending,
                 Phase::Body(inbound) => {
                     if !inbound.feed.is_wanted(cx) {

@@ -286,6 +286,7 @@ impl Drop for Outbound {
         self.outgoing.lost(self.rest.len());
         if !self.is_over && !self.is_end_stream() {
             // Broken off: what hyper has of it is not waited for.
+            self.outgoing.lost(self.outgoing.held.get());
             let exchange = self.outgoing.exchange.take();
             drop(exchange);
         } else if let Some((finish, stream)) = &mut *self.outgoing.exchange.borrow_mut() {

@@ -56,7 +56,7 @@ impl Copy {
         let head = self.head.or(kept)?;
         let body = match self.body {
             CopiedBody::Here(bytes) => Body::full(bytes),
-            CopiedBody::Passing(replay, inbound) => Body::full(replay.take(&inbound)?),
+            CopiedBody::Passing(replay, inbound) => replay.resume(&inbound)?,
         };
         Some(Request::from_parts(*head, body))
     }

@@ -15,6 +15,7 @@ use crate::timer::Timer;
 use crate::upstream::bench::Line;
 use crate::upstream::plan::Plan;
 use crate::upstream::state::Stay;
+use crate::upstream::turns::{self, Turns};
 use crate::upstream::{http1, http2};
 
 /// The head of an answer, and its body where the line itself does not have it.
@@ -77,7 +78,7 @@ impl Line {
 impl Line {
     /// What is left of `patience` since the socket last took bytes. Streams of HTTP/2 share theirs, so it says nothing
     /// of one of them.
-    fn left_of(&self, patience: Duration) -> Option<Duration> {
+    pub(in crate::upstream) fn left_of(&self, patience: Duration) -> Option<Duration> {
         match self {
             Self::Http1(connection) => {
                 patience.checked_sub(connection.written_at().elapsed()).filter(|left| !left.is_zero())
@@ -88,7 +89,7 @@ impl Line {
 }
 
 /// Waits for `answer`, but no longer than `first_byte` after the upstream got the request's last byte, or than `limit` is
-/// armed for.
+/// armed for, which counts anew while the client's body is awaited.
 pub(super) async fn patiently<F: Future>(
     timer: &mut Timer,
     mut limit: Option<&mut Timer>,
@@ -98,24 +99,28 @@ pub(super) async fn patiently<F: Future>(
     mut answer: Pin<&mut F>,
 ) -> Option<F::Output> {
     let mut passed = 0;
+    let per_try = plan.retry.as_ref().and_then(|retry| retry.per_try).unwrap_or_default();
+    let mut turns = Turns::of(line, inbound);
     // A tick early does no harm: what is left is asked when it expires.
     timer.arm_coarsely(plan.first_byte);
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
             return Poll::Ready(Some(answer));
         }
-        if limit.as_mut().is_some_and(|limit| limit.poll_expired(cx).is_ready()) {
-            return Poll::Ready(None);
+        if let Some(limit) = limit.as_deref_mut() {
+            while limit.poll_expired(cx).is_ready() {
+                let Some(left) = turns.left(per_try) else { return Poll::Ready(None) };
+                limit.arm(left);
+            }
         }
         // One timer per request: what moved since is asked only when it expires.
         loop {
             ready!(timer.poll_expired(cx));
             let left = line.left_of(plan.first_byte);
             let passes = inbound.map_or(0, |inbound| inbound.bytes.get());
-            let is_clients_turn = inbound.is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
             if let Some(left) = left {
                 timer.arm(left);
-            } else if is_clients_turn || (passes > passed && matches!(line, Line::Http2(_))) {
+            } else if turns::is_clients(inbound) || (passes > passed && matches!(line, Line::Http2(_))) {
                 timer.arm(plan.first_byte);
             } else {
                 return Poll::Ready(None);

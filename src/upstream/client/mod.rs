@@ -278,6 +278,10 @@ impl Upstream {
                 }
             };
             drop((line, seat));
+            if plan.protocol.is_http2() {
+                // Who sends its body has a task of its own, which hears of this too and gives the rest of the body back.
+                turn::others_first().await;
+            }
             if let Some(error) = inbound.as_ref().and_then(|inbound| inbound.error.get()) {
                 let kind = Kind::Client(error);
                 trial.failed(kind);

@@ -14,6 +14,7 @@ use crate::upstream::Upstream;
 use crate::upstream::bench::Bench;
 use crate::upstream::breaker::{self, Outcome, Watch};
 use crate::upstream::error::Kind;
+use crate::upstream::turns;
 
 /// One try, recorded when it ends, however it ends.
 pub(super) struct Trial<'t, 'u> {
@@ -48,9 +49,12 @@ impl Trial<'_, '_> {
                 Outcome::Excluded => {}
             }
         }
-        self.took(now);
-        if self.upstream.plan.hedge.is_some() {
-            self.upstream.state.latency.note(now.saturating_duration_since(self.began));
+        // How long the client took for its body is not the upstream's doing.
+        if let Some(since) = turns::since(self.inbound.as_deref(), self.began) {
+            self.took(since, now);
+            if self.upstream.plan.hedge.is_some() {
+                self.upstream.state.latency.note(now.saturating_duration_since(since));
+            }
         }
         self.upstream.metrics.responded(now.saturating_duration_since(self.began));
         self.end("ok", now);
@@ -72,7 +76,7 @@ impl Trial<'_, '_> {
             self.counts_against(now);
         }
         if kind == Kind::Timeout {
-            self.took(now);
+            self.took(turns::since(self.inbound.as_deref(), self.began).unwrap_or(self.began), now);
         }
         self.end(kind.slug(), now);
     }
@@ -83,11 +87,11 @@ impl Trial<'_, '_> {
         self.end(kind.slug(), Instant::now());
     }
 
-    /// What is learnt of how much the upstream bears.
-    fn took(&self, now: Instant) {
+    /// What is learnt of how much the upstream bears, whose turn it was since then.
+    fn took(&self, since: Instant, now: Instant) {
         let Upstream { plan, state, metrics, .. } = self.upstream;
         if plan.bounds.adaptive.is_some() {
-            state.bulkhead.took(&plan.bounds, now.saturating_duration_since(self.began), now, metrics);
+            state.bulkhead.took(&plan.bounds, now.saturating_duration_since(since), now, metrics);
         }
     }
 
@@ -115,8 +119,13 @@ impl Drop for Trial<'_, '_> {
         }
         let now = Instant::now();
         // Whoever gives up early says nothing of the upstream, be it by the deadline that it asked for; but if the time that
-        // the configuration gives was over, it is the upstream that used it up, unless it waited for the client itself.
-        let is_clients = self.inbound.as_ref().is_some_and(|inbound| !inbound.ended.get() && inbound.waits.get());
+        // the configuration gives was over, it is the upstream that used it up, unless it waited for the client itself, or the
+        // client had left it the lesser part.
+        let inbound = self.inbound.as_deref();
+        let is_clients = turns::is_clients(inbound)
+            || turns::since(inbound, self.began).is_some_and(|since| {
+                now.saturating_duration_since(since) < since.saturating_duration_since(self.began)
+            });
         if now >= self.due && !is_clients && !self.is_queued() {
             if let Some(leave) = self.leave.take() {
                 leave.failed(Kind::Timeout, now);

@@ -125,7 +125,9 @@ fn a_body_that_is_cut_is_an_error_and_not_an_end() {
             let mut client = Client::connect(NEVER);
             client.send(&request[..request.len() - 1]).await;
             client.io.shutdown().await.unwrap();
-            assert_eq!(client.response().await.0, 499);
+            let (result, _) = soon(client.server).await.unwrap();
+            assert!(matches!(result, Err(Broken::ClientGone)), "it has gone");
+            assert_eq!(client.seen.aborted.get(), 1);
         }
     });
 }
