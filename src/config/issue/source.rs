@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::super::yaml::decode::Turn;
 use super::super::yaml::tree::{Content, Entry, Node, NodeId, Style, Tree, first_line_end};
 use super::mask::Mask;
 use super::report::Located;
@@ -27,8 +28,10 @@ pub struct Source {
     misspelt: HashSet<(NodeId, String)>,
     /// Keys of mappings whose value in the document is none of the file's.
     stood_in: HashMap<NodeId, Vec<&'static str>>,
-    /// Whether a mapping has a key several times, of which the document has the first value.
+    /// Whether a mapping has a key several times, of which the document has the first value, or the chosen one.
     is_repeated: bool,
+    /// Of such keys: those whose values the document has.
+    chosen: HashSet<NodeId>,
     /// What came from outside and is not shown.
     mask: Arc<Mask>,
     /// Some of the files could not be read, and what stands in them is not known.
@@ -81,6 +84,8 @@ struct Place<'s> {
     known: usize,
     /// Whether all of the path is there.
     whole: bool,
+    /// Whether it leads through a value of a repeated key that is not the first.
+    is_other: bool,
 }
 
 impl Source {
@@ -99,6 +104,7 @@ impl Source {
             misspelt: HashSet::new(),
             stood_in: HashMap::new(),
             is_repeated: false,
+            chosen: HashSet::new(),
             mask: Arc::default(),
             is_partial: false,
         }
@@ -128,6 +134,13 @@ impl Source {
     pub(crate) fn repeated(mut self, is_repeated: bool) -> Self {
         self.is_repeated = is_repeated;
         self
+    }
+
+    /// The same files, of which another document has other values of repeated keys.
+    pub(crate) fn turned<T>(&self, turn: Turn<T>) -> (T, Self) {
+        let Turn { value, chosen, lost, misspelt, stood_in } = turn;
+        let stood_in = stood_in.into_iter().map(|(node, keys)| (node, keys.to_vec())).collect();
+        (value, Self { lost, misspelt, stood_in, chosen, ..self.clone() })
     }
 
     /// Keeps values from outside out of every issue.
@@ -234,6 +247,18 @@ impl Source {
         Report::new(self.origins.clone(), Arc::clone(&self.text), located, cut)
     }
 
+    /// The same of those issues alone that are in other values of repeated keys than the first: what else is wrong is told
+    /// of the document with the first ones, or follows from their absence.
+    pub fn report_others(&self, issues: Issues) -> Report {
+        let is_other = |issue: &Issue| match &self.tree {
+            Some(tree) => self.place(&tree.root, &issue.path, true).is_other,
+            None => false,
+        };
+        let mut others = Issues::new();
+        issues.list.into_iter().filter(is_other).for_each(|issue| others.push(issue));
+        self.report(others)
+    }
+
     /// Whether it only seems so, since something could not be read.
     fn follows(&self, issue: &Issue) -> bool {
         if issue.goes_by.iter().any(|path| self.is_lost(path)) {
@@ -322,8 +347,15 @@ impl Source {
 
     /// Follows a path as far as it leads. `decoded`: positions in lists count without what could not be decoded.
     fn place<'s>(&'s self, root: &'s Node, path: &KeyPath, decoded: bool) -> Place<'s> {
-        let mut place =
-            Place { path: KeyPath::root(), words: String::new(), key: None, node: root, known: 0, whole: true };
+        let mut place = Place {
+            path: KeyPath::root(),
+            words: String::new(),
+            key: None,
+            node: root,
+            known: 0,
+            whole: true,
+            is_other: false,
+        };
         let is_there = |node: &Node| !decoded || !self.lost.contains(&node.id);
         for (position, segment) in path.segments().iter().enumerate() {
             let next = match (segment, &place.node.content) {
@@ -333,12 +365,17 @@ impl Source {
                         (Segment::Index(if position == 1 { self.in_file(before, item) } else { original }), None, item)
                     })
                 }
-                // Of a key that stands there twice the first counts.
-                (Segment::Key(key), Content::Mapping(entries)) => entries
-                    .iter()
-                    .find(|entry| entry.key.text() == key)
-                    .filter(|entry| is_there(&entry.key) && is_there(&entry.value))
-                    .map(|entry| (segment.clone(), Some(&entry.key), &entry.value)),
+                // Of a key that stands there twice the first counts, or the one that the document has.
+                (Segment::Key(key), Content::Mapping(entries)) => {
+                    let mut same = entries.iter().filter(|entry| entry.key.text() == key).peekable();
+                    let first = same.peek().copied();
+                    let chosen = same.find(|entry| self.chosen.contains(&entry.key.id)).or(first);
+                    let chosen = chosen.filter(|entry| is_there(&entry.key) && is_there(&entry.value));
+                    chosen.map(|entry| {
+                        place.is_other |= first.is_some_and(|first| first.key.id != entry.key.id);
+                        (segment.clone(), Some(&entry.key), &entry.value)
+                    })
+                }
                 _ => None,
             };
             let Some((segment, key, node)) = next else {

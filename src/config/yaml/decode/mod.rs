@@ -6,7 +6,7 @@
 //! that it must have, another value stands in for it, so that the rest of the mapping is read, and checked later.
 //!
 //! Of a key that stands in a mapping several times the first value is the document's. Once that could be read, the document is
-//! read again with the others in its place, for the mistakes in them, and thrown away.
+//! read again with the others in its place, for the mistakes in them: in their form here, in their meaning by who compiles it.
 //!
 //! `flatten`, `untagged` and internally tagged enums buffer values and lose their places: no type here uses them.
 
@@ -57,6 +57,18 @@ pub(crate) struct Decoded<T> {
     pub(crate) defaulted: Vec<KeyPath>,
     /// Whether a key stands in a mapping several times.
     pub(crate) is_repeated: bool,
+    /// The same with other values of such keys in it, in as many turns as it takes to read them all, and not too many.
+    pub(crate) turns: Vec<Turn<T>>,
+}
+
+/// What was read of a tree with other values of repeated keys. The rest is as in [`Decoded`].
+pub(crate) struct Turn<T> {
+    pub(crate) value: T,
+    /// The keys whose values these are.
+    pub(crate) chosen: HashSet<NodeId>,
+    pub(crate) lost: HashSet<NodeId>,
+    pub(crate) misspelt: HashSet<(NodeId, String)>,
+    pub(crate) stood_in: HashMap<NodeId, Rc<[&'static str]>>,
 }
 
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
@@ -89,19 +101,22 @@ pub(crate) fn decode<T: DeserializeOwned>(
     let misspelt = context.misspelt.borrow().clone();
     let stood_in = context.stood_in.borrow().clone();
     *lost = context.lost.borrow().clone();
+    let mut turns = Vec::new();
     if value.is_some() {
         context.is_broken.set(true);
         for _ in 0..TURNS_MAX {
             let is_full = context.issues.borrow().len() >= ISSUES_MAX;
-            if is_full || !context.turn() || context.read::<T>(&mut rounds).is_none() {
+            if is_full || !context.turn() {
                 break;
             }
+            let Some(value) = context.read(&mut rounds) else { break };
+            turns.push(context.turned(value));
         }
     }
     *issues = context.issues.into_inner();
     concealed.append(&mut context.concealed.into_inner());
     let is_repeated = !context.repeated.borrow().read.is_empty();
-    Decoded { value, misspelt, stood_in, defaulted: context.defaulted.into_inner(), is_repeated }
+    Decoded { value, misspelt, stood_in, defaulted: context.defaulted.into_inner(), is_repeated, turns }
 }
 
 /// What is known over all rounds.
@@ -177,6 +192,16 @@ impl Context<'_> {
         read.extend(now.drain().filter(|(_, value)| !within.contains(value)).map(|(key, _)| key));
         left.retain(|key| !read.contains(key));
         read.len() > before && !left.is_empty()
+    }
+
+    fn turned<T>(&self, value: T) -> Turn<T> {
+        Turn {
+            value,
+            chosen: self.repeated.borrow().now.keys().copied().collect(),
+            lost: self.lost.borrow().clone(),
+            misspelt: self.misspelt.borrow().clone(),
+            stood_in: self.stood_in.borrow().clone(),
+        }
     }
 
     fn is_lost(&self, node: &Node) -> bool {
