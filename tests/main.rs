@@ -12,6 +12,7 @@ mod bulkhead;
 mod cache;
 #[cfg(feature = "redis")]
 mod cache_shared;
+mod check_secrets;
 mod compress;
 mod config;
 mod deadlines;

@@ -34,6 +34,8 @@ pub(super) struct Located {
     words: String,
     pub(super) message: String,
     hint: Option<String>,
+    /// Whether it is wrong since it is not what it seems: then whatever else is said of it follows.
+    pub(super) is_lookalike: bool,
     related: Vec<(Range<usize>, String)>,
 }
 
@@ -46,7 +48,7 @@ impl Located {
         hint: Option<String>,
         related: Vec<(Range<usize>, String)>,
     ) -> Self {
-        Self { span, path, words, message, hint, related }
+        Self { span, path, words, message, hint, is_lookalike: false, related }
     }
 }
 

@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::super::lookalike;
 use super::super::yaml::decode::Turn;
+use super::super::yaml::secrecy::{STARS, united};
 use super::super::yaml::tree::{Content, Entry, Node, NodeId, Style, Tree, first_line_end};
 use super::mask::Mask;
 use super::report::Located;
@@ -154,7 +156,12 @@ impl Source {
         if spans.is_empty() {
             return self;
         }
-        let hidden = |at: usize| spans.iter().any(|span| span.contains(&at));
+        let spans = united(spans.to_vec());
+        let mut spans = spans.iter().peekable();
+        let mut hidden = |at: usize| {
+            while spans.next_if(|span| span.end <= at).is_some() {}
+            spans.peek().is_some_and(|span| span.start <= at)
+        };
         // As many bytes as before, so that all spans stay true.
         let text: String = self
             .text
@@ -172,6 +179,12 @@ impl Source {
     /// Whether a text stands in the files, where it may be shown.
     pub(crate) fn shows(&self, text: &str) -> bool {
         self.text.contains(text)
+    }
+
+    /// Whether a key is not shown.
+    fn hides(&self, key: &Node) -> bool {
+        let shown = self.text.get(key.span.clone()).unwrap_or_default();
+        shown.len() > 1 && shown.bytes().all(|byte| byte == b'*') && key.text() != shown
     }
 
     /// The main file's name, as it was given.
@@ -243,7 +256,7 @@ impl Source {
         let mut located: Vec<Located> = known.map(|issue| self.locate(issue)).collect();
         located.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
         // An aliased value is decoded once per alias, and is wrong each time.
-        located.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        located.dedup_by(|a, b| a.span == b.span && (a.message == b.message || a.is_lookalike && b.is_lookalike));
         Report::new(self.origins.clone(), Arc::clone(&self.text), located, cut)
     }
 
@@ -281,6 +294,20 @@ impl Source {
             Cow::Borrowed(fixed) => fixed.to_owned(),
             Cow::Owned(hint) => mask(hint),
         });
+        // A value that is not what it seems has a remedy of its own.
+        let marked = place.as_ref().filter(|place| place.whole).and_then(|place| {
+            let key = place
+                .key
+                .filter(|key| issue.span.as_ref() == Some(&key.span) || issue.span.is_none() && issue.at == At::Key);
+            match key {
+                Some(key) => key.scalar(),
+                None => about.filter(|_| issue.span.as_ref().is_none_or(|span| *span == place.node.span)),
+            }
+        });
+        let marked = marked.filter(|scalar| !scalar.is_outside());
+        let seems = marked.and_then(|scalar| lookalike::remedy(&scalar.text));
+        let is_lookalike = seems.is_some();
+        let hint = seems.or(hint);
         let (Some(tree), Some(place)) = (tree, place) else {
             let span = issue.span.unwrap_or(0..0);
             let mut words = String::new();
@@ -302,7 +329,9 @@ impl Source {
             related.push((self.mark(&other, At::Key), mask(label)));
         }
         related.retain(|(other, _)| *other != span);
-        Located::new(span, place.path.to_string(), place.words, message, hint, related)
+        let mut located = Located::new(span, place.path.to_string(), place.words, message, hint, related);
+        located.is_lookalike = is_lookalike;
+        located
     }
 
     /// The bytes to underline for the end of a path.
@@ -391,6 +420,7 @@ impl Source {
                 }
                 return place;
             };
+            let segment = if key.is_some_and(|key| self.hides(key)) { Segment::Key(STARS.into()) } else { segment };
             add_words(&mut place.words, &segment, Some(node));
             place.path.push(segment);
             place.key = key;

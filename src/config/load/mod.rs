@@ -16,6 +16,7 @@ use super::include::{self, Assembled, Others, Text};
 use super::issue::{Issue, Issues, KeyPath, Mask, Report, Source, quote};
 use super::reference;
 use super::yaml::decode;
+use super::yaml::decode::places::Places;
 pub use super::yaml::expand::Environment;
 use super::yaml::secrecy::{self, Secrets};
 
@@ -204,9 +205,11 @@ where
         let outside = outside.outside;
         return Partial { document: None, source, issues, inputs, outside, defaulted: Vec::new(), others: Vec::new() };
     };
+    concealed.append(&mut secrecy::improper_within(&tree.root, &text));
     let schema = OnceCell::new();
     let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
-    let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
+    let places = |known: &[&str], name: &str| Places::find(schema.get_or_init(reference::schema::<P>), known, name);
+    let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required, &places);
     let decode::Decoded { value: document, misspelt, stood_in, defaulted, is_repeated, turns } = read;
     let source = source.decoded(tree, lost, misspelt, stood_in).repeated(is_repeated).conceal(&concealed);
     // A default that is a secret is shown by nothing else, either.
