@@ -386,7 +386,7 @@ fn named(line: &str) -> Option<(usize, Option<Hidden>)> {
             || OFTEN_SECRET.contains(&name)
                 && !value.is_empty()
                 && !value.starts_with('#')
-                && !(value.starts_with('{') && value.contains(':'));
+                && (!value.starts_with('{') || !value.contains(':'));
         if !is_secret || is_reference(value) {
             continue;
         }
