@@ -14,6 +14,7 @@ mod bulkhead;
 mod cache;
 #[cfg(feature = "redis")]
 mod cache_shared;
+mod check_secrets;
 mod compress;
 mod config;
 mod deadlines;

@@ -766,4 +766,67 @@ routes: [{name: a, match: {path: /a}, respond: {}}, {name: b, match: {path: /b},
         r#"routes: [{name: a, match: {path: "/{x}", path_allow: [encoded_slash, semicolon]}, proxy: {upstream: app, rewrite: "/g%2Fh;v=1/{x}"}}]"#,
         &[],
     ),
+    // The second value of a key that stands twice.
+    (
+        In::Route,
+        r#"proxy: {upstream: app, rewrite: /a}, proxy: {upstream: app, rewrite: "/{nope}//"}"#,
+        &["routes[0].proxy", "routes[0].proxy.rewrite", "routes[0].proxy.rewrite"],
+    ),
+    (
+        In::Upstream,
+        r#"endpoints: ["http://127.0.0.1:1"], pool: {connections_max: 1}, pool: {connections_max: 0}, endpoints: ["x"]"#,
+        &[
+            "upstreams.app.pool",
+            "upstreams.app.pool.connections_max",
+            "upstreams.app.endpoints",
+            "upstreams.app.endpoints[0]",
+        ],
+    ),
+    (
+        In::Rest,
+        r#"upstreams: {other: {endpoints: ["http://127.0.0.1:1"], pool: {connections_max: 0}}}
+routes: [{name: all, match: {path: /}, proxy: {upstream: other}}, {name: b, match: {path: /b}, proxy: {upstream: app}}]"#,
+        &["upstreams", "upstreams.other.pool.connections_max"],
+    ),
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: /a}, proxy: {upstream: app}}]
+routes: [{name: b, match: {path: /b}, match: {path: nope}, policies: {rules: [{allow: "claims.sub = 'a'"}]}, respond: {status: 999}}]"#,
+        &[
+            "routes",
+            "routes[0].match",
+            "routes[0].match.path",
+            "routes[0].policies.rules[0].allow",
+            "routes[0].respond.status",
+        ],
+    ),
+    // What the second value needs stands in the first.
+    (
+        In::Rest,
+        r#"identity: {staff: {jwt: {issuer: a, audiences: [b], algorithms: [RS256], keys: {jwks_url: "https://a.test/k"}}}}
+routes: [{name: a, match: {path: /a}, policies: {identity: {providers: [staff]}}, policies: {roles: {any: [a]}}, respond: {}}]"#,
+        &["routes[0].policies"],
+    ),
+    // All of a template and of a path.
+    (
+        In::Rest,
+        r#"routes: [{name: a, match: {path: "/x y//{id"}, proxy: {upstream: app, rewrite: "v2/ {}"}}]"#,
+        &[
+            "routes[0].match.path",
+            "routes[0].match.path",
+            "routes[0].match.path",
+            "routes[0].proxy.rewrite",
+            "routes[0].proxy.rewrite",
+        ],
+    ),
+    (
+        In::Route,
+        r#"policies: {headers: {request: {set: {x-a: "${nope} ${path.no} ${", x-b: "\x01 ${path.id}"}}}}, respond: {}"#,
+        &[
+            "routes[0].policies.headers.request.set.x-a",
+            "routes[0].policies.headers.request.set.x-a",
+            "routes[0].policies.headers.request.set.x-a",
+            "routes[0].policies.headers.request.set.x-b",
+        ],
+    ),
 ];

@@ -309,12 +309,16 @@ impl Filling {
                 let hint = "write `{path.id}`, or `{{` for a brace";
                 mistakes.push(Mistake::new("`${` is written without `$` here", hint));
             }
-            let Some(length) = rest[at..].strip_prefix('{').and_then(|inside| inside.find('}')) else {
+            let inside = rest[at..].strip_prefix('{');
+            // Another one that begins before its end: this one has none.
+            let end = inside.and_then(|inside| inside.find('}').filter(|end| !inside[..*end].contains('{')));
+            let Some(length) = end else {
                 mistakes.push(Mistake::new(
                     format!("`{brace}` without its counterpart"),
                     "a brace itself is written twice: `{{`, `}}`",
                 ));
-                return (pieces, mistakes);
+                rest = &rest[at + 1..];
+                continue;
             };
             let words = &rest[at + 1..=at + length];
             let (words, default) = match words.split_once(":-") {

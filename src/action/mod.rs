@@ -13,6 +13,7 @@ mod outgoing;
 mod proxy;
 mod redirect;
 mod respond;
+mod rewrite;
 pub mod saga;
 mod shape;
 

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
 
 use super::mirror::Mirror;
 use super::redirect::template;
-use super::{Fallback, Surroundings};
+use super::{Fallback, Surroundings, rewrite};
 use crate::config::upstream::Class;
 use crate::config::{Issue, Issues, KeyPath, route};
 use crate::exchange::template::Template;
@@ -56,23 +56,7 @@ impl Proxy {
         let upstream = (around.upstream)(&config.upstream, path.key("upstream"), issues);
         let rewrite = config.rewrite.as_ref().and_then(|text| {
             let at = path.key("rewrite");
-            if !text.starts_with('/') {
-                issues.push(Issue::new(at.clone(), "does not begin with `/`").hint("write the whole path"));
-            } else if text.contains('?') {
-                issues.push(
-                    Issue::new(at.clone(), "has a query").hint("write the path only; the request's query is passed on"),
-                );
-            } else if text
-                .contains('{')
-                .then(|| PathAndQuery::try_from(text.replace(['{', '}'], "").as_str()))
-                .map_or_else(|| PathAndQuery::try_from(text.as_str()).is_err(), |parsed| parsed.is_err())
-            {
-                issues.push(
-                    Issue::new(at.clone(), "has characters that cannot stand in a path").hint("percent-encode them"),
-                );
-            } else {
-                check_form(text, around.path_allow, &at, issues);
-            }
+            rewrite::check(text, around.path_allow, &at, issues);
             template(text, around.params, &at, issues)
         });
         let host = match &config.host {
@@ -244,42 +228,6 @@ impl Proxy {
 /// How many segments with something in them a path has.
 fn segments(path: &str) -> usize {
     path.split('/').filter(|segment| !segment.is_empty()).count()
-}
-
-/// Checks that the fixed text of a rewrite is what the path of a request may be once it was normalised: the upstream is never
-/// sent what armiger would not take.
-fn check_form(text: &str, allowed: Held, at: &KeyPath, issues: &mut Issues) {
-    let allow = |held: Held| format!("allow it to the route, and so to its clients: `path_allow: [{held}]` in `match`");
-    // With something harmless for each parameter.
-    let pieces = text.split(['{', '}']).enumerate();
-    let sample: String =
-        pieces.map(|(place, piece)| if place % 2 == 1 { format!("~{place}~") } else { piece.to_owned() }).collect();
-    let (message, hint) = match path::normalise(&sample) {
-        Err(error) => (
-            format!("makes a path that is refused: {error}"),
-            "write the path that it leads to, without `.` and `..`; `%25` for a percent sign, `%23` for `#`".to_owned(),
-        ),
-        Ok(normal) if normal.path != sample => {
-            let params = text.split(['{', '}']).enumerate().filter(|(place, _)| place % 2 == 1);
-            let meant = params.fold(normal.path.clone().into_owned(), |meant, (place, name)| {
-                meant.replace(&format!("~{place}~"), &format!("{{{name}}}"))
-            });
-            let held = normal.held.minus(allowed);
-            let and = if held.is_empty() { String::new() } else { format!(", and {}", allow(held)) };
-            ("is not in the one form that paths have here".to_owned(), format!("write `{meant}`{and}"))
-        }
-        Ok(normal) if !normal.held.minus(allowed).is_empty() => {
-            let held = normal.held.minus(allowed);
-            (
-                format!("has what some servers read as another path: {held}"),
-                format!(
-                    "leave it out, or allow it to the route, and so to its clients: `path_allow: [{held}]` in `match`"
-                ),
-            )
-        }
-        Ok(_) => return,
-    };
-    issues.push(Issue::new(at.clone(), message).hint(hint));
 }
 
 /// An answer without an end of its own goes on no longer than what the caller has proven.

@@ -21,7 +21,7 @@ use crate::config::load::{Environment, Partial, decode_partial, load_stable};
 use crate::keep::{Fate, Keeper};
 use crate::machine::Machine;
 use crate::policy::Blocks;
-use crate::snapshot::{Snapshot, compile};
+use crate::snapshot::{Document, Snapshot, compile};
 use crate::telemetry::messages::Messages;
 use crate::telemetry::metrics::Metrics;
 pub use running::{Running, StartError, Stopped};
@@ -122,7 +122,7 @@ fn compiled(
     metrics: &Metrics,
     mut keeper: Keeper<'_>,
 ) -> Result<Checked, Box<Report>> {
-    let Partial { document, source, mut issues, inputs, outside, defaulted } = partial;
+    let Partial { document, source, mut issues, inputs, outside, defaulted, others } = partial;
     let compiled = document.and_then(|mut document| {
         document.fit(machine);
         let mut found = Issues::new();
@@ -136,8 +136,20 @@ fn compiled(
             let hash = inputs.content_hash().to_owned();
             Ok(Checked { snapshot: Snapshot { outside, defaulted, kept, hash, ..snapshot }, fates, source, inputs })
         }
-        _ => Err(Box::new(source.report(issues))),
+        _ => {
+            let mut report = source.report(issues);
+            others.into_iter().for_each(|(document, source)| report.add(meaning(document, &source, machine)));
+            Err(Box::new(report))
+        }
     }
+}
+
+/// What is wrong with other values of repeated keys, in a document that never runs.
+fn meaning(mut document: Document, source: &issue::Source, machine: &Machine) -> Report {
+    document.fit(machine);
+    let mut found = Issues::new();
+    compile(document, source, 0, &Metrics::new(), &mut Keeper::fresh(), &mut found);
+    source.report_others(found)
 }
 
 /// What to tell operators where all connections that a configuration allows are more than the file descriptors that there

@@ -22,6 +22,7 @@ pub mod issue;
 pub mod limits;
 pub mod listener;
 pub mod load;
+mod lookalike;
 pub mod observe;
 pub mod operate;
 pub mod ordered;

@@ -44,6 +44,22 @@ impl HumanRate {
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |hint: String| Err(with_hint(format!("{} is no rate", quote(text)), hint));
         let example = || "write a whole number and a unit of time: `100/s`, `1000/m` or `1/h`".to_owned();
+        // `100rps`, `100r/s`, `100 per second`.
+        let count: String = text.chars().take_while(char::is_ascii_digit).collect();
+        let rest = text[count.len()..].trim().to_ascii_lowercase();
+        let said = [("s", "second"), ("m", "minute"), ("h", "hour")].into_iter().find(|(unit, word)| {
+            let shapes = [
+                format!("rp{unit}"),
+                format!("r/{unit}"),
+                format!("req/{unit}"),
+                format!("per {word}"),
+                format!("p{unit}"),
+            ];
+            shapes.contains(&rest) || rest == format!("/ {unit}") || rest == format!("/ {word}")
+        });
+        if let Some((unit, _)) = said.filter(|_| !count.is_empty()) {
+            return wrong(format!("write `{count}/{unit}`"));
+        }
         let Some((number, unit)) = text.split_once('/') else {
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             return wrong(if is_number {

@@ -152,9 +152,15 @@ impl Template {
                 continue;
             }
             pieces.text(&rest[..at]);
-            let Some(length) = rest[at..].find('}') else {
-                errors.push(TemplateError { message: "`${` without its `}`".into(), hint: None });
-                return Err(errors);
+            // Another one that begins before its end: this one has none.
+            let end = rest[at..].find('}').filter(|end| !rest[at + 2..at + end].contains("${"));
+            let Some(length) = end else {
+                errors.push(TemplateError {
+                    message: "`${` without its `}`".into(),
+                    hint: Some("add the `}`; write `$${` for the characters themselves".into()),
+                });
+                rest = &rest[at + 2..];
+                continue;
             };
             let word = &rest[at + 2..at + length];
             match caller(word).and_then(|piece| piece.map_or_else(|| variable(word, params).map(Piece::Value), Ok)) {
@@ -176,12 +182,15 @@ impl Template {
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
             pieces.text(&rest[..at]);
-            let Some(length) = rest[at..].strip_prefix('{').and_then(|inside| inside.find('}')) else {
+            let inside = rest[at..].strip_prefix('{');
+            let end = inside.and_then(|inside| inside.find('}').filter(|end| !inside[..*end].contains(['{', '/'])));
+            let Some(length) = end else {
                 errors.push(TemplateError {
                     message: format!("`{}` without its counterpart", &rest[at..=at]),
                     hint: Some("write `{name}` for a parameter; other braces are written `%7B` and `%7D`".into()),
                 });
-                return Err(errors);
+                rest = &rest[at + 1..];
+                continue;
             };
             match param(&rest[at + 1..=at + length], params) {
                 Ok(variable) => pieces.0.push(Piece::Value(variable)),
@@ -200,6 +209,11 @@ impl Template {
             [Piece::Text(text)] => Some(text),
             _ => None,
         }
+    }
+
+    /// The parts of it that do not depend on the request.
+    pub fn fixed(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().filter_map(|piece| if let Piece::Text(text) = piece { Some(text.as_str()) } else { None })
     }
 
     /// Whether it names who calls.
@@ -423,6 +437,15 @@ mod tests {
         fails(
             Template::value("${path.id} ${claims} ${", &known(&[])),
             "the route's path has no parameter `id`; `${claims}` is nothing that armiger knows; `${` without its `}`",
+        );
+        fails(
+            Template::value("${a ${claims} ${path.x", &known(&[])),
+            "`${` without its `}`; `${claims}` is nothing that armiger knows; `${` without its `}`",
+        );
+        fails(
+            Template::path("/a}/{b/{c}/{d", &known(&["b"])),
+            "`}` without its counterpart; `{` without its counterpart; the route's path has no parameter `c`; `{` without \
+             its counterpart",
         );
         fails(
             Template::path("/{a}/{b}/{c}", &known(&["b"])),

@@ -110,9 +110,17 @@ fn syntax(text: &str, message: &str, (line, column): (isize, isize)) -> Mistake 
     let place = |number: isize| usize::try_from(number - 1).unwrap_or(0);
     let before: usize = text.split_inclusive('\n').take(place(line)).map(str::len).sum();
     let start = (before + place(column)).min(text.len());
-    let hint = match message.contains("has()") {
-        true => "`has` asks about a member, `has(claims.plan)`; of other names ask `'x-tenant' in headers`",
-        false => "it is written in CEL, such as `'admin' in roles && method == 'GET'`",
+    let rest = text.get(start..).unwrap_or_default();
+    let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    let hint = match word.to_ascii_lowercase().as_str() {
+        _ if message.contains("has()") => {
+            "`has` asks about a member, `has(claims.plan)`; of other names ask `'x-tenant' in headers`"
+        }
+        "and" => "write `&&` for \"and\"",
+        "or" => "write `||` for \"or\"",
+        "not" => "write `!` before what must not be",
+        _ if rest.starts_with('=') && !rest.starts_with("==") => "`==` compares; a single `=` is none of CEL",
+        _ => "it is written in CEL, such as `'admin' in roles && method == 'GET'`",
     };
     Mistake {
         message: format!("is no expression: {message}"),

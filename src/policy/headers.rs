@@ -252,17 +252,29 @@ fn value(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<Value> {
         Err(errors) => {
             let issues = errors.into_iter().map(|error| Issue::new(at.clone(), error.message).maybe_hint(error.hint));
             issues.for_each(|issue| scope.issue(issue));
+            // In names of claims there may be anything.
+            if !text.chars().all(|sign| sign == '\t' || !sign.is_ascii_control()) {
+                scope.issue(no_value(at));
+            }
             return None;
         }
     };
-    let Some(constant) = template.constant() else { return Some(Value::Made(template)) };
+    let Some(constant) = template.constant() else {
+        if !template.fixed().all(|text| HeaderValue::from_str(text).is_ok()) {
+            scope.issue(no_value(at));
+            return None;
+        }
+        return Some(Value::Made(template));
+    };
     let value = HeaderValue::from_str(constant).ok();
     if value.is_none() {
-        scope.issue(
-            Issue::new(at.clone(), "is no header value").hint("use printable ASCII characters, without line breaks"),
-        );
+        scope.issue(no_value(at));
     }
     value.map(Value::Fixed)
+}
+
+fn no_value(at: &KeyPath) -> Issue {
+    Issue::new(at.clone(), "is no header value").hint("use printable ASCII characters, without line breaks")
 }
 
 enum Value {

@@ -13,6 +13,9 @@ pub struct Unfit {
     pub hint: &'static str,
 }
 
+/// How what is PEM begins.
+const BEGIN: &str = "-----BEGIN ";
+
 const fn unfit(message: &'static str, hint: &'static str) -> Unfit {
     Unfit { message, hint }
 }
@@ -23,7 +26,16 @@ pub fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, Unfit> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match certificates {
         Err(_) => Err(unfit("is damaged PEM", SHAPE)),
-        Ok(certificates) if certificates.is_empty() => Err(unfit("holds no certificate", SHAPE)),
+        Ok(certificates) if certificates.is_empty() => Err(unfit(
+            "holds no certificate",
+            if text.contains("PRIVATE KEY-----") {
+                "it is a private key, which belongs under `key`"
+            } else if text.contains(BEGIN) {
+                SHAPE
+            } else {
+                "for the certificate of a file write `${file:tls.crt}`"
+            },
+        )),
         Ok(certificates) => {
             for certificate in &certificates {
                 webpki::EndEntityCert::try_from(certificate)
@@ -44,6 +56,9 @@ pub fn key(text: &str) -> Result<PrivateKeyDer<'static>, Unfit> {
         ));
     }
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
+        pem::Error::NoItemsFound if text.contains("-----BEGIN CERTIFICATE-----") => {
+            unfit("holds no private key", "it is a certificate, which belongs under `certificate`")
+        }
         pem::Error::NoItemsFound => unfit("holds no private key", SHAPE),
         _ => unfit("is damaged PEM", SHAPE),
     })

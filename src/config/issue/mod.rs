@@ -337,7 +337,9 @@ pub fn suggest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Opti
         let other = plain(candidate);
         let mut distance = strsim::damerau_levenshtein(&wanted, &other);
         // `upstream_name` for `upstream`, `first_byte_timeout` for `first_byte`.
-        let longer = wanted.len().min(other.len()) >= 4 && (wanted.starts_with(&other) || other.starts_with(&wanted));
+        let longer = wanted.len().min(other.len()) >= 4 && (wanted.starts_with(&other) || other.starts_with(&wanted))
+            // `allow_origins` for `origins`.
+            || other.len() >= 6 && name.to_lowercase().ends_with(&format!("_{}", candidate.to_lowercase()));
         if longer {
             distance = distance.min(3);
         }
@@ -369,6 +371,7 @@ mod tests {
             ("timeuots", Some("timeouts")),
             ("firstbyte", Some("first_byte")),
             ("first_byte_timeout", Some("first_byte")),
+            ("max_endpoints", Some("endpoints")),
             ("RS255", Some("RS256")),
             ("JSON", Some("json")),
             ("banana", None),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
-use super::{Origin, Origins};
+use super::{ISSUES_MAX, Origin, Origins};
 
 /// How many issues are shown as text. The rest is counted.
 const SHOWN_MAX: usize = 50;
@@ -34,6 +34,8 @@ pub(super) struct Located {
     words: String,
     pub(super) message: String,
     hint: Option<String>,
+    /// Whether it is wrong since it is not what it seems: then whatever else is said of it follows.
+    pub(super) is_lookalike: bool,
     related: Vec<(Range<usize>, String)>,
 }
 
@@ -46,7 +48,7 @@ impl Located {
         hint: Option<String>,
         related: Vec<(Range<usize>, String)>,
     ) -> Self {
-        Self { span, path, words, message, hint, related }
+        Self { span, path, words, message, hint, is_lookalike: false, related }
     }
 }
 
@@ -70,6 +72,15 @@ pub struct Mark<'r> {
 impl Report {
     pub(super) fn new(origins: Origins, text: Arc<str>, issues: Vec<Located>, cut: bool) -> Self {
         Self { origins, text, issues, cut }
+    }
+
+    /// Adds what another report tells of the same files.
+    pub fn add(&mut self, other: Self) {
+        self.issues.extend(other.issues);
+        self.issues.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
+        self.issues.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        self.cut |= other.cut || self.issues.len() > ISSUES_MAX;
+        self.issues.truncate(ISSUES_MAX);
     }
 
     /// The main file's name.

@@ -6,6 +6,9 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::super::lookalike;
+use super::super::yaml::decode::Turn;
+use super::super::yaml::secrecy::{STARS, united};
 use super::super::yaml::tree::{Content, Entry, Node, NodeId, Style, Tree, first_line_end};
 use super::mask::Mask;
 use super::report::Located;
@@ -27,8 +30,10 @@ pub struct Source {
     misspelt: HashSet<(NodeId, String)>,
     /// Keys of mappings whose value in the document is none of the file's.
     stood_in: HashMap<NodeId, Vec<&'static str>>,
-    /// Whether a mapping has a key several times, of which the document has the first value.
+    /// Whether a mapping has a key several times, of which the document has the first value, or the chosen one.
     is_repeated: bool,
+    /// Of such keys: those whose values the document has.
+    chosen: HashSet<NodeId>,
     /// What came from outside and is not shown.
     mask: Arc<Mask>,
     /// Some of the files could not be read, and what stands in them is not known.
@@ -81,6 +86,8 @@ struct Place<'s> {
     known: usize,
     /// Whether all of the path is there.
     whole: bool,
+    /// Whether it leads through a value of a repeated key that is not the first.
+    is_other: bool,
 }
 
 impl Source {
@@ -99,6 +106,7 @@ impl Source {
             misspelt: HashSet::new(),
             stood_in: HashMap::new(),
             is_repeated: false,
+            chosen: HashSet::new(),
             mask: Arc::default(),
             is_partial: false,
         }
@@ -130,6 +138,13 @@ impl Source {
         self
     }
 
+    /// The same files, of which another document has other values of repeated keys.
+    pub(crate) fn turned<T>(&self, turn: Turn<T>) -> (T, Self) {
+        let Turn { value, chosen, lost, misspelt, stood_in } = turn;
+        let stood_in = stood_in.into_iter().map(|(node, keys)| (node, keys.to_vec())).collect();
+        (value, Self { lost, misspelt, stood_in, chosen, ..self.clone() })
+    }
+
     /// Keeps values from outside out of every issue.
     pub(crate) fn masked(mut self, mask: Mask) -> Self {
         self.mask = Arc::new(mask);
@@ -141,7 +156,12 @@ impl Source {
         if spans.is_empty() {
             return self;
         }
-        let hidden = |at: usize| spans.iter().any(|span| span.contains(&at));
+        let spans = united(spans.to_vec());
+        let mut spans = spans.iter().peekable();
+        let mut hidden = |at: usize| {
+            while spans.next_if(|span| span.end <= at).is_some() {}
+            spans.peek().is_some_and(|span| span.start <= at)
+        };
         // As many bytes as before, so that all spans stay true.
         let text: String = self
             .text
@@ -159,6 +179,12 @@ impl Source {
     /// Whether a text stands in the files, where it may be shown.
     pub(crate) fn shows(&self, text: &str) -> bool {
         self.text.contains(text)
+    }
+
+    /// Whether a key is not shown.
+    fn hides(&self, key: &Node) -> bool {
+        let shown = self.text.get(key.span.clone()).unwrap_or_default();
+        shown.len() > 1 && shown.bytes().all(|byte| byte == b'*') && key.text() != shown
     }
 
     /// The main file's name, as it was given.
@@ -230,8 +256,20 @@ impl Source {
         let mut located: Vec<Located> = known.map(|issue| self.locate(issue)).collect();
         located.sort_by(|a, b| (a.span.start, a.span.end, &a.message).cmp(&(b.span.start, b.span.end, &b.message)));
         // An aliased value is decoded once per alias, and is wrong each time.
-        located.dedup_by(|a, b| a.span == b.span && a.message == b.message);
+        located.dedup_by(|a, b| a.span == b.span && (a.message == b.message || a.is_lookalike && b.is_lookalike));
         Report::new(self.origins.clone(), Arc::clone(&self.text), located, cut)
+    }
+
+    /// The same of those issues alone that are in other values of repeated keys than the first: what else is wrong is told
+    /// of the document with the first ones, or follows from their absence.
+    pub fn report_others(&self, issues: Issues) -> Report {
+        let is_other = |issue: &Issue| match &self.tree {
+            Some(tree) => self.place(&tree.root, &issue.path, true).is_other,
+            None => false,
+        };
+        let mut others = Issues::new();
+        issues.list.into_iter().filter(is_other).for_each(|issue| others.push(issue));
+        self.report(others)
     }
 
     /// Whether it only seems so, since something could not be read.
@@ -256,6 +294,20 @@ impl Source {
             Cow::Borrowed(fixed) => fixed.to_owned(),
             Cow::Owned(hint) => mask(hint),
         });
+        // A value that is not what it seems has a remedy of its own.
+        let marked = place.as_ref().filter(|place| place.whole).and_then(|place| {
+            let key = place
+                .key
+                .filter(|key| issue.span.as_ref() == Some(&key.span) || issue.span.is_none() && issue.at == At::Key);
+            match key {
+                Some(key) => key.scalar(),
+                None => about.filter(|_| issue.span.as_ref().is_none_or(|span| *span == place.node.span)),
+            }
+        });
+        let marked = marked.filter(|scalar| !scalar.is_outside());
+        let seems = marked.and_then(|scalar| lookalike::remedy(&scalar.text));
+        let is_lookalike = seems.is_some();
+        let hint = seems.or(hint);
         let (Some(tree), Some(place)) = (tree, place) else {
             let span = issue.span.unwrap_or(0..0);
             let mut words = String::new();
@@ -277,7 +329,9 @@ impl Source {
             related.push((self.mark(&other, At::Key), mask(label)));
         }
         related.retain(|(other, _)| *other != span);
-        Located::new(span, place.path.to_string(), place.words, message, hint, related)
+        let mut located = Located::new(span, place.path.to_string(), place.words, message, hint, related);
+        located.is_lookalike = is_lookalike;
+        located
     }
 
     /// The bytes to underline for the end of a path.
@@ -322,8 +376,15 @@ impl Source {
 
     /// Follows a path as far as it leads. `decoded`: positions in lists count without what could not be decoded.
     fn place<'s>(&'s self, root: &'s Node, path: &KeyPath, decoded: bool) -> Place<'s> {
-        let mut place =
-            Place { path: KeyPath::root(), words: String::new(), key: None, node: root, known: 0, whole: true };
+        let mut place = Place {
+            path: KeyPath::root(),
+            words: String::new(),
+            key: None,
+            node: root,
+            known: 0,
+            whole: true,
+            is_other: false,
+        };
         let is_there = |node: &Node| !decoded || !self.lost.contains(&node.id);
         for (position, segment) in path.segments().iter().enumerate() {
             let next = match (segment, &place.node.content) {
@@ -333,12 +394,17 @@ impl Source {
                         (Segment::Index(if position == 1 { self.in_file(before, item) } else { original }), None, item)
                     })
                 }
-                // Of a key that stands there twice the first counts.
-                (Segment::Key(key), Content::Mapping(entries)) => entries
-                    .iter()
-                    .find(|entry| entry.key.text() == key)
-                    .filter(|entry| is_there(&entry.key) && is_there(&entry.value))
-                    .map(|entry| (segment.clone(), Some(&entry.key), &entry.value)),
+                // Of a key that stands there twice the first counts, or the one that the document has.
+                (Segment::Key(key), Content::Mapping(entries)) => {
+                    let mut same = entries.iter().filter(|entry| entry.key.text() == key).peekable();
+                    let first = same.peek().copied();
+                    let chosen = same.find(|entry| self.chosen.contains(&entry.key.id)).or(first);
+                    let chosen = chosen.filter(|entry| is_there(&entry.key) && is_there(&entry.value));
+                    chosen.map(|entry| {
+                        place.is_other |= first.is_some_and(|first| first.key.id != entry.key.id);
+                        (segment.clone(), Some(&entry.key), &entry.value)
+                    })
+                }
                 _ => None,
             };
             let Some((segment, key, node)) = next else {
@@ -354,6 +420,7 @@ impl Source {
                 }
                 return place;
             };
+            let segment = if key.is_some_and(|key| self.hides(key)) { Segment::Key(STARS.into()) } else { segment };
             add_words(&mut place.words, &segment, Some(node));
             place.path.push(segment);
             place.key = key;

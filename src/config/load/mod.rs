@@ -16,6 +16,7 @@ use super::include::{self, Assembled, Others, Text};
 use super::issue::{Issue, Issues, KeyPath, Mask, Report, Source, quote};
 use super::reference;
 use super::yaml::decode;
+use super::yaml::decode::places::Places;
 pub use super::yaml::expand::Environment;
 use super::yaml::secrecy::{self, Secrets};
 
@@ -60,6 +61,9 @@ pub struct Partial<P> {
     pub outside: Vec<(String, String)>,
     /// Secrets that are the default of their reference, `${env:NAME:-default}`: whoever reads the file knows them.
     pub defaulted: Vec<KeyPath>,
+    /// The same documents with other values of keys that stand in it several times, which is a mistake. For what else is
+    /// wrong in them ([`Source::report_others`]), and for nothing else.
+    pub others: Vec<(Document<P>, Source)>,
 }
 
 impl<P> Partial<P> {
@@ -77,7 +81,7 @@ impl<P> Partial<P> {
         let mut issues = Issues::new();
         issues.push(issue);
         let inputs = reader.finish(Bundle::default());
-        Self { document: None, source, issues, inputs, outside: Vec::new(), defaulted: Vec::new() }
+        Self { document: None, source, issues, inputs, outside: Vec::new(), defaulted: Vec::new(), others: Vec::new() }
     }
 }
 
@@ -198,12 +202,15 @@ where
     let Some(tree) = tree else {
         let mask = Mask::new(outside.outside.iter().chain(&outside.values));
         let source = source.conceal(&concealed).masked(mask);
-        return Partial { document: None, source, issues, inputs, outside: outside.outside, defaulted: Vec::new() };
+        let outside = outside.outside;
+        return Partial { document: None, source, issues, inputs, outside, defaulted: Vec::new(), others: Vec::new() };
     };
+    concealed.append(&mut secrecy::improper_within(&tree.root, &text));
     let schema = OnceCell::new();
     let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
-    let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required);
-    let decode::Decoded { value: document, misspelt, stood_in, defaulted, is_repeated } = read;
+    let places = |known: &[&str], name: &str| Places::find(schema.get_or_init(reference::schema::<P>), known, name);
+    let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required, &places);
+    let decode::Decoded { value: document, misspelt, stood_in, defaulted, is_repeated, turns } = read;
     let source = source.decoded(tree, lost, misspelt, stood_in).repeated(is_repeated).conceal(&concealed);
     // A default that is a secret is shown by nothing else, either.
     for (_, written) in outside.outside.iter_mut().filter(|(_, written)| !source.shows(written)) {
@@ -212,7 +219,9 @@ where
     // A word that stands there in plain sight as well is none that a message must not have.
     texts.retain(|(secret, _)| !source.shows(secret));
     let mask = Mask::new(outside.outside.iter().chain(&outside.values).chain(&texts));
-    Partial { document, source: source.masked(mask), issues, inputs, outside: outside.outside, defaulted }
+    let source = source.masked(mask);
+    let others = turns.into_iter().map(|turn| source.turned(turn)).collect();
+    Partial { document, source, issues, inputs, outside: outside.outside, defaulted, others }
 }
 
 /// The text of the main file, or why there is none, with as much of the text as helps to show it.

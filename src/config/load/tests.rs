@@ -118,7 +118,7 @@ fn each_mistake_is_told_at_its_place_with_a_remedy() {
             "roles:",
             "10:7 `roles` says nothing | write its settings, or `off`; without the key `roles` is as in `defaults`",
         ),
-        ("rate_limit: {burst: 1}", "10:19 expected a list, found a mapping | begin each entry with `- `"),
+        ("rate_limit: {burst: 1}", "10:19 expected a list, found a mapping | put `[ ]` around it"),
         ("rate_limit: [{}]", "10:20 the key `burst` is missing | add `burst: …` to this entry"),
         ("rate_limit:\n  - share: 1", "11:11 the key `burst` is missing | add `burst: …` to this entry"),
         ("rate_limit: [{bursts: 1}]", "10:21 unknown key `bursts` | did you mean `burst`?"),
@@ -172,7 +172,7 @@ fn each_mistake_is_told_at_its_place_with_a_remedy() {
         ),
         (
             "roles: {by_status: {4o4: 1s}}",
-            "10:27 expected a whole number, found `4o4` | write digits only, such as `10`",
+            "10:27 expected a whole number, found `4o4` | a letter stands among the digits: write `404`",
         ),
         ("roles: {by_status: {404: 1s, 404: 2s}}", "10:36 the key `404` stands here twice | keep one of them"),
         ("roles: {}\nroles: off", "11:7 the key `roles` stands here twice | keep one of them"),

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use serde::de::{self, Expected, Unexpected};
 
 use super::super::issue::{quote, suggest};
+use super::decode::foreign;
 use super::tree::NodeId;
 
 const HINT: &str = "\nhelp: ";
@@ -118,10 +119,10 @@ impl de::Error for Error {
 
 /// `unknown key `target``, with the nearest known name, or all of them when none is near.
 pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> Error {
-    let hint = match suggest(name, known.iter().copied()) {
+    let hint = foreign::value(name, known).unwrap_or_else(|| match suggest(name, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => known_names(what, known),
-    };
+    });
     Error::new(format!("unknown {what} {}", quote(name)), Some(hint))
 }
 

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 
 use super::issue::{Issues, Report, Source};
 use decode::Decoded;
+use decode::places::Places;
 use tree::{Tree, Used};
 
 pub use error::with_hint;
@@ -46,7 +47,9 @@ pub(crate) fn plain<T: DeserializeOwned>(text: &str, words: &[&str]) -> Result<T
     let tree = Tree::new(parsed.root);
     let mut lost = parsed.broken.into_iter().collect();
     let Decoded { value, misspelt, stood_in, .. } =
-        decode::decode(text, &tree, &mut issues, &mut lost, &mut Vec::new(), &|_| Vec::new());
+        decode::decode(text, &tree, &mut issues, &mut lost, &mut Vec::new(), &|_| Vec::new(), &|_, _| {
+            Places::default()
+        });
     match value {
         Some(value) if issues.is_empty() => Ok(value),
         _ => Err(told(&source.decoded(tree, lost, misspelt, stood_in).report(issues), text, words)),

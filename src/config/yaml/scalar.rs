@@ -144,6 +144,15 @@ fn integer_hint(scalar: &Scalar) -> Option<String> {
     if let Some(whole) = fraction(text).filter(|value| value.fract() == 0.0 && value.abs() < 1e15) {
         return Some(format!("write `{whole}`"));
     }
+    let digit = |c: char| match c {
+        'O' | 'o' => '0',
+        'l' | 'I' => '1',
+        _ => c,
+    };
+    let meant: String = digits.chars().map(digit).collect();
+    if meant.starts_with(|c: char| c != '0') && meant.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(format!("a letter stands among the digits: write `{sign}{meant}`"));
+    }
     let number: String = digits.chars().take_while(char::is_ascii_digit).collect();
     if !number.is_empty() && digits[number.len()..].trim_start().chars().all(char::is_alphabetic) {
         return Some("this number has no unit".to_owned());

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::expand::has_reference;
-use super::tree::{Content, Node, Scalar};
+use super::tree::{Content, Entry, Node, Scalar, Style};
 
 /// How names of secrets end, without capitals and what stands between words.
 const ENDS: [&str; 17] = [
@@ -33,7 +33,9 @@ const PLAIN: [&str; 10] = ["", "~", "null", "true", "false", "yes", "no", "on", 
 /// How a condition on a header or cookie says what its value is.
 const MATCHES: [&str; 3] = ["exact", "prefix", "regex"];
 /// Keys whose values are secrets in some places. Where one cannot be filled in, nobody learns which place it is.
-const OFTEN_SECRET: [&str; 2] = ["key", "hash"];
+const OFTEN_SECRET: [&str; 3] = ["key", "keys", "hash"];
+/// What templates name, `${claims.sub}`: no secrets.
+const TEMPLATES: [&str; 9] = ["path", "claims", "identity", "request", "client", "route", "query", "headers", "parts"];
 /// What is shown in the place of a secret.
 pub(crate) const STARS: &str = "***";
 
@@ -53,31 +55,66 @@ impl Secrets {
             match &node.content {
                 Content::Scalar(Scalar { text, reference: Some(written), .. }) => {
                     let is_plain = |default: &Range<usize>| is_named && is_plain(&written[default.clone()]);
-                    if (is_named || is_private_key(text)) && !defaults(written).iter().all(is_plain) {
+                    if (is_named || is_private_key(text)) && !defaults(written).iter().all(is_plain)
+                        || userinfo(written).is_some_and(|credentials| tells(&written[credentials]))
+                    {
                         found.spans.push(node.span.clone());
                     }
                 }
+                // Nothing but a tag, `!…`: it is a text that begins so, and has no quotes.
+                Content::Scalar(scalar) if is_named && scalar.text.is_empty() && scalar.style == Style::Plain => {
+                    found.spans.push(node.span.clone());
+                }
                 // It could not be filled in. Around the reference, or as its default, there may be a secret.
                 Content::Scalar(_) if is_named && is_unfilled(node) => found.spans.push(node.span.clone()),
-                Content::Scalar(scalar) if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) => {
+                Content::Scalar(scalar)
+                    if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) || hangs(&scalar.text) =>
+                {
                     found.add(node, &scalar.text);
                 }
                 Content::Scalar(scalar) => {
-                    if let Some(credentials) = userinfo(&scalar.text) {
+                    let credentials = userinfo(&scalar.text).map(|credentials| &scalar.text[credentials]);
+                    if let Some(credentials) = credentials.filter(|credentials| tells(credentials)) {
                         found.add(node, credentials);
+                        // To who reads the URL, what has a slash in it ends there.
+                        let pieces =
+                            credentials.split(['/', '?', '#']).filter(|piece| piece.len() > 3 && *piece != credentials);
+                        found.texts.extend(pieces.map(|piece| (piece.to_owned(), STARS.to_owned())));
                     }
                 }
                 Content::List(items) => open.extend(items.iter().map(|item| (item, is_named))),
-                Content::Mapping(entries) => open.extend(entries.iter().map(|entry| {
-                    let key = entry.key.text();
-                    let is_secret = is_secret_name(key)
-                        || is_named && MATCHES.contains(&key)
-                        || OFTEN_SECRET.contains(&key) && is_unfilled(&entry.value);
-                    (&entry.value, is_secret)
-                })),
+                Content::Mapping(entries) => {
+                    found.keys(entries, is_named);
+                    open.extend(entries.iter().map(|entry| {
+                        let key = entry.key.text();
+                        let is_secret = is_secret_name(key)
+                            || is_named && MATCHES.contains(&key)
+                            || has_unfilled(&entry.value) && (OFTEN_SECRET.contains(&key) || is_misspelt(key));
+                        (&entry.value, is_secret)
+                    }));
+                }
             }
         }
         found
+    }
+
+    /// Keys that are no keys: a secret that has no quotes goes on behind a comma in it, stands in braces, or hangs on its
+    /// name without a space between.
+    fn keys(&mut self, entries: &[Entry], are_named: bool) {
+        let mut before: Option<&str> = None;
+        let mut follows = false;
+        for Entry { key, value } in entries {
+            let is_alone = value.scalar().is_some_and(|scalar| scalar.style == Style::Absent);
+            if let Some(name) = before.take_if(|_| is_alone) {
+                follows = is_secret_name(name) || OFTEN_SECRET.contains(&name) || is_misspelt(name);
+            }
+            if is_alone && (follows || are_named) || hangs(key.text()) {
+                self.add(key, key.text());
+            }
+            if !is_alone {
+                (before, follows) = (Some(key.text()), false);
+            }
+        }
     }
 
     fn add(&mut self, node: &Node, text: &str) {
@@ -95,9 +132,55 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
     ENDS.iter().any(|end| ends(end))
 }
 
-/// Whether a value under such a key may be the secret itself. A template is none.
+/// Whether a key may be meant as the name of a secret: it is one but for a letter.
+fn is_misspelt(name: &str) -> bool {
+    let last = name.rsplit(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    // Of a name in one word, the end that begins with a capital.
+    let last = last.char_indices().rev().find(|(_, c)| c.is_uppercase()).map_or(last, |(at, _)| &last[at..]);
+    let last = last.to_lowercase();
+    (5..=20).contains(&last.len())
+        && ENDS
+            .iter()
+            .filter(|end| end.len() > 4 && end.len().abs_diff(last.len()) <= 1)
+            .any(|end| strsim::damerau_levenshtein(&last, end) <= 1)
+}
+
+/// Whether a text is the name of a secret and the secret, with nothing but a `:` or `=` between.
+fn hangs(text: &str) -> bool {
+    let url = text.find("://");
+    text.match_indices([':', '=']).any(|(at, _)| {
+        let begin = text[..at].rfind(|c: char| !is_part_of_name(c)).map_or(0, |at| at + width(text, at));
+        let value = &text[at + 1..];
+        let is_port = url.is_some_and(|url| url < at) && value.starts_with(|c: char| c.is_ascii_digit());
+        is_secret_name(&text[begin..at])
+            && !is_port
+            && !value.starts_with(['=', ':', ' ', '/'])
+            && !is_plain(value)
+            && !is_one_reference(value)
+            && !is_template(value)
+    })
+}
+
+fn is_part_of_name(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-')
+}
+
+/// Whether a value under such a key may be the secret itself. A template is none, and no name of a variable.
 pub(crate) fn may_be_secret(scalar: &Scalar) -> bool {
-    !scalar.is_outside() && !scalar.text.contains("${") && !is_plain(&scalar.text)
+    !scalar.is_outside() && !is_template(&scalar.text) && !is_plain(&scalar.text) && !is_one_reference(&scalar.text)
+}
+
+/// Whether a text has something to fill in, and nothing else within `${…}` than what can be.
+fn is_template(text: &str) -> bool {
+    let mut pieces = text.split("${");
+    pieces.next();
+    let mut has_any = false;
+    pieces.all(|piece| {
+        has_any = true;
+        let Some((inner, _)) = piece.split_once('}') else { return piece.is_empty() };
+        let is_known = inner.split_once('.').is_some_and(|(first, _)| TEMPLATES.contains(&first));
+        is_known || inner.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    }) && has_any
 }
 
 fn is_plain(text: &str) -> bool {
@@ -121,9 +204,13 @@ pub(crate) fn defaults(written: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// What the file has, without the defaults in it.
+/// What the file has, without the defaults in it, and without what it tells before the host of a URL.
 pub(crate) fn without_defaults(written: &str) -> String {
     let mut shown = written.to_owned();
+    if let Some(credentials) = userinfo(written).filter(|credentials| tells(&written[credentials.clone()])) {
+        shown.replace_range(credentials, STARS);
+        return shown;
+    }
     defaults(written).into_iter().rev().for_each(|default| shown.replace_range(default, STARS));
     shown
 }
@@ -134,11 +221,116 @@ pub(crate) fn is_private_key(text: &str) -> bool {
     text.contains("PRIVATE KEY-----") || is_jwk()
 }
 
-/// What stands before the `@` of `scheme://user:password@host` (RFC 3986 §3.2.1): no key of the configuration takes it there.
-fn userinfo(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    authority.rsplit_once('@').map(|(userinfo, _)| userinfo).filter(|userinfo| !userinfo.is_empty())
+/// Where in a text stands what is before the `@` of `scheme://user:password@host` (RFC 3986 §3.2.1): no key of the configuration
+/// takes it there. References in it are looked at as one word each.
+fn userinfo(text: &str) -> Option<Range<usize>> {
+    let opaque = without_references(text);
+    let from = opaque.find("://")? + 3;
+    let rest = &opaque[from..];
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let end = authority.rfind('@').or_else(|| {
+        // What stands behind the colon is no port: a password that should be percent-encoded goes on.
+        let (_, port) = authority.split_once(':')?;
+        port.bytes().any(|byte| !byte.is_ascii_digit()).then(|| rest.rfind('@')).flatten()
+    })?;
+    (end > 0).then_some(from..from + end)
+}
+
+/// Whether what stands before the host of a URL tells more than where it comes from.
+fn tells(credentials: &str) -> bool {
+    let mut literal = String::new();
+    let mut rest = credentials;
+    while let Some(at) = rest.find("${") {
+        literal.push_str(&rest[..at]);
+        let end = rest[at..].find('}').map_or(rest.len(), |end| at + end + 1);
+        if !is_one_reference(&rest[at..end]) {
+            return true;
+        }
+        rest = &rest[end..];
+    }
+    literal.push_str(rest);
+    !literal.split_once(':').map_or(literal.as_str(), |(_, password)| password).is_empty()
+}
+
+/// A text of the same length, without what stands in its references.
+fn without_references(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((at, end)) =
+        rest.find("${").and_then(|at| Some((at, at + rest[at..].find('}')? + 1))).filter(|(at, end)| {
+            // One that is never closed ends nowhere.
+            !rest[at + 2..*end].contains([' ', '"', '\''])
+        })
+    {
+        out.push_str(&rest[..at]);
+        out.extend(std::iter::repeat_n('x', end - at));
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Where in the text of a tree stands what follows the names in `${…}` that are not as they should be, such as `${X:-default}`.
+pub(crate) fn improper_within(root: &Node, text: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut open = vec![root];
+    while let Some(node) = open.pop() {
+        match &node.content {
+            Content::Scalar(_) => {
+                let written = text.get(node.span.clone()).unwrap_or_default();
+                let start = node.span.start;
+                found.extend(improper(written).into_iter().map(|span| start + span.start..start + span.end));
+            }
+            Content::List(items) => open.extend(items),
+            Content::Mapping(entries) => open.extend(entries.iter().flat_map(|entry| [&entry.key, &entry.value])),
+        }
+    }
+    found
+}
+
+/// The same of a text.
+fn improper(text: &str) -> Vec<Range<usize>> {
+    const OPEN: &str = "${";
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let mut found: Vec<Range<usize>> = Vec::new();
+    let mut next = 0;
+    // Each byte is looked at a few times, however many begin: what is hidden is not searched again.
+    while let Some(at) = text[next..].find(OPEN).map(|more| next + more) {
+        let from = at + OPEN.len();
+        let is_escaped = text[next..at].ends_with('$');
+        next = from;
+        let stop = text[from..].find(['}', '\n', '\r']).map_or(text.len(), |more| from + more);
+        let is_closed = text[stop..].starts_with('}');
+        let inner = &text[from..stop];
+        let is_proper = is_closed
+            && match inner.split_once(':') {
+                Some(("env", rest)) => {
+                    is_name(rest.split_once(":-").map_or(rest, |(name, _)| name)) && !inner.contains(OPEN)
+                }
+                Some(("file", path)) => !path.contains(":-") && !path.contains('$'),
+                _ => is_template(&text[at..=stop]),
+            };
+        // The inner one is looked at for itself.
+        let holds_one = inner.split_once(OPEN).is_some_and(|(before, nested)| {
+            before.strip_prefix("env:").and_then(|name| name.strip_suffix(":-")).is_some_and(is_name)
+                && is_one_reference(&format!("{OPEN}{nested}}}"))
+        });
+        if is_proper || holds_one || is_escaped {
+            continue;
+        }
+        let name = inner.strip_prefix("env:").or_else(|| inner.strip_prefix("file:")).unwrap_or(inner);
+        let length = name.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+        let begin = from + inner.len() - name.len() + length;
+        // Around a default that has a reference in it, there is more of it.
+        let line = text[stop..].find(['\n', '\r']).map_or(text.len(), |more| stop + more);
+        let end =
+            if inner.contains(OPEN) { text[stop..line].rfind('}').map_or(stop, |more| stop + more) } else { stop };
+        if begin < end {
+            found.push(begin..end);
+        }
+        next = end.max(from);
+    }
+    found
 }
 
 /// Where secrets seem to stand in a text that is no YAML, and may be shown to say where it ceases to be: what follows a key
@@ -161,6 +353,7 @@ pub(crate) fn in_text(text: &str) -> Vec<Range<usize>> {
         }
         start += line.len();
     }
+    spans.append(&mut improper(text));
     united(spans)
 }
 
@@ -182,12 +375,19 @@ impl Hidden {
 
 /// Where in a line stands what follows the name of a secret, and what is hidden below.
 fn named(line: &str) -> Option<(usize, Option<Hidden>)> {
-    for (colon, _) in line.match_indices(':') {
+    for (colon, _) in line.match_indices([':', '=']) {
         let key = line[..colon].trim_end().trim_end_matches(['"', '\'']);
-        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
-        let begin = key.rfind(|c| !is_part(c)).map_or(0, |at| at + width(key, at));
+        let begin = key.rfind(|c| !is_part_of_name(c)).map_or(0, |at| at + width(key, at));
         let value = line[colon + 1..].trim_start();
-        if !is_secret_name(&key[begin..]) || is_reference(value) {
+        let name = &key[begin..];
+        let is_secret = is_secret_name(name)
+            || is_misspelt(name)
+            // What else these may hold are keys and values.
+            || OFTEN_SECRET.contains(&name)
+                && !value.is_empty()
+                && !value.starts_with('#')
+                && (!value.starts_with('{') || !value.contains(':'));
+        if !is_secret || is_reference(value) {
             continue;
         }
         let before = key[..begin].trim_end_matches(['"', '\'']);
@@ -216,6 +416,15 @@ fn is_reference(value: &str) -> bool {
 fn is_unfilled(node: &Node) -> bool {
     node.scalar()
         .is_some_and(|scalar| !scalar.is_outside() && has_reference(&scalar.text) && !is_one_reference(&scalar.text))
+}
+
+/// The same of a value or one in a list.
+fn has_unfilled(node: &Node) -> bool {
+    match &node.content {
+        Content::Scalar(_) => is_unfilled(node),
+        Content::List(items) => items.iter().any(is_unfilled),
+        Content::Mapping(_) => false,
+    }
 }
 
 /// Whether a text is one reference as it should be. What stands in for a value that is not there would be the secret, and so
@@ -258,7 +467,7 @@ fn private_keys(text: &str) -> Vec<Range<usize>> {
 }
 
 /// The same places, in order, none of them twice.
-fn united(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
+pub(crate) fn united(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans.sort_by_key(|span| span.start);
     let mut out: Vec<Range<usize>> = Vec::with_capacity(spans.len());
     for span in spans {
@@ -282,10 +491,64 @@ mod tests {
 
     #[test]
     fn only_what_stands_before_the_host_is_a_credential() {
-        assert_eq!(userinfo("redis://user:pass@host:6379/0"), Some("user:pass"));
-        assert_eq!(userinfo("http://a@b@c"), Some("a@b"));
-        for none in ["http://host/a@b", "http://host?a@b", "a@b", "http://@host", "mailto:a@b"] {
-            assert_eq!(userinfo(none), None, "{none}");
+        let of = |text: &'static str| userinfo(text).map(|credentials| &text[credentials]);
+        assert_eq!(of("redis://user:pass@host:6379/0"), Some("user:pass"));
+        assert_eq!(of("http://a@b@c"), Some("a@b"));
+        assert_eq!(of("redis://user:pa/ss@host"), Some("user:pa/ss"));
+        assert_eq!(of("redis://u:${env:X:-a/b@c}@host"), Some("u:${env:X:-a/b@c}"));
+        for none in [
+            "http://host/a@b",
+            "http://host:80/a@b",
+            "http://host?a@b",
+            "a@b",
+            "http://@host",
+            "mailto:a@b",
+            "x://${a@b}",
+        ] {
+            assert_eq!(of(none), None, "{none}");
+        }
+        assert!(tells("u:${env:X:-a}") && tells("u:a${env:X}") && tells("token") && tells("${env:X:-a}"));
+        assert!(!tells("u:${env:X}") && !tells("${env:U}:${env:X}") && !tells("user:"));
+    }
+
+    #[test]
+    fn what_follows_the_name_in_a_reference_that_is_not_as_it_should_be_is_found() {
+        let left = |text: &str| {
+            let mut left = text.to_owned();
+            improper(text).into_iter().rev().for_each(|span| left.replace_range(span, "*"));
+            left
+        };
+        for kept in
+            ["${env:A}", "${env:A:-b}", "${file:/a b}", "${claims.sub}", "${A}", "$${a-b}", "${claims./a/b|json}", "$"]
+        {
+            assert_eq!(left(kept), kept);
+        }
+        for (text, expected) in [
+            ("${A-b} ${A:-b} ${A?b}", "${A*} ${A*} ${A*}"),
+            ("${env:A-b} ${ENV:A:-b}", "${env:A*} ${ENV*}"),
+            ("x ${env:A:-b\nc", "x ${env:A*\nc"),
+            ("${env:A:-${env:B:-c}} d", "${env:A*} d"),
+            ("${file:/a:-b}", "${file:*}"),
+        ] {
+            assert_eq!(left(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_without_quotes_may_look_like_a_key() {
+        for (text, secrets) in [
+            ("a: {token: hunter2,hunter3, b: c, d}", vec!["hunter2", "hunter3"]),
+            ("a: {token: {hunter2}}", vec!["hunter2"]),
+            ("a: {token:hunter2}", vec!["token:hunter2"]),
+            ("a: token=hunter2", vec!["token=hunter2"]),
+            ("a: 'http://x/?api_key=hunter2'", vec!["http://x/?api_key=hunter2"]),
+            ("a: [\"claim:sub\", \"x:${env:A}\"]\nb: {c, d}", vec![]),
+            ("a: \"claims.token == 'x' ? token : b\"", vec![]),
+        ] {
+            let root = parse(text, Used::default()).unwrap().root;
+            let mut found: Vec<String> = Secrets::find(&root).texts.into_iter().map(|(text, _)| text).collect();
+            found.sort();
+            assert_eq!(found, secrets, "{text}");
         }
     }
 

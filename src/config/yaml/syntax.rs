@@ -3,6 +3,7 @@
 use serde_saphyr::granit_parser::{ErrorKind, ScanError};
 
 use super::super::issue::{Issue, KeyPath};
+use super::super::lookalike::is_odd_blank;
 use super::tree::DEPTH_MAX;
 
 /// One issue for what stopped the parser, at the character that did.
@@ -30,6 +31,13 @@ pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
         ("a `${…}` within `{ }` or `[ ]` needs quotes".to_owned(), format!("write `\"${}\"`", shown(rest)))
     } else if tab.is_some() {
         words(&ErrorKind::TabInIndentation, rest)
+    } else if let Some(blank) = line.chars().find(|c| is_odd_blank(*c)) {
+        (
+            format!("a blank in this line is none for YAML (U+{:04X}, a no-break space or the like)", u32::from(blank)),
+            "write plain spaces".to_owned(),
+        )
+    } else if let Some((message, hint)) = slip(text, line_start, line, rest, error.kind()) {
+        (message.to_owned(), hint.to_owned())
     } else {
         words(error.kind(), rest)
     };
@@ -39,19 +47,84 @@ pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
 
 /// A reference as it may be shown, without the `$`: where it is not as it should be, what stands in it may be a secret.
 fn shown(reference: &str) -> String {
-    let inner = reference.split_once('}').map_or("", |(inner, _)| inner);
+    // Without its end nobody knows what belongs to it.
+    let inner = match reference.split_once('}') {
+        Some((inner, _)) => inner,
+        None if reference.starts_with("{file:") => "{file:",
+        None => "",
+    };
     let is_name_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     match inner.strip_prefix("{file:") {
         Some(path) if !path.is_empty() && !path.contains([':', '$', ' ']) => format!("{inner}}}"),
         Some(_) => "{file:/path}".to_owned(),
         None => match inner.strip_prefix("{env:") {
             Some(name) if !name.is_empty() && name.chars().all(is_name_part) => format!("{inner}}}"),
-            Some(text) if text.split(":-").next().is_some_and(|name| name.chars().all(is_name_part)) => {
+            Some(text)
+                if text
+                    .split_once(":-")
+                    .is_some_and(|(name, _)| !name.is_empty() && name.chars().all(is_name_part)) =>
+            {
                 format!("{{env:{}:-…}}", text.split(":-").next().unwrap_or_default())
             }
             _ => "{env:NAME}".to_owned(),
         },
     }
+}
+
+/// What small slip is behind an error, for which the parser's own word says little.
+fn slip(
+    text: &str,
+    line_start: usize,
+    line: &str,
+    rest: &str,
+    kind: &ErrorKind,
+) -> Option<(&'static str, &'static str)> {
+    let is_layout = matches!(
+        kind,
+        ErrorKind::MappingValueNotAllowed
+            | ErrorKind::ExpectedBlockMappingKey
+            | ErrorKind::ExpectedBlockSequenceEntry
+            | ErrorKind::SimpleKeyExpected
+            | ErrorKind::InvalidSimpleKey
+            | ErrorKind::ExpectedDocumentStart
+    );
+    let is_key = |key: &str| {
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    };
+    let unspaced = |line: &str| {
+        line.trim_start().strip_prefix('-').is_some_and(|rest| {
+            rest.starts_with(|c: char| c.is_ascii_alphabetic())
+                && rest.split_once(':').is_some_and(|(key, _)| is_key(key))
+        })
+    };
+    let before = text[..line_start].lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    if is_layout && (unspaced(line) || unspaced(before)) {
+        return Some(("an entry of a list has no space after its `-`", "write `- name: …`, with a space"));
+    }
+    let inner = line.trim_start().trim_start_matches("- ");
+    let (key, value) = inner.split_once(':').unwrap_or_default();
+    if is_layout && is_key(key) && value.starts_with(|c: char| !c.is_whitespace()) {
+        return Some(("a `:` has no space after it", "put a space between the `:` and the value"));
+    }
+    if is_layout && inner.split_once('=').is_some_and(|(key, _)| is_key(key.trim())) {
+        return Some(("this line is no YAML, and looks like another format", "write `key: value`, with a colon"));
+    }
+    let is_flow = matches!(
+        kind,
+        ErrorKind::UnexpectedEofFlowMapping
+            | ErrorKind::UnexpectedEofFlowSequence
+            | ErrorKind::UnexpectedEofImplicitFlowMapping
+    );
+    if is_flow && rest.starts_with(',') {
+        return Some(("a `,` with nothing before it", "remove one of the two"));
+    }
+    if *kind == ErrorKind::UnknownAnchor && line.contains("<<") {
+        return Some((
+            "an alias (`*name`) whose `&name` is nowhere above",
+            "write `&name` behind the key of the mapping that is meant, above this line and in this file",
+        ));
+    }
+    None
 }
 
 /// The tab that is behind an error: the parser may notice it a line too early, or take it for something else.

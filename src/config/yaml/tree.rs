@@ -223,14 +223,17 @@ pub(crate) fn parse(text: &str, used: Used) -> Result<Parsed, Box<Issue>> {
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
             Ok((event, span)) => {
+                let mut bytes = span.byte_range().unwrap_or(0..0);
                 if let Some(tag) = span.tag_span().and_then(|tag| tag.byte_range()) {
+                    // A text that begins with `!` is one: what is hidden of it begins there.
+                    bytes.start = bytes.start.min(tag.start);
                     builder.note(
                         tag,
                         "a value has a tag (`!…`)",
                         "remove the tag; put quotes around a text that needs them",
                     );
                 }
-                builder.event(event, span.byte_range().unwrap_or(0..0))?;
+                builder.event(event, bytes)?;
             }
             Err(error) => {
                 // Whether the entry of a list has ended is just what the parser does not know.

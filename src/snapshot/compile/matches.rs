@@ -35,6 +35,13 @@ pub(super) fn matcher(
             Ok(method) if method == Method::CONNECT || method == Method::TRACE => {
                 issues.push(Issue::new(at, format!("{method} is never passed on")).hint("leave it out"));
             }
+            Ok(_) if matches!(text.as_str(), "*" | "ANY" | "ALL") => issues.push(
+                Issue::new(at, format!("`{text}` is no method")).hint("leave `methods` out: then any method matches"),
+            ),
+            Ok(_) if text.contains('|') => issues.push(
+                Issue::new(at, format!("`{text}` is no method"))
+                    .hint(format!("write one entry for each: `{}`", text.replace('|', "`, `"))),
+            ),
             Ok(method) => methods.push(method),
             Err(_) => issues.push(Issue::new(at, format!("`{text}` is no method")).hint("write one such as `GET`")),
         }
@@ -77,11 +84,11 @@ pub(super) fn path_pattern(config: &route::Match, path: &KeyPath, issues: &mut I
     let mut given = given.into_iter().filter_map(|(key, text)| Some((key, text.as_ref()?)));
     let one = |key: &str, text: &str, issues: &mut Issues| {
         let parsed = match key {
-            "path" => PathPattern::parse(text),
-            "path_prefix" => PathPattern::prefix(text),
-            _ => PathPattern::regex(text),
+            "path" => PathPattern::read(text),
+            "path_prefix" => PathPattern::read_prefix(text),
+            _ => PathPattern::regex(text).map_err(|error| vec![error]),
         };
-        taken(parsed, || path.key(key), issues)
+        parsed.map_err(|wrong| wrong.iter().for_each(|error| issues.push(told(error, path.key(key))))).ok()
     };
     let Some((key, text)) = given.next() else {
         issues.push(
@@ -142,5 +149,9 @@ fn value_match<N>(name: N, config: &route::ValueMatch, path: &KeyPath, issues: &
 
 /// The value, or an issue at its place.
 fn taken<T>(result: Result<T, PatternError>, at: impl FnOnce() -> KeyPath, issues: &mut Issues) -> Option<T> {
-    result.map_err(|error| issues.push(Issue::new(at(), error.message()).hint(error.hint().to_owned()))).ok()
+    result.map_err(|error| issues.push(told(&error, at()))).ok()
+}
+
+fn told(error: &PatternError, at: KeyPath) -> Issue {
+    Issue::new(at, error.message()).hint(error.hint().to_owned())
 }

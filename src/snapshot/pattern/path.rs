@@ -55,16 +55,29 @@ impl PathPattern {
     /// `//`, no `.` or `..`, percent-encodes what it must and nothing else. Parameters have names of letters, digits
     /// and `_`, each one once. At most [`SEGMENTS_MAX`] segments.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
+        Self::read(text).map_err(first)
+    }
+
+    /// As [`parse`](Self::parse), with all that is wrong and not only the first.
+    ///
+    /// # Errors
+    /// At least one.
+    pub fn read(text: &str) -> Result<Self, Vec<PatternError>> {
         let mut names: Vec<Box<str>> = Vec::new();
         let mut segments = Vec::new();
         let mut end = End::Exact;
-        let mut parts = split(text)?.peekable();
+        let mut wrong = Vec::new();
+        let rest = text.strip_prefix('/').unwrap_or_else(|| {
+            wrong.push(PatternError::new(format!("`{text}` does not begin with `/`"), format!("write `/{text}`")));
+            text
+        });
+        let mut parts = rest.split('/').peekable();
         while let Some(part) = parts.next() {
             let is_last = parts.peek().is_none();
-            match parameter(text, part)? {
-                Some(Parameter { name, takes_rest }) => {
+            match parameter(text, part) {
+                Ok(Some(Parameter { name, takes_rest })) => {
                     if names.iter().any(|known| **known == *name) {
-                        return Err(PatternError::new(
+                        wrong.push(PatternError::new(
                             format!("`{text}` has two parameters named `{name}`"),
                             "give each its own name",
                         ));
@@ -75,23 +88,30 @@ impl PathPattern {
                     } else if is_last {
                         end = End::Tail;
                     } else {
-                        return Err(PatternError::new(
+                        wrong.push(PatternError::new(
                             format!("`{part}` takes the rest of the path, and something follows it"),
                             format!("put it last, or write `{{{name}}}` for one segment"),
                         ));
                     }
                 }
-                None => segments.push(Segment::Literal(literal(text, part, is_last)?.into())),
+                Ok(None) => {
+                    literal(text, part, is_last, &mut wrong);
+                    segments.push(Segment::Literal(part.into()));
+                }
+                Err(error) => wrong.push(error),
             }
         }
-        check_normal(text, &segments)?;
+        // What it says of the whole follows from what is wrong with a part.
+        if wrong.is_empty() {
+            wrong.extend(check_normal(text, &segments).err());
+        }
         if segments.len() > SEGMENTS_MAX {
-            return Err(PatternError::new(
+            wrong.push(PatternError::new(
                 format!("`{text}` has {} segments", segments.len()),
                 format!("the most is {SEGMENTS_MAX}"),
             ));
         }
-        Ok(Self { text: text.into(), names: names.into(), segments, end })
+        if wrong.is_empty() { Ok(Self { text: text.into(), names: names.into(), segments, end }) } else { Err(wrong) }
     }
 
     /// Reads a path that stands for itself and everything below: `/api` matches `/api`, `/api/` and `/api/x`, but not
@@ -100,12 +120,20 @@ impl PathPattern {
     /// # Errors
     /// As [`PathPattern::parse`]; and `{rest...}`, which a prefix has no need of.
     pub fn prefix(text: &str) -> Result<Self, PatternError> {
-        let whole = Self::parse(text)?;
+        Self::read_prefix(text).map_err(first)
+    }
+
+    /// As [`prefix`](Self::prefix), with all that is wrong and not only the first.
+    ///
+    /// # Errors
+    /// At least one.
+    pub fn read_prefix(text: &str) -> Result<Self, Vec<PatternError>> {
+        let whole = Self::read(text)?;
         if !matches!(whole.end, End::Exact) {
-            return Err(PatternError::new(
+            return Err(vec![PatternError::new(
                 format!("`{text}` is a prefix and takes the rest by name as well"),
                 "leave `{...}` out, or write it as a path instead of a prefix",
-            ));
+            )]);
         }
         let mut segments = whole.segments;
         if matches!(segments.last(), Some(Segment::Literal(last)) if last.is_empty()) {
@@ -200,11 +228,9 @@ struct Parameter<'a> {
     takes_rest: bool,
 }
 
-fn split(text: &str) -> Result<std::str::Split<'_, char>, PatternError> {
-    match text.strip_prefix('/') {
-        Some(rest) => Ok(rest.split('/')),
-        None => Err(PatternError::new(format!("`{text}` does not begin with `/`"), format!("write `/{text}`"))),
-    }
+/// The first of all that is wrong.
+fn first(wrong: Vec<PatternError>) -> PatternError {
+    wrong.into_iter().next().unwrap_or_else(|| PatternError::new("is no path", "write a path such as `/orders/{id}`"))
 }
 
 /// Reads `{name}` or `{name...}`; `None` for a segment without braces.
@@ -237,55 +263,51 @@ fn parameter<'a>(text: &str, part: &'a str) -> Result<Option<Parameter<'a>>, Pat
 }
 
 /// Checks a segment without parameters: it must be one that a normalised path can have.
-fn literal<'a>(text: &str, part: &'a str, is_last: bool) -> Result<&'a str, PatternError> {
+fn literal(text: &str, part: &str, is_last: bool, wrong: &mut Vec<PatternError>) {
+    let mut tell = |error: PatternError| {
+        if !wrong.contains(&error) {
+            wrong.push(error);
+        }
+    };
     match part {
-        "" if is_last => return Ok(part),
-        "" => {
-            return Err(PatternError::new(format!("`{text}` has an empty segment, `//`"), "write one slash"));
-        }
-        "." | ".." => {
-            return Err(PatternError::new(
-                format!("`{text}` has a `{part}` segment"),
-                "write the path that it leads to: requests are matched after `.` and `..` are resolved",
-            ));
-        }
-        "*" | "**" => {
-            return Err(PatternError::new(
-                format!("`{part}` in `{text}` is no wildcard"),
-                "write `{name}` for one segment, `{rest...}` for all that remains",
-            ));
-        }
+        "" if is_last => return,
+        "" => tell(PatternError::new(format!("`{text}` has an empty segment, `//`"), "write one slash")),
+        "." | ".." => tell(PatternError::new(
+            format!("`{text}` has a `{part}` segment"),
+            "write the path that it leads to: requests are matched after `.` and `..` are resolved",
+        )),
+        "*" | "**" => tell(PatternError::new(
+            format!("`{part}` in `{text}` is no wildcard"),
+            "write `{name}` for one segment, `{rest...}` for all that remains",
+        )),
         _ => {}
     }
-    let bytes = part.as_bytes();
-    let mut at = 0;
-    while at < bytes.len() {
-        at += match bytes[at] {
-            b'%' => escape(text, &part[at..])?,
-            byte if is_path_byte(byte) => 1,
-            byte @ (b'?' | b'#') => {
-                return Err(PatternError::new(
-                    format!("`{text}` has a `{}`, which ends a path", char::from(byte)),
+    for (at, char) in part.char_indices() {
+        match char {
+            '%' => escape(text, &part[at..]).unwrap_or_else(&mut tell),
+            _ if u8::try_from(char).is_ok_and(is_path_byte) => {}
+            '?' | '#' => {
+                tell(PatternError::new(
+                    format!("`{text}` has a `{char}`, which ends a path"),
                     "give conditions on the query under `query`",
                 ));
+                // What follows is no path.
+                return;
             }
             _ => {
-                let char = part[at..].chars().next().unwrap_or(char::REPLACEMENT_CHARACTER);
-                let mut buffer = [0; 4];
                 let escaped: String =
-                    char.encode_utf8(&mut buffer).bytes().map(|byte| format!("%{byte:02X}")).collect();
-                return Err(PatternError::new(
+                    char.encode_utf8(&mut [0; 4]).bytes().map(|byte| format!("%{byte:02X}")).collect();
+                tell(PatternError::new(
                     format!("`{text}` has a `{}`, which no path has as it is", char.escape_debug()),
                     format!("write `{escaped}`"),
                 ));
             }
-        };
+        }
     }
-    Ok(part)
 }
 
-/// Checks the percent-encoding that `rest` begins with, and gives its length.
-fn escape(text: &str, rest: &str) -> Result<usize, PatternError> {
+/// Checks the percent-encoding that `rest` begins with.
+fn escape(text: &str, rest: &str) -> Result<(), PatternError> {
     const LENGTH: usize = 3;
     let digits = rest.get(1..LENGTH).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
@@ -302,7 +324,7 @@ fn escape(text: &str, rest: &str) -> Result<usize, PatternError> {
             format!("write `{normal}`"),
         ));
     }
-    Ok(LENGTH)
+    Ok(())
 }
 
 /// RFC 3986 §2.3.
@@ -388,6 +410,21 @@ mod tests {
             assert!(error.message().contains(message), "{text}: {error}");
             assert!(error.hint().contains(hint), "{text}: {error}");
             assert!(PathPattern::prefix(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_with_a_pattern_is_told() {
+        for (text, expected) in [
+            ("a b//{1x}/%61/{x}/{x}", 6),
+            ("/a b/c d/é", 2),
+            ("/{rest...}/*/x?y z", 3),
+            ("/{a}{b}/../%zz", 3),
+            ("/x", 0),
+        ] {
+            let wrong = PathPattern::read(text).err().unwrap_or_default();
+            assert_eq!(wrong.len(), expected, "{text}: {wrong:#?}");
+            assert_eq!(PathPattern::parse(text).err(), wrong.into_iter().next());
         }
     }
 

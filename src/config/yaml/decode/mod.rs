@@ -6,15 +6,17 @@
 //! that it must have, another value stands in for it, so that the rest of the mapping is read, and checked later.
 //!
 //! Of a key that stands in a mapping several times the first value is the document's. Once that could be read, the document is
-//! read again with the others in its place, for the mistakes in them, and thrown away.
+//! read again with the others in its place, for the mistakes in them: in their form here, in their meaning by who compiles it.
 //!
 //! `flatten`, `untagged` and internally tagged enums buffer values and lose their places: no type here uses them.
 
+pub(super) mod foreign;
 mod hide;
 mod inside;
+pub(crate) mod places;
 mod value;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
@@ -27,6 +29,7 @@ use super::secrecy;
 use super::stand_in::{Keys, StandIns};
 use super::tree::{Content, Entry, Node, NodeId, Scalar, Style, Tree};
 use hide::{holds_secrets, is_about_secret, is_secret_key, masked, without_secrets};
+use places::Places;
 use value::Value;
 
 /// How often a document is read. Each time at least one more mistake is found.
@@ -34,6 +37,9 @@ const ROUNDS_MAX: usize = 200;
 
 /// How many more values of repeated keys are read, each time with the whole document around them.
 const TURNS_MAX: usize = 8;
+
+/// For how many unknown keys it is found out where they belong.
+const LOOKUPS_MAX: usize = 100;
 
 /// The name by which [`Setting`](crate::config::value::Setting) makes itself known.
 pub(crate) const SETTING: &str = "$armiger::Setting";
@@ -57,10 +63,23 @@ pub(crate) struct Decoded<T> {
     pub(crate) defaulted: Vec<KeyPath>,
     /// Whether a key stands in a mapping several times.
     pub(crate) is_repeated: bool,
+    /// The same with other values of such keys in it, in as many turns as it takes to read them all, and not too many.
+    pub(crate) turns: Vec<Turn<T>>,
+}
+
+/// What was read of a tree with other values of repeated keys. The rest is as in [`Decoded`].
+pub(crate) struct Turn<T> {
+    pub(crate) value: T,
+    /// The keys whose values these are.
+    pub(crate) chosen: HashSet<NodeId>,
+    pub(crate) lost: HashSet<NodeId>,
+    pub(crate) misspelt: HashSet<(NodeId, String)>,
+    pub(crate) stood_in: HashMap<NodeId, Rc<[&'static str]>>,
 }
 
 /// Reads the tree of a text. Adds what does not fit to `issues`, its nodes to `lost`, and to `concealed` where the file holds a
-/// secret in plain text. `required`: which keys a mapping must have, by those that it may have.
+/// secret in plain text. `required`: which keys a mapping must have, by those that it may have. `places`: where in the types a
+/// key belongs that stands in such a mapping.
 pub(crate) fn decode<T: DeserializeOwned>(
     text: &str,
     tree: &Tree,
@@ -68,10 +87,13 @@ pub(crate) fn decode<T: DeserializeOwned>(
     lost: &mut HashSet<NodeId>,
     concealed: &mut Vec<Range<usize>>,
     required: &dyn Fn(&[&str]) -> Vec<String>,
+    places: &dyn Fn(&[&str], &str) -> Places,
 ) -> Decoded<T> {
     let context = Context {
         text,
         stand_ins: StandIns::new(required),
+        places,
+        lookups: Cell::new(LOOKUPS_MAX),
         stood_in: RefCell::default(),
         is_broken: Cell::new(!issues.is_empty()),
         tree,
@@ -89,25 +111,31 @@ pub(crate) fn decode<T: DeserializeOwned>(
     let misspelt = context.misspelt.borrow().clone();
     let stood_in = context.stood_in.borrow().clone();
     *lost = context.lost.borrow().clone();
+    let mut turns = Vec::new();
     if value.is_some() {
         context.is_broken.set(true);
         for _ in 0..TURNS_MAX {
             let is_full = context.issues.borrow().len() >= ISSUES_MAX;
-            if is_full || !context.turn() || context.read::<T>(&mut rounds).is_none() {
+            if is_full || !context.turn() {
                 break;
             }
+            let Some(value) = context.read(&mut rounds) else { break };
+            turns.push(context.turned(value));
         }
     }
     *issues = context.issues.into_inner();
     concealed.append(&mut context.concealed.into_inner());
     let is_repeated = !context.repeated.borrow().read.is_empty();
-    Decoded { value, misspelt, stood_in, defaulted: context.defaulted.into_inner(), is_repeated }
+    Decoded { value, misspelt, stood_in, defaulted: context.defaulted.into_inner(), is_repeated, turns }
 }
 
 /// What is known over all rounds.
 struct Context<'t> {
     text: &'t str,
     stand_ins: StandIns<'t>,
+    places: &'t dyn Fn(&[&str], &str) -> Places,
+    /// How often that is asked yet: it walks through all types.
+    lookups: Cell<usize>,
     /// Keys that a mapping lacks, and that something stands in for.
     stood_in: RefCell<HashMap<NodeId, Rc<[&'static str]>>>,
     /// Whether a mistake was found: which keys mappings must have is of no use without one, and costs time.
@@ -177,6 +205,16 @@ impl Context<'_> {
         read.extend(now.drain().filter(|(_, value)| !within.contains(value)).map(|(key, _)| key));
         left.retain(|key| !read.contains(key));
         read.len() > before && !left.is_empty()
+    }
+
+    fn turned<T>(&self, value: T) -> Turn<T> {
+        Turn {
+            value,
+            chosen: self.repeated.borrow().now.keys().copied().collect(),
+            lost: self.lost.borrow().clone(),
+            misspelt: self.misspelt.borrow().clone(),
+            stood_in: self.stood_in.borrow().clone(),
+        }
     }
 
     fn is_lost(&self, node: &Node) -> bool {
@@ -410,20 +448,34 @@ impl Context<'_> {
         let issue = Issue::new(self.tree.path(key.id), format!("unknown key {}", quote(name))).span(key.span.clone());
         // A key that is there already cannot be the one that was meant.
         let near = suggest(name, known.iter().copied().filter(|known| !present.contains(known)));
+        let places = OnceCell::new();
+        let find = || {
+            let left = self.lookups.get();
+            self.lookups.set(left.saturating_sub(1));
+            if left > 0 { (self.places)(known, name) } else { Places::default() }
+        };
+        let unspaced = name.split_once(':').map(|(before, _)| before).filter(|before| known.contains(before));
         let hint = if let Some(inner) = belongs_inside(name, known) {
-            // That key may well be missing now, which is no second mistake.
-            self.misspelt.borrow_mut().insert((owner.id, inner.to_owned()));
-            if let Some(entry) = owner.entry(inner) {
-                self.misspelt.borrow_mut().insert((entry.value.id, name.to_owned()));
-            }
+            self.goes_under(owner, inner, name);
             format!("{} goes under `{inner}`", quote(name))
+        } else if let Some(meant) = unspaced {
+            self.misspelt.borrow_mut().insert((owner.id, meant.to_owned()));
+            "put a space after the `:`".to_owned()
+        } else if let Some(meant) = foreign::key(name, known, |key| !present.contains(key)) {
+            meant.keys.iter().for_each(|key| self.goes_under(owner, key, name));
+            meant.hint
         } else if let Some(near) = near {
             let hint = format!("did you mean `{near}`?");
             self.misspelt.borrow_mut().insert((owner.id, near));
             hint
+        } else if let Some((hint, inner)) = places::inside(places.get_or_init(find), name) {
+            inner.iter().for_each(|inner| self.goes_under(owner, inner, name));
+            hint
         } else if let Some((outer, key)) = self.belongs_outside(owner, name) {
             self.misspelt.borrow_mut().insert((outer, name.to_owned()));
             format!("{} goes beside {}, not in it", quote(name), quote(&key))
+        } else if let Some(hint) = places::elsewhere(places.get_or_init(find), name) {
+            hint
         } else {
             known_names("key", known)
         };
@@ -433,6 +485,15 @@ impl Context<'_> {
             self.conceal(&entry.value);
         }
         self.note(issue.hint(hint));
+    }
+
+    /// Notes that a key of a mapping may be missing only since what it should hold stands beside it, and the other way round.
+    fn goes_under(&self, owner: &Node, inner: &str, name: &str) {
+        let mut misspelt = self.misspelt.borrow_mut();
+        misspelt.insert((owner.id, inner.to_owned()));
+        if let Some(entry) = owner.entry(inner) {
+            misspelt.insert((entry.value.id, name.to_owned()));
+        }
     }
 
     /// The nearest mapping around that knows this name, and the key in it that leads here.

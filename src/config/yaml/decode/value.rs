@@ -16,7 +16,7 @@ use super::super::stand_in::Keys;
 use super::super::tree::{Content, Entry, Node, Scalar, Style, found};
 use super::hide::holds_secrets;
 use super::inside::{Choice, Entries, Items, Probe};
-use super::{Context, KEY_HASH, OUTSIDE, SECRET, SETTING};
+use super::{Context, KEY_HASH, OUTSIDE, SECRET, SETTING, foreign};
 
 /// A node to be read.
 #[derive(Clone, Copy)]
@@ -69,6 +69,19 @@ impl<'t> Value<'t, '_> {
                 self.wrong(&expected, Some(hint.to_owned()))
             }
         }
+    }
+
+    /// Of a list whose entries have names, where a mapping by name is asked for: what to do.
+    fn as_names(self) -> Option<String> {
+        let Content::List(items) = &self.node.content else { return None };
+        let name = items.first()?.entry("name")?.value.scalar().filter(|name| !name.is_outside())?;
+        Some(format!("write the names as keys: `{}: …` instead of `- name: {0}`", name.text.escape_debug()))
+    }
+
+    /// Whether a mapping has a mapping for each key, as one by name does.
+    fn are_names(self) -> bool {
+        let Content::Mapping(entries) = &self.node.content else { return false };
+        !entries.is_empty() && entries.iter().all(|entry| matches!(entry.value.content, Content::Mapping(_)))
     }
 
     fn visit_mapping<V: Visitor<'t>>(self, entries: Vec<&'t Entry>, visitor: V) -> Result<V::Value, Error> {
@@ -238,7 +251,14 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 if Probe::takes_secrets(visitor) {
                     self.context.conceal(self.node);
                 }
-                self.wrong("a list", Some("begin each entry with `- `".to_owned()))
+                let hint = if self.context.is_flow(self.node) {
+                    "put `[ ]` around it"
+                } else if self.are_names() {
+                    "begin each entry with `- ` and write its name in it: `- name: …`"
+                } else {
+                    "begin each entry with `- `"
+                };
+                self.wrong("a list", Some(hint.to_owned()))
             }
         }
     }
@@ -267,7 +287,10 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             }
             Content::List(_) => {
                 let sign = if self.context.is_flow(self.node) { "`[ ]`" } else { "`- `" };
-                self.wrong("a mapping", Some(format!("write `name: …` instead of {sign}")))
+                self.wrong(
+                    "a mapping",
+                    Some(self.as_names().unwrap_or_else(|| format!("write `name: …` instead of {sign}"))),
+                )
             }
             Content::Scalar(_) => self.wrong("a mapping", Some("write `name: …` below the key".to_owned())),
         }
@@ -292,7 +315,15 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             Content::Mapping(entries) => entries,
             // A key with everything under it commented out.
             Content::Scalar(scalar) if scalar.style == Style::Absent => &[],
-            Content::Scalar(_) => return self.wrong("a mapping", Some(known_names("key", known))),
+            Content::Scalar(scalar) => {
+                let is_unspaced = scalar.text.split_once(':').is_some_and(|(key, _)| known.contains(&key));
+                let hint = if is_unspaced && scalar.is_bare() {
+                    "put a space after the `:`".to_owned()
+                } else {
+                    known_names("key", known)
+                };
+                return self.wrong("a mapping", Some(hint));
+            }
             Content::List(_) => {
                 let sign = if self.context.is_flow(self.node) { "[ ]" } else { "-" };
                 return self.wrong("a mapping", Some(format!("remove the `{sign}`; {}", known_names("key", known))));
@@ -355,7 +386,9 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
         };
         if !known.contains(&name.text()) {
             let outside = name.scalar().is_some_and(Scalar::is_outside);
+            let foreign = foreign::value(name.text(), known).filter(|_| !outside);
             let hint = match suggest(name.text(), known.iter().copied()) {
+                _ if foreign.is_some() => foreign.unwrap_or_default(),
                 Some(near) if !outside && known.len() > 8 => format!("did you mean `{near}`?"),
                 // One that differs in a digit may be near and still not be meant.
                 Some(near) if !outside => format!("did you mean `{near}`? it can be {}", list(known, "or")),
