@@ -608,7 +608,6 @@ fn ends() -> Vec<End> {
                 backend.arrived(1).await;
                 raw.reset();
             }),
-            // An answer is due, though hardly anybody reads it.
             &[(0, "client-closed", "client")],
         ),
         end(
