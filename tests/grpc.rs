@@ -18,7 +18,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::harness::{Armiger, Config, SECRET_YAML, Signer, SpawnLocal, claims, within};
+use super::harness::{Armiger, Backend, Config, SECRET_YAML, Script, Signer, SpawnLocal, claims, within};
 
 /// Messages are bytes.
 #[derive(Clone, Copy, Default)]
@@ -381,11 +381,25 @@ async fn the_routes_timeout_is_a_deadline_too() {
 
 #[tokio::test]
 async fn a_client_that_cancels_ends_the_call_behind() {
-    let (server, _armiger, mut client) = start(|config| config).await;
+    let (server, armiger, mut client) = start(|config| config).await;
     let call = tokio::spawn(async move { client.unary(request("hi"), at("/test.Echo/Hang"), Plain).await });
     server.until_hanging(1).await;
     call.abort();
     server.until_hanging(0).await;
+    // It is a call for all that: one that ended without a status.
+    armiger.logged(|line| line["grpc_status"] == "none" && line["status"] == 0).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_grpc_ends_a_call_without_a_status() {
+    let page = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\ndown";
+    let backend = Backend::raw(Script::new().request().write(page).hang()).await;
+    let armiger = Armiger::with(Config::to(&backend)).await;
+    let mut client = client(&armiger).await;
+    unary(&mut client, "/test.Echo/Unary", request("hi")).await.unwrap_err();
+    armiger.logged(|line| line["grpc_status"] == "none" && line["status"] == 503).await;
+    let series = r#"armiger_grpc_calls_total{route="everything",status="none"}"#;
+    assert_eq!(armiger.metric(series).await, 1.0);
 }
 
 #[tokio::test]

@@ -252,7 +252,8 @@ async fn an_upstream_whose_http2_takes_no_tunnels_is_not_asked() {
 /// What a back end was asked that speaks HTTP/2.
 type Asked = std::sync::Arc<std::sync::Mutex<Vec<Request<()>>>>;
 
-/// A back end that speaks WebSocket on streams of HTTP/2 and sends back what it is told. `/no` is refused.
+/// A back end that speaks WebSocket on streams of HTTP/2 and sends back what it is told. `/no` is refused, `/empty` no
+/// acceptance.
 async fn echo_on_streams() -> (String, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -265,7 +266,11 @@ async fn echo_on_streams() -> (String, Asked) {
             let service = hyper::service::service_fn(move |mut request: Request<hyper::body::Incoming>| {
                 let upgrade = hyper::upgrade::on(&mut request);
                 let is_asked = request.extensions().get::<hyper::ext::Protocol>().is_some();
-                let status = if request.uri().path() == "/no" { 403 } else { 200 };
+                let status = match request.uri().path() {
+                    "/no" => 403,
+                    "/empty" => 204,
+                    _ => 200,
+                };
                 note.lock().unwrap().push(request.map(|_| ()));
                 if is_asked && status == 200 {
                     tokio::spawn(async move {
@@ -428,6 +433,38 @@ async fn either_side_may_end_first_and_still_hear_the_other() {
     within("the end", client.read_to_end(&mut words)).await.unwrap();
     assert_eq!(words, b"last words");
     assert_eq!(within("the back end", backend).await.unwrap(), b"hello");
+}
+
+/// How long a rest was says nothing of the half that goes on after it.
+#[tokio::test]
+async fn a_tunnel_that_rested_gives_the_other_side_time_to_end_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        stream.write_all(GRANTED.as_bytes()).await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        stream.write_all(b"\x82\x0alast words").await.unwrap();
+    });
+    let armiger = Armiger::with(Config::to_url(&url).upstream("timeouts: {tunnel_idle: 1200ms}")).await;
+    let mut client = TcpStream::connect(armiger.address()).await.unwrap();
+    client.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    while !got.ends_with(b"\r\n\r\n") {
+        within("the 101", client.read_buf(&mut got)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    client.shutdown().await.unwrap();
+    let mut words = Vec::new();
+    within("the end", client.read_to_end(&mut words)).await.unwrap();
+    assert_eq!(words.escape_ascii().to_string(), b"\x82\x0alast words".escape_ascii().to_string());
+    let line = armiger.logged(|line| line["status"] == 101).await;
+    assert_eq!(line["complete"], json!(true), "{line}");
 }
 
 #[tokio::test]
@@ -620,6 +657,96 @@ async fn it_is_offered_only_where_it_is_configured_and_granted_only_by_the_back_
     let (answer, _sender) =
         client.send_request(Request::builder().method("CONNECT").uri("a:443").body(()).unwrap(), false).unwrap();
     assert_eq!(within("the answer", answer).await.unwrap().status(), 405, "a CONNECT of the old kind is none");
+}
+
+/// On a stream any 2xx says that it is a tunnel (RFC 8441 §5), and armiger has none to give.
+#[tokio::test]
+async fn a_2xx_that_grants_no_tunnel_is_none_to_a_client_of_http2() {
+    let backend = Backend::raw_each(|number| {
+        let script = Script::new().request();
+        script.write(match number {
+            0 => "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            1 => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nhaha",
+            2 => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n4\r\nhaha\r\n0\r\n\r\n",
+            _ => "HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n",
+        })
+    })
+    .await;
+    let config = Config::to(&backend).listener("http2_websocket: true").routes(
+        "- {name: own, match: {path: /own}, respond: {status: 200, body: x}}\n- {name: all, match: {path: \"/{rest...}\"}, \
+         proxy: {upstream: app}}",
+    );
+    let armiger = Armiger::with(config).await;
+    let mut client = extended(&armiger).await;
+    for _ in 0..3 {
+        let (answer, _sender) = client.send_request(connect(), false).unwrap();
+        assert_eq!(within("the answer", answer).await.unwrap().status(), 502);
+    }
+    let mut own = connect();
+    *own.uri_mut() = "http://a/own".parse().unwrap();
+    let (answer, _sender) = client.send_request(own, false).unwrap();
+    assert_eq!(within("the answer", answer).await.unwrap().status(), 501, "nobody was asked");
+    armiger.logged(|line| line["status"] == 502 && line["reason"] == "upstream-protocol").await;
+
+    // The same of a back end that speaks HTTP/2.
+    let (url, _) = echo_on_streams().await;
+    let config = Config::to_url(&url).upstream("protocol: h2c").listener("http2_websocket: true");
+    let armiger = Armiger::with(config).await;
+    let mut client = extended(&armiger).await;
+    let mut empty = connect();
+    *empty.uri_mut() = "http://a/empty".parse().unwrap();
+    let (answer, _sender) = client.send_request(empty, false).unwrap();
+    assert_eq!(within("the answer", answer).await.unwrap().status(), 502);
+}
+
+/// A tunnel that was cut must not look as if it had ended.
+#[tokio::test]
+async fn a_tunnel_that_is_cut_is_a_stream_that_is_reset() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let Ok(mut socket) = accept_async(stream).await else { return };
+                // The head of a frame of five bytes, and two of them.
+                socket.get_mut().write_all(&[0x82, 5, 1, 2]).await.unwrap();
+                while socket.get_mut().read(&mut [0; 64]).await.is_ok_and(|length| length > 0) {}
+            });
+        }
+    });
+    let config = Config::to_url(&url).listener("http2_websocket: true").upstream("timeouts: {tunnel_idle: 50ms}");
+    let armiger = Armiger::with(config).await;
+    let mut client = extended(&armiger).await;
+    // The connection goes on.
+    for _ in 0..2 {
+        let (answer, _sender) = client.send_request(connect(), false).unwrap();
+        let mut body = within("the answer", answer).await.unwrap().into_body();
+        assert_eq!(within("a piece", body.data()).await.unwrap().unwrap()[..], [0x82, 5, 1, 2]);
+        let end = within("the end", body.data()).await.expect("no end that looks whole").unwrap_err();
+        assert_eq!(end.reason(), Some(h2::Reason::CANCEL));
+    }
+    let line = armiger.logged(|line| line["status"] == 101).await;
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line}");
+}
+
+#[tokio::test]
+async fn what_a_tunnel_carried_is_counted_however_its_client_goes() {
+    let armiger = Armiger::with(Config::to_url(&echo().await).listener("http2_websocket: true")).await;
+    let stream = TcpStream::connect(armiger.address()).await.unwrap();
+    let (client, connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
+    let connection = tokio::spawn(async move { connection.await.ok() });
+    let mut client = within("the connection", client.ready()).await.unwrap();
+    let (answer, _) = client.send_request(Request::get("http://a/").body(()).unwrap(), true).unwrap();
+    within("an answer", answer).await.unwrap();
+    let (answer, mut sender) = client.send_request(connect(), false).unwrap();
+    let mut body = within("the answer", answer).await.unwrap().into_body();
+    sender.send_data(text("hello").into(), false).unwrap();
+    assert_eq!(within("an echo", body.data()).await.unwrap().unwrap()[..], b"\x81\x05hello"[..]);
+    connection.abort();
+    let line = armiger.logged(|line| line["status"] == 101).await;
+    assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("client")), "{line}");
+    assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&json!(11), &json!(7)), "{line}");
 }
 
 #[tokio::test]

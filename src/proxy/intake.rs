@@ -228,6 +228,9 @@ fn identify(worker: &Worker, inlet: &Inlet, exchange: &mut Exchange, seen: Optio
     record.set_host(crate::exchange::host_of(request.headers(), request.uri()).as_bytes());
     record.set_path(request.uri().path().as_bytes());
     worker.log.note(record, request);
+    if request.version() == Version::HTTP_2 && may_have(Seen::CONTENT_TYPE) && grpc::is_grpc(request.headers()) {
+        exchange.closing.begins_call();
+    }
 }
 
 /// Exactly one host (RFC 9112 §3.2, RFC 9113 §8.3.1).

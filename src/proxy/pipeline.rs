@@ -37,6 +37,7 @@ pub(super) async fn run(
         in_time(&worker.wheel, deadline, pin!(walk(route, exchange, worker, inlet, &mut followups))).await
     };
     let mut response = match outcome {
+        Ok(response) if grants_nothing(exchange, &response) => exchange.refuse(no_tunnel(exchange)),
         Ok(response) => response,
         // All containers of a pod are told to stop at the same time, and the back end may be the first to go: that is no
         // fault of the service, and another pod has the answer.
@@ -52,6 +53,19 @@ pub(super) async fn run(
     exchange.allowance.write_to(response.headers_mut());
     followups.run(&mut response);
     response
+}
+
+/// Whether an answer to who asks for a tunnel on a stream would look like one: any 2xx does (RFC 8441 §5), and only a 101
+/// becomes one here.
+fn grants_nothing(exchange: &Exchange, response: &Response<Body>) -> bool {
+    // No other CONNECT gets so far.
+    response.status().is_success() && exchange.closing.record.method == Method::CONNECT
+}
+
+fn no_tunnel(exchange: &Exchange) -> Rejection {
+    let is_asked = !exchange.closing.record.attempts.is_empty();
+    Rejection::from(if is_asked { Reason::UpstreamProtocol } else { Reason::NotImplemented })
+        .detail("What answers does not speak WebSocket.")
 }
 
 /// Does `work` until the deadline. What is still going on then is dropped, and so ended.

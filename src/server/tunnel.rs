@@ -64,6 +64,7 @@ where
     up.frames.follow(&up.waiting);
     down.frames.follow(&down.waiting);
     (up.passed, down.passed) = (up.waiting.len() as u64, down.waiting.len() as u64);
+    finish.carried(up.passed, down.passed);
     let mut timer = wheel.timer();
     let mut moved_at = wheel.now();
     let mut closing = pin!(async {
@@ -76,7 +77,7 @@ where
     let mut parting: Option<Parting> = None;
     let mut last = wheel.timer();
     let mut is_half = false;
-    let end = poll_fn(|cx| {
+    poll_fn(|cx| {
         if forced.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Cut(CutBy::Deadline));
         }
@@ -94,6 +95,8 @@ where
         let before = (up.passed, down.passed);
         let upward = up.poll(cx, client, &mut tunnel.io);
         let downward = down.poll(cx, &mut tunnel.io, client);
+        // At once: a connection that dies takes its tunnels with it.
+        finish.carried(up.passed, down.passed);
         match (upward, downward) {
             // Whoever fails to read or to write is the one that broke off.
             (Poll::Ready(Err(broken)), _) => return Poll::Ready(broken.end(CutBy::Client, CutBy::Upstream)),
@@ -111,10 +114,11 @@ where
             moved_at = wheel.now();
         }
         if !is_half && (up.is_shut || down.is_shut) {
-            is_half = true;
+            // However long it rested before: the other side has heard of it only now.
+            (is_half, moved_at) = (true, wheel.now());
             timer.disarm();
         }
-        let idle = if up.is_shut || down.is_shut { tunnel.idle.min(HALF_CLOSED) } else { tunnel.idle };
+        let idle = if is_half { tunnel.idle.min(HALF_CLOSED) } else { tunnel.idle };
         loop {
             if !timer.is_armed() {
                 timer.arm_at(moved_at + idle);
@@ -130,9 +134,7 @@ where
             }
         }
     })
-    .await;
-    finish.carried(up.passed, down.passed);
-    end
+    .await
 }
 
 /// The end that armiger makes of a tunnel.

@@ -277,6 +277,11 @@ impl Closing {
         self.generation = Some(generation.clone());
     }
 
+    /// It is a gRPC call, of whose outcome nothing is known yet.
+    pub fn begins_call(&mut self) {
+        self.call = Some(UNKNOWN_CALL);
+    }
+
     /// The errand is on this snapshot.
     pub fn on_errand(&mut self, name: &Arc<str>, generation: &Arc<metrics::InFlight>) {
         self.record.route = Some(name.clone());

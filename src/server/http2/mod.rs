@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::door::Door;
 use super::drain::Phase;
 use super::farewell::{Lookout, part, reset_on_close};
-use super::rt::{Lent, LocalExecutor, Rewound};
+use super::rt::{Cutter, Lent, LocalExecutor, Rewound};
 use super::tunnel::{self, End};
 use super::wire::Wire;
 use super::worker::Shared;
@@ -74,16 +74,16 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
     let (limits, timeouts) = (&plan.config.limits, &plan.config.timeouts);
     let body_idle = timeouts.body_idle.get();
     let streams = Rc::new(Streams::default());
-    let executor = LocalExecutor { next: Rc::default() };
+    let executor = LocalExecutor { next: Rc::default(), next_tunnel: Rc::default() };
     // They end with the connection at the latest.
     let tunnels = Rc::new(RefCell::new(JoinSet::new()));
     let service = service_fn({
         let (shared, door, streams, next) = (shared.clone(), door.clone(), streams.clone(), executor.next.clone());
-        let tunnels = tunnels.clone();
+        let (tunnels, next_tunnel) = (tunnels.clone(), executor.next_tunnel.clone());
         move |mut request: Request<Incoming>| {
             let (worker, inlet) = (shared.worker.clone(), door.inlet());
             let stream = Stream::open(&streams);
-            let (shared, tunnels) = (shared.clone(), tunnels.clone());
+            let (shared, tunnels, next_tunnel) = (shared.clone(), tunnels.clone(), next_tunnel.clone());
             let outgoing = Outgoing::new(&shared.worker.wheel, body_idle, &shared.metrics);
             next.set(Some(outgoing.clone()));
             async move {
@@ -106,7 +106,9 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
                     if let Some(tunnel) = finish.take_tunnel() {
                         let mut tunnels = tunnels.borrow_mut();
                         while tunnels.try_join_next().is_some() {}
-                        tunnels.spawn_local(stream_through(shared, upgrade, tunnel, finish, stream));
+                        let cutter = Cutter::default();
+                        next_tunnel.set(Some(cutter.clone()));
+                        tunnels.spawn_local(stream_through(shared, upgrade, tunnel, finish, (stream, cutter)));
                     }
                     return Ok(Response::from_parts(head, Outbound::tunnel(outgoing)));
                 }
@@ -238,7 +240,13 @@ fn shun_table(headers: &mut HeaderMap, shared: &Shared) {
 }
 
 /// What follows on a stream that became a tunnel, until its end.
-async fn stream_through(shared: Rc<Shared>, upgrade: OnUpgrade, tunnel: Tunnel, mut finish: Finish, _stream: Stream) {
+async fn stream_through(
+    shared: Rc<Shared>,
+    upgrade: OnUpgrade,
+    tunnel: Tunnel,
+    mut finish: Finish,
+    (_stream, cutter): (Stream, Cutter),
+) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return tracing::debug!(%error, "stream was gone before it became a tunnel"),
@@ -254,6 +262,9 @@ async fn stream_through(shared: Rc<Shared>, upgrade: OnUpgrade, tunnel: Tunnel, 
             finish.ended(Some(by));
             let _ = client.shutdown().await;
         }
-        End::Cut(by) => finish.ended(Some(by)),
+        End::Cut(by) => {
+            finish.ended(Some(by));
+            cutter.cut();
+        }
     }
 }
