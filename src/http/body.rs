@@ -228,6 +228,14 @@ impl Inbound {
         }
     }
 
+    /// The client is not waited for, though it has sent nothing more.
+    fn pause(&self) {
+        self.waits.set(false);
+        if let Some((pace, wheel)) = &mut *self.pace.borrow_mut() {
+            pace.pause(wheel.now());
+        }
+    }
+
     /// Whether the client is fast enough, by what came of asking for more.
     fn keeps_pace(&self, polled: &Poll<Option<Result<Frame<Bytes>, BodyError>>>) -> bool {
         let mut pace = self.pace.borrow_mut();
@@ -403,12 +411,19 @@ impl Received {
                 self.inbound.bytes.set(self.inbound.bytes.get() + length);
                 let data = self.recoded(&data, is_last)?.unwrap_or(data);
                 for replay in [&self.keep, &self.copy].into_iter().flatten() {
-                    replay.push(&data);
+                    // Of no use to this side alone.
+                    if Rc::strong_count(replay) > 1 {
+                        replay.push(&data);
+                    }
                 }
                 Frame::data(data)
             }
             Err(frame) => {
                 self.recoded(&[], true)?;
+                // Only bytes are kept, and without its trailers it would be another body.
+                if let Some(keep) = &self.keep {
+                    keep.overflow();
+                }
                 frame
             }
         };
@@ -457,8 +472,14 @@ impl Drop for Received {
     fn drop(&mut self) {
         let Some(keep) = self.keep.take() else { return };
         let is_over = self.inbound.ended.get() || self.inbound.error.get().is_some();
-        if is_over || keep.overflowed.get() || Rc::strong_count(&keep) == 1 {
+        // What is made of the bytes may be half of something.
+        if is_over || self.recode.is_some() || keep.overflowed.get() || Rc::strong_count(&keep) == 1 {
             return;
+        }
+        // Nobody waits for the client until somebody reads on.
+        self.inbound.pause();
+        if let Some((timer, _)) = &mut self.idle {
+            timer.disarm();
         }
         let rest = Self {
             incoming: std::mem::replace(&mut self.incoming, Arriving::None),
@@ -467,7 +488,7 @@ impl Drop for Received {
             keep: None,
             copy: self.copy.take(),
             idle: self.idle.take(),
-            recode: self.recode.take(),
+            recode: None,
             reserved: self.reserved.take(),
         };
         keep.rest.replace(Some(Box::new(rest)));
@@ -503,11 +524,17 @@ impl Replay {
         }
         let mut kept = self.kept.borrow_mut();
         if kept.len() + data.len() > self.max {
-            self.overflowed.set(true);
-            *kept = BytesMut::new();
+            drop(kept);
+            self.overflow();
         } else {
             kept.extend_from_slice(data);
         }
+    }
+
+    /// It cannot be had again.
+    fn overflow(&self) {
+        self.overflowed.set(true);
+        self.kept.take();
     }
 
     /// The whole body, if it was read to its end and fitted.
@@ -515,7 +542,7 @@ impl Replay {
         (inbound.ended.get() && !self.overflowed.get()).then(|| self.kept.take().freeze())
     }
 
-    /// The body from its begin, if what has passed fitted: all of it, or what has passed and then what is still to come, which
+    /// The body from its beginning, if what has passed fitted: all of it, or what has passed and then what is still to come, which
     /// whoever read it before reads no more.
     pub fn resume(&self, inbound: &Inbound) -> Option<Body> {
         if let Some(whole) = self.take(inbound) {
@@ -524,7 +551,6 @@ impl Replay {
         let mut rest = *self.rest.take().filter(|_| !self.overflowed.get())?;
         let incoming = std::mem::replace(&mut rest.incoming, Arriving::None);
         rest.incoming = Resumed::behind(self.kept.take().freeze(), incoming);
-        inbound.waits.set(false);
         if rest.is_end_stream() {
             inbound.end();
         }

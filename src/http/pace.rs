@@ -44,11 +44,16 @@ impl Pace {
         self.since.is_some()
     }
 
-    /// It is waited for no longer. Says whether it keeps the rate up.
-    pub fn resumes(&mut self, now: Instant) -> bool {
+    /// It is not waited for at present, whatever it sends: it is not asked.
+    pub fn pause(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
             self.waited += now.saturating_duration_since(since);
         }
+    }
+
+    /// It is waited for no longer. Says whether it keeps the rate up.
+    pub fn resumes(&mut self, now: Instant) -> bool {
+        self.pause(now);
         if self.waited < self.rate.over || self.rate.min == 0 {
             return true;
         }
@@ -94,6 +99,21 @@ mod tests {
     fn haste_in_the_beginning_is_no_credit_for_ever() {
         let fast = std::iter::once((1, 1_000_000));
         assert_eq!(asked(RATE, fast.chain(std::iter::repeat_n((1, 1), 100))), Some(20));
+    }
+
+    #[test]
+    fn a_pause_is_not_its_own_and_brings_no_judgement() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut pace = Pace::new(RATE);
+        pace.waits(at(0));
+        pace.pause(at(9));
+        assert!(!pace.is_waiting());
+        pace.waits(at(1000));
+        assert!(pace.resumes(at(1000)), "it had nine seconds");
+        pace.waits(at(2000));
+        pace.pause(at(2001));
+        assert!(!pace.resumes(at(3000)), "now it had ten, and sent nothing");
     }
 
     #[test]

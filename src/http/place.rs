@@ -28,10 +28,6 @@ impl Places {
 
     /// Takes a place back. Nothing of what was in it stays.
     pub fn give_back(&self, mut place: Box<Request<Body>>) {
-        let mut places = self.0.borrow_mut();
-        if places.len() >= PLACES_MAX {
-            return;
-        }
         *place.method_mut() = Method::GET;
         *place.uri_mut() = Uri::default();
         *place.version_mut() = Version::default();
@@ -41,7 +37,11 @@ impl Places {
         place.headers_mut().clear();
         place.extensions_mut().clear();
         *place.body_mut() = Body::Empty;
-        places.push(place);
+        // Behind all that: what is dropped may have a request of its own to give back.
+        let mut places = self.0.borrow_mut();
+        if places.len() < PLACES_MAX {
+            places.push(place);
+        }
     }
 }
 

@@ -117,6 +117,41 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_sent_again_as_it_was_or_not_at_all() {
+        let (feed, received) = received(None);
+        let inbound = received.inbound().clone();
+        let mut body = Body::Received(received);
+        let replay = kept(&mut body, 16);
+        feed.push(Bytes::from_static(b"ab"));
+        feed.end(Some(http::HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("x"))])));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut next = || Pin::new(&mut body).poll_frame(&mut cx);
+        assert!(matches!(next(), Poll::Ready(Some(Ok(frame))) if frame.is_data()));
+        assert!(matches!(next(), Poll::Ready(Some(Ok(frame))) if frame.is_trailers()));
+        drop(body);
+        assert!(replay.resume(&inbound).is_none(), "its trailers have passed");
+    }
+
+    #[test]
+    fn what_is_made_of_the_bytes_is_not_begun_in_their_middle() {
+        struct Same;
+        impl crate::http::body::Recode for Same {
+            fn feed(&mut self, bytes: &[u8], _: bool) -> Result<Bytes, crate::http::body::BodyError> {
+                Ok(Bytes::copy_from_slice(bytes))
+            }
+        }
+        let (feed, mut received) = received(None);
+        received.recode(Box::new(Same));
+        let inbound = received.inbound().clone();
+        let mut body = Body::Received(received);
+        let replay = kept(&mut body, 16);
+        feed.push(Bytes::from_static(b"ab"));
+        assert_eq!(here(&mut body), "ab");
+        drop(body);
+        assert!(replay.resume(&inbound).is_none());
+    }
+
+    #[test]
     fn an_end_that_came_meanwhile_is_an_end() {
         let (feed, received) = received(None);
         let inbound = received.inbound().clone();

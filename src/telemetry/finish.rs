@@ -176,15 +176,16 @@ impl Logger {
     }
 
     fn keep(&self, mut facts: Box<Facts>) {
+        facts.record.clear();
+        facts.route = self.unrouted.clone();
+        (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
+        (facts.generation, facts.members) = (None, None);
+        facts.held.clear();
+        (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
+        (facts.outcome, facts.cut, facts.is_silent) = (None, None, false);
+        // Behind all that: what is dropped may have a record of its own to give back.
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_MAX {
-            facts.record.clear();
-            facts.route = self.unrouted.clone();
-            (facts.status, facts.inbound, facts.in_flight, facts.occupied) = (None, None, None, None);
-            (facts.generation, facts.members) = (None, None);
-            facts.held.clear();
-            (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
-            (facts.outcome, facts.cut, facts.is_silent) = (None, None, false);
             spare.push(facts);
         }
     }
@@ -447,10 +448,10 @@ impl Finish {
         let is_bodiless = closing.record.method == Method::HEAD
             || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || body.is_end_stream();
-        closing.record.complete = is_bodiless || is_out(&body);
         if is_http2 && grpc::is_grpc(&head.headers) {
             closing.call = Some(grpc::status(&head.headers).unwrap_or(UNKNOWN_CALL));
         }
+        closing.record.complete = is_bodiless || closing.call.is_none() && is_out(&body);
         closing.outcome = head.extensions.get::<grpc_web::Outcome>().cloned();
         closing.is_silent = is_bodiless && is_http2;
         closing.body = body;

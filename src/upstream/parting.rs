@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use super::http2::Stream;
 use crate::timer::Timer;
 
-/// How long an end is awaited. As long as that the stream takes its place on the connection.
+/// How long an end is awaited. For that long the stream takes its place on the connection.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// How many are awaited at once on a connection.

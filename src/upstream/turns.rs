@@ -26,10 +26,11 @@ pub(super) struct Turns<'t> {
 
 impl<'t> Turns<'t> {
     pub(super) fn of(line: &'t Line, inbound: Option<&'t Inbound>) -> Self {
-        Self { line, inbound, passed: 0 }
+        // Of a body that is sent again something has passed before.
+        Self { line, inbound, passed: inbound.map_or(0, |inbound| inbound.bytes.get()) }
     }
 
-    /// What is left of `time`, once it was over from when it was counted last. None: it was the upstream's.
+    /// What is left of `time`, which is over since it was last asked for. None: the upstream has used it up.
     pub(super) fn left(&mut self, time: Duration) -> Option<Duration> {
         let inbound = self.inbound?;
         if inbound.ended.get() {

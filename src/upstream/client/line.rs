@@ -98,7 +98,7 @@ pub(super) async fn patiently<F: Future>(
     inbound: Option<&Inbound>,
     mut answer: Pin<&mut F>,
 ) -> Option<F::Output> {
-    let mut passed = 0;
+    let mut passed = inbound.map_or(0, |inbound| inbound.bytes.get());
     let per_try = plan.retry.as_ref().and_then(|retry| retry.per_try).unwrap_or_default();
     let mut turns = Turns::of(line, inbound);
     // A tick early does no harm: what is left is asked when it expires.

@@ -260,7 +260,9 @@ impl Upstream {
                     push(&mut tries.tried, place);
                     let restored = copy.and_then(|copy| copy.restore(None));
                     let asked = retry::retry_after(&came.head);
-                    let again = restored.zip(this.again(&mut tries, asked, |_| true));
+                    // Asked only where there is something to send: it takes from the budget.
+                    let again =
+                        restored.and_then(|restored| Some((restored, this.again(&mut tries, asked, |_| true)?)));
                     let Some((restored, wait)) = again else { return Ok(came.pass_on(held, timer, plan)) };
                     last = Some(Box::new(Ok(came)));
                     *request = restored;

@@ -166,7 +166,7 @@ const KEYS: &[Row] = &[
         &["policies"],
         "",
     ),
-    (&["match", "policies", "proxy"], &["retry", "retries", "num_retries", "retry_policy"], &[], RETRY),
+    (&["match", "proxy", "policies"], &["retry", "retries", "num_retries", "retry_policy"], &[], RETRY),
     (
         &["match", "policies", "timeout"],
         &["timeout_ms", "timeouts", "request_timeout"],
