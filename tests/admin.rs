@@ -713,18 +713,8 @@ async fn they_move_without_losing_an_answer() {
     assert!(admin.servers.probes().is_none());
     admin.fake.comes_to(Outcome::Applied(Told::message("moved")));
     assert_eq!(asking.await.unwrap().assert_status(200).text(), "moved\n", "what was asked is answered");
-    refused(old).await;
-    refused(old_probes).await;
-}
-
-/// Waits until nobody listens any more.
-async fn refused(client: Client) {
-    within("the listener to close", async {
-        while !client.is_refused().await {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    old.until_refused().await;
+    old_probes.until_refused().await;
 }
 
 #[tokio::test]

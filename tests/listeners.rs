@@ -40,11 +40,6 @@ fn free_port() -> u16 {
     TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
 }
 
-async fn is_closed(address: SocketAddr) {
-    let refused = async { while !Client::to(address).is_refused().await {} };
-    within("the socket to close", refused).await;
-}
-
 #[track_caller]
 fn assert_lossless(outcome: &Outcome) {
     assert_eq!(outcome.failures, [""; 0], "{outcome:#?}");
@@ -65,7 +60,7 @@ async fn a_listener_is_added_and_removed() {
     idle.get("/").await.assert_status(200).assert_no_header("connection");
 
     apply(&armiger, greeting("{name: http, address: '127.0.0.1:0'}"));
-    is_closed(more).await;
+    Client::to(more).until_refused().await;
     assert_eq!(armiger.running().addresses().len(), 1);
     assert_eq!(armiger.get("/").await.assert_status(200).text(), "hello");
     // Its connections end with their next answer.
@@ -112,7 +107,7 @@ async fn requests_in_flight_on_a_removed_listener_are_finished() {
     backend.arrived(2).await;
 
     apply(&armiger, with("{name: http, address: '127.0.0.1:0'}"));
-    is_closed(client.address()).await;
+    Client::to(client.address()).until_refused().await;
     signal.send();
 
     http1.answer().await.assert_status(200).assert_header("connection", "close");
@@ -288,7 +283,7 @@ async fn once_it_ends_no_listener_opens_any_more() {
 
     let address = armiger.address();
     armiger.running().drain().begin();
-    is_closed(address).await;
+    Client::to(address).until_refused().await;
     listeners.commit(prepared.listen().unwrap());
 
     assert_eq!(listeners.addresses(), []);

@@ -339,7 +339,7 @@ async fn listeners_come_and_go_live() {
 
     files.replace("config.yaml", listeners(&["http"]));
     armiger.in_force(3).await;
-    assert!(Client::to(second).is_refused().await);
+    Client::to(second).until_refused().await;
     armiger.get("/a").await.assert_status(200);
 }
 

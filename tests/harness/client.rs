@@ -80,6 +80,16 @@ impl Client {
         within("a connection or its refusal", TcpStream::connect(self.address)).await.is_err()
     }
 
+    /// Waits until nobody listens at the address any more: workers close their sockets after an edit is in force.
+    pub async fn until_refused(&self) {
+        within("the listener to close", async {
+            while !self.is_refused().await {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     async fn tcp(&self) -> TcpStream {
         let connected = within("a connection", TcpStream::connect(self.address)).await;
         let stream = connected.unwrap_or_else(|error| panic!("nobody listens on {}: {error}", self.address));
