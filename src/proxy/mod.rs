@@ -77,7 +77,7 @@ async fn answer(
         Err(rejection) => labelled(exchange.refuse(rejection), &exchange),
     };
     let Exchange { request, closing, inbound, .. } = exchange;
-    worker.places.give_back(request);
+    worker.requests.give_back(request);
     let (head, body) = response.into_parts();
     let body = Finish::new(closing, body, &head, inbound);
     Response::from_parts(head, body)

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Inlet;
-use crate::http::place::Places;
+use crate::http::request_pool::RequestPool;
 use crate::snapshot::Reader;
 use crate::telemetry::finish::{Closing, Logger};
 use crate::telemetry::trace::Mint;
@@ -24,8 +24,8 @@ pub struct Worker {
     pub log: Rc<Logger>,
     /// Names for requests.
     pub ids: RefCell<Mint>,
-    /// Where requests have their places.
-    pub places: Places,
+    /// Boxes that requests lie in.
+    pub requests: RequestPool,
     /// Whether armiger comes to its end. Back ends may go before it.
     pub is_draining: Cell<bool>,
     /// What must come to its end, whoever has left.
@@ -39,8 +39,8 @@ impl Worker {
         let (is_draining, wall) = (Cell::new(false), Cell::new(wall_clock()));
         let (ids, unfinished) = (RefCell::default(), pools.unfinished().clone());
         let pools = Rc::new(pools);
-        let (reader, places) = (RefCell::new(reader), Places::default());
-        Self { reader, pools, wheel, log, ids, places, is_draining, unfinished, wall }
+        let (reader, requests) = (RefCell::new(reader), RequestPool::default());
+        Self { reader, pools, wheel, log, ids, requests, is_draining, unfinished, wall }
     }
 
     /// Begins the record of an exchange.

@@ -248,7 +248,7 @@ async fn run(
     parts.files_max.into_iter().for_each(|files_max| pools.leave_files(files_max));
     let worker = Rc::new(Worker::new(parts.live.reader(), pools, wheel, log.clone()));
     let shared = Rc::new(Shared {
-        scratch: Scratch::new(worker.places.clone()),
+        scratch: Scratch::new(worker.requests.clone()),
         worker,
         metrics: parts.metrics.clone(),
         phase: Cell::new(Phase::Serving),

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request};
 
 use crate::http::body::Body;
-use crate::http::place::Places;
+use crate::http::request_pool::RequestPool;
 
 /// What one read may bring at most.
 pub(super) const SCRATCH_BYTES: usize = 64 * 1024;
@@ -33,7 +33,7 @@ const SPARE_OUT_MAX: usize = 64 * 1024;
 pub struct Scratch(Rc<Shelf>);
 
 struct Shelf {
-    requests: Places,
+    requests: RequestPool,
     read: RefCell<Box<[u8]>>,
     heads: RefCell<BytesMut>,
     maps: RefCell<Vec<HeaderMap>>,
@@ -51,7 +51,7 @@ struct Date {
 
 impl Scratch {
     /// A read buffer of 64 KiB, and little else. Make one per worker and clone it.
-    pub fn new(requests: Places) -> Self {
+    pub fn new(requests: RequestPool) -> Self {
         Self(Rc::new(Shelf {
             requests,
             read: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
@@ -132,7 +132,7 @@ impl Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self::new(Places::default())
+        Self::new(RequestPool::default())
     }
 }
 

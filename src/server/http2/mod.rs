@@ -91,7 +91,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
                 // In a box, and made there: what hyper asks for it moves many times before it is polled.
                 let mut place = Box::pin(None);
                 let (head, body) = request.into_parts();
-                let mut request = worker.places.take();
+                let mut request = worker.requests.take();
                 *request = Request::from_parts(head, Body::Empty);
                 place.set(Some(proxy::handle(worker, inlet, request, Arriving::Http2(body))));
                 let answered = poll_fn(|cx| match place.as_mut().as_pin_mut() {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body::SizeHint;
 
-use super::body::Arriving;
+use super::received::Arriving;
 
 /// What came of a request body before, and what is still to come.
 pub struct Resumed {
