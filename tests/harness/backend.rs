@@ -394,6 +394,8 @@ impl Backend {
     {
         let listener = std::net::TcpListener::bind(address).expect("a free port on loopback");
         listener.set_nonblocking(true).expect("sockets can be non-blocking");
+        // A crowd comes at once: of what the backlog has no room for, the kernel lets each wait for seconds.
+        socket2::SockRef::from(&listener).listen(4096).expect("a longer backlog");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = oneshot::channel();
