@@ -265,6 +265,7 @@ pub fn unknown_name<'k>(
 ) -> Issue {
     let near = super::issue::suggest(name, known.clone());
     let hint = match near {
+        _ if name.contains("://") => format!("write the name of one: an address stands under `endpoints` of an {what}"),
         Some(near) => format!("did you mean `{near}`?"),
         None => {
             let mut names: Vec<String> = known.into_iter().map(|name| format!("`{name}`")).collect();
