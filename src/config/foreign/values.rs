@@ -63,8 +63,11 @@ pub(crate) fn value(name: &str, known: &[&str]) -> Option<String> {
     row.map(|(.., hint)| (*hint).to_owned())
 }
 
+/// A row: keys by which a mapping is known, whether a value is of this kind, and what to do.
+type Alone = (&'static [&'static str], fn(&str) -> bool, &'static str);
+
 /// By keys that are known together: what a value that stands alone in place of a mapping of them is most likely. `@`: the value.
-const ALONE: &[(&[&str], fn(&str) -> bool, &str)] = &[
+const ALONE: &[Alone] = &[
     (
         &["upstream", "rewrite"],
         is_url,
@@ -119,7 +122,7 @@ const ALONE: &[(&[&str], fn(&str) -> bool, &str)] = &[
 
 /// What to write where a mapping with these keys is asked for and a value stands alone.
 pub(crate) fn alone(text: &str, known: &[&str]) -> Option<String> {
-    let fits = |(by, is_it, _): &&(&[&str], fn(&str) -> bool, &str)| {
+    let fits = |(by, is_it, _): &&Alone| {
         // Of one key, it is the only one.
         by.iter().all(|key| known.contains(key)) && (by.len() > 1 || known.len() == 1) && is_it(text)
     };
