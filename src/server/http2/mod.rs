@@ -209,6 +209,10 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
         })
         .await
     };
+    if !tunnels.borrow().is_empty() {
+        // A tunnel that has come to its own end with the last that was read is asked once more, before what is left is cut.
+        tokio::task::yield_now().await;
+    }
     match ended {
         // Streams end, and are counted, with hyper.
         None => reset_on_close(stream.borrow().get_ref().socket()),
