@@ -38,6 +38,23 @@ const PLACES: &[&str] = &[
     "routes: [{name: a, match: {path: /, headers: {x-token: {exact: @ !}}}, respond: {}}]",
     "routes: [{name: a, match: {path: /}, policies: {headers: {request: {set: {Authorization: @ !}}}}, respond: {}}]",
     "routes: [{name: a, match: {path: /}, respond: {headers: {x-api-token: @ !}}}]",
+    // Below a key that says it, and that nobody knows or that takes no such thing.
+    "api_key: {a: @ !}",
+    "api_key: {a: {b: [c, @ !]}}",
+    "redis: {password: {b: @ !}}",
+    "cache: {redis: {url: \"redis://127.0.0.1:1\", password: {b: @ !}}}",
+    "cache: {redis: {url: \"redis://127.0.0.1:1\", password: [{b: {c: @ !}}]}}",
+    "redis: {passwort: @ !}",
+    "x: {tokne: {a: @ !}}",
+    "my_passwords:\n  a:\n    b: @\n    !",
+    "x: {keys: [{kid: a, value: @ !}]}",
+    "x: {key: {a: @ !}}",
+    "identity: {a: {jwt: {issuer: a, audiences: [b], keys: [{value: @ !}]}}}",
+    "identity: {a: {jwt: {issuer: a, audiences: [b], keys: {secrets: [{a: @ !}]}}}}",
+    "identity: {a: {api_keys: {keys: [{value: @, subject: a !}]}}}",
+    "identity: {a: {api_keys: {values: [@] !}}}",
+    "routes: [{name: a, match: {path: /, headers: {x-token: {is: @ !}}}, respond: {}}]",
+    "routes: [{name: a, match: {path: /}, policies: {basic_auth: {users: {bob: @ !}}}, respond: {}}]",
 ];
 
 /// The same within a text in double quotes, where it stands before the host of a URL.
@@ -48,6 +65,14 @@ const URLS: &[&str] = &[
     "backend_url: \"redis://u:@@host\"\nnope: [!]",
     "x: {y: \"https://u:@@host/path\" !}",
     "identity: {a: {jwt: {issuer: a, audiences: [b], keys: {jwks_url: \"https://u:@@a.test/k\" !}}}}",
+    "identity: {a: {jwt: {issuer: \"https://@@a.test\", audiences: [b] !}}}",
+    "cache: {redis: {url: \"redis://u: @@127.0.0.1:1\" !}}",
+    "cache: {redis: {url: \"redis://u:1/@@127.0.0.1:1\" !}}",
+    "cache: {redis: {url: \"redis:/u:@@127.0.0.1:1\" !}}",
+    "cache: {redis: {url: \"u:@@127.0.0.1:1\" !}}",
+    "x: {y: \"https://token/@@host/path\" !}",
+    "x: {y: \"https://u:@ @host/path\" !}",
+    "x: {y: \"https://u:@@ host/path\" !}",
 ];
 
 /// How it may be written: `§`.
@@ -103,6 +128,55 @@ const FORMS: &[&str] = &[
 /// What else may be wrong beside it. With a comma before it on the line of a mapping in braces.
 const MISTAKES: &[&str] =
     &["", ", oops: 1", ", oops: [1", ", oops: \"1", ", *x", ", a: b: c", "}", ", name: ${X}", ", ? a"];
+
+/// What must be seen all the same.
+#[test]
+fn what_is_no_secret_is_shown_though_a_name_above_says_so() {
+    for (text, seen) in [
+        ("upstreams: {auth-token: {endpoints: [\"http://127.0.0.1:1\"], timeout: 5s, protocol: h3}}", "protocol: h3"),
+        ("identity: {a: {api_keys: {header: \"x key\", keys: []}}}", "x key"),
+        ("identity: {a: {api_keys: {kyes: []}}}", "api_keys: {kyes:"),
+        (
+            "identity: {a: {jwt: {issuer: a, audiences: [b], algorithms: [HS999], keys: {secret: \"${env:S}\"}}}}",
+            "HS999",
+        ),
+        ("routes: [{name: a, match: {path: \"/users/@me\"}, respond: {status: 999}}]", "/users/@me"),
+        ("my_password: {a: hunter2}", "my_password: "),
+    ] {
+        let all = shown(&format!("{GOOD}{text}\n"));
+        let lines: Vec<&str> = all.lines().filter(|line| line.contains(" | ")).collect();
+        assert!(lines.iter().any(|line| line.contains(seen)), "{text}\n{all}");
+    }
+}
+
+#[test]
+fn a_secret_in_a_comment_is_not_told() {
+    let mut told = Vec::new();
+    for comment in ["password: §", "the token = §", "{secret: §}", "was redis://u:§@host", "u:§@host"] {
+        keeps(&format!("{GOOD}nope: 1 # {}\n", comment.replace('§', SECRET)), &mut told);
+    }
+    assert!(told.is_empty(), "{}:\n{}", told.len(), told.join("\n----\n"));
+}
+
+/// A key may be one that is called by what it opens.
+#[test]
+fn a_secret_that_stands_as_a_key_is_not_told() {
+    let mut told = Vec::new();
+    for text in [
+        "identity: {a: {api_keys: {keys: [{§}]}}}",
+        "identity: {a: {api_keys: {keys: {§: {subject: a}}}}}",
+        "identity: {a: {api_keys: {keys: [{§: billing}]}}}",
+        "identity: {a: {api_keys: {§: billing}}}",
+        "identity: {a: {jwt: {issuer: a, keys: [{§}]}}}",
+        "cache: {redis: {password: {§: 1}}}",
+        "api_key: {§: a}",
+        "x: {keys: [{§}]}",
+    ] {
+        keeps(&format!("{GOOD}{}\n", text.replace('§', "hunter2/Q7x+Vb9")), &mut told);
+        keeps(&format!("{GOOD}{}\n", text.replace('§', "hunter2Q7xyVb9AbC")), &mut told);
+    }
+    assert!(told.is_empty(), "{}:\n{}", told.len(), told.join("\n----\n"));
+}
 
 /// Every text that anybody is shown of a configuration.
 fn shown(text: &str) -> String {

@@ -65,6 +65,7 @@ mod sse;
 mod tidy;
 mod tls;
 mod token;
+mod tunnels;
 mod unix_sockets;
 mod uploads_again;
 mod upstream_faults;

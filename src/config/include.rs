@@ -13,6 +13,7 @@ use super::bundle::{Bundle, BundledFile, TOTAL_MAX};
 use super::files::{NAMES_MAX, Reader};
 use super::issue::{Issue, Issues, KeyPath, Origin, Origins, Source, quote, suggest};
 use super::load::FILE_MAX;
+use super::yaml::decode::places::Types;
 use super::yaml::error::known_names;
 use super::yaml::expand::{Environment, Expansion, Outside};
 use super::yaml::secrecy;
@@ -456,7 +457,7 @@ impl Assembly<'_, '_> {
             ),
         };
         // Nobody decodes this, and its nodes are none of the tree's.
-        self.concealed.extend(secrecy::Secrets::find(&entry.value).spans);
+        self.concealed.extend(secrecy::Secrets::find(&entry.value, &Types::none()).spans);
         if secrecy::is_secret_name(key) {
             self.concealed.push(entry.value.span);
         }

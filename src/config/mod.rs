@@ -15,6 +15,7 @@ pub mod bundle;
 pub mod cache;
 pub mod discovery;
 pub mod files;
+pub(crate) mod foreign;
 pub mod health;
 pub mod identity;
 pub mod include;

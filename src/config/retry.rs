@@ -129,13 +129,28 @@ impl Condition {
         if let Some((name, _)) = GRPC.iter().find(|(name, _)| *name == text) {
             return Ok(Self::Grpc(name));
         }
-        if text.starts_with(|first: char| first.is_ascii_digit()) {
-            return Statuses::parse(text).map(Self::Status);
-        }
-        Err(super::yaml::with_hint(
-            format!("{} is nothing to try again for", super::issue::quote(text)),
-            "write `connect`, `reset`, `timeout`, a status such as `503` or `502-504`, or one of gRPC such as `UNAVAILABLE`",
-        ))
+        // Words of other proxies.
+        let hint = match text.to_lowercase().replace('_', "-").as_str() {
+            "connect-failure" | "refused-stream" | "error" | "conn-failure" => "write `connect`",
+            "reset-before-request" | "empty-response" | "invalid-header" => "write `reset`",
+            "response-timeout" | "per-try-timeout" | "junk-response" => "write `timeout`",
+            "5xx" | "http-5xx" => "write `500-599`; most mean `502-504`",
+            "gateway-error" => "write `502-504`",
+            "http-502" | "http-503" | "http-504" | "retriable-status-codes" => {
+                "write the status alone: `503`, `502-504`"
+            }
+            "unavailable" | "cancelled" | "deadline-exceeded" | "internal" | "resource-exhausted" | "aborted" => {
+                "a status of gRPC is written in capitals: `UNAVAILABLE`"
+            }
+            _ if text.starts_with(|first: char| first.is_ascii_digit()) => {
+                return Statuses::parse(text).map(Self::Status);
+            }
+            _ => {
+                "write `connect`, `reset`, `timeout`, a status such as `503` or `502-504`, or one of gRPC such as \
+                 `UNAVAILABLE`"
+            }
+        };
+        Err(super::yaml::with_hint(format!("{} is nothing to try again for", super::issue::quote(text)), hint))
     }
 }
 

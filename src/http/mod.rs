@@ -20,4 +20,5 @@ pub mod reply;
 pub mod request_pool;
 pub mod reserved;
 pub mod trailers;
+pub mod tunnel;
 pub mod websocket;

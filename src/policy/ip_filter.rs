@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::networks as uncovered;
 use super::{Guard, Policy, Scope, Stage, Weaker};
+use crate::config::foreign::network_meant;
 use crate::config::value::Mode;
 use crate::config::{Issue, KeyPath};
 use crate::exchange::{Exchange, Reason, Rejection, Verdict};
@@ -60,9 +61,9 @@ fn networks(texts: &[String], path: &KeyPath, scope: &mut Scope<'_>) -> Vec<IpNe
     for (place, text) in texts.iter().enumerate() {
         match crate::http::forwarded::parse_network(text) {
             Ok(network) => networks.push(network),
-            Err(message) => scope.issue(
-                Issue::new(path.index(place), message).hint("write a network such as `10.0.0.0/8`, or an address"),
-            ),
+            Err(message) => scope.issue(Issue::new(path.index(place), message).hint(
+                network_meant(text).unwrap_or_else(|| "write a network such as `10.0.0.0/8`, or an address".to_owned()),
+            )),
         }
     }
     networks

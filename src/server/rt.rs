@@ -1,6 +1,6 @@
 //! hyper's needs of a runtime that hyper-util does not meet: tasks that stay on their thread, and bytes put back.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
@@ -8,39 +8,28 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::AbortHandle;
 
 use super::gate::Scratch;
 use super::http2::Outgoing;
+use crate::http::tunnel::Sender;
 
 /// Spawns on the worker's own thread. The tasks are streams of one HTTP/2 connection and end with it, or when their
-/// client has taken nothing of the answer for too long.
+/// client has taken nothing of the answer for too long. What sends on a stream that becomes a tunnel is no task.
 #[derive(Clone)]
 pub(super) struct LocalExecutor {
     /// The answer of the stream that hyper spawns next: it asks the service for a future and spawns it at once.
     pub(super) next: Rc<Cell<Option<Rc<Outgoing>>>>,
-    /// The same of a stream that becomes a tunnel: hyper spawns what sends on it as soon as it has the answer.
-    pub(super) next_tunnel: Rc<Cell<Option<Cutter>>>,
-}
-
-/// Cuts a stream that became a tunnel. hyper ends one that is only let go, as if all of it had come; if the task that sends
-/// on it goes first, h2 resets it (RFC 8441 §5).
-#[derive(Clone, Default)]
-pub(super) struct Cutter(Rc<OnceCell<AbortHandle>>);
-
-impl Cutter {
-    /// Cuts it, as soon as nothing else holds it.
-    pub(super) fn cut(&self) {
-        if let Some(task) = self.0.get() {
-            task.abort();
-        }
-    }
+    /// Whose is what hyper spawns next, of a stream that becomes a tunnel: it does so as soon as it has the answer.
+    pub(super) next_tunnel: Rc<Cell<Option<Sender>>>,
 }
 
 impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
+        if let Some(sender) = self.next_tunnel.take() {
+            return sender.put(future);
+        }
         let outgoing = self.next.take();
-        let task = tokio::task::spawn_local(async move {
+        tokio::task::spawn_local(async move {
             let mut future = pin!(future);
             poll_fn(|cx| match future.as_mut().poll(cx) {
                 Poll::Ready(_) => Poll::Ready(()),
@@ -48,10 +37,6 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for LocalExecutor {
             })
             .await;
         });
-        if let Some(cutter) = self.next_tunnel.take() {
-            // It is asked for once.
-            let _ = cutter.0.set(task.abort_handle());
-        }
     }
 }
 

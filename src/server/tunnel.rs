@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::drain::Phase;
 use super::worker::Shared;
 use crate::http::body::Tunnel;
+use crate::http::tunnel::Duplex;
 use crate::http::websocket::{FrameFollower, Goodbye};
 use crate::telemetry::finish::Finish;
 use crate::telemetry::record::CutBy;
@@ -56,7 +57,7 @@ pub(super) async fn carry<C>(
     finish: &mut Finish,
 ) -> End
 where
-    C: AsyncRead + AsyncWrite + Unpin,
+    C: Duplex,
 {
     let wheel = &shared.worker.wheel;
     let mut up = Flow { waiting: held, ..Flow::default() };
@@ -77,7 +78,7 @@ where
     let mut parting: Option<Parting> = None;
     let mut last = wheel.timer();
     let mut is_half = false;
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         if forced.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::Cut(CutBy::Deadline));
         }
@@ -92,6 +93,8 @@ where
                 parting.begin(&mut up, &mut down, &mut last);
             }
         }
+        client.go_on(cx);
+        tunnel.io.go_on(cx);
         let before = (up.passed, down.passed);
         let upward = up.poll(cx, client, &mut tunnel.io);
         let downward = down.poll(cx, &mut tunnel.io, client);
@@ -134,7 +137,15 @@ where
             }
         }
     })
-    .await
+    .await;
+    // To a back end that had the goodbye this is no cut. What does not go out at once is not waited for.
+    tunnel.is_over = up.is_shut || up.has_said_goodbye() && shut_at_once(&mut *tunnel.io).await;
+    end
+}
+
+/// Tells the end, and whether it could be told at once.
+async fn shut_at_once(io: &mut (impl AsyncWrite + Unpin + ?Sized)) -> bool {
+    poll_fn(|cx| Poll::Ready(matches!(Pin::new(&mut *io).poll_shutdown(cx), Poll::Ready(Ok(()))))).await
 }
 
 /// The end that armiger makes of a tunnel.

@@ -8,6 +8,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::farewell::reset_on_close;
+use crate::http::tunnel::Duplex;
+
 /// A client's connection.
 pub(super) enum Wire {
     Tcp(TcpStream),
@@ -21,6 +24,12 @@ impl Wire {
             Self::Tcp(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
         }
+    }
+}
+
+impl Duplex for Wire {
+    fn cut(&mut self) {
+        reset_on_close(self.socket());
     }
 }
 

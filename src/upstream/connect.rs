@@ -21,6 +21,7 @@ use super::error::{Error, Kind};
 use super::lookup::Lookups;
 use crate::config::upstream::Protocol;
 use crate::http::proxy_protocol::{self, Ends, Version};
+use crate::http::tunnel::Duplex;
 use crate::timer::Timer;
 
 /// A connected socket, and TLS on it.
@@ -52,6 +53,18 @@ impl Stream {
             Self::Unix(stream) => stream.poll_read_ready(&mut cx).is_ready(),
             Self::Tls(stream) => stream.get_ref().0.poll_read_ready(&mut cx).is_ready(),
         }
+    }
+}
+
+impl Duplex for Stream {
+    fn cut(&mut self) {
+        let socket = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            // Knows of no reset.
+            Self::Unix(_) => return,
+        };
+        let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
     }
 }
 

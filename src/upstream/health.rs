@@ -277,7 +277,8 @@ async fn ask_in_time(patient: &Patient, round: &Round, lookups: &Lookups, timer:
     let wire = TokioIo::new(Wire::new(stream, Scratch::default()));
     let broken = |error: hyper::Error| error.to_string();
     if round.protocol.is_http2() {
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(LocalExec, wire).await.map_err(broken)?;
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(LocalExec::default(), wire).await.map_err(broken)?;
         let driver = Driver(tokio::task::spawn_local(connection));
         let response = sender.send_request(request).await.map_err(broken)?;
         judge(response, plan, driver).await

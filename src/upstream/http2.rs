@@ -2,16 +2,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use http_body::Frame;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::rt::Executor;
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 
@@ -22,8 +25,10 @@ use super::http1::{Age, Open, broke_off, ended};
 use super::link::Wire;
 use super::parting::Partings;
 use super::state::Stay;
-use crate::http::body::{Body, Lease, cause};
+use crate::http::body::{Body, BodyError, Lease, cause};
 use crate::http::headers::name;
+use crate::http::tunnel::{Sender, StreamTunnel};
+use crate::http::websocket::Wish;
 use crate::telemetry::metrics::InFlight;
 
 /// What hyper makes of a request.
@@ -55,6 +60,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// An HTTP/2 connection. Closes when it is out of the bench and its last stream is over.
 pub(super) struct Connection {
     sender: RefCell<SendRequest<Body>>,
+    spawns: LocalExec,
     task: AbortHandle,
     bench: Rc<Bench>,
     _room: Room,
@@ -79,7 +85,8 @@ impl Connection {
     pub(super) async fn start(room: Room, wire: Wire) -> Result<Rc<Self>, hyper::Error> {
         let bench = room.bench().clone();
         let header_bytes_max = bench.terms().heads.bytes_max;
-        let mut builder = http2::Builder::new(LocalExec);
+        let spawns = LocalExec::default();
+        let mut builder = http2::Builder::new(spawns.clone());
         builder
             .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX))
             .initial_stream_window_size(STREAM_WINDOW)
@@ -93,6 +100,7 @@ impl Connection {
         let partings = Rc::<Partings>::default();
         Ok(Rc::new_cyclic(|this| Self {
             sender: RefCell::new(sender),
+            spawns,
             task: tokio::task::spawn_local(run(
                 connection,
                 allowed.clone(),
@@ -122,7 +130,7 @@ impl Connection {
         if self.streams.replace(self.streams.get() + 1) == 0 {
             self.counted.set(self.bench.metrics().active());
         }
-        Rc::new(Stream { connection: self.clone(), stay: Cell::default() })
+        Rc::new(Stream { connection: self.clone(), stay: Cell::default(), tunnel: Cell::default() })
     }
 
     /// Whether the peer takes another stream.
@@ -154,6 +162,8 @@ impl Drop for Connection {
 pub(super) struct Stream {
     connection: Rc<Connection>,
     stay: Cell<Option<Stay>>,
+    /// Where it is asked to become a tunnel: what sends on it then.
+    tunnel: Cell<Option<Sender>>,
 }
 
 impl Stream {
@@ -187,6 +197,19 @@ impl Stream {
         tunnels.are_taken.get()
     }
 
+    /// Makes of `request` the one that asks for a tunnel.
+    pub(super) fn ask_for_tunnel(&self, request: &mut Request<Body>) {
+        Wish::name_protocol(request);
+        let sender = Sender::default();
+        self.tunnel.set(Some(sender.clone()));
+        *request.body_mut() = Body::Other(Box::new(Asking { sender, spawns: self.connection.spawns.clone() }));
+    }
+
+    /// The tunnel that was granted.
+    pub(super) fn tunnel(&self, granted: Upgraded) -> Option<StreamTunnel> {
+        StreamTunnel::new(granted, &self.tunnel.take()?)
+    }
+
     /// The peer bore this stream.
     pub(super) fn answered(&self) {
         let connection = &self.connection;
@@ -195,7 +218,10 @@ impl Stream {
 
     /// Why there was no answer.
     pub(super) fn failure(&self, mut error: TrySendError<Request<Body>>) -> Failure {
-        if let Some(request) = error.take_message() {
+        if let Some(mut request) = error.take_message() {
+            if self.tunnel.take().is_some() {
+                *request.body_mut() = Body::Empty;
+            }
             let error = Error::from_exchange(error.into_error());
             return Failure::Unsent { request: Box::new(request), error };
         }
@@ -264,13 +290,61 @@ impl Drop for Stream {
     }
 }
 
-/// Spawns hyper's tasks on the worker that the connection belongs to.
-#[derive(Clone)]
-pub(super) struct LocalExec;
+/// Spawns hyper's tasks on the worker that the connection belongs to. What sends on a stream that becomes a tunnel is no task.
+#[derive(Clone, Default)]
+pub(super) struct LocalExec(Rc<Spawns>);
+
+/// Which of what hyper spawns belongs to a tunnel.
+#[derive(Default)]
+struct Spawns {
+    /// The tunnel whose request is being sent: what is spawned next waits for its answer. Of one that could not be sent, it
+    /// waits for another's, which is no tunnel's.
+    asked: Cell<Option<Sender>>,
+    /// The tunnel whose answer may be here: what is spawned meanwhile sends on it.
+    answered: Cell<Option<Sender>>,
+}
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExec {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
+        if let Some(sender) = self.0.answered.take() {
+            return sender.put(future);
+        }
+        let Some(sender) = self.0.asked.take() else {
+            tokio::task::spawn_local(future);
+            return;
+        };
+        let spawns = self.0.clone();
+        tokio::task::spawn_local(async move {
+            let mut future = pin!(future);
+            poll_fn(|cx| {
+                spawns.answered.set(Some(sender.clone()));
+                let polled = future.as_mut().poll(cx);
+                spawns.answered.take();
+                polled
+            })
+            .await;
+        });
+    }
+}
+
+/// No body, of a request for a tunnel. hyper asks whether there is one when it sends the request, and spawns what waits for
+/// the answer before it looks at another.
+struct Asking {
+    sender: Sender,
+    spawns: LocalExec,
+}
+
+impl http_body::Body for Asking {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.spawns.0.asked.set(Some(self.sender.clone()));
+        true
     }
 }
 

@@ -16,7 +16,7 @@ use super::include::{self, Assembled, Others, Text};
 use super::issue::{Issue, Issues, KeyPath, Mask, Report, Source, quote};
 use super::reference;
 use super::yaml::decode;
-use super::yaml::decode::places::Places;
+use super::yaml::decode::places::{Places, Types};
 pub use super::yaml::expand::Environment;
 use super::yaml::secrecy::{self, Secrets};
 
@@ -197,7 +197,11 @@ where
     let assembled = include::assemble(main, others, environment, &mut reader);
     let Assembled { source, text, tree, mut issues, mut lost, mut concealed, mut outside, bundle } = assembled;
     let inputs = reader.finish(bundle);
-    let Secrets { mut spans, mut texts } = tree.as_ref().map(|tree| Secrets::find(&tree.root)).unwrap_or_default();
+    let schema = OnceCell::new();
+    let reference = || schema.get_or_init(reference::schema::<P>);
+    let types = Types::new(&reference);
+    let Secrets { mut spans, mut texts } =
+        tree.as_ref().map(|tree| Secrets::find(&tree.root, &types)).unwrap_or_default();
     concealed.append(&mut spans);
     let Some(tree) = tree else {
         let mask = Mask::new(outside.outside.iter().chain(&outside.values));
@@ -206,9 +210,9 @@ where
         return Partial { document: None, source, issues, inputs, outside, defaulted: Vec::new(), others: Vec::new() };
     };
     concealed.append(&mut secrecy::improper_within(&tree.root, &text));
-    let schema = OnceCell::new();
-    let required = |known: &[&str]| reference::required(schema.get_or_init(reference::schema::<P>), known);
-    let places = |known: &[&str], name: &str| Places::find(schema.get_or_init(reference::schema::<P>), known, name);
+    concealed.append(&mut secrecy::in_comments(&text));
+    let required = |known: &[&str]| reference::required(reference(), known);
+    let places = |known: &[&str], name: &str| Places::find(reference(), known, name);
     let read = decode::decode(&text, &tree, &mut issues, &mut lost, &mut concealed, &required, &places);
     let decode::Decoded { value: document, misspelt, stood_in, defaulted, is_repeated, turns } = read;
     let source = source.decoded(tree, lost, misspelt, stood_in).repeated(is_repeated).conceal(&concealed);
@@ -261,6 +265,7 @@ pub fn unknown_name<'k>(
 ) -> Issue {
     let near = super::issue::suggest(name, known.clone());
     let hint = match near {
+        _ if name.contains("://") => format!("write the name of one: an address stands under `endpoints` of an {what}"),
         Some(near) => format!("did you mean `{near}`?"),
         None => {
             let mut names: Vec<String> = known.into_iter().map(|name| format!("`{name}`")).collect();

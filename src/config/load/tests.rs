@@ -588,7 +588,7 @@ fn a_key_of_the_match_beside_it_is_told_where_to_go() {
         [
             "4:5 unknown key `path` | `path` goes under `match`",
             "5:5 unknown key `methods` | `methods` goes under `match`",
-            "6:5 unknown key `headers` | `headers` goes under `match`",
+            "6:5 unknown key `headers` | headers that a request must have go under `match`; they are set and removed by `policies: {headers: {request: {set: {…}}}}`",
         ]
     );
 }

@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 
 use serde::de::{self, Expected, Unexpected};
 
+use super::super::foreign;
 use super::super::issue::{quote, suggest};
-use super::decode::foreign;
 use super::tree::NodeId;
 
 const HINT: &str = "\nhelp: ";

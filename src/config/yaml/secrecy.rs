@@ -3,18 +3,21 @@
 //!
 //! Where the type of a setting says that it is a secret, the decoder knows.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use super::decode::places::{Step, Types};
 use super::expand::has_reference;
 use super::tree::{Content, Entry, Node, Scalar, Style};
 
 /// How names of secrets end, without capitals and what stands between words.
-const ENDS: [&str; 17] = [
+const ENDS: [&str; 24] = [
     "secret",
     "secrets",
     "password",
     "passwords",
     "passwd",
+    "pwd",
     "passphrase",
     "token",
     "tokens",
@@ -24,6 +27,12 @@ const ENDS: [&str; 17] = [
     "privatekey",
     "secretkey",
     "signingkey",
+    "encryptionkey",
+    "sessionkey",
+    "sharedkey",
+    "authkey",
+    "hmackey",
+    "basicauth",
     "credential",
     "credentials",
     "authorization",
@@ -32,8 +41,28 @@ const ENDS: [&str; 17] = [
 const PLAIN: [&str; 10] = ["", "~", "null", "true", "false", "yes", "no", "on", "off", "none"];
 /// How a condition on a header or cookie says what its value is.
 const MATCHES: [&str; 3] = ["exact", "prefix", "regex"];
-/// Keys whose values are secrets in some places. Where one cannot be filled in, nobody learns which place it is.
+/// Keys whose values are secrets in some places. Where one cannot be filled in, or the types do not know the key, nobody learns
+/// which place it is.
 const OFTEN_SECRET: [&str; 3] = ["key", "keys", "hash"];
+/// What the keys of a provider of tokens are told by.
+const OF_KEYS: [&str; 16] = [
+    "secret",
+    "secrets",
+    "secret_encoding",
+    "pem",
+    "jwks",
+    "jwks_url",
+    "discover",
+    "refresh",
+    "timeout",
+    "wait",
+    "start_wait",
+    "required_at_start",
+    "max_stale",
+    "bytes_max",
+    "insecure",
+    "tls",
+];
 /// What templates name, `${claims.sub}`: no secrets.
 const TEMPLATES: [&str; 9] = ["path", "claims", "identity", "request", "client", "route", "query", "headers", "parts"];
 /// What is shown in the place of a secret.
@@ -46,61 +75,118 @@ pub(crate) struct Secrets {
     pub(crate) texts: Vec<(String, String)>,
 }
 
+/// What is known of a place by the keys that lead to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Under {
+    /// None of them says that a secret follows.
+    Plain,
+    /// The nearest does, or one above, and the types do not know what stands between: all is secret.
+    Secret,
+    /// One above does, and yet the types know this: what they do not know of it is secret.
+    Known,
+}
+
 impl Secrets {
     /// Searches a node and all below it. What came from outside the file is kept out of sight without this, but for defaults.
-    pub(crate) fn find(root: &Node) -> Self {
+    pub(crate) fn find(root: &Node, types: &Types<'_>) -> Self {
         let mut found = Self::default();
-        let mut open = vec![(root, false)];
-        while let Some((node, is_named)) = open.pop() {
+        let mut path: Vec<Step<'_>> = Vec::new();
+        // Most keys stand in a file often.
+        let mut misspelt: HashMap<&str, bool> = HashMap::new();
+        let mut open = vec![(root, Under::Plain, None::<Step<'_>>, 0)];
+        while let Some((node, under, step, depth)) = open.pop() {
+            path.truncate(depth);
+            path.extend(step);
+            let below = path.len();
             match &node.content {
-                Content::Scalar(Scalar { text, reference: Some(written), .. }) => {
-                    let is_plain = |default: &Range<usize>| is_named && is_plain(&written[default.clone()]);
-                    if (is_named || is_private_key(text)) && !defaults(written).iter().all(is_plain)
-                        || userinfo(written).is_some_and(|credentials| tells(&written[credentials]))
-                    {
-                        found.spans.push(node.span.clone());
-                    }
+                Content::Scalar(scalar) => found.scalar(node, scalar, under == Under::Secret),
+                Content::List(items) => {
+                    open.extend(items.iter().map(|item| (item, under, Some(Step::Item), below)));
                 }
-                // Nothing but a tag, `!…`: it is a text that begins so, and has no quotes.
-                Content::Scalar(scalar) if is_named && scalar.text.is_empty() && scalar.style == Style::Plain => {
+                Content::Mapping(_) if under == Under::Secret && !types.have_keys(&path) => {
                     found.spans.push(node.span.clone());
                 }
-                // It could not be filled in. Around the reference, or as its default, there may be a secret.
-                Content::Scalar(_) if is_named && is_unfilled(node) => found.spans.push(node.span.clone()),
-                Content::Scalar(scalar)
-                    if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) || hangs(&scalar.text) =>
-                {
-                    found.add(node, &scalar.text);
-                }
-                Content::Scalar(scalar) => {
-                    let credentials = userinfo(&scalar.text).map(|credentials| &scalar.text[credentials]);
-                    if let Some(credentials) = credentials.filter(|credentials| tells(credentials)) {
-                        found.add(node, credentials);
-                        // To who reads the URL, what has a slash in it ends there.
-                        let pieces =
-                            credentials.split(['/', '?', '#']).filter(|piece| piece.len() > 3 && *piece != credentials);
-                        found.texts.extend(pieces.map(|piece| (piece.to_owned(), STARS.to_owned())));
-                    }
-                }
-                Content::List(items) => open.extend(items.iter().map(|item| (item, is_named))),
                 Content::Mapping(entries) => {
-                    found.keys(entries, is_named);
-                    open.extend(entries.iter().map(|entry| {
+                    let mut known = HashSet::new();
+                    for entry in entries {
+                        let step = Step::Key(entry.key.text());
+                        path.push(step);
+                        if under != Under::Plain && types.know(&path) {
+                            known.insert(entry.key.text());
+                        }
                         let key = entry.key.text();
-                        let is_secret = is_secret_name(key)
-                            || is_named && MATCHES.contains(&key)
-                            || has_unfilled(&entry.value) && (OFTEN_SECRET.contains(&key) || is_misspelt(key));
-                        (&entry.value, is_secret)
-                    }));
+                        let is_misspelt = *misspelt.entry(key).or_insert_with(|| is_misspelt(key));
+                        let inner = found.under(entry, under, is_misspelt, || types.know(&path));
+                        path.truncate(below);
+                        open.push((&entry.value, inner, Some(step), below));
+                    }
+                    found.keys(entries, |key| under != Under::Plain && !known.contains(key));
                 }
             }
         }
         found
     }
 
+    /// What the value of an entry is under. `is_known`: whether the types know it.
+    fn under(
+        &mut self,
+        Entry { key, value }: &Entry,
+        around: Under,
+        is_misspelt: bool,
+        is_known: impl Fn() -> bool,
+    ) -> Under {
+        let key = key.text();
+        let is_condition = around != Under::Plain && MATCHES.contains(&key);
+        let may_be = OFTEN_SECRET.contains(&key) || is_misspelt;
+        let is_unfilled = may_be && has_unfilled(value);
+        if is_condition || is_unfilled || is_secret_name(key) || around != Under::Plain && !is_known() {
+            Under::Secret
+        } else if may_be && (is_misspelt || value.scalar().is_none()) && !is_known() {
+            // Seldom enough that no message needs to do without the words in it.
+            self.spans.push(value.span.clone());
+            Under::Plain
+        } else if around == Under::Plain {
+            Under::Plain
+        } else {
+            Under::Known
+        }
+    }
+
+    fn scalar(&mut self, node: &Node, scalar: &Scalar, is_named: bool) {
+        match scalar {
+            Scalar { text, reference: Some(written), .. } => {
+                let is_plain = |default: &Range<usize>| is_named && is_plain(&written[default.clone()]);
+                if (is_named || is_private_key(text)) && !defaults(written).iter().all(is_plain)
+                    || userinfo(written).is_some_and(|credentials| tells(&written[credentials]))
+                {
+                    self.spans.push(node.span.clone());
+                }
+            }
+            // Nothing but a tag, `!…`: it is a text that begins so, and has no quotes.
+            _ if is_named && scalar.text.is_empty() && scalar.style == Style::Plain => {
+                self.spans.push(node.span.clone());
+            }
+            // It could not be filled in. Around the reference, or as its default, there may be a secret.
+            _ if is_named && is_unfilled(node) => self.spans.push(node.span.clone()),
+            _ if is_named && may_be_secret(scalar) || is_private_key(&scalar.text) || hangs(&scalar.text) => {
+                self.add(node, &scalar.text);
+            }
+            _ => {
+                let credentials = userinfo(&scalar.text).map(|credentials| &scalar.text[credentials]);
+                if let Some(credentials) = credentials.filter(|credentials| tells(credentials)) {
+                    self.add(node, credentials);
+                    // To who reads the URL, what has a slash in it ends there.
+                    let pieces =
+                        credentials.split(['/', '?', '#']).filter(|piece| piece.len() > 3 && *piece != credentials);
+                    self.texts.extend(pieces.map(|piece| (piece.to_owned(), STARS.to_owned())));
+                }
+            }
+        }
+    }
+
     /// Keys that are no keys: a secret that has no quotes goes on behind a comma in it, stands in braces, or hangs on its
-    /// name without a space between.
-    fn keys(&mut self, entries: &[Entry], are_named: bool) {
+    /// name without a space between; or what is secret has something said about it. `may_be`: whether one may be a secret.
+    fn keys(&mut self, entries: &[Entry], may_be: impl Fn(&str) -> bool) {
         let mut before: Option<&str> = None;
         let mut follows = false;
         for Entry { key, value } in entries {
@@ -108,7 +194,8 @@ impl Secrets {
             if let Some(name) = before.take_if(|_| is_alone) {
                 follows = is_secret_name(name) || OFTEN_SECRET.contains(&name) || is_misspelt(name);
             }
-            if is_alone && (follows || are_named) || hangs(key.text()) {
+            let is_secret = || (is_alone || is_like_secret(key.text())) && may_be(key.text());
+            if is_alone && follows || is_secret() || hangs(key.text()) {
                 self.add(key, key.text());
             }
             if !is_alone {
@@ -143,6 +230,11 @@ fn is_misspelt(name: &str) -> bool {
             .iter()
             .filter(|end| end.len() > 4 && end.len().abs_diff(last.len()) <= 1)
             .any(|end| strsim::damerau_levenshtein(&last, end) <= 1)
+}
+
+/// Whether a key is more like a secret than like a name: long, of letters and digits.
+fn is_like_secret(key: &str) -> bool {
+    key.len() >= 12 && key.contains(|c: char| c.is_ascii_digit()) && key.contains(|c: char| c.is_alphabetic())
 }
 
 /// Whether a text is the name of a secret and the secret, with nothing but a `:` or `=` between.
@@ -221,19 +313,39 @@ pub(crate) fn is_private_key(text: &str) -> bool {
     text.contains("PRIVATE KEY-----") || is_jwk()
 }
 
-/// Where in a text stands what is before the `@` of `scheme://user:password@host` (RFC 3986 §3.2.1): no key of the configuration
-/// takes it there. References in it are looked at as one word each.
+/// Where in a text stands what is before the last `@` of `scheme://user:password@host` (RFC 3986 §3.2.1), however it is written:
+/// no key of the configuration takes it there. A password that should be percent-encoded may have a slash or a blank in it, and
+/// a path may have an `@`: that is rather hidden with it. References are looked at as one word each.
 fn userinfo(text: &str) -> Option<Range<usize>> {
     let opaque = without_references(text);
-    let from = opaque.find("://")? + 3;
-    let rest = &opaque[from..];
-    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    let end = authority.rfind('@').or_else(|| {
-        // What stands behind the colon is no port: a password that should be percent-encoded goes on.
-        let (_, port) = authority.split_once(':')?;
-        port.bytes().any(|byte| !byte.is_ascii_digit()).then(|| rest.rfind('@')).flatten()
-    })?;
-    (end > 0).then_some(from..from + end)
+    let end = opaque.rfind('@')?;
+    let from = match opaque.find("://") {
+        Some(at) => at + 3,
+        // Without it: a slash is missing, or all that is before the user.
+        None if is_user_and_password(&opaque[..end]) && opaque[end + 1..].starts_with(may_begin_host) => 0,
+        None => return None,
+    };
+    (from < end).then_some(from..end)
+}
+
+fn may_begin_host(c: char) -> bool {
+    c.is_alphanumeric() || c == '[' || c == ' '
+}
+
+/// Whether a text is `user:password`, perhaps with what is left of a scheme before it.
+fn is_user_and_password(text: &str) -> bool {
+    const ADDRESSES: [&str; 4] = ["mailto", "acct", "sip", "xmpp"];
+    let Some((user, password)) = text.split_once(':') else {
+        // `//token`, `redis//token`
+        return text.split_once("//").is_some_and(|(scheme, user)| {
+            scheme.chars().all(|c| c.is_ascii_alphanumeric()) && !user.is_empty() && !user.contains(' ')
+        });
+    };
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '+' | '%' | '/' | '\\');
+    user.chars().all(is_part)
+        && !password.is_empty()
+        && !password.starts_with(char::is_whitespace)
+        && !ADDRESSES.contains(&user.to_ascii_lowercase().as_str())
 }
 
 /// Whether what stands before the host of a URL tells more than where it comes from.
@@ -338,6 +450,7 @@ fn improper(text: &str) -> Vec<Range<usize>> {
 /// Where an entry ends nobody knows, so it is rather too much.
 pub(crate) fn in_text(text: &str) -> Vec<Range<usize>> {
     let mut spans = private_keys(text);
+    spans.append(&mut credentials(text));
     let mut start = 0;
     let mut hidden: Option<Hidden> = None;
     for line in text.split_inclusive('\n') {
@@ -349,12 +462,28 @@ pub(crate) fn in_text(text: &str) -> Vec<Range<usize>> {
                 spans.push(start + from..start + line.trim_end().len());
                 hidden = below;
             }
-            spans.extend(credentials(line).into_iter().map(|span| start + span.start..start + span.end));
         }
         start += line.len();
     }
     spans.append(&mut improper(text));
     united(spans)
+}
+
+/// The same of comments, which stand behind what is shown of a text that is YAML. Within quotes a `#` is none, and what follows it
+/// is looked at all the same.
+pub(crate) fn in_comments(text: &str) -> Vec<Range<usize>> {
+    let mut spans = Vec::new();
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        if let Some(at) = line.find(" #") {
+            let comment = line[at..].trim_end();
+            let from = start + at;
+            spans.extend(named(comment).map(|(value, _)| from + value..from + comment.len()));
+            spans.extend(credentials(comment).into_iter().map(|span| from + span.start..from + span.end));
+        }
+        start += line.len();
+    }
+    spans
 }
 
 /// What is hidden below a secret's name.
@@ -382,11 +511,11 @@ fn named(line: &str) -> Option<(usize, Option<Hidden>)> {
         let name = &key[begin..];
         let is_secret = is_secret_name(name)
             || is_misspelt(name)
-            // What else these may hold are keys and values.
+            // What else these may hold are keys and values that are known.
             || OFTEN_SECRET.contains(&name)
                 && !value.is_empty()
                 && !value.starts_with('#')
-                && (!value.starts_with('{') || !value.contains(':'));
+                && !is_of_keys(value);
         if !is_secret || is_reference(value) {
             continue;
         }
@@ -398,6 +527,12 @@ fn named(line: &str) -> Option<(usize, Option<Hidden>)> {
         return Some((line.trim_end().len().min(line.len() - value.len()), (!is_comment).then_some(below)));
     }
     None
+}
+
+/// Whether a value, as a line has it, is a mapping that begins with a key of [`Keys`](crate::config::identity::Keys).
+fn is_of_keys(value: &str) -> bool {
+    let key = value.strip_prefix('{').and_then(|inner| inner.split_once(':')).map_or("", |(key, _)| key.trim());
+    OF_KEYS.contains(&key.trim_matches(['"', '\'']))
 }
 
 /// Whether a value, as a line has it, comes from outside the file, all of it.
@@ -436,14 +571,35 @@ fn is_one_reference(text: &str) -> bool {
         || inner.strip_prefix("${file:").is_some_and(|path| !path.contains(":-") && !path.contains('$'))
 }
 
-/// Credentials in the URLs of a line. Where one ends cannot be told for sure.
-fn credentials(line: &str) -> Vec<Range<usize>> {
-    let of = |(at, mark): (usize, &str)| {
+/// Credentials in the URLs of a text. Where one ends cannot be told for sure: within quotes where those end, else with the line.
+fn credentials(text: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    for (at, mark) in text.match_indices("://") {
         let from = at + mark.len();
-        let word = line[from..].split(char::is_whitespace).next()?;
-        word.rfind('@').map(|end| from..from + end)
-    };
-    line.match_indices("://").filter_map(of).collect()
+        if found.last().is_some_and(|last| from < last.end) {
+            continue;
+        }
+        let scheme = text[..at].trim_end_matches(|c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+        let rest = &text[from..];
+        let line = rest.find(['\n', '\r']).unwrap_or(rest.len());
+        let end = match scheme.chars().next_back().filter(|c| matches!(c, '"' | '\'')) {
+            Some(quote) => rest.find(quote).unwrap_or(rest.len()),
+            // A comment has a blank before it.
+            None => rest[..line].find(" #").unwrap_or(line),
+        };
+        found.extend(rest[..end].rfind('@').map(|end| from..from + end));
+    }
+    let words = text.split_inclusive(char::is_whitespace).scan(0, |start, word| {
+        let from = *start;
+        *start += word.len();
+        Some((from, word))
+    });
+    for (start, word) in words.filter(|(_, word)| word.contains('@') && !word.contains("://")) {
+        let bare = word.trim_start_matches(['"', '\'', '[', '{', '-', ',']);
+        let from = start + word.len() - bare.len();
+        found.extend(userinfo(bare).map(|span| from + span.start..from + span.end));
+    }
+    found
 }
 
 /// Private keys: PEM from where it begins to where it ends, or of the whole text; lines with a JWK.
@@ -496,14 +652,31 @@ mod tests {
         assert_eq!(of("http://a@b@c"), Some("a@b"));
         assert_eq!(of("redis://user:pa/ss@host"), Some("user:pa/ss"));
         assert_eq!(of("redis://u:${env:X:-a/b@c}@host"), Some("u:${env:X:-a/b@c}"));
+        for (text, credentials) in [
+            ("https://token/with-slash@host", "token/with-slash"),
+            ("redis://u:12/34@host", "u:12/34"),
+            ("redis://u:pa ss @ host", "u:pa ss "),
+            ("redis:// u:pass@host", " u:pass"),
+            ("https://token?x#y@host", "token?x#y"),
+            ("redis:/u:pass@host", "redis:/u:pass"),
+            ("redis//u:pass@host", "redis//u:pass"),
+            ("//token@host", "//token"),
+            ("u:pass@host:6379", "u:pass"),
+            (":pass@[::1]", ":pass"),
+            ("redis:\\\\u:pass@host", "redis:\\\\u:pass"),
+        ] {
+            assert_eq!(of(text), Some(credentials), "{text}");
+        }
         for none in [
-            "http://host/a@b",
-            "http://host:80/a@b",
-            "http://host?a@b",
+            "http://host/a",
             "a@b",
             "http://@host",
             "mailto:a@b",
             "x://${a@b}",
+            "to: a@b",
+            "x ? y : 'a@b'",
+            "/users/{id}/@me",
+            "claims.email.endsWith('@host')",
         ] {
             assert_eq!(of(none), None, "{none}");
         }
@@ -538,7 +711,6 @@ mod tests {
     fn a_secret_without_quotes_may_look_like_a_key() {
         for (text, secrets) in [
             ("a: {token: hunter2,hunter3, b: c, d}", vec!["hunter2", "hunter3"]),
-            ("a: {token: {hunter2}}", vec!["hunter2"]),
             ("a: {token:hunter2}", vec!["token:hunter2"]),
             ("a: token=hunter2", vec!["token=hunter2"]),
             ("a: 'http://x/?api_key=hunter2'", vec!["http://x/?api_key=hunter2"]),
@@ -546,7 +718,8 @@ mod tests {
             ("a: \"claims.token == 'x' ? token : b\"", vec![]),
         ] {
             let root = parse(text, Used::default()).unwrap().root;
-            let mut found: Vec<String> = Secrets::find(&root).texts.into_iter().map(|(text, _)| text).collect();
+            let mut found: Vec<String> =
+                Secrets::find(&root, &Types::none()).texts.into_iter().map(|(text, _)| text).collect();
             found.sort();
             assert_eq!(found, secrets, "{text}");
         }
@@ -576,12 +749,27 @@ pem: |
 jwk: '{\"kty\": \"oct\", \"k\": \"seven-7\"}'
 ";
         let root = parse(text, Used::default()).unwrap().root;
-        let mut texts: Vec<String> = Secrets::find(&root).texts.into_iter().map(|(text, _)| text).collect();
+        let mut texts: Vec<String> =
+            Secrets::find(&root, &Types::none()).texts.into_iter().map(|(text, _)| text).collect();
         texts.sort();
-        let [pem, bearer, eight, five, one, three, jwk] = texts.as_slice() else { panic!("{texts:?}") };
+        let [pem, bearer, five, one, three, jwk] = texts.as_slice() else { panic!("{texts:?}") };
         assert!(pem.contains("six-6") && jwk.contains("seven-7"));
-        let others = [bearer, eight, five, one, three].map(String::as_str);
-        assert_eq!(others, ["Bearer four-4", "eight-8", "five-5", "one-1", "three-3"]);
+        let others = [bearer, five, one, three].map(String::as_str);
+        assert_eq!(others, ["Bearer four-4", "five-5", "one-1", "three-3"]);
+        // Nobody says what a mapping below such a key has in it, and none of it is shown.
+        let spans = Secrets::find(&root, &Types::none()).spans;
+        let hidden: Vec<&str> =
+            spans.into_iter().map(|span| &text[span]).filter(|text| text.starts_with('{')).collect();
+        assert_eq!(hidden, ["{exact: eight-8, present: x}", "{x: y}"]);
+    }
+
+    #[test]
+    fn what_the_keys_of_a_provider_are_told_by_is_known() {
+        let keys = serde_json::to_value(crate::config::identity::Keys::default()).unwrap();
+        let mut known: Vec<&str> = keys.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut told = OF_KEYS.to_vec();
+        (known.sort_unstable(), told.sort_unstable());
+        assert_eq!(told, known);
     }
 
     #[test]
@@ -607,6 +795,10 @@ jwk: '{\"kty\": \"oct\", \"k\": \"seven-7\"}'
             "x-token:\n  exact: hunter2\n",
             "{url: http://u:hunter2@host/, x: [}",
             "a: redis://hunter2@host, b: http://x:y@hunter@host",
+            "a: redis://u:hunter2 @host, b: [",
+            "a: \"redis://u:x\n  hunter2@host\"\nb: [",
+            "a: {b: redis:/u:hunter2@host, c: [",
+            "a: 'u:hunter2@host'\nb: [",
             "password: \"a\n  hunter2\"\n",
             "password: a\n  hunter2\n",
             "secret: &k |\n  hunter2\n",
@@ -628,6 +820,7 @@ jwk: '{\"kty\": \"oct\", \"k\": \"seven-7\"}'
             "client_secret: '${env:A}\nb: 1\n",
             "- secret: x\n  other: y\n",
             "a: http://host/x, b: [\n",
+            "a: http://host/x # of a@b, b: [\n",
             "token_use: {a: 1\n",
             "# the token: x\n  other: y\n",
             "y: -----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\nz: 1\n",

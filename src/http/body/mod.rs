@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::http::encoded::Encoded;
+use crate::http::tunnel::Duplex;
 use crate::timer::Timer;
 
 mod received;
@@ -61,11 +61,17 @@ pub struct Tunnel {
     pub end: Option<Timer>,
     /// Holds what the exchange holds of its upstream.
     pub lease: Rc<dyn Lease>,
+    /// The far side was told of the end. Before, it sees a cut.
+    pub is_over: bool,
 }
 
-/// Bytes both ways.
-pub trait Duplex: AsyncRead + AsyncWrite + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.io.cut();
+        }
+    }
+}
 
 /// Why a body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

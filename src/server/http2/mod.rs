@@ -23,12 +23,13 @@ use tokio::task::JoinSet;
 use super::door::Door;
 use super::drain::Phase;
 use super::farewell::{Lookout, part, reset_on_close};
-use super::rt::{Cutter, Lent, LocalExecutor, Rewound};
+use super::rt::{Lent, LocalExecutor, Rewound};
 use super::tunnel::{self, End};
 use super::wire::Wire;
 use super::worker::Shared;
 use crate::http::body::{Arriving, Body, Tunnel, cause};
 use crate::http::headers::name;
+use crate::http::tunnel::{Sender, StreamTunnel};
 use crate::http::websocket::Wish;
 use crate::proxy;
 use crate::telemetry::finish::Finish;
@@ -86,6 +87,8 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
             let (shared, tunnels, next_tunnel) = (shared.clone(), tunnels.clone(), next_tunnel.clone());
             let outgoing = Outgoing::new(&shared.worker.wheel, body_idle, &shared.metrics);
             next.set(Some(outgoing.clone()));
+            // Of a stream that its client reset before the answer was out.
+            next_tunnel.take();
             async move {
                 let upgrade = Wish::is_extended_connect(&request).then(|| hyper::upgrade::on(&mut request));
                 // In a box, and made there: what hyper asks for it moves many times before it is polled.
@@ -106,9 +109,9 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
                     if let Some(tunnel) = finish.take_tunnel() {
                         let mut tunnels = tunnels.borrow_mut();
                         while tunnels.try_join_next().is_some() {}
-                        let cutter = Cutter::default();
-                        next_tunnel.set(Some(cutter.clone()));
-                        tunnels.spawn_local(stream_through(shared, upgrade, tunnel, finish, (stream, cutter)));
+                        let sender = Sender::default();
+                        next_tunnel.set(Some(sender.clone()));
+                        tunnels.spawn_local(stream_through(shared, upgrade, tunnel, finish, (stream, sender)));
                     }
                     return Ok(Response::from_parts(head, Outbound::tunnel(outgoing)));
                 }
@@ -209,6 +212,10 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
         })
         .await
     };
+    if !tunnels.borrow().is_empty() {
+        // A tunnel that has come to its own end with the last that was read is asked once more, before what is left is cut.
+        tokio::task::yield_now().await;
+    }
     match ended {
         // Streams end, and are counted, with hyper.
         None => reset_on_close(stream.borrow().get_ref().socket()),
@@ -245,13 +252,14 @@ async fn stream_through(
     upgrade: OnUpgrade,
     tunnel: Tunnel,
     mut finish: Finish,
-    (_stream, cutter): (Stream, Cutter),
+    (_stream, sender): (Stream, Sender),
 ) {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => return tracing::debug!(%error, "stream was gone before it became a tunnel"),
     };
-    let mut client = TokioIo::new(upgraded);
+    // hyper gives both at once.
+    let Some(mut client) = StreamTunnel::new(upgraded, &sender) else { return };
     match tunnel::carry(&shared, &mut client, Vec::new(), tunnel, &mut finish).await {
         End::Over => {
             finish.ended(None);
@@ -262,9 +270,7 @@ async fn stream_through(
             finish.ended(Some(by));
             let _ = client.shutdown().await;
         }
-        End::Cut(by) => {
-            finish.ended(Some(by));
-            cutter.cut();
-        }
+        // A stream that is let go is reset.
+        End::Cut(by) => finish.ended(Some(by)),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::action::{self, Action, Aggregate, Batch, Proxy, Redirect, Respond, Saga};
 use crate::config::issue::Source;
 use crate::config::load::unknown_name;
-use crate::config::{Issue, Issues, KeyPath, route};
+use crate::config::{Issue, Issues, KeyPath, foreign, route};
 use crate::policy::Blocks;
 use crate::upstream::Upstream;
 
@@ -46,6 +46,15 @@ pub(super) fn action(
                         .hint("keep one of them"),
                 );
             }
+        }
+    }
+    let texts = [
+        (config.proxy.as_ref().and_then(|proxy| proxy.rewrite.as_deref()), path.key("proxy").key("rewrite")),
+        (config.redirect.as_ref().map(|redirect| redirect.to.as_str()), path.key("redirect").key("to")),
+    ];
+    for (text, at) in texts {
+        if let Some((variable, hint)) = text.and_then(foreign::variable) {
+            issues.push(Issue::new(at, format!("`{variable}` is no variable here")).hint(hint));
         }
     }
     // Of several each is looked at all the same: it may be the one that stays.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::{ListenerPlan, ListenerState};
 use super::{name, positive};
+use crate::config::foreign::network_meant;
 use crate::config::listener::{ClientAddress, ForwardedHeader, Listener};
 use crate::config::{Issue, Issues, KeyPath};
 use crate::http::forwarded::{self, NOWHERE, Trust, Via};
@@ -51,10 +52,9 @@ pub(super) fn listeners(
                         _ => Ok(network),
                     })
                     .map_err(|message| {
-                        issues.push(
-                            Issue::new(path.index(place), message)
-                                .hint("write a network such as `10.0.0.0/8`, an address, or `unix`"),
-                        );
+                        issues.push(Issue::new(path.index(place), message).hint(network_meant(text).unwrap_or_else(
+                            || "write a network such as `10.0.0.0/8`, an address, or `unix`".to_owned(),
+                        )));
                     })
                     .ok()
             });

@@ -67,6 +67,12 @@ impl PathPattern {
         let mut segments = Vec::new();
         let mut end = End::Exact;
         let mut wrong = Vec::new();
+        if let Some(expression) = expression(text) {
+            return Err(vec![PatternError::new(
+                format!("`{text}` is a regular expression, and this is a path"),
+                format!("write `path_regex: {expression:?}`, or a path such as `/orders/{{id}}`"),
+            )]);
+        }
         let rest = text.strip_prefix('/').unwrap_or_else(|| {
             wrong.push(PatternError::new(format!("`{text}` does not begin with `/`"), format!("write `/{text}`")));
             text
@@ -223,6 +229,34 @@ fn check_normal(text: &str, segments: &[Segment]) -> Result<(), PatternError> {
     ))
 }
 
+/// The expression, of a path that looks like one: `^/a`, or `~ ^/a` and `~* /a` as nginx has it.
+fn expression(text: &str) -> Option<String> {
+    let bare = text.trim_start_matches(['~', '*']).trim_start();
+    let is_marked = text.starts_with('~');
+    let begin = bare.trim_start_matches('^');
+    let is_one = is_marked || bare.len() > begin.len();
+    (is_one && begin.starts_with('/')).then(|| {
+        // It is anchored at both ends.
+        let is_whole = begin.ends_with('$');
+        format!("{}{}", begin.trim_end_matches('$'), if is_whole { "" } else { ".*" })
+    })
+}
+
+/// What is written here for a parameter as other routers have it: `:id`, `:rest*`, `<id>`, `<int:id>`.
+fn foreign_parameter(part: &str) -> Option<String> {
+    let (name, rest) = if let Some(inner) = part.strip_prefix('<').and_then(|part| part.strip_suffix('>')) {
+        let name = inner.rsplit_once(':').map_or(inner, |(_, name)| name);
+        (name, inner.starts_with("path:"))
+    } else {
+        let name = part.strip_prefix(':')?;
+        let end = name.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+        (&name[..end], name[end..].ends_with(['*', '+']))
+    };
+    let is_name = !name.is_empty() && !name.starts_with(|first: char| first.is_ascii_digit());
+    let is_name = is_name && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    is_name.then(|| format!("{{{name}{}}}", if rest { "..." } else { "" }))
+}
+
 struct Parameter<'a> {
     name: &'a str,
     takes_rest: bool,
@@ -256,7 +290,13 @@ fn parameter<'a>(text: &str, part: &'a str) -> Result<Option<Parameter<'a>>, Pat
     if !is_name || name.starts_with(|first: char| first.is_ascii_digit()) {
         return Err(PatternError::new(
             format!("`{part}` in `{text}` is no parameter"),
-            "a name has letters, digits and `_`, and begins with no digit; `{rest...}` takes all that remains",
+            match name.split_once(':') {
+                Some((name, expression)) if !name.is_empty() => {
+                    format!("write `{{{name}}}` for any segment, or `path_regex` with `(?<{name}>{expression})` in it")
+                }
+                _ => "a name has letters, digits and `_`, and begins with no digit; `{rest...}` takes all that remains"
+                    .to_owned(),
+            },
         ));
     }
     Ok(Some(Parameter { name, takes_rest }))
@@ -269,6 +309,13 @@ fn literal(text: &str, part: &str, is_last: bool, wrong: &mut Vec<PatternError>)
             wrong.push(error);
         }
     };
+    if let Some(ours) = foreign_parameter(part) {
+        tell(PatternError::new(
+            format!("`{part}` in `{text}` is no parameter"),
+            format!("write `{ours}`; what really begins with such a sign is matched by `path_regex`"),
+        ));
+        return;
+    }
     match part {
         "" if is_last => return,
         "" => tell(PatternError::new(format!("`{text}` has an empty segment, `//`"), "write one slash")),
@@ -373,6 +420,15 @@ mod tests {
             ("/a/./b", "`.` segment", "resolved"),
             ("/a/..", "`..` segment", "resolved"),
             ("/a/*", "`*` in `/a/*` is no wildcard", "{rest...}"),
+            ("/a/:id", "`:id` in `/a/:id` is no parameter", "`{id}`"),
+            ("/a/:id(\\d+)/b", "`:id(\\d+)` in `/a/:id(\\d+)/b` is no parameter", "`{id}`"),
+            ("/a/:rest*", "`:rest*` in `/a/:rest*` is no parameter", "`{rest...}`"),
+            ("/a/<id>", "`<id>` in `/a/<id>` is no parameter", "`{id}`"),
+            ("/a/<int:id>", "`<int:id>` in `/a/<int:id>` is no parameter", "`{id}`"),
+            ("/a/<path:p>", "`<path:p>` in `/a/<path:p>` is no parameter", "`{p...}`"),
+            ("/a/{id:[0-9]+}", "`{id:[0-9]+}` in `/a/{id:[0-9]+}` is no parameter", "(?<id>[0-9]+)"),
+            ("^/a$", "`^/a$` is a regular expression, and this is a path", "`path_regex: \"/a\"`"),
+            ("~* ^/a", "`~* ^/a` is a regular expression, and this is a path", "`path_regex: \"/a.*\"`"),
             ("/{x}/{x}", "two parameters named `x`", "own name"),
             ("/{x}/{x...}", "two parameters named `x`", "own name"),
             ("/{}", "no name", "{id}"),
@@ -385,7 +441,7 @@ mod tests {
             ("/{x", "neither plain text nor", "%7B"),
             ("/x}", "neither plain text nor", "%7B"),
             ("/{{x}}", "neither plain text nor", "whole segment"),
-            ("/{x:[0-9]+}", "is no parameter", "letters"),
+            ("/{x:[0-9]+}", "is no parameter", "(?<x>[0-9]+)"),
             ("/{*rest}", "is no parameter", "{rest...}"),
             ("/{1x}", "is no parameter", "no digit"),
             ("/{a b}", "is no parameter", "letters"),

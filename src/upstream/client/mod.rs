@@ -18,7 +18,6 @@ use http::{request, response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 
 use super::answer;
 use super::bench::{Checkout, Line, Told};
@@ -34,8 +33,9 @@ use super::standing::Seat;
 use super::state::Stay;
 use super::tries::{Tries, push};
 use super::{Call, Upstream};
-use crate::http::body::{Body, Duplex, Lease, Reply, Tunnel};
+use crate::http::body::{Body, Lease, Reply, Tunnel};
 use crate::http::headers::name;
+use crate::http::tunnel::Duplex;
 use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
 use crate::timer::Timer;
@@ -205,8 +205,8 @@ impl Upstream {
                 None
             };
             address(request, endpoint, host, plan.protocol);
-            if is_stream {
-                Wish::name_protocol(request);
+            if let (true, Line::Http2(stream)) = (is_stream, &line) {
+                stream.ask_for_tunnel(request);
             }
             // What is left now, and not what there was when it came.
             tells.write(request.headers_mut(), deadline, now);
@@ -248,9 +248,10 @@ impl Upstream {
                         let granted = head.extensions.remove::<OnUpgrade>().ok_or(Kind::Protocol)?;
                         stream.occupy(Stay { _place: held, _seat: seat, watch: None });
                         // It is there with the answer: this waits for nothing.
-                        let io = granted.await.map_err(|_| Kind::Reset)?;
+                        let granted = granted.await.map_err(|_| Kind::Reset)?;
+                        let io = stream.tunnel(granted).ok_or(Kind::Protocol)?;
                         wish.grant_upgrade(&mut head);
-                        return Ok(tunnel(head, Box::new(TokioIo::new(io)), Bytes::new(), plan, stream.clone()));
+                        return Ok(tunnel(head, Box::new(io), Bytes::new(), plan, stream.clone()));
                     }
                     let came = Came { head, body, line, watch, seat };
                     let wants = |retry: &retry::Plan| may_try_again && retry.wants_head(&came.head);
@@ -317,7 +318,7 @@ fn tunnel(
     plan: &Plan,
     lease: Rc<dyn Lease>,
 ) -> Response<Body> {
-    let tunnel = Tunnel { io, ahead, idle: plan.tunnel_idle, end: None, lease };
+    let tunnel = Tunnel { io, ahead, idle: plan.tunnel_idle, end: None, lease, is_over: false };
     Response::from_parts(head, Body::Tunnel(Box::new(tunnel)))
 }
 

@@ -10,7 +10,6 @@
 //!
 //! `flatten`, `untagged` and internally tagged enums buffer values and lose their places: no type here uses them.
 
-pub(super) mod foreign;
 mod hide;
 mod inside;
 pub(crate) mod places;
@@ -23,6 +22,7 @@ use std::rc::Rc;
 
 use serde::de::DeserializeOwned;
 
+use super::super::foreign;
 use super::super::issue::{ISSUES_MAX, Issue, Issues, KeyPath, Segment, quote, suggest};
 use super::error::{Problem, known_names, list};
 use super::secrecy;
@@ -40,6 +40,9 @@ const TURNS_MAX: usize = 8;
 
 /// For how many unknown keys it is found out where they belong.
 const LOOKUPS_MAX: usize = 100;
+
+/// How many keys of a mapping are told beside a place elsewhere.
+const SHOWN_MAX: usize = 8;
 
 /// The name by which [`Setting`](crate::config::value::Setting) makes itself known.
 pub(crate) const SETTING: &str = "$armiger::Setting";
@@ -455,15 +458,20 @@ impl Context<'_> {
             if left > 0 { (self.places)(known, name) } else { Places::default() }
         };
         let unspaced = name.split_once(':').map(|(before, _)| before).filter(|before| known.contains(before));
-        let hint = if let Some(inner) = belongs_inside(name, known) {
+        let hint = if let Some(meant) = foreign::key(name, known, |key| !present.contains(key)) {
+            meant.keys.iter().for_each(|key| self.goes_under(owner, key, name));
+            meant.hint
+        } else if let Some(inner) = belongs_inside(name, known) {
             self.goes_under(owner, inner, name);
             format!("{} goes under `{inner}`", quote(name))
         } else if let Some(meant) = unspaced {
             self.misspelt.borrow_mut().insert((owner.id, meant.to_owned()));
             "put a space after the `:`".to_owned()
-        } else if let Some(meant) = foreign::key(name, known, |key| !present.contains(key)) {
-            meant.keys.iter().for_each(|key| self.goes_under(owner, key, name));
-            meant.hint
+        } else if let Some(kind) =
+            self.name(owner).filter(|kind| known.contains(&kind.as_str()) && known.contains(&"mtls"))
+        {
+            known.iter().for_each(|key| self.goes_under(owner, key, name));
+            format!("a provider has a name of its own around this: `identity: {{NAME: {{{kind}: {{…}}}}}}`")
         } else if let Some(near) = near {
             let hint = format!("did you mean `{near}`?");
             self.misspelt.borrow_mut().insert((owner.id, near));
@@ -474,8 +482,12 @@ impl Context<'_> {
         } else if let Some((outer, key)) = self.belongs_outside(owner, name) {
             self.misspelt.borrow_mut().insert((outer, name.to_owned()));
             format!("{} goes beside {}, not in it", quote(name), quote(&key))
+        } else if let Some(meant) = foreign::name(known) {
+            meant.keys.iter().for_each(|key| self.goes_under(owner, key, name));
+            meant.hint
         } else if let Some(hint) = places::elsewhere(places.get_or_init(find), name) {
-            hint
+            // A word that many settings have may be meant as another one of these.
+            if known.len() <= SHOWN_MAX { format!("{hint}; {}", known_names("key", known)) } else { hint }
         } else {
             known_names("key", known)
         };

@@ -1,5 +1,7 @@
 //! Where a key belongs that stands where nobody knows it, by the schema of the document.
 
+use std::cell::Cell;
+
 use serde_json::{Map, Value};
 
 use super::super::super::issue::quote;
@@ -9,6 +11,9 @@ use super::super::error::list;
 const DEPTH_MAX: usize = 6;
 /// In more places than these a key may be anything.
 const PLACES_MAX: usize = 3;
+
+/// How many ways through the document are looked up: a file with a mistake has a few.
+const WAYS_MAX: usize = 2_000;
 
 /// Where the types know a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +55,84 @@ pub(super) fn inside<'p>(places: &'p Places, name: &str) -> Option<(String, Vec<
 pub(super) fn elsewhere(places: &Places, name: &str) -> Option<String> {
     let paths: Vec<&str> = places.elsewhere.iter().map(String::as_str).filter(|path| !path.is_empty()).collect();
     ((1..=PLACES_MAX).contains(&paths.len())).then(|| format!("{} is a key of {}", quote(name), list(&paths, "and of")))
+}
+
+/// One step of a way through the document.
+#[derive(Clone, Copy)]
+pub(crate) enum Step<'k> {
+    /// To the value of a key.
+    Key(&'k str),
+    /// To an entry of a list.
+    Item,
+}
+
+/// What the types know of ways through the document.
+pub(crate) struct Types<'s> {
+    schema: &'s dyn Fn() -> &'s Value,
+    /// How often they are asked yet. Beyond it they know nothing.
+    left: Cell<usize>,
+}
+
+impl<'s> Types<'s> {
+    /// `schema`: what says it, made when it is asked for.
+    pub(crate) fn new(schema: &'s dyn Fn() -> &'s Value) -> Self {
+        Self { schema, left: Cell::new(WAYS_MAX) }
+    }
+
+    /// Of a value that no type reads.
+    pub(crate) fn none() -> Self {
+        static NONE: Value = Value::Null;
+        Self::new(&|| &NONE)
+    }
+
+    /// Whether something may stand at the end of a way.
+    pub(crate) fn know(&self, way: &[Step<'_>]) -> bool {
+        !self.at(way).is_empty()
+    }
+
+    /// Whether that may be a mapping.
+    pub(crate) fn have_keys(&self, way: &[Step<'_>]) -> bool {
+        let is_mapping =
+            |map: &&Map<String, Value>| map.contains_key("properties") || map.contains_key("additionalProperties");
+        self.at(way).iter().any(is_mapping)
+    }
+
+    fn at(&self, way: &[Step<'_>]) -> Vec<&'s Map<String, Value>> {
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(1));
+        if left == 0 {
+            return Vec::new();
+        }
+        let schema = (self.schema)();
+        way.iter().fold(forms(schema, schema), |around, step| {
+            let inner = around.into_iter().filter_map(|map| match step {
+                Step::Item => map.get("items"),
+                Step::Key(key) => {
+                    let properties = map.get("properties").and_then(Value::as_object);
+                    properties.and_then(|known| known.get(*key)).or_else(|| map.get("additionalProperties"))
+                }
+            });
+            inner.flat_map(|inner| forms(schema, inner)).collect()
+        })
+    }
+}
+
+/// The forms that a value may have, by one part of the schema.
+fn forms<'s>(schema: &'s Value, node: &'s Value) -> Vec<&'s Map<String, Value>> {
+    let mut found = Vec::new();
+    let mut open = vec![(node, 0)];
+    while let Some((node, steps)) = open.pop() {
+        let Some(map) = node.as_object().filter(|_| steps < 8) else { continue };
+        found.push(map);
+        if let Some(name) = map.get("$ref").and_then(Value::as_str).and_then(|name| name.strip_prefix("#/$defs/")) {
+            open.extend(schema.get("$defs").and_then(|types| types.get(name)).map(|inner| (inner, steps + 1)));
+        }
+        for choice in ["anyOf", "oneOf", "allOf"] {
+            let choices = map.get(choice).and_then(Value::as_array).into_iter().flatten();
+            open.extend(choices.map(|inner| (inner, steps + 1)));
+        }
+    }
+    found
 }
 
 /// Calls `seen` with each mapping of keys that the schema has, and the way to it.

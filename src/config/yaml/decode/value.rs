@@ -8,6 +8,7 @@ use serde::de::value::StrDeserializer;
 use serde::de::{Deserializer, Expected, Visitor};
 use serde::forward_to_deserialize_any;
 
+use super::super::super::foreign;
 use super::super::super::issue::{Segment, quote, suggest};
 use super::super::super::value::KeyHash;
 use super::super::error::{Error, Problem, known_names, list, words};
@@ -16,7 +17,7 @@ use super::super::stand_in::Keys;
 use super::super::tree::{Content, Entry, Node, Scalar, Style, found};
 use super::hide::holds_secrets;
 use super::inside::{Choice, Entries, Items, Probe};
-use super::{Context, KEY_HASH, OUTSIDE, SECRET, SETTING, foreign};
+use super::{Context, KEY_HASH, OUTSIDE, SECRET, SETTING};
 
 /// A node to be read.
 #[derive(Clone, Copy)]
@@ -58,17 +59,21 @@ impl<'t> Value<'t, '_> {
                 [one] if one.scalar().is_some_and(|scalar| !scalar.is_outside()) => {
                     self.wrong(&expected, Some(format!("write {} alone, without `-` or `[ ]`", quote(one.text()))))
                 }
-                _ => self.wrong(&expected, Some("write a single value".to_owned())),
+                _ => self.wrong(&expected, Some(self.whole().to_owned())),
             },
             Content::Mapping(entries) => {
                 // `path: {id}` was meant as text.
                 let unquoted = matches!(entries.as_slice(), [only]
                     if only.value.scalar().is_some_and(|scalar| scalar.style == Style::Absent));
-                let hint =
-                    if unquoted { "put quotes around a text that begins with `{`" } else { "write a single value" };
+                let hint = if unquoted { "put quotes around a text that begins with `{`" } else { self.whole() };
                 self.wrong(&expected, Some(hint.to_owned()))
             }
         }
+    }
+
+    /// What to do about a list or mapping where the nearest key takes a single value.
+    fn whole(self) -> &'static str {
+        self.context.name(self.node).and_then(|key| foreign::whole(&key)).unwrap_or("write a single value")
     }
 
     /// Of a list whose entries have names, where a mapping by name is asked for: what to do.
@@ -239,9 +244,10 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 let alone = self.visit_list(std::slice::from_ref(self.node), visitor);
                 let hint = match alone.map_err(|error| error.problem) {
                     _ if self.context.is_secret(self.node) => format!("write it as a list; {OUTSIDE}"),
-                    Ok(_) => format!("write `[{}]`", scalar.text.escape_debug()),
+                    Ok(_) => format!("write `[{}]`", foreign::quoted(&scalar.text)),
                     Err(Problem::Said { message, hint: Some(hint) }) if message.starts_with("expected a mapping") => {
-                        format!("begin each entry with `- `; {hint}")
+                        let is_list = hint.starts_with("write `[");
+                        if is_list { hint } else { format!("begin each entry with `- `; {hint}") }
                     }
                     Err(_) => "begin each entry with `- `".to_owned(),
                 };
@@ -292,7 +298,11 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                     Some(self.as_names().unwrap_or_else(|| format!("write `name: …` instead of {sign}"))),
                 )
             }
-            Content::Scalar(_) => self.wrong("a mapping", Some("write `name: …` below the key".to_owned())),
+            Content::Scalar(scalar) => {
+                let key = self.context.name(self.node).filter(|_| !scalar.is_outside());
+                let hint = key.and_then(|key| foreign::by_name(&key, &scalar.text));
+                self.wrong("a mapping", Some(hint.unwrap_or_else(|| "write `name: …` below the key".to_owned())))
+            }
         }
     }
 
@@ -302,10 +312,12 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        // One that has a secret in it may stand here as if it were that alone. An address is none.
+        // One that has a secret in it may stand here as if it were that alone. An address or a port is none.
         let may_be_secret = match &self.node.content {
             Content::Mapping(_) => false,
-            Content::Scalar(scalar) => scalar.text.parse::<SocketAddr>().is_err(),
+            Content::Scalar(scalar) => {
+                scalar.text.parse::<SocketAddr>().is_err() && scalar.text.parse::<u16>().is_err()
+            }
             Content::List(_) => true,
         };
         if may_be_secret && holds_secrets(known) {
@@ -316,17 +328,28 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             // A key with everything under it commented out.
             Content::Scalar(scalar) if scalar.style == Style::Absent => &[],
             Content::Scalar(scalar) => {
-                let is_unspaced = scalar.text.split_once(':').is_some_and(|(key, _)| known.contains(&key));
+                let is_unspaced = scalar
+                    .text
+                    .split_once(':')
+                    .is_some_and(|(key, value)| known.contains(&key) && !value.starts_with("//"));
+                let alone = || foreign::alone(&scalar.text, known).filter(|_| !scalar.is_outside());
                 let hint = if is_unspaced && scalar.is_bare() {
                     "put a space after the `:`".to_owned()
+                } else if self.node.id == self.context.tree.root.id {
+                    "write `listeners: […]`, `upstreams: {…}` and `routes: […]`; this looks like another format than YAML"
+                        .to_owned()
                 } else {
-                    known_names("key", known)
+                    alone().unwrap_or_else(|| known_names("key", known))
                 };
                 return self.wrong("a mapping", Some(hint));
             }
-            Content::List(_) => {
+            Content::List(items) => {
                 let sign = if self.context.is_flow(self.node) { "[ ]" } else { "-" };
-                return self.wrong("a mapping", Some(format!("remove the `{sign}`; {}", known_names("key", known))));
+                let hint = match foreign::listed(known).filter(|_| !items.iter().any(|item| item.scalar().is_none())) {
+                    Some(key) => format!("put the list under a key: `{key}: […]`"),
+                    None => format!("remove the `{sign}`; {}", known_names("key", known)),
+                };
+                return self.wrong("a mapping", Some(hint));
             }
         };
         let context = self.context;

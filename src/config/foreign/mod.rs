@@ -1,0 +1,143 @@
+//! Words of other proxies, and what the same is called here.
+
+pub(crate) mod keys;
+pub(crate) mod values;
+
+use std::net::Ipv4Addr;
+
+use ipnet::IpNet;
+
+pub(crate) use keys::{key, name};
+pub(crate) use values::{alone, by_name, listed, value, whole};
+
+/// A text as it stands in YAML, within braces too: in quotes where it would be something else without them.
+pub(crate) fn quoted(text: &str) -> String {
+    let is_plain = text.starts_with(|first: char| first.is_alphanumeric() || matches!(first, '/' | '.' | '_' | '$'))
+        && !text.contains([',', '[', ']', '{', '}', '"', '\\', '#', '\''])
+        && !text.contains(": ")
+        && !text.ends_with([':', ' '])
+        && !text.contains(char::is_control);
+    if is_plain { text.to_owned() } else { format!("\"{}\"", text.escape_debug()) }
+}
+
+/// What network a text is meant as that is none: `all`, `10.0.0.1/8`, `10.0.0.*`.
+pub(crate) fn network_meant(text: &str) -> Option<String> {
+    const ANY: [&str; 7] = ["all", "any", "*", "everyone", "everybody", "world", "0/0"];
+    const PRIVATE: [&str; 4] = ["private", "private_ranges", "internal", "rfc1918"];
+    let lower = text.to_lowercase();
+    if ANY.contains(&lower.as_str()) {
+        return Some("write `0.0.0.0/0` for all IPv4 addresses and `::/0` for all of IPv6".to_owned());
+    }
+    if PRIVATE.contains(&lower.as_str()) {
+        return Some("write them out: `10.0.0.0/8`, `172.16.0.0/12`, `192.168.0.0/16`, `fc00::/7`".to_owned());
+    }
+    if lower == "localhost" {
+        return Some("write `127.0.0.0/8` and `::1`: names are not looked up here".to_owned());
+    }
+    if let Ok(network) = text.parse::<IpNet>() {
+        let whole = network.trunc();
+        return Some(format!("write `{whole}` for the network, or `{}` for the address alone", network.addr()));
+    }
+    if let Some((address, mask)) = text.split_once('/')
+        && let (Ok(address), Ok(mask)) = (address.parse::<Ipv4Addr>(), mask.parse::<Ipv4Addr>())
+        && u32::from(mask).leading_ones() == u32::from(mask).count_ones()
+    {
+        let network = u32::from(address) & u32::from(mask);
+        return Some(format!("write `{}/{}`", Ipv4Addr::from(network), u32::from(mask).leading_ones()));
+    }
+    // `10.0.0.*`, `10.0.0.`, `10.0`
+    let parts: Vec<&str> = text.trim_end_matches(['*', '.']).split('.').collect();
+    let bytes: Option<Vec<u8>> = parts.iter().map(|part| part.parse().ok()).collect();
+    if let Some(bytes) = bytes.filter(|bytes| (1..=3).contains(&bytes.len()) && text.contains('.')) {
+        let mut all = [0; 4];
+        all[..bytes.len()].copy_from_slice(&bytes);
+        return Some(format!("write `{}/{}`", Ipv4Addr::from(all), bytes.len() * 8));
+    }
+    let (from, to) = text.split_once('-')?;
+    (from.trim().parse::<Ipv4Addr>().is_ok() && !to.is_empty()).then(|| {
+        "a range has no form of its own: write the networks that it consists of, such as `10.0.0.0/29`".to_owned()
+    })
+}
+
+/// A variable of another proxy in a text that is sent as it stands, and what to do about it.
+pub(crate) fn variable(text: &str) -> Option<(&str, String)> {
+    const NGINX: [&str; 10] = [
+        "request_uri",
+        "uri",
+        "host",
+        "scheme",
+        "args",
+        "is_args",
+        "query_string",
+        "server_name",
+        "document_uri",
+        "http_host",
+    ];
+    const REMEDY: &str = "write the names of the route's path in braces, `{id}`, `{rest}`; the query is kept by itself";
+    for (at, _) in text.match_indices('$') {
+        let name = &text[at + 1..];
+        let end = name.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+        let name = &name[..end];
+        let is_group = !name.is_empty() && name.len() < 3 && name.bytes().all(|byte| byte.is_ascii_digit());
+        if is_group || NGINX.contains(&name) {
+            return Some((&text[at..=at + end], REMEDY.to_owned()));
+        }
+    }
+    if let Some(at) = text.find("/:") {
+        let name = &text[at + 2..];
+        let end = name.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+        if name.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            return Some((&text[at + 1..at + 2 + end], format!("write `{{{}}}`", &name[..end])));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_that_was_meant_is_told() {
+        for (text, expected) in [
+            ("all", "`0.0.0.0/0`"),
+            ("10.0.0.1/8", "`10.0.0.0/8` for the network, or `10.0.0.1`"),
+            ("10.1.2.3/255.255.0.0", "`10.1.0.0/16`"),
+            ("10.1.2.*", "`10.1.2.0/24`"),
+            ("10.1", "`10.1.0.0/16`"),
+            ("fd00::1/8", "`fd00::/8`"),
+            ("10.0.0.1-10.0.0.9", "a range"),
+            ("localhost", "`127.0.0.0/8`"),
+        ] {
+            let hint = network_meant(text).unwrap_or_default();
+            assert!(hint.contains(expected), "{text}: {hint}");
+        }
+        for none in ["", "office", "a-b", "300.1", "10"] {
+            assert_eq!(network_meant(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn variables_of_others_are_known_and_nothing_else_is() {
+        for (text, found) in [
+            ("/$1", Some("$1")),
+            ("https://$host$request_uri", Some("$host")),
+            ("/users/:id/x", Some(":id")),
+            ("/$metadata", None),
+            ("https://a.test/x", None),
+            ("http://a:80/", None),
+            ("/a/$100", None),
+        ] {
+            assert_eq!(variable(text).map(|(variable, _)| variable), found, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_written_so_that_yaml_reads_it_as_it_is() {
+        for (text, expected) in
+            [("a", "a"), ("*", "\"*\""), ("a: b", "\"a: b\""), ("10.0.0.0/8", "10.0.0.0/8"), ("", "\"\"")]
+        {
+            assert_eq!(quoted(text), expected);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The two sides of a tunnel. Whatever carries bytes for one says at its end whether it ended or was cut (RFC 8441 §5): on TCP
+//! by FIN or a reset, on a stream of HTTP/2 by END_STREAM or RST_STREAM.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
+    /// Goes on with what it was given, where nobody else does. To be asked whenever its task is woken.
+    fn go_on(&mut self, _: &mut Context<'_>) {}
+
+    /// Has it look cut to who is on the other side, and not ended, once it is let go.
+    fn cut(&mut self);
+}
+
+type Sending = Pin<Box<dyn Future<Output = ()>>>;
+
+/// What sends on a stream of HTTP/2 that becomes a tunnel, once hyper has given it out to be spawned.
+///
+/// As a task of its own it would take it for the end that the tunnel is let go, and it alone hears that the stream was reset.
+#[derive(Clone, Default)]
+pub struct Sender(Rc<Cell<Option<Sending>>>);
+
+impl Sender {
+    /// Here it is.
+    pub fn put<F: Future + 'static>(&self, sending: F) {
+        self.0.set(Some(Box::pin(async move {
+            sending.await;
+        })));
+    }
+}
+
+/// A stream of HTTP/2 that became a tunnel. Let go before its end was told, it is reset.
+pub struct StreamTunnel {
+    /// Until the end was told, or the stream was reset.
+    sending: Option<Sending>,
+    io: TokioIo<Upgraded>,
+    is_shut: bool,
+}
+
+impl StreamTunnel {
+    /// Of what hyper has made of the stream, and of what sends on it. None if that was not given out.
+    pub fn new(upgraded: Upgraded, sender: &Sender) -> Option<Self> {
+        let sending = sender.0.take()?;
+        Some(Self { sending: Some(sending), io: TokioIo::new(upgraded), is_shut: false })
+    }
+
+    /// Hands to the connection what it takes.
+    fn send(&mut self, cx: &mut Context<'_>) {
+        if let Some(sending) = &mut self.sending
+            && sending.as_mut().poll(cx).is_ready()
+        {
+            self.sending = None;
+        }
+    }
+}
+
+impl Duplex for StreamTunnel {
+    fn go_on(&mut self, cx: &mut Context<'_>) {
+        self.send(cx);
+    }
+
+    fn cut(&mut self) {
+        self.sending = None;
+    }
+}
+
+impl AsyncRead for StreamTunnel {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        if buffer.filled().len() == before && buffer.remaining() > 0 && !self.is_shut {
+            // hyper takes a stream that is reset with CANCEL for one that is over. What sends on it knows.
+            self.send(cx);
+            if self.sending.is_none() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for StreamTunnel {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut written = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.send(cx);
+        if written.is_pending() {
+            // There may be room by now.
+            written = Pin::new(&mut self.io).poll_write(cx, bytes);
+            self.send(cx);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.send(cx);
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_shut = true;
+        match Pin::new(&mut self.io).poll_shutdown(cx) {
+            Poll::Ready(shut) => Poll::Ready(shut),
+            Poll::Pending => {
+                self.send(cx);
+                Pin::new(&mut self.io).poll_shutdown(cx)
+            }
+        }
+    }
+}

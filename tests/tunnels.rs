@@ -1,0 +1,311 @@
+//! How tunnels come to an end: what one side does to it is what the other sees, whichever version each speaks (RFC 8441 §5).
+
+use std::io::ErrorKind;
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::{Request, Response};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio_tungstenite::accept_async;
+
+use crate::harness::{Armiger, Config, within};
+
+const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// One side of a tunnel.
+enum Side {
+    Tcp(TcpStream),
+    Stream(RecvStream, SendStream<Bytes>),
+}
+
+/// How a tunnel looks from one side when the other has gone.
+#[derive(Debug, PartialEq)]
+enum End {
+    /// By FIN, or END_STREAM.
+    Told,
+    /// By a reset.
+    Cut,
+}
+
+impl Side {
+    async fn say(&mut self, bytes: &'static [u8]) {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes).await.unwrap(),
+            Self::Stream(_, sender) => sender.send_data(Bytes::from_static(bytes), false).unwrap(),
+        }
+    }
+
+    /// Reads until so much has come.
+    async fn hears(&mut self, bytes: &[u8]) {
+        let mut heard = Vec::new();
+        while heard.len() < bytes.len() {
+            match self {
+                Self::Tcp(stream) => {
+                    assert!(within("words", stream.read_buf(&mut heard)).await.unwrap() > 0, "an end before the words");
+                }
+                Self::Stream(receiver, _) => {
+                    let data = within("words", receiver.data()).await.expect("no end before the words").unwrap();
+                    receiver.flow_control().release_capacity(data.len()).unwrap();
+                    heard.extend_from_slice(&data);
+                }
+            }
+        }
+        assert_eq!(heard.escape_ascii().to_string(), bytes.escape_ascii().to_string());
+    }
+
+    async fn end(&mut self) {
+        match self {
+            Self::Tcp(stream) => stream.shutdown().await.unwrap(),
+            Self::Stream(_, sender) => sender.send_data(Bytes::new(), true).unwrap(),
+        }
+    }
+
+    fn cut(self) {
+        match self {
+            Self::Tcp(stream) => stream.set_zero_linger().unwrap(),
+            Self::Stream(_, mut sender) => sender.send_reset(Reason::CANCEL),
+        }
+    }
+
+    async fn sees(&mut self) -> End {
+        match self {
+            Self::Tcp(stream) => match within("the end", stream.read(&mut [0; 64])).await {
+                Ok(0) => End::Told,
+                Ok(_) => panic!("more was said"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                    End::Cut
+                }
+            },
+            Self::Stream(receiver, _) => loop {
+                match within("the end", receiver.data()).await {
+                    None => return End::Told,
+                    // Of the frame that has END_STREAM.
+                    Some(Ok(data)) => assert!(data.is_empty(), "more was said"),
+                    Some(Err(error)) => {
+                        assert_eq!((error.reason(), error.is_reset()), (Some(Reason::CANCEL), true), "{error}");
+                        return End::Cut;
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// A back end that grants each tunnel and hands it over.
+async fn back_end(is_http2: bool) -> (String, mpsc::Receiver<Side>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, tunnels) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                if !is_http2 {
+                    let Ok(socket) = accept_async(stream).await else { return };
+                    return sender.send(Side::Tcp(socket.into_inner())).await.unwrap();
+                }
+                let mut builder = h2::server::Builder::new();
+                let mut connection = builder.enable_connect_protocol().handshake(stream).await.unwrap();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    assert_eq!(request.method(), "CONNECT");
+                    let stream = respond.send_response(Response::new(()), false).unwrap();
+                    sender.send(Side::Stream(request.into_body(), stream)).await.unwrap();
+                }
+            });
+        }
+    });
+    (url, tunnels)
+}
+
+/// Clients that speak one version.
+enum Clients {
+    Http1,
+    Http2(h2::client::SendRequest<Bytes>, AbortHandle),
+}
+
+impl Clients {
+    async fn of(armiger: &Armiger, is_http2: bool) -> Self {
+        if !is_http2 {
+            return Self::Http1;
+        }
+        let stream = TcpStream::connect(armiger.address()).await.unwrap();
+        stream.set_zero_linger().unwrap();
+        let (client, connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
+        let connection = tokio::spawn(async move { connection.await.ok() }).abort_handle();
+        within("settings", async {
+            while !client.is_extended_connect_protocol_enabled() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        Self::Http2(client, connection)
+    }
+
+    async fn open(&mut self, armiger: &Armiger) -> Side {
+        match self {
+            Self::Http1 => {
+                let mut stream = TcpStream::connect(armiger.address()).await.unwrap();
+                stream.write_all(HANDSHAKE.as_bytes()).await.unwrap();
+                let mut got = Vec::new();
+                while !got.ends_with(b"\r\n\r\n") {
+                    assert!(within("the 101", stream.read_buf(&mut got)).await.unwrap() > 0);
+                }
+                assert!(got.starts_with(b"HTTP/1.1 101 "), "{}", got.escape_ascii());
+                Side::Tcp(stream)
+            }
+            Self::Http2(client, _) => {
+                let mut request = Request::builder().method("CONNECT").uri("http://a/chat");
+                request = request.header("sec-websocket-version", "13");
+                request.extensions_mut().unwrap().insert(h2::ext::Protocol::from_static("websocket"));
+                let (answer, sender) = client.send_request(request.body(()).unwrap(), false).unwrap();
+                let answer = within("the answer", answer).await.unwrap();
+                assert_eq!(answer.status(), 200);
+                Side::Stream(answer.into_body(), sender)
+            }
+        }
+    }
+}
+
+/// Which versions client and back end speak.
+const VERSIONS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
+async fn between(versions: (bool, bool)) -> (Armiger, Clients, mpsc::Receiver<Side>) {
+    let (url, tunnels) = back_end(versions.1).await;
+    let protocol = if versions.1 { "protocol: h2c" } else { "protocol: http1" };
+    let config = Config::to_url(&url).upstream(protocol).listener("http2_websocket: true");
+    let armiger = Armiger::with_workers(1, config).await;
+    let clients = Clients::of(&armiger, versions.0).await;
+    (armiger, clients, tunnels)
+}
+
+/// Opens a tunnel, and has each side hear the other.
+async fn open(armiger: &Armiger, clients: &mut Clients, tunnels: &mut mpsc::Receiver<Side>) -> (Side, Side) {
+    let mut near = clients.open(armiger).await;
+    let mut far = within("the tunnel", tunnels.recv()).await.unwrap();
+    talk(&mut near, &mut far).await;
+    (near, far)
+}
+
+async fn talk(near: &mut Side, far: &mut Side) {
+    near.say(b"\x81\x80\0\0\0\0").await;
+    far.hears(b"\x81\x80\0\0\0\0").await;
+    far.say(b"\x81\x02ho").await;
+    near.hears(b"\x81\x02ho").await;
+}
+
+/// One line for each, all of which tell the same.
+async fn told(armiger: Armiger, n: usize, complete: bool, cut_by: Value) {
+    armiger.log_lines(n).await;
+    let lines: Vec<_> = armiger.close_books().await.into_iter().filter(|line| line["status"] == 101).collect();
+    assert_eq!(lines.len(), n);
+    for line in lines {
+        assert_eq!((&line["complete"], &line["cut_by"]), (&json!(complete), &cut_by), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_cuts_its_tunnel_cuts_that_of_the_back_end_and_no_other() {
+    for versions in VERSIONS {
+        let (armiger, mut clients, mut tunnels) = between(versions).await;
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.push(open(&armiger, &mut clients, &mut tunnels).await);
+        }
+        for left in (0..3).rev() {
+            let (near, mut far) = all.remove(left / 2);
+            near.cut();
+            assert_eq!(far.sees().await, End::Cut, "{versions:?}");
+            for (near, far) in &mut all {
+                talk(near, far).await;
+            }
+        }
+        told(armiger, 3, false, json!("client")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_cuts_all_the_tunnels_on_it() {
+    for is_http2 in [false, true] {
+        let (armiger, mut clients, mut tunnels) = between((true, is_http2)).await;
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.push(open(&armiger, &mut clients, &mut tunnels).await);
+        }
+        let Clients::Http2(_, connection) = &clients else { unreachable!() };
+        connection.abort();
+        for (_, far) in &mut all {
+            assert_eq!(far.sees().await, End::Cut, "{is_http2}");
+        }
+        told(armiger, 3, false, json!("client")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_back_end_that_cuts_its_tunnel_cuts_that_of_the_client_and_no_other() {
+    for versions in VERSIONS {
+        let (armiger, mut clients, mut tunnels) = between(versions).await;
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.push(open(&armiger, &mut clients, &mut tunnels).await);
+        }
+        for left in (0..3).rev() {
+            let (mut near, far) = all.remove(left / 2);
+            far.cut();
+            assert_eq!(near.sees().await, End::Cut, "{versions:?}");
+            for (near, far) in &mut all {
+                talk(near, far).await;
+            }
+        }
+        told(armiger, 3, false, json!("upstream")).await;
+    }
+}
+
+#[tokio::test]
+async fn each_side_ends_in_its_turn_and_nothing_looks_cut() {
+    for versions in VERSIONS {
+        for is_client_first in [false, true] {
+            let (armiger, mut clients, mut tunnels) = between(versions).await;
+            let (near, far) = open(&armiger, &mut clients, &mut tunnels).await;
+            let (mut one, mut other) = if is_client_first { (near, far) } else { (far, near) };
+            one.say(b"\x88\0").await;
+            one.end().await;
+            other.hears(b"\x88\0").await;
+            assert_eq!(other.sees().await, End::Told, "{versions:?}");
+            other.say(b"\x81\x03bye").await;
+            other.end().await;
+            one.hears(b"\x81\x03bye").await;
+            assert_eq!(one.sees().await, End::Told, "{versions:?}");
+            drop((one, other));
+            told(armiger, 1, true, Value::Null).await;
+        }
+    }
+}
+
+/// What was said before is heard, also where it takes the other side's window to send it.
+#[tokio::test]
+async fn what_was_said_before_the_end_comes_through_small_windows() {
+    const MUCH: &[u8] = &[7; 3_000_000];
+    for versions in VERSIONS {
+        let (armiger, mut clients, mut tunnels) = between(versions).await;
+        let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
+        for _ in 0..2 {
+            let says = async {
+                near.say(MUCH).await;
+                near.end().await;
+            };
+            tokio::join!(says, async {
+                far.hears(MUCH).await;
+                assert_eq!(far.sees().await, End::Told, "{versions:?}");
+            });
+            (near, far) = (far, near);
+        }
+        drop((near, far));
+        told(armiger, 1, true, Value::Null).await;
+    }
+}
