@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use http::HeaderValue;
 use http_body_util::BodyExt;
 
-use crate::harness::{Armiger, Backend, Config, answer, within};
+use crate::harness::{Armiger, Backend, Config, Signal, answer, within};
 
 const ROUTES: &str = "- {name: all, match: {path: \"/{rest...}\"}, proxy: {upstream: app}}";
 
@@ -89,6 +89,23 @@ async fn if_nobody_is_well_callers_are_told_at_once() {
     assert_eq!(state["rows"][0]["endpoints"][0]["is_ill"], true);
     health.store(200, Ordering::Relaxed);
     until_status(&armiger, 200).await;
+}
+
+#[tokio::test]
+async fn what_starts_ill_is_shown_so_before_it_has_answered() {
+    let asked = Signal::new();
+    let backend = Backend::serving(move |_| {
+        let asked = asked.clone();
+        async move {
+            asked.wait().await;
+            answer(200, "")
+        }
+    })
+    .await;
+    let armiger = before(&[&backend], "health: {timeout: 1m, start: ill}").await;
+    backend.arrived(1).await;
+    assert_eq!(armiger.metric(&healthy(&backend)).await, 0.0);
+    armiger.get("/").await.assert_problem(503, "no-endpoint");
 }
 
 #[tokio::test]

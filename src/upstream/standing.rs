@@ -214,12 +214,9 @@ impl Standings {
                 })
             });
             let live = Identity::of("endpoint", format!("{name} {label}")).untold();
-            Standing::of(
-                label,
-                breaker,
-                keeper.keep(live, || Live::new(starts_ill, now)),
-                metrics.endpoint(name, label),
-            )
+            let live = keeper.keep(live, || Live::new(starts_ill, now));
+            let metrics = shown(&live, metrics.endpoint(name, label), starts_ill);
+            Standing::of(label, breaker, live, metrics)
         };
         let endpoints: Box<[_]> = plan.endpoints.iter().map(standing).collect();
         let all = Self { breaker, endpoints, ..Self::default() };
@@ -245,10 +242,10 @@ impl Standings {
         let rules = plan.breaker.as_ref().filter(|breaker| breaker.scope == Scope::Endpoint);
         let others = endpoints.iter().skip(self.endpoints.len()).map(|endpoint| {
             let label = &endpoint.label;
-            let known = known.entry(label.clone()).or_insert_with(|| Known {
-                live: Arc::new(Live::new(starts_ill(plan), now)),
-                breaker: None,
-                metrics: metrics.endpoint(name, label),
+            let known = known.entry(label.clone()).or_insert_with(|| {
+                let live = Arc::new(Live::new(starts_ill(plan), now));
+                let metrics = shown(&live, metrics.endpoint(name, label), starts_ill(plan));
+                Known { live, breaker: None, metrics }
             });
             // Where there are none, what was seen stays: this may come of a configuration that is refused in the end.
             let breaker = rules.map(|plan| {
@@ -338,6 +335,14 @@ impl Standings {
 /// What an endpoint is taken for before anybody asked.
 fn starts_ill(plan: &Plan) -> bool {
     plan.health.as_ref().is_some_and(|health| health.start == Start::Ill)
+}
+
+/// The metrics of an endpoint, which show one that starts ill as ill until it was found well.
+fn shown(live: &Live, metrics: EndpointMetrics, starts_ill: bool) -> EndpointMetrics {
+    if starts_ill && live.is_ill() {
+        metrics.health(false);
+    }
+    metrics
 }
 
 impl Standing {

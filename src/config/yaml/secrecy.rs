@@ -768,7 +768,8 @@ jwk: '{\"kty\": \"oct\", \"k\": \"seven-7\"}'
         let keys = serde_json::to_value(crate::config::identity::Keys::default()).unwrap();
         let mut known: Vec<&str> = keys.as_object().unwrap().keys().map(String::as_str).collect();
         let mut told = OF_KEYS.to_vec();
-        (known.sort_unstable(), told.sort_unstable());
+        known.sort_unstable();
+        told.sort_unstable();
         assert_eq!(told, known);
     }
 
