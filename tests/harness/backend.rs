@@ -231,6 +231,8 @@ pub struct Backend {
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+    /// Of one that was stopped: bound and not listening, so that nobody else is given its port.
+    held: Option<socket2::Socket>,
 }
 
 #[derive(Default)]
@@ -408,7 +410,7 @@ impl Backend {
                 run(listener, for_thread, stopped).await;
             });
         });
-        Self { address, shared, stop: Some(stop), thread: Some(thread) }
+        Self { address, shared, stop: Some(stop), thread: Some(thread), held: None }
     }
 
     /// Where it listens.
@@ -479,7 +481,16 @@ impl Backend {
         {
             std::panic::resume_unwind(panic);
         }
+        self.held = hold(self.address).ok();
     }
+}
+
+/// Keeps an address from whoever asks for any port, and not from a listener that asks for just this one.
+fn hold(address: SocketAddr) -> std::io::Result<socket2::Socket> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 impl Drop for Backend {
