@@ -49,6 +49,7 @@ docs:
     cargo run --quiet --locked -- schema --format markdown > docs/configuration.md
     cargo run --quiet --locked -- schema --format metrics > docs/metrics.md
     cargo run --quiet --locked -- schema --format access-log > docs/access-log.md
+    cargo run --quiet --locked -- schema --format reasons > docs/reasons.md
     cargo run --quiet --locked -- schema > armiger.schema.json
 
 # The demo: armiger in front of three small back ends.

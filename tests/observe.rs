@@ -92,7 +92,7 @@ async fn a_refusal_is_logged_with_its_reason_and_the_verdicts() {
         "
         - name: guarded
           match: {path: /a}
-          policies: {ip_filter: {deny: [127.0.0.0/8]}, body_limit: {max: 1KiB}}
+          policies: {ip_filter: {deny: [127.0.0.0/8]}, body_limit: {max: 1KiB}, headers: {response: {set: {x-a: b}}}}
           respond: {}
         ",
     ))
@@ -107,7 +107,7 @@ async fn a_refusal_is_logged_with_its_reason_and_the_verdicts() {
     assert_eq!(
         line["verdicts"],
         json!([
-            {"policy": "body_limit", "stage": "admit", "verdict": "pass", "mode": "enforce"},
+            {"policy": "headers", "stage": "always", "verdict": "amend", "mode": "enforce"},
             {"policy": "ip_filter", "stage": "admit", "verdict": "reject", "reason": "address-blocked", "mode": "enforce"},
         ]),
     );
@@ -545,7 +545,9 @@ async fn every_family_says_what_it_is_and_keeps_the_naming_rules() {
 
 #[test]
 fn the_pages_tell_what_the_program_has() {
-    for (format, page) in [("metrics", "docs/metrics.md"), ("access-log", "docs/access-log.md")] {
+    for (format, page) in
+        [("metrics", "docs/metrics.md"), ("access-log", "docs/access-log.md"), ("reasons", "docs/reasons.md")]
+    {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{page}: {error}"));
 

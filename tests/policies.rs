@@ -594,7 +594,7 @@ async fn policies_are_asked_in_a_fixed_order_whatever_the_file_says() {
     let rows = line["verdicts"].as_array().unwrap();
     let asked: Vec<String> =
         rows.iter().map(|row| format!("{}/{}", row["stage"], row["policy"]).replace('"', "")).collect();
-    assert_eq!(asked, ["always/headers", "preflight/cors", "admit/body_limit", "admit/ip_filter", "prepare/headers"],);
+    assert_eq!(asked, ["always/headers", "preflight/cors", "admit/ip_filter", "admit/body_limit", "prepare/headers"],);
 }
 
 #[tokio::test]

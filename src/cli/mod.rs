@@ -18,6 +18,7 @@ use crate::app::{self, Options, Running, Source};
 use crate::config::issue::Report;
 use crate::config::reference;
 use crate::demo;
+use crate::exchange;
 use crate::keep::Keeper;
 use crate::machine::Machine;
 use crate::policy::Blocks;
@@ -195,6 +196,8 @@ enum SchemaFormat {
     Metrics,
     /// `docs/access-log.md`: the fields and formats of the access log.
     AccessLog,
+    /// `docs/reasons.md`: why armiger refuses, and what that looks like.
+    Reasons,
 }
 
 /// Runs the program.
@@ -380,6 +383,7 @@ fn schema(format: SchemaFormat) -> String {
         SchemaFormat::Markdown => reference::markdown(&reference::schema::<Blocks>()),
         SchemaFormat::Metrics => Metrics::new().reference(),
         SchemaFormat::AccessLog => access_log::reference(),
+        SchemaFormat::Reasons => exchange::reference(),
     }
 }
 

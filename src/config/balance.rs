@@ -10,7 +10,8 @@ use super::value::HumanDuration;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
-    /// Of two that chance picks, the one with fewer requests in flight, by their weights. Shuns what is slow by itself.
+    /// The one with the fewest requests in flight, by their weights: of all up to eight endpoints, of more than that of two that
+    /// chance picks. Shuns what is slow by itself.
     #[default]
     LeastRequests,
     /// One after the other, as often as their weights say.

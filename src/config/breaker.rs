@@ -23,7 +23,8 @@ use super::value::{HumanDuration, Statuses};
 pub struct Breaker {
     /// What has a breaker of its own.
     pub scope: Scope,
-    /// How much failure opens it.
+    /// How much failure opens it. Without it: 5 failures in a row, or half of at least 20 calls. What is given here replaces all of
+    /// that: `{ratio: 0.5}` counts no failures in a row.
     pub trip: Trip,
     /// How long calls are remembered.
     pub window: Window,

@@ -23,7 +23,7 @@ use super::value::{HumanDuration, Statuses};
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// Tries in all, the first included. More than one shows in the log and in `X-Armiger-Attempts`. At most 10.
+    /// Tries in all, the first included. More than one shows in the log and in `X-Armiger-Attempts`. From 2 to 10.
     pub attempts: u8,
     /// What is tried again: `connect` (no connection), `reset` (the upstream broke off before its answer), `timeout` (no
     /// answer within `timeouts.first_byte` or `per_try`), statuses such as `503` or `502-504`, and those of gRPC, such as

@@ -86,7 +86,7 @@ pub struct Match {
     /// Host names: `api.example.com`, or `*.example.com` for every name below. Default: any. Without port.
     pub hosts: Vec<String>,
     /// A whole path: `/orders`, `/orders/{id}` where `{id}` is one segment, `/files/{rest...}` where the last takes
-    /// all that remains, even nothing.
+    /// all that remains behind the slash, even nothing: `/files/`, and not `/files`. `path_prefix: /files` takes both.
     pub path: Option<String>,
     /// A path and all below it: `/api` matches `/api` and `/api/x`, not `/apix`.
     pub path_prefix: Option<String>,

@@ -3,6 +3,7 @@
 pub mod allowance;
 pub mod fetch;
 pub mod identity;
+mod reference;
 pub mod rejection;
 pub mod template;
 pub mod verdict;
@@ -19,6 +20,7 @@ use smallvec::SmallVec;
 pub use allowance::{Allowance, Exceeded, Grant};
 pub use fetch::{Arrival, Fetch, Fill, Settled};
 pub use identity::{Caller, Challenges, Identity, Place};
+pub use reference::reference;
 pub use rejection::{Reason, Rejection};
 pub use verdict::{Amendment, Followup, Followups, Verdict};
 

@@ -79,14 +79,16 @@ pub struct Facts {
     pub title: &'static str,
     /// `error` of `Proxy-Status` (RFC 9209 §2.3), where the RFC has a word for it.
     pub proxy_status: Option<&'static str>,
+    /// What it means, for operators.
+    pub meaning: &'static str,
 }
 
 /// Turns rows into the enum and its facts, so that a reason without a complete row does not compile.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $Reason:ident => $status:ident, $grpc:ident, $slug:literal, $title:literal, $proxy:expr;)+) => {
+    ($($(#[doc = $doc:literal])+ $Reason:ident => $status:ident, $grpc:ident, $slug:literal, $title:literal, $proxy:expr;)+) => {
         /// Why armiger refuses. The slug is stable: clients, dashboards and alerts may rely on it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Reason { $($(#[$doc])* $Reason,)+ }
+        pub enum Reason { $($(#[doc = $doc])+ $Reason,)+ }
 
         impl Reason {
             /// Every reason, in the order of the table.
@@ -97,6 +99,7 @@ macro_rules! reasons {
                 match self {
                     $(Self::$Reason => Facts {
                         status: StatusCode::$status, grpc: grpc::$grpc, slug: $slug, title: $title, proxy_status: $proxy,
+                        meaning: concat!($($doc),+),
                     },)+
                 }
             }

@@ -114,6 +114,19 @@ impl Held {
         Self(self.0 & !allowed.0)
     }
 
+    /// The first of its members in plain words, without a word of the request in it.
+    pub const fn detail(self) -> &'static str {
+        if self.contains(Self::ENCODED_SLASH) {
+            "the path has a percent-encoded slash, which is not allowed here"
+        } else if self.contains(Self::ENCODED_NUL) {
+            "the path has a percent-encoded NUL, which is not allowed here"
+        } else if self.contains(Self::BACKSLASH) {
+            "the path has a backslash, which is not allowed here"
+        } else {
+            "the path has a semicolon, which is not allowed here"
+        }
+    }
+
     /// The words of its members, in the order of [`Held::WORDS`].
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::WORDS.into_iter().filter(move |(_, held)| self.contains(*held)).map(|(word, _)| word)

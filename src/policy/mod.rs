@@ -37,6 +37,8 @@ pub trait Policy {
 
 table::policies! {
     // YAML key   type
+    // Within a stage those that stand first are asked first: an address that is kept out learns nothing of a limit.
+    ip_filter  => IpFilter,
     body_limit => BodyLimit,
     cache      => Cache,
     compress   => Compress,
@@ -45,7 +47,6 @@ table::policies! {
     headers    => Headers,
     identity   => IdentityPolicy,
     in_flight  => InFlight,
-    ip_filter  => IpFilter,
     rate_limit => RateLimit,
     roles      => Roles,
     rules      => Rules,

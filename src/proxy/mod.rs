@@ -63,7 +63,12 @@ async fn answer(
         if is_within && matches!(route.action, Action::Batch(_)) {
             return Err(Rejection::from(Reason::BadBody).detail("A batch has no batch within it."));
         }
-        if held.minus(route.path_allow).is_empty() { Ok(Some(route)) } else { Err(Reason::BadPath.into()) }
+        let refused = held.minus(route.path_allow);
+        if refused.is_empty() {
+            Ok(Some(route))
+        } else {
+            Err(Rejection::from(Reason::BadPath).detail(refused.detail()))
+        }
     });
     let response = match found {
         Ok(Some(route)) => {
