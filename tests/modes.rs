@@ -199,8 +199,8 @@ fn staff() -> (String, String) {
 async fn of_policies_that_refuse_the_earlier_one_speaks() {
     const LACKS: &str = "[\"header:x-none\"], on_missing: deny";
     let steps = [
-        ("body_limit", "{max: 1B}".to_owned(), 413, "body-too-large"),
         ("ip_filter", "{deny: [127.0.0.0/8]}".to_owned(), 403, "address-blocked"),
+        ("body_limit", "{max: 1B}".to_owned(), 413, "body-too-large"),
         // One that asks nothing of the caller comes before it is known who that is, and one that does comes after.
         ("rate_limit", format!("{{name: one, rate: 1/h, by: {LACKS}}}"), 403, "limit-key-missing"),
         ("identity", "{providers: [staff]}".to_owned(), 401, "token-missing"),
