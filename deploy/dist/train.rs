@@ -257,9 +257,10 @@ fn as_demo(armiger: &str, folder: &Path, port: u16, share: usize) -> Outcome<()>
         Visit::send(400, 200, "POST", "/app/echo-body", packed, &"x".repeat(32 * 1024)),
         Visit::send(200, 200, "POST", "/batch", json, "[{\"path\":\"/users/7\"},{\"path\":\"/app/echo\"}]"),
         Visit::send(80, 402, "POST", "/checkout/7", "Content-Length: 0\r\n", ""),
-        Visit::get(80, 200, "/dashboard/7", ""),
     ];
-    drive(port, &visits, share)
+    drive(port, &visits, share)?;
+    // One of its parts always fails, which opens the breaker of `app`: only once no client needs that one any more.
+    drive(port, &[Visit::get(80, 200, "/dashboard/7", "")], share)
 }
 
 /// What the processes read, besides what the environment tells them.
