@@ -97,12 +97,13 @@ impl Plan {
                 Some(if burden(second) < burden(first) { second } else { first })
             }
             (Way::RoundRobin, _) => {
-                let from = turn();
-                let place = |step: usize| self.turns[(from + step) % self.turns.len()] as usize;
-                let is_warm = |place: usize| load(place).1 >= 1.0 || fastrand::f64() < load(place).1;
-                let mut in_turn = (0..self.turns.len()).map(place).filter(|place| allowed(*place));
-                let first = in_turn.next()?;
-                Some(if is_warm(first) { first } else { in_turn.find(|place| is_warm(*place)).unwrap_or(first) })
+                let place = *self.turns.get(turn() % self.turns.len().max(1))? as usize;
+                let is_warm = || load(place).1 >= 1.0 || fastrand::f64() < load(place).1;
+                if allowed(place) && is_warm() {
+                    return Some(place);
+                }
+                // Whoever is next would bear all that this one does not take.
+                self.by_chance(allowed, load, None)
             }
             (Way::Hash(_), Some(key)) => {
                 let score = |place: usize| {
@@ -225,6 +226,14 @@ mod tests {
     }
 
     #[test]
+    fn the_turns_of_one_that_is_out_go_to_all_others_by_weight() {
+        let plan = plan(balance::Balance::RoundRobin, &[1, 1, 2, 1]);
+        let shares = shares(&plan, 5_000, &[1, 2, 3], &[0; 4]);
+        let of = |weight: usize| weight * 1_250 - 125..weight * 1_250 + 125;
+        assert!(of(1).contains(&shares[1]) && of(2).contains(&shares[2]) && of(1).contains(&shares[3]), "{shares:?}");
+    }
+
+    #[test]
     fn chance_goes_by_weight() {
         let plan = plan(balance::Balance::Random, &[3, 1]);
         let shares = shares(&plan, 4_000, &[0, 1], &[0, 0]);
@@ -273,6 +282,7 @@ mod tests {
         for way in [balance::Balance::LeastRequests, balance::Balance::RoundRobin, balance::Balance::Random] {
             let plan = plan(way, &[1, 1]);
             assert_eq!(plan.choose(&|_| false, &|_| (0, 1.0), &|_| 0, &|| 5, None), None);
+            assert_eq!(plan.with(Box::default()).choose(&|_| true, &|_| (0, 1.0), &|_| 0, &|| 5, None), None);
         }
     }
 

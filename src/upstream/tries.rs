@@ -101,10 +101,11 @@ impl Upstream {
                 if tries.unsent > UNSENT_MAX {
                     return None;
                 }
-                if is_reused {
+                if is_reused && tries.unsent == 1 {
                     tries.at = Some(place);
                 } else {
-                    // Not even a new connection took it: as good as not reached.
+                    // Not even a new connection took it: as good as not reached. Nor did a second of HTTP/2, which is seldom a
+                    // new one: an endpoint that refuses streams would have all of the tries.
                     push(&mut tries.tried, place);
                 }
                 self.metrics.retried(RetryClass::Unsent);

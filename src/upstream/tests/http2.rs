@@ -144,6 +144,35 @@ fn an_http2_upstream_that_refuses_every_stream_is_an_error() {
 }
 
 #[test]
+fn a_request_that_one_endpoint_refuses_twice_goes_to_another() {
+    run(async {
+        let (refusing, _) = backend(script!(|peer| {
+            peer.preface(&[]).await;
+            let first = peer.headers().await.unwrap();
+            peer.answer(first).await;
+            while let Some(stream) = peer.headers().await {
+                peer.say(&frame(RST_STREAM, 0, stream, &7u32.to_be_bytes())).await;
+            }
+        }))
+        .await;
+        let (good, _) = backend(script!(|peer| {
+            peer.preface(&[]).await;
+            while let Some(stream) = peer.headers().await {
+                peer.answer(stream).await;
+            }
+        }))
+        .await;
+        let stage = Stage::new(&config::Upstream { endpoints: vec![refusing, good], ..h2c("") });
+        for _ in 0..8 {
+            stage.ask(post("precious")).await.expect("one endpoint takes it");
+        }
+        let attempts = stage.attempts();
+        let refused = attempts.iter().filter(|outcome| **outcome == "upstream-reset").count();
+        assert!(refused > 1 && attempts.len() == 8 + refused, "{attempts:?}");
+    });
+}
+
+#[test]
 fn an_http2_answer_that_is_reset_never_looks_complete() {
     run(async {
         // NO_ERROR is what hyper takes for an end, and it is one only behind END_STREAM.
