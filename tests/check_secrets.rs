@@ -253,3 +253,30 @@ fn a_secret_that_hangs_on_its_name_is_not_told() {
     }
     assert!(told.is_empty(), "{}:\n{}", told.len(), told.join("\n----\n"));
 }
+
+/// Whoever forgets a colon makes of the name and its value one text, or of the file no YAML.
+#[test]
+fn a_secret_before_which_a_colon_is_missing_is_not_told() {
+    let mut told = Vec::new();
+    for name in ["secret", "token", "password", "client_secret", "x-api-key", "Authorization"] {
+        for text in [
+            format!("admin:\n  address: 127.0.0.1:9\n  {name} {SECRET}"),
+            format!("admin:\n  {name} {SECRET}\n  address: 127.0.0.1:9"),
+            format!("admin:\n  address: 127.0.0.1:9\n  {name} \"{SECRET}\""),
+            format!("admin:\n  address: 127.0.0.1:9\n  {name}\t{SECRET}\n  x: 1"),
+            format!("admin:\n  address: 127.0.0.1:9\n  \"{name}\" {SECRET}\n  x: 1"),
+            format!("admin:\n  address: 127.0.0.1:9\n  {name} |\n    {SECRET}\n  x: 1"),
+            format!("admin: {{address: \"127.0.0.1:9\", {name} {SECRET}}}"),
+            format!("admin: {{{name} {SECRET}, nope: 1}}"),
+            format!("admin: {{{name} {SECRET}, nope: \"1"),
+            format!("x:\n  - {name} {SECRET}\n  nope: 1"),
+            format!("{name} {SECRET}"),
+            format!("cache: {{redis: {{url \"redis://u:{SECRET}@127.0.0.1:1\"}}}}"),
+        ] {
+            keeps(&format!("{GOOD}{text}\n"), &mut told);
+        }
+    }
+    assert!(told.is_empty(), "{}:\n{}", told.len(), told.join("\n----\n"));
+    let shown = shown(&format!("{GOOD}admin:\n  a: 1\n  token ${{env:X}} # a limit, token bucket\n"));
+    assert!(shown.contains("token ${env:X} # a limit, token bucket"), "what is no secret is shown: {shown}");
+}

@@ -195,7 +195,9 @@ impl Secrets {
                 follows = is_secret_name(name) || OFTEN_SECRET.contains(&name) || is_misspelt(name);
             }
             let is_secret = || (is_alone || is_like_secret(key.text())) && may_be(key.text());
-            if is_alone && follows || is_secret() || hangs(key.text()) {
+            let has_credentials = || userinfo(key.text()).is_some_and(|credentials| tells(&key.text()[credentials]));
+            let is_unparted = || is_alone && (unparted(key.text()).is_some() || has_credentials());
+            if is_alone && follows || is_secret() || hangs(key.text()) || is_unparted() {
                 self.add(key, key.text());
             }
             if !is_alone {
@@ -251,6 +253,15 @@ fn hangs(text: &str) -> bool {
             && !is_one_reference(value)
             && !is_template(value)
     })
+}
+
+/// What stands behind the name of a secret that a text begins with, with nothing but a blank between: a colon is missing.
+fn unparted(text: &str) -> Option<&str> {
+    let (name, value) = text.split_once([' ', '\t'])?;
+    let name = name.trim_matches(['"', '\'']);
+    let value = value.trim_start();
+    let is_value = !value.is_empty() && !value.starts_with([':', '=', '#']) && !is_reference(value);
+    (is_value && name.chars().all(is_part_of_name) && is_secret_name(name)).then_some(value)
 }
 
 fn is_part_of_name(c: char) -> bool {
@@ -526,7 +537,13 @@ fn named(line: &str) -> Option<(usize, Option<Hidden>)> {
         let below = Hidden { indent, has_items: is_first && value.is_empty() && !before.contains('-') };
         return Some((line.trim_end().len().min(line.len() - value.len()), (!is_comment).then_some(below)));
     }
-    None
+    // In the prose of a comment a blank parts no name from its value.
+    let code = line.split(" #").next().filter(|code| !code.starts_with('#'))?;
+    let begins = code.match_indices(['{', '[', ',']).map(|(at, _)| at + 1);
+    let mut pieces = std::iter::once(0).chain(begins).map(|at| code[at..].trim_start_matches([' ', '\t', '-']));
+    let value = pieces.find_map(unparted)?;
+    let indent = line.len() - line.trim_start().len();
+    Some((code.len() - value.len(), Some(Hidden { indent, has_items: false })))
 }
 
 /// Whether a value, as a line has it, is a mapping that begins with a key of [`Keys`](crate::config::identity::Keys).
