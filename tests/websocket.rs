@@ -749,31 +749,6 @@ async fn what_a_tunnel_carried_is_counted_however_its_client_goes() {
     assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&json!(11), &json!(7)), "{line}");
 }
 
-/// A tunnel that both sides have ended is whole, even if its client closes the connection in the same breath.
-#[tokio::test]
-async fn a_connection_may_end_together_with_its_last_tunnel() {
-    let armiger = Armiger::with(Config::to_url(&echo().await).listener("http2_websocket: true")).await;
-    let stream = TcpStream::connect(armiger.address()).await.unwrap().into_std().unwrap();
-    let same = stream.try_clone().unwrap();
-    let stream = TcpStream::from_std(stream).unwrap();
-    let (client, connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let mut client = within("the connection", client.ready()).await.unwrap();
-    let (answer, _) = client.send_request(Request::get("http://a/").body(()).unwrap(), true).unwrap();
-    within("an answer", answer).await.unwrap();
-    let (answer, mut sender) = client.send_request(connect(), false).unwrap();
-    let mut body = within("the answer", answer).await.unwrap().into_body();
-    sender.send_data(vec![0x88, 0x80, 0, 0, 0, 0].into(), false).unwrap();
-    while within("the end", body.data()).await.is_some() {}
-    // What the kernel holds back goes out with the end of the connection.
-    socket2::SockRef::from(&same).set_tcp_cork(true).unwrap();
-    sender.send_data(bytes::Bytes::new(), true).unwrap();
-    drop((client, sender, body));
-    within("the end of the connection", connection).await.unwrap().unwrap();
-    let line = armiger.logged(|line| line["status"] == 101).await;
-    assert_eq!((&line["complete"], &line["reason"]), (&json!(true), &json!(null)), "{line}");
-}
-
 #[tokio::test]
 async fn a_drain_says_goodbye_on_streams_too() {
     let config =
