@@ -699,6 +699,30 @@ async fn a_2xx_that_grants_no_tunnel_is_none_to_a_client_of_http2() {
     assert_eq!(within("the answer", answer).await.unwrap().status(), 502);
 }
 
+/// HTTP/1.1 lets a server look past an upgrade (RFC 9110 §7.8). A request for a stream asks for nothing else.
+#[tokio::test]
+async fn who_asks_for_a_stream_where_none_is_to_be_had_is_told_so_and_the_service_is_not_asked() {
+    let backend = Backend::replies("ok").await;
+    let config = Config::to(&backend).listener("http2_websocket: true").routes(
+        "- {name: all, match: {path: \"/{rest...}\"}, policies: {headers: {response: {set: {x-seen: \"1\"}}}}, \
+         proxy: {upstream: app, websocket: false}}",
+    );
+    let armiger = Armiger::with(config).await;
+    armiger.raw(HANDSHAKE).await.answer().await.assert_status(200);
+    let mut client = extended(&armiger).await;
+    let (answer, _sender) = client.send_request(connect(), false).unwrap();
+    let answer = within("the answer", answer).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["x-seen"].as_bytes()), (501, &b"1"[..]));
+    let line = armiger.logged(|line| line["status"] == 501).await;
+    assert_eq!((&line["reason"], &line["attempts"]), (&json!("not-implemented"), &json!(null)), "{line}");
+
+    // Of protocols there are more (RFC 9220 §3).
+    let mut other = connect();
+    other.extensions_mut().insert(h2::ext::Protocol::from_static("connect-udp"));
+    let (answer, _sender) = client.send_request(other, false).unwrap();
+    assert_eq!(within("the answer", answer).await.unwrap().status(), 501);
+}
+
 /// A tunnel that was cut must not look as if it had ended.
 #[tokio::test]
 async fn a_tunnel_that_is_cut_is_a_stream_that_is_reset() {
