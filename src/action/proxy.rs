@@ -157,10 +157,6 @@ impl Proxy {
         if let Some(copy) = copy {
             copy.send(pools);
         }
-        if let Some(last) = record.attempts.last() {
-            record.upstream_addr = Some(last.addr.clone());
-            record.upstream_duration = Some(last.duration);
-        }
         let attempts = record.attempts.len();
         let mut response = sent.map_err(|error| {
             tracing::debug!(upstream = %self.upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
