@@ -507,6 +507,10 @@ async fn service(status: Option<&'static str>) -> Backend {
 
 fn ends() -> Vec<End> {
     let end = |name, backend, run, lines| End { name, backend, config: "", run, lines };
+    let ends_of_calls = |name, backend, lines| End {
+        config: "protocol: h2c",
+        ..end(name, backend, run!(|armiger, _backend| drop(call(armiger).await)), lines)
+    };
     vec![
         end(
             "a whole answer",
@@ -739,7 +743,7 @@ fn ends() -> Vec<End> {
         ),
         end(
             "a tunnel that the client ends",
-            script!(.request().write("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nab").hang()),
+            script!(.request().write(GRANTED).hang()),
             run!(|armiger, _backend| {
                 let mut raw = armiger.raw(UPGRADE).await;
                 raw.some().await;
@@ -749,7 +753,7 @@ fn ends() -> Vec<End> {
         ),
         end(
             "a tunnel that the upstream ends",
-            script!(.request().write("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nab")),
+            script!(.request().write(GRANTED)),
             run!(|armiger, _backend| {
                 armiger.raw(UPGRADE).await.rest().await;
             }),
@@ -763,41 +767,14 @@ fn ends() -> Vec<End> {
             }),
             &[(200, "", "")],
         ),
-        End {
-            config: "protocol: h2c",
-            ..end(
-                "a call that succeeds",
-                || Box::pin(service(Some("0"))),
-                run!(|armiger, _backend| {
-                    call(armiger).await.unwrap();
-                }),
-                &[(200, "", "")],
-            )
-        },
-        End {
-            config: "protocol: h2c",
-            ..end(
-                "a call that fails",
-                || Box::pin(service(Some("13"))),
-                run!(|armiger, _backend| {
-                    call(armiger).await.unwrap();
-                }),
-                &[(200, "", "")],
-            )
-        },
-        End {
-            config: "protocol: h2c",
-            ..end(
-                "a call that is cut",
-                || Box::pin(service(None)),
-                run!(|armiger, _backend| {
-                    let _ = call(armiger).await;
-                }),
-                &[(200, "upstream-cut", "upstream")],
-            )
-        },
+        ends_of_calls("a call that succeeds", || Box::pin(service(Some("0"))), &[(200, "", "")]),
+        ends_of_calls("a call that fails", || Box::pin(service(Some("13"))), &[(200, "", "")]),
+        ends_of_calls("a call that is cut", || Box::pin(service(None)), &[(200, "upstream-cut", "upstream")]),
     ]
 }
+
+const GRANTED: &str = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+    sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\nab";
 
 const UPGRADE: &str = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
     sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

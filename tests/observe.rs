@@ -506,6 +506,42 @@ async fn each_bound_of_an_upstream_is_counted_under_its_own_key() {
     }
 }
 
+/// However a try ends, the line tells where the request went, and tells of no place where it never came to.
+#[tokio::test]
+async fn a_line_tells_where_a_request_went_and_only_then() {
+    let backend = Backend::raw(Script::new().request().hang()).await;
+    let asked = json!(backend.address().to_string());
+    let config = |timeout: &str| {
+        let settings = "pool: {connections_max: 1, queue_wait: 10ms}";
+        Config::to(&backend)
+            .upstream(settings)
+            .route(&format!("timeout: {timeout}\ndeadline_header: x-patience"))
+            .top("drain: {delay: 0s, timeout: 50ms}")
+    };
+    // The route's time, and the caller's.
+    for (timeout, headers) in [("100ms", &[][..]), ("20s", &[("x-patience", "100")])] {
+        let armiger = Armiger::with(config(timeout)).await;
+        armiger.request(get("/", headers)).await.assert_problem(504, "deadline-exceeded");
+        let line = armiger.logged(|line| line["status"] == 504).await;
+        assert_eq!(line["upstream_addr"], asked, "{line:#}");
+        assert!(line["upstream_duration"].as_f64().is_some_and(|took| took >= 0.09), "{line:#}");
+    }
+    // armiger's own queue, and its end.
+    let armiger = Armiger::with(config("20s")).await;
+    let before = backend.count();
+    let _held = armiger.raw("GET /held HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    backend.arrived(before + 1).await;
+    armiger.get("/refused").await.assert_problem(503, "upstream-overloaded");
+    let lines = armiger.lines();
+    armiger.stop().await;
+    let lines = lines();
+    let line = |path: &str| lines.iter().find(|line| line["path"] == path).unwrap();
+    assert_eq!((&line("/held")["upstream_addr"], &line("/held")["reason"]), (&asked, &json!("draining")));
+    assert!(line("/held")["upstream_duration"].is_number(), "{:#}", line("/held"));
+    let refused = line("/refused");
+    assert_eq!((refused.get("upstream_addr"), refused.get("upstream_duration")), (None, None), "{refused:#}");
+}
+
 #[tokio::test]
 async fn every_worker_shows_its_connections() {
     let armiger = Armiger::with_workers(2, Config::empty().routes("- {name: a, match: {path: /a}, respond: {}}")).await;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio_tungstenite::accept_async;
 
 use crate::harness::{Armiger, Config, within};
@@ -126,7 +126,12 @@ async fn back_end(is_http2: bool) -> (String, mpsc::Receiver<Side>) {
 /// Clients that speak one version.
 enum Clients {
     Http1,
-    Http2(h2::client::SendRequest<Bytes>, AbortHandle),
+    Http2 {
+        client: h2::client::SendRequest<Bytes>,
+        connection: JoinHandle<()>,
+        /// The same as the connection's.
+        socket: TcpStream,
+    },
 }
 
 impl Clients {
@@ -134,17 +139,18 @@ impl Clients {
         if !is_http2 {
             return Self::Http1;
         }
-        let stream = TcpStream::connect(armiger.address()).await.unwrap();
-        stream.set_zero_linger().unwrap();
+        let stream = TcpStream::connect(armiger.address()).await.unwrap().into_std().unwrap();
+        let socket = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
         let (client, connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
-        let connection = tokio::spawn(async move { connection.await.ok() }).abort_handle();
+        let connection = tokio::spawn(async move { drop(connection.await) });
         within("settings", async {
             while !client.is_extended_connect_protocol_enabled() {
                 tokio::task::yield_now().await;
             }
         })
         .await;
-        Self::Http2(client, connection)
+        Self::Http2 { client, connection, socket }
     }
 
     async fn open(&mut self, armiger: &Armiger) -> Side {
@@ -159,7 +165,7 @@ impl Clients {
                 assert!(got.starts_with(b"HTTP/1.1 101 "), "{}", got.escape_ascii());
                 Side::Tcp(stream)
             }
-            Self::Http2(client, _) => {
+            Self::Http2 { client, .. } => {
                 let mut request = Request::builder().method("CONNECT").uri("http://a/chat");
                 request = request.header("sec-websocket-version", "13");
                 request.extensions_mut().unwrap().insert(h2::ext::Protocol::from_static("websocket"));
@@ -192,6 +198,14 @@ async fn open(armiger: &Armiger, clients: &mut Clients, tunnels: &mut mpsc::Rece
     (near, far)
 }
 
+async fn open_three(armiger: &Armiger, clients: &mut Clients, tunnels: &mut mpsc::Receiver<Side>) -> Vec<(Side, Side)> {
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        all.push(open(armiger, clients, tunnels).await);
+    }
+    all
+}
+
 async fn talk(near: &mut Side, far: &mut Side) {
     near.say(b"\x81\x80\0\0\0\0").await;
     far.hears(b"\x81\x80\0\0\0\0").await;
@@ -209,35 +223,42 @@ async fn told(armiger: Armiger, n: usize, complete: bool, cut_by: Value) {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_cuts_its_tunnel_cuts_that_of_the_back_end_and_no_other() {
+/// One side cuts three tunnels, one after the other. The other side sees each, and what is left goes on.
+async fn cut_three(is_client: bool) {
     for versions in VERSIONS {
         let (armiger, mut clients, mut tunnels) = between(versions).await;
-        let mut all = Vec::new();
-        for _ in 0..3 {
-            all.push(open(&armiger, &mut clients, &mut tunnels).await);
-        }
+        let mut all = open_three(&armiger, &mut clients, &mut tunnels).await;
         for left in (0..3).rev() {
-            let (near, mut far) = all.remove(left / 2);
-            near.cut();
-            assert_eq!(far.sees().await, End::Cut, "{versions:?}");
+            let (near, far) = all.remove(left / 2);
+            let (one, mut other) = if is_client { (near, far) } else { (far, near) };
+            one.cut();
+            assert_eq!(other.sees().await, End::Cut, "{versions:?}");
             for (near, far) in &mut all {
                 talk(near, far).await;
             }
         }
-        told(armiger, 3, false, json!("client")).await;
+        told(armiger, 3, false, json!(if is_client { "client" } else { "upstream" })).await;
     }
+}
+
+#[tokio::test]
+async fn a_client_that_cuts_its_tunnel_cuts_that_of_the_back_end_and_no_other() {
+    cut_three(true).await;
+}
+
+#[tokio::test]
+async fn a_back_end_that_cuts_its_tunnel_cuts_that_of_the_client_and_no_other() {
+    cut_three(false).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_breaks_cuts_all_the_tunnels_on_it() {
     for is_http2 in [false, true] {
         let (armiger, mut clients, mut tunnels) = between((true, is_http2)).await;
-        let mut all = Vec::new();
-        for _ in 0..3 {
-            all.push(open(&armiger, &mut clients, &mut tunnels).await);
-        }
-        let Clients::Http2(_, connection) = &clients else { unreachable!() };
+        let mut all = open_three(&armiger, &mut clients, &mut tunnels).await;
+        let Clients::Http2 { connection, socket, .. } = clients else { unreachable!() };
+        socket.set_zero_linger().unwrap();
+        drop(socket);
         connection.abort();
         for (_, far) in &mut all {
             assert_eq!(far.sees().await, End::Cut, "{is_http2}");
@@ -246,23 +267,50 @@ async fn a_connection_that_breaks_cuts_all_the_tunnels_on_it() {
     }
 }
 
+/// A tunnel that both sides have ended is whole, even if its client closes the connection in the same breath.
 #[tokio::test]
-async fn a_back_end_that_cuts_its_tunnel_cuts_that_of_the_client_and_no_other() {
+async fn a_connection_may_end_together_with_its_last_tunnel() {
+    for is_http2 in [false, true] {
+        let (armiger, mut clients, mut tunnels) = between((true, is_http2)).await;
+        let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
+        far.end().await;
+        assert_eq!(near.sees().await, End::Told, "{is_http2}");
+        let Clients::Http2 { client, connection, socket } = clients else { unreachable!() };
+        // What the kernel holds back goes out with the end of the connection.
+        socket2::SockRef::from(&socket).set_tcp_cork(true).unwrap();
+        near.say(b"\x88\x80\0\0\0\0").await;
+        near.end().await;
+        drop((client, near));
+        within("the end of the connection", connection).await.unwrap();
+        far.hears(b"\x88\x80\0\0\0\0").await;
+        assert_eq!(far.sees().await, End::Told, "{is_http2}");
+        told(armiger, 1, true, Value::Null).await;
+    }
+}
+
+/// A back end that has ended may let go of the tunnel: its client sees the end, and may still tell its own.
+#[tokio::test]
+async fn a_back_end_that_goes_after_its_end_cuts_nobody() {
     for versions in VERSIONS {
-        let (armiger, mut clients, mut tunnels) = between(versions).await;
-        let mut all = Vec::new();
-        for _ in 0..3 {
-            all.push(open(&armiger, &mut clients, &mut tunnels).await);
-        }
-        for left in (0..3).rev() {
-            let (mut near, far) = all.remove(left / 2);
-            far.cut();
-            assert_eq!(near.sees().await, End::Cut, "{versions:?}");
-            for (near, far) in &mut all {
-                talk(near, far).await;
+        for is_connection_over in [false, true] {
+            let (armiger, mut clients, mut tunnels) = between(versions).await;
+            let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
+            far.say(b"\x88\0").await;
+            far.end().await;
+            drop(far);
+            near.hears(b"\x88\0").await;
+            assert_eq!(near.sees().await, End::Told, "{versions:?}");
+            match clients {
+                Clients::Http2 { client, connection, socket } if is_connection_over => {
+                    socket2::SockRef::from(&socket).set_tcp_cork(true).unwrap();
+                    near.end().await;
+                    drop((client, near));
+                    within("the end of the connection", connection).await.unwrap();
+                }
+                _ => near.end().await,
             }
+            told(armiger, 1, true, Value::Null).await;
         }
-        told(armiger, 3, false, json!("upstream")).await;
     }
 }
 

@@ -699,6 +699,30 @@ async fn a_2xx_that_grants_no_tunnel_is_none_to_a_client_of_http2() {
     assert_eq!(within("the answer", answer).await.unwrap().status(), 502);
 }
 
+/// HTTP/1.1 lets a server look past an upgrade (RFC 9110 §7.8). A request for a stream asks for nothing else.
+#[tokio::test]
+async fn who_asks_for_a_stream_where_none_is_to_be_had_is_told_so_and_the_service_is_not_asked() {
+    let backend = Backend::replies("ok").await;
+    let config = Config::to(&backend).listener("http2_websocket: true").routes(
+        "- {name: all, match: {path: \"/{rest...}\"}, policies: {headers: {response: {set: {x-seen: \"1\"}}}}, \
+         proxy: {upstream: app, websocket: false}}",
+    );
+    let armiger = Armiger::with(config).await;
+    armiger.raw(HANDSHAKE).await.answer().await.assert_status(200);
+    let mut client = extended(&armiger).await;
+    let (answer, _sender) = client.send_request(connect(), false).unwrap();
+    let answer = within("the answer", answer).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["x-seen"].as_bytes()), (501, &b"1"[..]));
+    let line = armiger.logged(|line| line["status"] == 501).await;
+    assert_eq!((&line["reason"], &line["attempts"]), (&json!("not-implemented"), &json!(null)), "{line}");
+
+    // Of protocols there are more (RFC 9220 §3).
+    let mut other = connect();
+    other.extensions_mut().insert(h2::ext::Protocol::from_static("connect-udp"));
+    let (answer, _sender) = client.send_request(other, false).unwrap();
+    assert_eq!(within("the answer", answer).await.unwrap().status(), 501);
+}
+
 /// A tunnel that was cut must not look as if it had ended.
 #[tokio::test]
 async fn a_tunnel_that_is_cut_is_a_stream_that_is_reset() {
@@ -747,31 +771,6 @@ async fn what_a_tunnel_carried_is_counted_however_its_client_goes() {
     let line = armiger.logged(|line| line["status"] == 101).await;
     assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("client")), "{line}");
     assert_eq!((&line["bytes_in"], &line["bytes_out"]), (&json!(11), &json!(7)), "{line}");
-}
-
-/// A tunnel that both sides have ended is whole, even if its client closes the connection in the same breath.
-#[tokio::test]
-async fn a_connection_may_end_together_with_its_last_tunnel() {
-    let armiger = Armiger::with(Config::to_url(&echo().await).listener("http2_websocket: true")).await;
-    let stream = TcpStream::connect(armiger.address()).await.unwrap().into_std().unwrap();
-    let same = stream.try_clone().unwrap();
-    let stream = TcpStream::from_std(stream).unwrap();
-    let (client, connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let mut client = within("the connection", client.ready()).await.unwrap();
-    let (answer, _) = client.send_request(Request::get("http://a/").body(()).unwrap(), true).unwrap();
-    within("an answer", answer).await.unwrap();
-    let (answer, mut sender) = client.send_request(connect(), false).unwrap();
-    let mut body = within("the answer", answer).await.unwrap().into_body();
-    sender.send_data(vec![0x88, 0x80, 0, 0, 0, 0].into(), false).unwrap();
-    while within("the end", body.data()).await.is_some() {}
-    // What the kernel holds back goes out with the end of the connection.
-    socket2::SockRef::from(&same).set_tcp_cork(true).unwrap();
-    sender.send_data(bytes::Bytes::new(), true).unwrap();
-    drop((client, sender, body));
-    within("the end of the connection", connection).await.unwrap().unwrap();
-    let line = armiger.logged(|line| line["status"] == 101).await;
-    assert_eq!((&line["complete"], &line["reason"]), (&json!(true), &json!(null)), "{line}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Response, StatusCode, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header};
 
 use super::mirror::Mirror;
 use super::redirect::template;
@@ -125,6 +125,10 @@ impl Proxy {
                 }
                 request.extensions_mut().insert(*wish);
             }
+            // On its stream there can be nothing else. An answer to something else would be none.
+            Some(_) if exchange.closing.record.method == Method::CONNECT => {
+                return Err(Rejection::from(Reason::NotImplemented).detail(NO_WEBSOCKET));
+            }
             Some(_) => Wish::take_out(request.headers_mut()),
             None => {}
         }
@@ -153,10 +157,6 @@ impl Proxy {
         if let Some(copy) = copy {
             copy.send(pools);
         }
-        if let Some(last) = record.attempts.last() {
-            record.upstream_addr = Some(last.addr.clone());
-            record.upstream_duration = Some(last.duration);
-        }
         let attempts = record.attempts.len();
         let mut response = sent.map_err(|error| {
             tracing::debug!(upstream = %self.upstream.name, error = &error as &dyn std::error::Error, "upstream failed");
@@ -167,7 +167,7 @@ impl Proxy {
                 ..Rejection::from(reason(kind))
             };
             let rejection = match kind {
-                Kind::NoTunnel => rejection.detail("The service does not speak WebSocket."),
+                Kind::NoTunnel => rejection.detail(NO_WEBSOCKET),
                 _ => rejection,
             };
             match error.retry_after() {
@@ -224,6 +224,8 @@ impl Proxy {
         PathAndQuery::try_from(target).map(Uri::from).map_err(|_| Reason::BadPath.into())
     }
 }
+
+const NO_WEBSOCKET: &str = "The service does not speak WebSocket.";
 
 /// How many segments with something in them a path has.
 fn segments(path: &str) -> usize {

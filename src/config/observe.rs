@@ -161,11 +161,11 @@ fields! {
     Listener => "listener", Text, "", "never in practice: every exchange has one";
     /// The name of the upstream that was asked.
     Upstream => "upstream", Text, "", "the route asks none, or the request never came so far";
-    /// The address of the endpoint that was asked last.
+    /// The address of the endpoint that was asked last, be it that its answer was not waited for.
     UpstreamAddr => "upstream_addr", Text, "", "no endpoint was asked";
     /// The attempts to get an answer, in order: `addr`, the endpoint; `outcome`, `ok` or what went wrong (a reason, or
     /// `abandoned`); `ms`, milliseconds until the head of the answer or the failure. At most 64.
-    Attempts => "attempts", List, "", "no endpoint was asked";
+    Attempts => "attempts", List, "", "no endpoint was chosen";
     /// The parts of an aggregated answer, or the steps of a saga, in the order they ended: `part`, `upstream`, `status` if there was an answer,
     /// `outcome` (`ok` or what went wrong), `ms`, milliseconds. At most 64.
     Parts => "parts", List, "", "the route is no `aggregate` and no saga, or never came so far";
@@ -181,7 +181,7 @@ fields! {
     Fallback => "fallback", Text, "", "nothing did";
     /// From the request's head to the last byte of the answer.
     Duration => "duration", Number, "seconds", "";
-    /// The last attempt, to the head of the answer or the failure.
+    /// The last attempt that asked an endpoint, to the head of the answer, the failure, or the end of patience.
     UpstreamDuration => "upstream_duration", Number, "seconds", "no endpoint was asked";
     /// Body bytes received from the client, framing left out.
     BytesIn => "bytes_in", Integer, "bytes", "";

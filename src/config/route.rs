@@ -154,7 +154,8 @@ pub struct Proxy {
     /// Whether clients may speak WebSocket with the upstream (RFC 6455), by an upgrade that it grants, or where it speaks
     /// HTTP/2 by a stream (RFC 8441); where it takes none, that is a 501 (`not-implemented`). Policies are asked of the
     /// handshake as of any other request; what follows is passed on both ways, without a time limit but
-    /// `timeouts.tunnel_idle` of the upstream. `false`: the wish is taken out of the request.
+    /// `timeouts.tunnel_idle` of the upstream. `false`: the wish is taken out of the request; on
+    /// a stream of HTTP/2, which is of use for nothing else, that is a 501 too, and the upstream is not asked.
     #[serde(default = "yes")]
     pub websocket: bool,
     /// What stands in while the upstream fails, for GET and HEAD. Default: nothing, and callers are told.

@@ -12,6 +12,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::body::cause;
+
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
     /// Goes on with what it was given, where nobody else does. To be asked whenever its task is woken.
@@ -38,19 +40,30 @@ impl Sender {
     }
 }
 
+/// Who is at the other end of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// Who asked for it.
+    Client,
+    /// Who granted it. After its end it may reset the stream with `NO_ERROR`: it hears no more, and nothing is amiss (RFC 9113
+    /// §8.1).
+    Server,
+}
+
 /// A stream of HTTP/2 that became a tunnel. Let go before its end was told, it is reset.
 pub struct StreamTunnel {
     /// Until the end was told, or the stream was reset.
     sending: Option<Sending>,
     io: TokioIo<Upgraded>,
+    peer: Peer,
     is_shut: bool,
 }
 
 impl StreamTunnel {
     /// Of what hyper has made of the stream, and of what sends on it. None if that was not given out.
-    pub fn new(upgraded: Upgraded, sender: &Sender) -> Option<Self> {
+    pub fn new(upgraded: Upgraded, sender: &Sender, peer: Peer) -> Option<Self> {
         let sending = sender.0.take()?;
-        Some(Self { sending: Some(sending), io: TokioIo::new(upgraded), is_shut: false })
+        Some(Self { sending: Some(sending), io: TokioIo::new(upgraded), peer, is_shut: false })
     }
 
     /// Hands to the connection what it takes.
@@ -60,6 +73,11 @@ impl StreamTunnel {
         {
             self.sending = None;
         }
+    }
+
+    /// Whether the peer has said that it hears no more, by what came of telling it something.
+    fn is_let_go(&self, error: &io::Error) -> bool {
+        self.peer == Peer::Server && cause::<h2::Error>(error).and_then(h2::Error::reason) == Some(h2::Reason::NO_ERROR)
     }
 }
 
@@ -80,7 +98,10 @@ impl AsyncRead for StreamTunnel {
         if buffer.filled().len() == before && buffer.remaining() > 0 && !self.is_shut {
             // hyper takes a stream that is reset with CANCEL for one that is over. What sends on it knows.
             self.send(cx);
-            if self.sending.is_none() {
+            // To a stream that was reset the end changes nothing, and the error tells how it was.
+            if self.sending.is_none()
+                && !matches!(Pin::new(&mut self.io).poll_shutdown(cx), Poll::Ready(Err(error)) if self.is_let_go(&error))
+            {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
         }
@@ -107,12 +128,15 @@ impl AsyncWrite for StreamTunnel {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.is_shut = true;
-        match Pin::new(&mut self.io).poll_shutdown(cx) {
-            Poll::Ready(shut) => Poll::Ready(shut),
-            Poll::Pending => {
-                self.send(cx);
-                Pin::new(&mut self.io).poll_shutdown(cx)
-            }
+        let mut shut = Pin::new(&mut self.io).poll_shutdown(cx);
+        if shut.is_pending() {
+            self.send(cx);
+            shut = Pin::new(&mut self.io).poll_shutdown(cx);
+        }
+        match shut {
+            // Who hears no more needs no end.
+            Poll::Ready(Err(error)) if self.is_let_go(&error) => Poll::Ready(Ok(())),
+            shut => shut,
         }
     }
 }

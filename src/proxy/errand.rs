@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{Request, Response};
 use smallvec::SmallVec;
@@ -29,8 +29,6 @@ use crate::upstream::Unfinished;
 struct Fetched {
     answer: Result<Response<Body>, Rejection>,
     upstream: Option<Arc<str>>,
-    upstream_addr: Option<Arc<str>>,
-    upstream_duration: Option<Duration>,
     attempts: SmallVec<[AttemptRow; 2]>,
     /// What policies hold until the answer is out, where that is all that is left to do.
     held: Vec<Box<dyn Any>>,
@@ -109,8 +107,7 @@ async fn begin(
     // Nothing comes of an errand that panicked.
     let Ok(fetched) = answer.await else { return Err(Reason::Internal.into()) };
     let record = &mut exchange.closing.record;
-    (record.upstream, record.upstream_addr) = (fetched.upstream, fetched.upstream_addr);
-    (record.upstream_duration, record.attempts) = (fetched.upstream_duration, fetched.attempts);
+    (record.upstream, record.attempts) = (fetched.upstream, fetched.attempts);
     fetched.held.into_iter().for_each(|held| exchange.closing.hold(held));
     fetched.answer
 }
@@ -168,8 +165,6 @@ async fn run(
         let _ = reply.send(Fetched {
             answer,
             upstream: record.upstream.take(),
-            upstream_addr: record.upstream_addr.take(),
-            upstream_duration: record.upstream_duration,
             attempts: std::mem::take(&mut record.attempts),
             held,
         });

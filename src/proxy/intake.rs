@@ -164,6 +164,10 @@ pub(super) fn take_in(
     host(exchange)?;
     // TRACE reflects credentials, and CONNECT opens a tunnel: neither is for a reverse proxy (RFC 9110 §9.3.8, §9.3.6).
     if matches!(*exchange.request.method(), Method::TRACE | Method::CONNECT) {
+        if exchange.request.extensions().get::<hyper::ext::Protocol>().is_some() {
+            // A stream that is to speak something else (RFC 9220 §3).
+            return Err(Rejection::from(Reason::NotImplemented).detail("`:protocol` is not `websocket`."));
+        }
         let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         return Err(Rejection::from(Reason::MethodNotAllowed).header(header::ALLOW, allowed));
     }

@@ -113,6 +113,8 @@ pub struct AttemptRow {
     pub outcome: &'static str,
     /// From checkout to the response head, or to the failure.
     pub duration: Duration,
+    /// It came as far as the endpoint: armiger had a place for it, and a socket.
+    pub was_asked: bool,
 }
 
 /// One part of an aggregated answer.
@@ -180,16 +182,12 @@ pub struct Record {
     pub listener: Option<Arc<str>>,
     /// The name of the upstream asked.
     pub upstream: Option<Arc<str>>,
-    /// The address of the endpoint that answered.
-    pub upstream_addr: Option<Arc<str>>,
     /// The slug of the reason, if armiger refused or failed.
     pub reason: Option<&'static str>,
     /// What stood in for an upstream that failed.
     pub fallback: Option<&'static str>,
     /// From the request head to the end of the answer.
     pub duration: Duration,
-    /// From sending the request to the upstream's response head.
-    pub upstream_duration: Option<Duration>,
     /// Body bytes received from the client.
     pub bytes_in: u64,
     /// Body bytes sent to the client.
@@ -228,11 +226,9 @@ impl Default for Record {
             route: None,
             listener: None,
             upstream: None,
-            upstream_addr: None,
             reason: None,
             fallback: None,
             duration: Duration::ZERO,
-            upstream_duration: None,
             bytes_in: 0,
             bytes_out: 0,
             complete: false,
@@ -256,6 +252,12 @@ impl Record {
         Self::default()
     }
 
+    /// The attempt that came to an endpoint last. None where the answer is not an upstream's alone.
+    pub fn last_asked(&self) -> Option<&AttemptRow> {
+        self.upstream.as_ref()?;
+        self.attempts.iter().rfind(|attempt| attempt.was_asked)
+    }
+
     /// Forgets every fact and keeps the buffers.
     pub fn clear(&mut self) {
         // Field by field, in place: a record is large, and this runs once per exchange. Without `..`, so that a new
@@ -272,11 +274,9 @@ impl Record {
             route,
             listener,
             upstream,
-            upstream_addr,
             reason,
             fallback,
             duration,
-            upstream_duration,
             bytes_in,
             bytes_out,
             complete,
@@ -299,11 +299,10 @@ impl Record {
         *version = Version::HTTP_11;
         *status = 0;
         *grpc_status = None;
-        (*route, *listener, *upstream, *upstream_addr) = (None, None, None, None);
+        (*route, *listener, *upstream) = (None, None, None);
         *reason = None;
         *fallback = None;
         *duration = Duration::ZERO;
-        *upstream_duration = None;
         (*bytes_in, *bytes_out) = (0, 0);
         *complete = false;
         *cut_by = None;
@@ -394,7 +393,7 @@ mod tests {
         record.set_query(Some(b"a=1"));
         record.push_header(&http::header::USER_AGENT, b"curl");
         record.push_response_header(&http::header::LOCATION, b"/");
-        record.attempts.push(AttemptRow { addr: "127.0.0.1:1".into(), outcome: "ok", duration: Duration::ZERO });
+        record.attempts.push(AttemptRow { addr: "127.0.0.1:1".into(), outcome: "ok", duration: Duration::ZERO, was_asked: true });
         record.status = 200;
         record.complete = true;
         record.cut_by = Some(CutBy::Client);

@@ -145,6 +145,11 @@ impl Kind {
         }
     }
 
+    /// Whether armiger itself had no place, no socket or no use for a connection, so that no endpoint heard of it.
+    pub fn asks_nobody(self) -> bool {
+        matches!(self, Self::Exhausted | Self::NoFile | Self::QueueFull | Self::QueueWait | Self::NoTunnel)
+    }
+
     /// The bound that was hit: its key in the configuration, without the upstream's name.
     pub fn limit(self) -> Option<&'static str> {
         match self {

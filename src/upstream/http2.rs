@@ -27,7 +27,7 @@ use super::parting::Partings;
 use super::state::Stay;
 use crate::http::body::{Body, BodyError, Lease, cause};
 use crate::http::headers::name;
-use crate::http::tunnel::{Sender, StreamTunnel};
+use crate::http::tunnel::{Peer, Sender, StreamTunnel};
 use crate::http::websocket::Wish;
 use crate::telemetry::metrics::InFlight;
 
@@ -207,7 +207,7 @@ impl Stream {
 
     /// The tunnel that was granted.
     pub(super) fn tunnel(&self, granted: Upgraded) -> Option<StreamTunnel> {
-        StreamTunnel::new(granted, &self.tunnel.take()?)
+        StreamTunnel::new(granted, &self.tunnel.take()?, Peer::Server)
     }
 
     /// The peer bore this stream.

@@ -281,7 +281,7 @@ impl Armiger {
     }
 
     /// What gives all lines of the access log, when armiger is gone too.
-    pub(super) fn lines(&self) -> impl Fn() -> Vec<Value> + Send + 'static {
+    pub fn lines(&self) -> impl Fn() -> Vec<Value> + Send + 'static {
         let log = self.log.clone();
         move || log.lines()
     }

@@ -29,7 +29,7 @@ use super::wire::Wire;
 use super::worker::Shared;
 use crate::http::body::{Arriving, Body, Tunnel, cause};
 use crate::http::headers::name;
-use crate::http::tunnel::{Sender, StreamTunnel};
+use crate::http::tunnel::{Peer, Sender, StreamTunnel};
 use crate::http::websocket::Wish;
 use crate::proxy;
 use crate::telemetry::finish::Finish;
@@ -259,7 +259,7 @@ async fn stream_through(
         Err(error) => return tracing::debug!(%error, "stream was gone before it became a tunnel"),
     };
     // hyper gives both at once.
-    let Some(mut client) = StreamTunnel::new(upgraded, &sender) else { return };
+    let Some(mut client) = StreamTunnel::new(upgraded, &sender, Peer::Client) else { return };
     match tunnel::carry(&shared, &mut client, Vec::new(), tunnel, &mut finish).await {
         End::Over => {
             finish.ended(None);

@@ -57,7 +57,7 @@ impl Trial<'_, '_> {
             }
         }
         self.upstream.metrics.responded(now.saturating_duration_since(self.began));
-        self.end("ok", now);
+        self.end("ok", true, now);
         watch
     }
 
@@ -78,13 +78,13 @@ impl Trial<'_, '_> {
         if kind == Kind::Timeout {
             self.took(turns::since(self.inbound.as_deref(), self.began).unwrap_or(self.began), now);
         }
-        self.end(kind.slug(), now);
+        self.end(kind.slug(), !kind.asks_nobody(), now);
     }
 
     /// The connection had ended before it was used: that says nothing of the upstream.
     pub(super) fn is_race(&mut self, kind: Kind) {
         drop(self.leave.take());
-        self.end(kind.slug(), Instant::now());
+        self.end(kind.slug(), true, Instant::now());
     }
 
     /// What is learnt of how much the upstream bears, whose turn it was since then.
@@ -104,11 +104,11 @@ impl Trial<'_, '_> {
         }
     }
 
-    fn end(&mut self, outcome: &'static str, now: Instant) {
+    fn end(&mut self, outcome: &'static str, was_asked: bool, now: Instant) {
         let duration = now.saturating_duration_since(self.began);
         self.outcome = Some(outcome);
         self.upstream.metrics.attempted(outcome);
-        self.attempts.push(AttemptRow { addr: self.endpoint.clone(), outcome, duration });
+        self.attempts.push(AttemptRow { addr: self.endpoint.clone(), outcome, duration, was_asked });
     }
 }
 
@@ -134,6 +134,6 @@ impl Drop for Trial<'_, '_> {
                 self.counts_against(now);
             }
         }
-        self.end("abandoned", now);
+        self.end("abandoned", !self.is_queued(), now);
     }
 }

@@ -88,7 +88,9 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
         LogField::Route => json_name(out, key!("route"), record.route.as_deref()),
         LogField::Listener => json_name(out, key!("listener"), record.listener.as_deref()),
         LogField::Upstream => json_name(out, key!("upstream"), record.upstream.as_deref()),
-        LogField::UpstreamAddr => json_name(out, key!("upstream_addr"), record.upstream_addr.as_deref()),
+        LogField::UpstreamAddr => {
+            json_name(out, key!("upstream_addr"), record.last_asked().map(|last| &*last.addr));
+        }
         LogField::Attempts => json_list(out, "attempts", &record.attempts, json_attempt),
         LogField::Parts => json_list(out, "parts", &record.parts, json_part),
         LogField::Verdicts => json_list(out, "verdicts", &record.verdicts, json_verdict),
@@ -99,9 +101,9 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
             write_seconds(out, record.duration);
         }
         LogField::UpstreamDuration => {
-            if let Some(duration) = record.upstream_duration {
+            if let Some(last) = record.last_asked() {
                 out.extend_from_slice(b",\"upstream_duration\":");
-                write_seconds(out, duration);
+                write_seconds(out, last.duration);
             }
         }
         LogField::BytesIn => {

@@ -43,12 +43,10 @@ fn full_record() -> Record {
     record.route = Some("orders".into());
     record.listener = Some("http".into());
     record.upstream = Some("app".into());
-    record.upstream_addr = Some("127.0.0.1:3000".into());
     record.reason = Some("rate-limited");
     record.grpc_status = Some("UNAVAILABLE");
     record.fallback = Some("respond");
     record.duration = Duration::from_micros(1_002_003);
-    record.upstream_duration = Some(Duration::from_nanos(999));
     record.bytes_in = u64::MAX;
     record.bytes_out = 42;
     record.cut_by = Some(CutBy::Upstream);
@@ -58,6 +56,7 @@ fn full_record() -> Record {
         addr: "127.0.0.1:3000".into(),
         outcome,
         duration: Duration::from_micros(micros),
+        was_asked: true,
     };
     record.attempts.push(attempt("reset", 1_005));
     record.attempts.push(attempt("ok", 70));
@@ -125,7 +124,7 @@ fn a_json_line_holds_every_fact() {
             "reason": "rate-limited",
             "fallback": "respond",
             "duration": 1.002003,
-            "upstream_duration": 0.0,
+            "upstream_duration": 0.00007,
             "bytes_in": u64::MAX,
             "bytes_out": 42,
             "complete": false,

@@ -25,7 +25,7 @@ pub(super) fn write_text(out: &mut Vec<u8>, time: &[u8], record: &Record, settin
         ("grpc_status", record.grpc_status),
         ("route", record.route.as_deref()),
         ("upstream", record.upstream.as_deref()),
-        ("at", record.upstream_addr.as_deref()),
+        ("at", record.last_asked().map(|last| &*last.addr)),
         ("reason", record.reason),
         ("fallback", record.fallback),
         ("cut_by", record.cut_by.map(|by| by.as_str())),
