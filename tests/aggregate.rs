@@ -147,7 +147,7 @@ async fn no_more_parts_are_asked_at_once_than_the_cap() {
     let asked = async {
         backend.arrived(2).await;
         // Whoever asked for a third would have: both of the others wait.
-        assert_eq!(armiger.metric("armiger_upstream_connections{state=\"active\",upstream=\"app\"}").await, 2.0);
+        armiger.until_metric("armiger_upstream_connections{state=\"active\",upstream=\"app\"}", 2.0).await;
         assert_eq!(backend.count(), 2);
         gate.send();
     };
@@ -672,8 +672,8 @@ async fn a_client_that_leaves_takes_every_part_with_it() {
         line["parts"].as_array().unwrap().iter().map(|row| format!("{} {}", row["part"], row["outcome"])).collect();
     rows.sort();
     assert_eq!(rows, [r#""a" "abandoned""#, r#""b" "abandoned""#, r#""c" "abandoned""#, r#""list" "ok""#]);
-    assert_eq!(armiger.metric("armiger_upstream_connections{state=\"active\",upstream=\"app\"}").await, 0.0);
-    assert_eq!(armiger.metric("armiger_http_requests_in_flight{route=\"page\"}").await, 0.0);
+    armiger.until_metric("armiger_upstream_connections{state=\"active\",upstream=\"app\"}", 0.0).await;
+    armiger.until_metric("armiger_http_requests_in_flight{route=\"page\"}", 0.0).await;
     assert_eq!(backend.count(), 4, "and no fallback was asked");
 }
 
@@ -710,10 +710,7 @@ async fn a_part_is_asked_only_where_its_condition_holds() {
     assert_eq!(complete(&armiger.get("/page/1").await), r#"{"more":2}"#);
     assert_eq!(complete(&armiger.get("/page/2").await), "{}", "what is not wanted is not missing");
     assert_eq!(backend.count(), 3);
-    assert_eq!(
-        armiger.metric("armiger_aggregate_parts_total{outcome=\"not-asked\",part=\"ads\",route=\"page\"}").await,
-        2.0
-    );
+    armiger.until_metric("armiger_aggregate_parts_total{outcome=\"not-asked\",part=\"ads\",route=\"page\"}", 2.0).await;
 
     let unclear = "parts: {user: {upstream: app, path: /user, hidden: true}, other: {upstream: app, path: /other, when: \"parts.user.body.none == 1\"}}";
     let armiger = Armiger::with(page(&backend, unclear)).await;

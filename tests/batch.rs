@@ -115,10 +115,9 @@ async fn each_request_takes_its_own_route_and_policies_and_is_logged() {
         (&json!("limited"), &json!(413), &json!("body-too-large"))
     );
     assert_eq!(entries[1]["headers"]["x-request-id"], format!("{outer}.1"));
-    assert_eq!(
-        armiger.metric("armiger_http_requests_total{method=\"POST\",route=\"limited\",status_class=\"2xx\"}").await,
-        1.0
-    );
+    armiger
+        .until_metric("armiger_http_requests_total{method=\"POST\",route=\"limited\",status_class=\"2xx\"}", 1.0)
+        .await;
     let seen = backend.only().await;
     assert_eq!((seen.header("content-type"), seen.header("content-length")), ("application/json", "10"));
 }
@@ -311,7 +310,7 @@ async fn a_client_that_leaves_takes_every_request_with_it() {
     backend.closed(2).await;
     assert_eq!(armiger.log_lines(3).await.iter().filter(|line| line["reason"] == "client-closed").count(), 3);
     assert_eq!(backend.count(), 2);
-    assert_eq!(armiger.metric("armiger_http_requests_in_flight{route=\"rest\"}").await, 0.0);
+    armiger.until_metric("armiger_http_requests_in_flight{route=\"rest\"}", 0.0).await;
 }
 
 /// What `encoder` makes of a text.
@@ -354,7 +353,7 @@ async fn a_batch_that_grows_too_much_or_is_packed_in_something_unknown_is_refuse
     let armiger = Armiger::with(config(&backend)).await;
     let bomb = packed(GzipEncoder::new(&*vec![b' '; 64 << 20])).await;
     post_packed(&armiger, "gzip", bomb).await.assert_problem(413, "body-too-large");
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"routes.batch.body_max\"}").await, 1.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"routes.batch.body_max\"}", 1.0).await;
     for coding in ["aes128gcm", "gzip, gzip"] {
         let refused = post_packed(&armiger, coding, b"x".to_vec()).await;
         refused.assert_problem(415, "unsupported-media-type");

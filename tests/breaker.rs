@@ -38,11 +38,11 @@ async fn an_open_breaker_answers_at_once_and_nothing_reaches_the_upstream() {
     assert_eq!(backend.count(), 3);
     let line = armiger.logged(|line| line["reason"] == "breaker-open").await;
     assert_eq!(line["attempts"], json!(null), "there was no attempt");
-    assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",route="",upstream="app"}"#).await, 2.0);
+    armiger.until_metric(r#"armiger_breaker_state{endpoint="",route="",upstream="app"}"#, 2.0).await;
     let changes = r#"armiger_breaker_transitions_total{cause="consecutive",endpoint="",from="closed",route="",to="open",upstream="app"}"#;
-    assert_eq!(armiger.metric(changes).await, 1.0);
+    armiger.until_metric(changes, 1.0).await;
     let refusals = r#"armiger_breaker_refusals_total{endpoint="",reason="open",route="",upstream="app"}"#;
-    assert_eq!(armiger.metric(refusals).await, 1.0);
+    armiger.until_metric(refusals, 1.0).await;
     let state = armiger.admin().get("/state/upstreams").await.json();
     assert_eq!(state["rows"][0]["breaker"]["state"], "open");
     assert_eq!(state["rows"][0]["breaker"]["refused"], 1);
@@ -248,7 +248,7 @@ async fn of_two_routes_one_may_be_left_alone() {
     armiger.get("/bad").await.assert_problem(503, "breaker-open");
     armiger.get("/good").await.assert_status(200);
 
-    assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",route="bad",upstream="app"}"#).await, 2.0);
+    armiger.until_metric(r#"armiger_breaker_state{endpoint="",route="bad",upstream="app"}"#, 2.0).await;
     assert_eq!(armiger.metric(r#"armiger_breaker_state{endpoint="",route="good",upstream="app"}"#).await, 0.0);
     let rows = armiger.admin().get("/state/upstreams").await.json();
     assert_eq!(rows["rows"][0]["breakers_of_routes"]["bad"]["state"], "open");

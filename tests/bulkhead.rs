@@ -62,8 +62,8 @@ async fn who_waits_gets_the_next_turn_and_the_line_is_bounded() {
 
     armiger.get("/third").await.assert_problem(503, "upstream-overloaded");
 
-    assert_eq!(armiger.metric(r#"armiger_limit_hits_total{limit="upstreams.limits.queue_max"}"#).await, 1.0);
-    assert_eq!(armiger.metric(&shed("default")).await, 1.0);
+    armiger.until_metric(r#"armiger_limit_hits_total{limit="upstreams.limits.queue_max"}"#, 1.0).await;
+    armiger.until_metric(&shed("default"), 1.0).await;
     let row = armiger.admin().get("/state/upstreams").await.json()["rows"][0].clone();
     assert_eq!((&row["in_flight"], &row["waiting"], &row["in_flight_bound"]), (&1.into(), &1.into(), &1.into()));
     release.send();
@@ -94,7 +94,7 @@ async fn what_matters_more_is_served_before_and_sends_others_away() {
     }
     let order: Vec<_> = backend.requests().into_iter().map(|seen| seen.target).collect();
     assert_eq!(order, ["/held", "/probe", "/critical", "/other"]);
-    assert_eq!(armiger.metric(&shed("bulk")).await, 1.0);
+    armiger.until_metric(&shed("bulk"), 1.0).await;
     assert_eq!(armiger.metric(&shed("critical")).await, 0.0);
 }
 
@@ -119,7 +119,7 @@ async fn a_wait_ends_with_its_time_or_with_the_routes_and_with_its_client() {
     let held = ask(&armiger, "/held");
     backend.received(1).await;
     armiger.get("/late").await.assert_problem(503, "upstream-overloaded");
-    assert_eq!(armiger.metric(r#"armiger_limit_hits_total{limit="upstreams.limits.queue_wait"}"#).await, 1.0);
+    armiger.until_metric(r#"armiger_limit_hits_total{limit="upstreams.limits.queue_wait"}"#, 1.0).await;
     release.send();
     end(held).await.assert_status(200);
 

@@ -29,13 +29,13 @@ async fn another_upstream_and_then_a_fixed_answer_stand_in() {
     assert!(seen.has("x-forwarded-for") && seen.has("via"));
     let line = armiger.logged(|line| line["fallback"] == "upstream").await;
     assert_eq!((&line["upstream"], &line["attempts"].as_array().unwrap().len()), (&"spare".into(), &2));
-    assert_eq!(armiger.metric(&told("upstream")).await, 1.0);
+    armiger.until_metric(&told("upstream"), 1.0).await;
 
     spare.stop();
     let response = armiger.get("/").await;
     assert_eq!(response.assert_status(203).text(), "fixed");
     armiger.logged(|line| line["fallback"] == "respond").await;
-    assert_eq!(armiger.metric(&told("respond")).await, 1.0);
+    armiger.until_metric(&told("respond"), 1.0).await;
 }
 
 #[tokio::test]

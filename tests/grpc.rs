@@ -399,7 +399,7 @@ async fn an_answer_that_is_no_grpc_ends_a_call_without_a_status() {
     unary(&mut client, "/test.Echo/Unary", request("hi")).await.unwrap_err();
     armiger.logged(|line| line["grpc_status"] == "none" && line["status"] == 503).await;
     let series = r#"armiger_grpc_calls_total{route="everything",status="none"}"#;
-    assert_eq!(armiger.metric(series).await, 1.0);
+    armiger.until_metric(series, 1.0).await;
 }
 
 #[tokio::test]
@@ -489,7 +489,7 @@ async fn statuses_are_counted_and_a_failure_is_one_in_the_log() {
         ("other", "other", "UNIMPLEMENTED", 2.0),
     ] {
         let labels = format!(r#"{{method="{method}",service="{service}",status="{status}"}}"#);
-        assert_eq!(armiger.metric(&format!("armiger_grpc_method_calls_total{labels}")).await, count, "{labels}");
+        armiger.until_metric(&format!("armiger_grpc_method_calls_total{labels}"), count).await;
     }
     let metrics = armiger.admin().get("/metrics").await;
     assert!(!metrics.text().contains("Made") && !metrics.text().contains("made.Up"));

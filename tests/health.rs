@@ -195,7 +195,7 @@ async fn a_check_that_succeeds_lets_an_open_breaker_try_at_once() {
 
     until_status(&armiger, 200).await;
     let cause = r#"armiger_breaker_transitions_total{cause="healthy",endpoint="",from="open",route="",to="half_open",upstream="app"}"#;
-    assert_eq!(armiger.metric(cause).await, 1.0);
+    armiger.until_metric(cause, 1.0).await;
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn who_answers_first_is_the_answer_and_the_other_try_is_ended() {
 
     // In turn, second tries too: each came to the slow one first, and then to the other.
     assert_eq!((slow.count() - at_slow, fast.count() - at_fast), (4, 4));
-    assert_eq!(armiger.metric(&hedges("won")).await, 4.0);
+    armiger.until_metric(&hedges("won"), 4.0).await;
     let line = armiger.logged(|line| line["attempts"].as_array().is_some_and(|tries| tries.len() == 2)).await;
     let outcomes: Vec<_> = line["attempts"].as_array().unwrap().iter().map(|row| row["outcome"].clone()).collect();
     assert_eq!(outcomes, ["abandoned", "ok"]);

@@ -212,7 +212,7 @@ async fn a_refused_head_is_logged_and_counted() {
 
     let line = armiger.logged(|line| line["request_id"] == id).await;
     assert_eq!((&line["status"], &line["reason"]), (&400.into(), &"bad-framing".into()), "{line:#}");
-    assert_eq!(armiger.metric(r#"armiger_rejections_total{reason="bad-framing",route="(none)"}"#).await, 1.0);
+    armiger.until_metric(r#"armiger_rejections_total{reason="bad-framing",route="(none)"}"#, 1.0).await;
 }
 
 #[tokio::test]
@@ -320,7 +320,7 @@ async fn a_head_is_bounded() {
     armiger.connect_h2c().await.get(&long).await.assert_problem(414, "target-too-long");
     assert_eq!(backend.count(), 0);
     for (limit, hits) in [("target_bytes_max", 3.0), ("headers_max", 2.0), ("header_bytes_max", 2.0)] {
-        assert_eq!(armiger.metric(&format!("armiger_limit_hits_total{{limit=\"{limit}\"}}")).await, hits, "{limit}");
+        armiger.until_metric(&format!("armiger_limit_hits_total{{limit=\"{limit}\"}}"), hits).await;
     }
 
     for request in [get(1024, 2, 0), get(1, 10, 0), get(8, 2, largest)] {
@@ -362,7 +362,7 @@ async fn a_value_of_a_header_is_bounded_on_every_protocol() {
         }
     }
     assert_eq!(backend.count(), 4);
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"header_value_bytes_max\"}").await, 4.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"header_value_bytes_max\"}", 4.0).await;
     assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"headers_max\"}").await, 0.0);
 }
 
@@ -426,7 +426,7 @@ async fn a_refused_head_is_told_with_the_method_it_asked_with() {
     for (method, count) in [("POST", 1.0), ("DELETE", 1.0), ("other", 2.0)] {
         let counted =
             format!("armiger_http_requests_total{{method=\"{method}\",route=\"(none)\",status_class=\"4xx\"}}");
-        assert_eq!(armiger.metric(&counted).await, count, "{method}");
+        armiger.until_metric(&counted, count).await;
     }
 }
 
@@ -444,7 +444,7 @@ async fn a_head_of_http2_is_bounded_and_its_refusal_told() {
     let id = refusal.header("x-request-id");
     let line = armiger.logged(|line| line["request_id"] == *id).await;
     assert_eq!((&line["status"], &line["reason"]), (&431.into(), &"headers-too-large".into()), "{line:#}");
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"header_bytes_max\"}").await, 1.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"header_bytes_max\"}", 1.0).await;
     // Far above it, h2 holds nothing of it, and answers by itself.
     connection.request(with(20_000)).await.assert_status(431).assert_no_header("content-type");
     connection.request(with(10)).await.assert_status(200);
@@ -634,7 +634,7 @@ async fn pipelined_requests_are_answered_one_after_the_other() {
         armiger.raw(format!("{}{}", SMUGGLED.replace("smuggled", "1"), SMUGGLED.replace("smuggled", "2"))).await;
     backend.received(1).await;
     // Others are served meanwhile: this is not about armiger being stuck.
-    assert_eq!(armiger.metric("armiger_upstream_connections_opened_total{upstream=\"app\"}").await, 1.0);
+    armiger.until_metric("armiger_upstream_connections_opened_total{upstream=\"app\"}", 1.0).await;
     assert_eq!(backend.requests().len(), 1, "the second request overtook the first");
     signal.send();
 
@@ -1140,7 +1140,7 @@ async fn a_stream_that_its_client_does_not_read_is_let_go_alone() {
     let line = armiger.logged(|line| line["complete"] == false).await;
     assert_eq!(line["cut_by"], "client", "{line:#}");
     backend.closed(1).await;
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"body_idle\"}").await, 1.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"body_idle\"}", 1.0).await;
 
     // The connection serves on.
     drop(unread);
@@ -1162,8 +1162,8 @@ async fn connections_beyond_the_bound_wait_until_one_closes() {
     first.write(get).await.answer().await.assert_status(200);
     second.write(get).await.answer().await.assert_status(200);
     assert_eq!(backend.count(), 4);
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"connections_max\"}").await, 1.0);
-    assert_eq!(armiger.metric("armiger_listener_connections{listener=\"http\"}").await, 2.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"connections_max\"}", 1.0).await;
+    armiger.until_metric("armiger_listener_connections{listener=\"http\"}", 2.0).await;
 
     drop(first);
 

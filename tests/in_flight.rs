@@ -40,7 +40,7 @@ async fn a_place_is_held_until_the_last_byte_is_out() {
 
     let refused = armiger.get("/").await;
     refused.assert_problem(429, "too-many-in-flight").assert_header("retry-after", "1");
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"in_flight.max\"}").await, 1.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"in_flight.max\"}", 1.0).await;
 
     let chunks = answers.recv().await.expect("the back end was asked");
     chunks.data("all").await;
@@ -163,7 +163,7 @@ async fn each_caller_has_its_places_and_shadow_refuses_nobody() {
     hold.send();
     assert_eq!(tasks.join_all().await, [200, 200, 200]);
     let shadow = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"in_flight\",route=\"everything\",verdict=\"would_reject\"}";
-    assert_eq!(armiger.metric(shadow).await, 2.0);
+    armiger.until_metric(shadow, 2.0).await;
 }
 
 #[tokio::test]

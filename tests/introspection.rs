@@ -66,7 +66,7 @@ async fn the_issuer_is_asked_once_about_a_token_and_its_word_holds() {
     assert_eq!(question.header("content-type"), "application/x-www-form-urlencoded");
     assert!(question.header("authorization").starts_with("Basic YXJtaWdlcjph"));
     let known = "armiger_identity_credentials_total{outcome=\"known\",provider=\"opaque\"}";
-    assert_eq!(armiger.metric(known).await, 4.0);
+    armiger.until_metric(known, 4.0).await;
     let row = armiger.admin().get("/state/identity").await.json()["rows"][0].clone();
     assert_eq!(
         (&row["kind"], &row["last_error"], &row["in_flight"]),

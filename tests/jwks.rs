@@ -83,8 +83,8 @@ async fn keys_are_fetched_once_before_anybody_needs_them() {
     assert_eq!(row["keys"], json!([{"id": "one", "algorithms": ["ES256"]}]));
     assert_eq!((&row["failures"], &row["last_error"]), (&json!(0), &Value::Null));
     assert!((400..=480).contains(&row["next_fetch_seconds"].as_u64().expect("a number")), "{row}");
-    assert_eq!(armiger.metric("armiger_identity_keys{provider=\"staff\"}").await, 1.0);
-    assert_eq!(armiger.metric(&format!("{FETCHES}{{outcome=\"ok\",provider=\"staff\"}}")).await, 1.0);
+    armiger.until_metric("armiger_identity_keys{provider=\"staff\"}", 1.0).await;
+    armiger.until_metric(&format!("{FETCHES}{{outcome=\"ok\",provider=\"staff\"}}"), 1.0).await;
     assert!(armiger.admin().get("/readyz?verbose").await.text().contains("[+] keys staff: 1 in use"));
 }
 
@@ -141,12 +141,9 @@ async fn unchanged_keys_cost_the_issuer_nothing_and_forget_no_token() {
     refresh(&armiger, 200).await;
     call(&armiger, &known).await.assert_status(200);
     assert!(issuer.received(2).await[1].has("if-none-match"));
-    assert_eq!(armiger.metric(&format!("{FETCHES}{{outcome=\"unchanged\",provider=\"staff\"}}")).await, 1.0);
-    assert_eq!(
-        armiger.metric("armiger_identity_credentials_total{outcome=\"known\",provider=\"staff\"}").await,
-        1.0,
-        "the token is known still"
-    );
+    armiger.until_metric(&format!("{FETCHES}{{outcome=\"unchanged\",provider=\"staff\"}}"), 1.0).await;
+    // The token is known still.
+    armiger.until_metric("armiger_identity_credentials_total{outcome=\"known\",provider=\"staff\"}", 1.0).await;
     let next = state(&armiger).await["next_fetch_seconds"].as_u64().expect("a number");
     assert!((65..=80).contains(&next), "the issuer says 100 seconds: {next}");
 }
@@ -223,7 +220,7 @@ async fn known_keys_serve_through_an_outage() {
         refresh(&armiger, 502).await;
         call(&armiger, &token(&signer, "one")).await.assert_status(200);
         armiger.admin().get("/readyz").await.assert_status(200);
-        assert_eq!(armiger.metric("armiger_identity_keys_stale{provider=\"staff\"}").await, 1.0, "{outage}");
+        armiger.until_metric("armiger_identity_keys_stale{provider=\"staff\"}", 1.0).await;
         assert!(state(&armiger).await["last_error"].is_string(), "{outage}");
     }
     issuer.now_says(200, set(&[("one", &signer)]));

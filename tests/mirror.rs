@@ -52,7 +52,7 @@ async fn a_mirror_that_hangs_or_is_down_delays_nobody_and_copies_are_bounded() {
         armiger.post("/", "x").await.assert_status(200);
     }
     until_counted(&armiger, "dropped_busy", 9.0).await;
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"mirror.in_flight_max\"}").await, 9.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"mirror.in_flight_max\"}", 9.0).await;
 
     let mut down = Backend::replies("").await;
     down.stop();

@@ -205,7 +205,8 @@ async fn the_log_may_be_for_people_or_off() {
     )
     .await;
     off.get("/a").await.assert_status(200);
-    assert_eq!(requests(&off, "a", "GET", "2xx").await, 1.0, "counted all the same");
+    // Counted all the same.
+    until_requests(&off, "a", "GET", "2xx", 1.0).await;
 }
 
 #[tokio::test]
@@ -398,9 +399,10 @@ async fn series(admin: &Client, name: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().expect("a value is a number"))
 }
 
-async fn requests(armiger: &Armiger, route: &str, method: &str, class: &str) -> f64 {
+/// Waits until so many were counted: an answer is here before armiger has noted that it left.
+async fn until_requests(armiger: &Armiger, route: &str, method: &str, class: &str, count: f64) {
     let labels = format!("method=\"{method}\",route=\"{route}\",status_class=\"{class}\"");
-    armiger.metric(&format!("armiger_http_requests_total{{{labels}}}")).await
+    armiger.until_metric(&format!("armiger_http_requests_total{{{labels}}}"), count).await;
 }
 
 #[tokio::test]
@@ -416,10 +418,11 @@ async fn requests_are_counted_by_route_method_and_class() {
     connection.request(made_up).await.assert_status(200);
     armiger.log_lines(4).await;
 
-    assert_eq!(requests(&armiger, "everything", "GET", "2xx").await, 1.0);
-    assert_eq!(requests(&armiger, "everything", "GET", "4xx").await, 1.0);
-    assert_eq!(requests(&armiger, "everything", "POST", "2xx").await, 1.0);
-    assert_eq!(requests(&armiger, "everything", "other", "2xx").await, 1.0, "clients cannot make up series");
+    until_requests(&armiger, "everything", "GET", "2xx", 1.0).await;
+    until_requests(&armiger, "everything", "GET", "4xx", 1.0).await;
+    until_requests(&armiger, "everything", "POST", "2xx", 1.0).await;
+    // Clients cannot make up series.
+    until_requests(&armiger, "everything", "other", "2xx", 1.0).await;
     for (name, value) in [
         ("armiger_http_request_bytes_total{route=\"everything\"}", 3.0),
         ("armiger_http_response_bytes_total{route=\"everything\"}", 16.0),
@@ -433,7 +436,7 @@ async fn requests_are_counted_by_route_method_and_class() {
         ("armiger_listener_connections_accepted_total{listener=\"http\"}", 1.0),
         ("armiger_build_info{version=\"0.1.0\"}", 1.0),
     ] {
-        assert_eq!(armiger.metric(name).await, value, "{name}");
+        armiger.until_metric(name, value).await;
     }
 }
 
@@ -445,9 +448,9 @@ async fn what_is_in_flight_is_shown_while_it_is() {
 
     let (response, ()) = tokio::join!(armiger.get("/"), async {
         backend.arrived(1).await;
-        assert_eq!(armiger.metric("armiger_http_requests_in_flight{route=\"everything\"}").await, 1.0);
+        armiger.until_metric("armiger_http_requests_in_flight{route=\"everything\"}", 1.0).await;
         let active = "armiger_upstream_connections{state=\"active\",upstream=\"app\"}";
-        assert_eq!(armiger.metric(active).await, 1.0);
+        armiger.until_metric(active, 1.0).await;
         signal.send();
     });
 
@@ -471,11 +474,11 @@ async fn refusals_and_failures_are_counted_by_reason() {
         ("armiger_upstream_requests_total{outcome=\"upstream-connect\",upstream=\"app\"}", 1.0),
         ("armiger_limit_hits_total{limit=\"body_max\"}", 1.0),
     ] {
-        assert_eq!(armiger.metric(name).await, value, "{name}");
+        armiger.until_metric(name, value).await;
     }
     let verdict =
         "armiger_policy_verdicts_total{mode=\"enforce\",policy=\"body_limit\",route=\"everything\",verdict=\"reject\"}";
-    assert_eq!(armiger.metric(verdict).await, 1.0);
+    armiger.until_metric(verdict, 1.0).await;
 }
 
 #[tokio::test]
@@ -516,7 +519,7 @@ async fn every_worker_shows_its_connections() {
 
     for worker in 0..2 {
         let name = format!("armiger_worker_connections{{worker=\"{worker}\"}}");
-        assert_eq!(armiger.metric(&name).await, 2.0, "{name}");
+        armiger.until_metric(&name, 2.0).await;
     }
 }
 
@@ -786,6 +789,6 @@ async fn a_configuration_that_was_applied_says_so() {
 
     let armiger = Armiger::proxying(&backend).await;
 
-    assert_eq!(armiger.metric("armiger_config_last_reload_successful").await, 1.0);
+    armiger.until_metric("armiger_config_last_reload_successful", 1.0).await;
     assert!(armiger.metric("armiger_config_last_reload_success_timestamp_seconds").await > 1.7e9);
 }

@@ -235,7 +235,7 @@ async fn cors_in_shadow_changes_no_answer_and_no_route() {
     assert_eq!(verdicts(&line, "cors"), [row("would_amend", "", "shadow")], "{line:#}");
     let counted =
         "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"cors\",route=\"any\",verdict=\"would_answer\"}";
-    assert_eq!(armiger.metric(counted).await, 1.0);
+    armiger.until_metric(counted, 1.0).await;
 }
 
 // === headers ===
@@ -374,7 +374,7 @@ async fn headers_in_shadow_change_nothing() {
         ]),
     );
     let counted = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"headers\",route=\"everything\",verdict=\"would_amend\"}";
-    assert_eq!(armiger.metric(counted).await, 2.0);
+    armiger.until_metric(counted, 2.0).await;
 }
 
 // === ip_filter ===
@@ -439,7 +439,7 @@ async fn an_ip_filter_in_shadow_refuses_nobody_and_tells_whom_it_would() {
     assert_eq!(verdicts(&line, "ip_filter"), [row("would_reject", "address-blocked", "shadow")], "{line:#}");
     assert_eq!(line["reason"], Value::Null, "nobody was refused: {line:#}");
     let counted = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"ip_filter\",route=\"everything\",verdict=\"would_reject\"}";
-    assert_eq!(armiger.metric(counted).await, 1.0);
+    armiger.until_metric(counted, 1.0).await;
     let rejections = "armiger_rejections_total{reason=\"address-blocked\",route=\"everything\"}";
     assert_eq!(armiger.metric(rejections).await, 0.0);
 }
@@ -457,7 +457,7 @@ async fn a_body_that_announces_too_much_is_refused_at_once() {
 
     unsent.assert_problem(413, "body-too-large");
     assert_eq!(backend.count(), 1);
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"body_max\"}").await, 2.0);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"body_max\"}", 2.0).await;
 }
 
 #[tokio::test]
@@ -536,7 +536,7 @@ async fn a_body_limit_in_shadow_cuts_nothing() {
     let line = armiger.logged(|line| line["path"] == "/streamed").await;
     assert_eq!(verdicts(&line, "body_limit"), [row("would_amend", "", "shadow")], "{line:#}");
     let counted = "armiger_policy_verdicts_total{mode=\"shadow\",policy=\"body_limit\",route=\"everything\",verdict=\"would_reject\"}";
-    assert_eq!(armiger.metric(counted).await, 1.0);
+    armiger.until_metric(counted, 1.0).await;
     assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"body_max\"}").await, 0.0);
 }
 

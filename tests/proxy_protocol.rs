@@ -64,9 +64,9 @@ async fn the_client_is_whom_a_trusted_balancer_names() {
         assert_eq!(seen.header("x-forwarded-for"), client, "{:?}", String::from_utf8_lossy(&header));
         armiger.logged(|line| line["client"] == client).await;
     }
-    assert_eq!(armiger.metric(&outcome("v1")).await, 2.0);
-    assert_eq!(armiger.metric(&outcome("v2")).await, 2.0);
-    assert_eq!(armiger.metric(&outcome("local")).await, 4.0);
+    armiger.until_metric(&outcome("v1"), 2.0).await;
+    armiger.until_metric(&outcome("v2"), 2.0).await;
+    armiger.until_metric(&outcome("local"), 4.0).await;
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn who_is_not_trusted_or_sends_no_header_is_cut_off_and_counted() {
     let armiger = Armiger::with(Config::to(&backend).listener("proxy_protocol: {from: [192.0.2.0/24]}")).await;
     armiger.raw(format!("{LINE}{GET}")).await.assert_closed().await;
     counted(&armiger, "untrusted").await;
-    assert_eq!(armiger.metric("armiger_connections{listener=\"http\"}").await, 0.0);
+    armiger.until_metric("armiger_connections{listener=\"http\"}", 0.0).await;
 
     let armiger = Armiger::with(Config::to(&backend).listener(LOCAL)).await;
     let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(200));
@@ -139,8 +139,8 @@ async fn a_header_that_never_ends_is_not_waited_for() {
     silent.assert_closed().await;
     within("the dribbling client to be cut off", dribble).await.unwrap();
     drop(read);
-    assert_eq!(armiger.metric(&outcome("timeout")).await, 2.0);
-    assert_eq!(armiger.metric("armiger_limit_hits_total{limit=\"proxy_header\"}").await, 2.0);
+    armiger.until_metric(&outcome("timeout"), 2.0).await;
+    armiger.until_metric("armiger_limit_hits_total{limit=\"proxy_header\"}", 2.0).await;
 }
 
 #[tokio::test]

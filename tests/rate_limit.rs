@@ -70,7 +70,7 @@ async fn the_third_request_of_a_burst_of_two_is_refused() {
     let line = armiger.logged(|line| line["status"] == 429).await;
     assert_eq!(line["reason"], "rate-limited");
     let decisions = "armiger_rate_limit_decisions_total{mode=\"enforce\",name=\"few\",outcome=\"denied\"}";
-    assert_eq!(armiger.metric(decisions).await, 1.0);
+    armiger.until_metric(decisions, 1.0).await;
 }
 
 #[tokio::test]

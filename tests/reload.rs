@@ -136,7 +136,7 @@ async fn a_bad_edit_changes_nothing_and_says_so_everywhere() {
     files.replace("config.yaml", answering("3"));
     armiger.in_force(2).await;
     assert_eq!(armiger.get("/a").await.text(), "3");
-    assert_eq!(armiger.metric("armiger_config_last_reload_successful").await, 1.0);
+    armiger.until_metric("armiger_config_last_reload_successful", 1.0).await;
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn a_bad_edit_that_is_taken_back_is_forgotten() {
     let status = armiger.until_status(|status| status["last_reload"]["result"] == "applied").await;
 
     assert_eq!(status["in_force"]["version"], 1);
-    assert_eq!(armiger.metric("armiger_config_last_reload_successful").await, 1.0);
+    armiger.until_metric("armiger_config_last_reload_successful", 1.0).await;
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn connections_on_both_sides_and_counts_outlive_an_edit() {
     let counted =
         armiger.metric("armiger_http_requests_total{method=\"GET\",route=\"everything\",status_class=\"2xx\"}");
     assert_eq!(counted.await, 12.0);
-    assert_eq!(armiger.metric("armiger_listener_connections_accepted_total{listener=\"http\"}").await, 2.0);
+    armiger.until_metric("armiger_listener_connections_accepted_total{listener=\"http\"}", 2.0).await;
     let state = told(&armiger.status().await["in_force"], "state");
     assert!(state.contains("\"pool\"") && state.contains("\"kept\"") && !state.contains("\"reset\""), "{state}");
 }
@@ -219,7 +219,8 @@ async fn an_exchange_ends_on_what_it_began_with() {
 
     files.replace("config.yaml", answering("2"));
     armiger.in_force(2).await;
-    assert_eq!(armiger.metric("armiger_config_generations").await, 2.0, "the old one is still in use");
+    // The old one is still in use.
+    armiger.until_metric("armiger_config_generations", 2.0).await;
     chunks.data("after").await;
     drop(chunks);
 

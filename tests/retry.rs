@@ -227,7 +227,7 @@ async fn an_endpoint_that_fails_again_and_again_is_taken_out_but_never_the_last(
     }
     assert_eq!((bad.count(), good.count()), (2, 18));
     let ejections = format!(r#"armiger_endpoint_ejections_total{{endpoint="{}",upstream="app"}}"#, bad.address());
-    assert_eq!(armiger.metric(&ejections).await, 1.0);
+    armiger.until_metric(&ejections, 1.0).await;
 
     let (one, two) = (says(500).await, says(500).await);
     let armiger =

@@ -309,7 +309,7 @@ async fn where_there_is_no_route_there_is_a_404() {
     let response = armiger.get("/b").await;
 
     response.assert_problem(404, "no-route").assert_header("cache-control", "no-store");
-    assert_eq!(armiger.metric("armiger_rejections_total{reason=\"no-route\",route=\"(none)\"}").await, 1.0);
+    armiger.until_metric("armiger_rejections_total{reason=\"no-route\",route=\"(none)\"}", 1.0).await;
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ async fn steps_follow_each_other_and_know_what_was_said_before() {
     assert_eq!(seen[1].target, "/pay?for=12345678901234567890");
     let keys: Vec<&str> = seen.iter().map(|seen| seen.header("idempotency-key")).collect();
     assert_eq!(keys, [format!("{id}-reserve"), format!("{id}-pay"), format!("{id}-ship")]);
-    assert_eq!(armiger.metric(r#"armiger_sagas_total{outcome="completed",route="checkout"}"#).await, 1.0);
+    armiger.until_metric(r#"armiger_sagas_total{outcome="completed",route="checkout"}"#, 1.0).await;
     let line = armiger.logged(|line| line["route"] == "checkout").await;
     assert_eq!(line["parts"].as_array().map(Vec::len), Some(3));
 }
@@ -132,7 +132,7 @@ async fn what_was_done_is_undone_the_last_first_and_what_was_refused_is_not() {
         (r#"armiger_saga_steps_total{outcome="failed",route="checkout",step="ship"}"#, 1.0),
         (r#"armiger_saga_compensations_total{outcome="done",route="checkout",step="pay"}"#, 1.0),
     ] {
-        assert_eq!(armiger.metric(series).await, expected, "{series}");
+        armiger.until_metric(series, expected).await;
     }
     let line = armiger.logged(|line| line["route"] == "checkout").await;
     assert_eq!((&line["reason"], line["parts"].as_array().map(Vec::len)), (&json!("saga-compensated"), Some(5)));
@@ -235,7 +235,7 @@ async fn what_cannot_be_undone_is_said_and_does_not_keep_the_rest_from_it() {
     // A 403 stays one: asking again is for nothing.
     let calls = asked(&backend.requests(), &id);
     assert_eq!(calls[3..], ["DELETE /pay/12345678901234567890", "DELETE /reserve/SAGA"]);
-    assert_eq!(armiger.metric(r#"armiger_sagas_total{outcome="compensation_failed",route="checkout"}"#).await, 1.0);
+    armiger.until_metric(r#"armiger_sagas_total{outcome="compensation_failed",route="checkout"}"#, 1.0).await;
 }
 
 /// Holds every request of one kind until the test lets it go.

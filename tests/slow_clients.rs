@@ -46,7 +46,7 @@ async fn an_upload_that_dribbles_is_refused_although_it_never_pauses() {
         let answer = connection.request(Request::post("/").body(dribble()).unwrap()).await;
         answer.assert_problem(408, "request-too-slow");
     }
-    assert_eq!(armiger.metric(HITS).await, 2.0);
+    armiger.until_metric(HITS, 2.0).await;
     armiger.logged(|line| line["reason"] == "request-too-slow").await;
 }
 
@@ -64,7 +64,7 @@ async fn an_upload_that_dribbles_behind_its_answer_ends_that() {
         }
         let line = armiger.logged(|line| line["complete"] == false).await;
         assert_eq!(line["cut_by"], "client");
-        assert_eq!(armiger.metric(HITS).await, 2.0);
+        armiger.until_metric(HITS, 2.0).await;
     }
 }
 
@@ -133,7 +133,7 @@ async fn an_answer_that_is_taken_in_sips_is_ended() {
         }
     };
     within("the end of the answer", sipping).await;
-    assert_eq!(armiger.metric(HITS).await, 1.0);
+    armiger.until_metric(HITS, 1.0).await;
     let line = armiger.logged(|line| line["complete"] == false).await;
     assert_eq!(line["cut_by"], "client");
 }

@@ -125,7 +125,7 @@ async fn an_answer_that_its_client_leaves_half_way_is_logged_as_cut() {
     let line = armiger.logged(|line| line["route"] == "a").await;
     assert_eq!((&line["complete"], &line["cut_by"]), (&false.into(), &"client".into()));
     assert_eq!(line["reason"], "client-closed", "{line}");
-    assert_eq!(armiger.metric("armiger_answers_cut_total{reason=\"client-closed\",route=\"a\"}").await, 1.0);
+    armiger.until_metric("armiger_answers_cut_total{reason=\"client-closed\",route=\"a\"}", 1.0).await;
     assert!(line["bytes_out"].as_u64().unwrap() < LENGTH as u64, "{line}");
 }
 

@@ -236,7 +236,7 @@ async fn a_client_speaks_tls_of_either_version_and_the_protocol_that_was_agreed_
             assert_eq!((seen.header("x-forwarded-proto"), seen.header("x-forwarded-port").len()), ("https", 5));
         }
     }
-    assert_eq!(armiger.metric(r#"armiger_tls_handshakes_total{listener="http",outcome="full"}"#).await, 6.0);
+    armiger.until_metric(r#"armiger_tls_handshakes_total{listener="http",outcome="full"}"#, 6.0).await;
     let end = armiger
         .metric(r#"armiger_tls_certificate_not_after_timestamp_seconds{certificate="a.test",listener="http"}"#)
         .await;

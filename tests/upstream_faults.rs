@@ -317,8 +317,9 @@ async fn a_cut_answer_is_cut_for_a_client_of_http11() {
         if line["status"] == 200 {
             assert_eq!(line["reason"], "upstream-cut", "{line:#}");
             let counted = "armiger_answers_cut_total{reason=\"upstream-cut\",route=\"everything\"}";
-            assert_eq!(armiger.metric(counted).await, 1.0);
-            assert_eq!(armiger.metric(CUT_OF_APP).await, 1.0, "whose answer it was");
+            armiger.until_metric(counted, 1.0).await;
+            // Whose answer it was.
+            armiger.until_metric(CUT_OF_APP, 1.0).await;
         }
     }
 }
@@ -393,8 +394,9 @@ async fn a_pause_within_an_answer_cuts_it() {
         let line = armiger.logged(|line| line["complete"] == false).await;
         assert_eq!((&line["cut_by"], &line["reason"]), (&"deadline".into(), &"upstream-idle".into()), "{line:#}");
         let counted = "armiger_answers_cut_total{reason=\"upstream-idle\",route=\"everything\"}";
-        assert_eq!(armiger.metric(counted).await, 1.0);
-        assert_eq!(armiger.metric(CUT_OF_APP).await, 1.0, "whose answer it was");
+        armiger.until_metric(counted, 1.0).await;
+        // Whose answer it was.
+        armiger.until_metric(CUT_OF_APP, 1.0).await;
     }
 }
 
@@ -515,7 +517,7 @@ async fn a_refused_upload_leaves_its_upstream_at_once() {
 
         backend.closed(1).await;
 
-        assert_eq!(armiger.metric("armiger_listener_connections{listener=\"http\"}").await, 1.0, "{begun:?}");
+        armiger.until_metric("armiger_listener_connections{listener=\"http\"}", 1.0).await;
     }
 }
 
@@ -826,7 +828,7 @@ async fn who_waits_too_long_for_a_connection_is_told() {
 
     assert_local(&refusal, 503, "upstream-overloaded", "connection_limit_reached", Some(backend.address()));
     assert_eq!(backend.count(), 1);
-    assert_eq!(armiger.metric(r#"armiger_upstream_queue_timeouts_total{upstream="app"}"#).await, 1.0);
+    armiger.until_metric(r#"armiger_upstream_queue_timeouts_total{upstream="app"}"#, 1.0).await;
 }
 
 #[tokio::test]

@@ -69,7 +69,7 @@ async fn messages_pass_both_ways_and_the_exchange_lasts_until_the_close() {
     let (sent, got) = tokio::join!(sink.send(large.clone()), stream.next());
     sent.unwrap();
     assert_eq!(got.unwrap().unwrap(), large);
-    assert_eq!(armiger.metric(r#"armiger_http_requests_in_flight{route="everything"}"#).await, 1.0);
+    armiger.until_metric(r#"armiger_http_requests_in_flight{route="everything"}"#, 1.0).await;
 
     let mut socket = sink.reunite(stream).unwrap();
     socket.close(Some(CloseFrame { code: CloseCode::Normal, reason: "bye".into() })).await.unwrap();
@@ -81,7 +81,7 @@ async fn messages_pass_both_ways_and_the_exchange_lasts_until_the_close() {
         line["bytes_in"].as_u64().unwrap() > 3_000_000 && line["bytes_out"].as_u64().unwrap() > 3_000_000,
         "{line}"
     );
-    assert_eq!(armiger.metric(r#"armiger_http_requests_in_flight{route="everything"}"#).await, 0.0);
+    armiger.until_metric(r#"armiger_http_requests_in_flight{route="everything"}"#, 0.0).await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! armiger on files that change while it runs.
 
+use std::panic::Location;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use armiger::app::watch::Times;
 use armiger::app::{Options, Source};
 use serde_json::Value;
 
-use super::{Armiger, within};
+use super::{Armiger, DEADLINE, within};
 
 /// How often a fact is looked for that nobody announces.
 const LOOK: Duration = Duration::from_millis(3);
@@ -41,7 +42,7 @@ impl Armiger {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        match tokio::time::timeout(super::DEADLINE, found).await {
+        match tokio::time::timeout(DEADLINE, found).await {
             Ok(status) => status,
             Err(_) => panic!("the status never was as it should be, but is {:#}", self.status().await),
         }
@@ -52,14 +53,21 @@ impl Armiger {
         self.until_status(|status| status["in_force"]["version"] == version).await;
     }
 
-    /// Waits until a metric has this value.
-    pub async fn until_metric(&self, series: &str, value: f64) {
-        let reached = async {
-            while self.metric(series).await != value {
-                tokio::time::sleep(LOOK).await;
+    /// Waits until a metric has this value. What an exchange came to is noted once its answer has left, so that who has the answer
+    /// may look too early.
+    #[track_caller]
+    pub fn until_metric(&self, series: &str, value: f64) -> impl Future<Output = ()> {
+        let place = Location::caller();
+        async move {
+            let reached = async {
+                while self.metric(series).await != value {
+                    tokio::time::sleep(LOOK).await;
+                }
+            };
+            if tokio::time::timeout(DEADLINE, reached).await.is_err() {
+                panic!("{series} was to be {value}, but is {} ({place})", self.metric(series).await);
             }
-        };
-        within(&format!("{series} to be {value}"), reached).await;
+        }
     }
 
     /// Waits until a metric has at least this value.

@@ -79,8 +79,8 @@ async fn connections_are_kept_on_both_sides() {
     second.post("/", "a body").await.assert_status(200);
 
     assert_eq!((backend.connections(), backend.count()), (1, 6));
-    assert_eq!(armiger.metric("armiger_upstream_connections_reused_total{upstream=\"app\"}").await, 5.0);
-    assert_eq!(armiger.metric("armiger_listener_connections_accepted_total{listener=\"http\"}").await, 2.0);
+    armiger.until_metric("armiger_upstream_connections_reused_total{upstream=\"app\"}", 5.0).await;
+    armiger.until_metric("armiger_listener_connections_accepted_total{listener=\"http\"}", 2.0).await;
 }
 
 #[tokio::test]
@@ -111,17 +111,17 @@ async fn the_connection_used_last_is_used_first() {
         let release = async {
             backend.arrived(2).await;
             signals[0].send();
-            metric_becomes(&armiger, "armiger_upstream_connections{state=\"idle\",upstream=\"app\"}", 1.0).await;
+            armiger.until_metric("armiger_upstream_connections{state=\"idle\",upstream=\"app\"}", 1.0).await;
             signals[1].send();
         };
         tokio::join!(second, release).0
     });
     one.assert_status(200);
     other.assert_status(200);
-    metric_becomes(&armiger, "armiger_upstream_connections{state=\"idle\",upstream=\"app\"}", 2.0).await;
+    armiger.until_metric("armiger_upstream_connections{state=\"idle\",upstream=\"app\"}", 2.0).await;
     for _ in 0..3 {
         clients[0].get("/").await.assert_status(200);
-        metric_becomes(&armiger, "armiger_upstream_connections{state=\"idle\",upstream=\"app\"}", 2.0).await;
+        armiger.until_metric("armiger_upstream_connections{state=\"idle\",upstream=\"app\"}", 2.0).await;
     }
 
     let used: Vec<usize> = backend.requests().iter().map(|seen| seen.connection).collect();
@@ -156,7 +156,7 @@ async fn streams_of_an_http2_client_are_served_at_the_same_time() {
     assert_eq!((slow.status, slow.version), (200, Version::HTTP_2));
     assert_eq!(quick.status, 200);
     assert_eq!(backend.requests()[0].version, Version::HTTP_11);
-    assert_eq!(armiger.metric("armiger_listener_connections_accepted_total{listener=\"http\"}").await, 1.0);
+    armiger.until_metric("armiger_listener_connections_accepted_total{listener=\"http\"}", 1.0).await;
 }
 
 #[tokio::test]

@@ -42,9 +42,3 @@ fn with_headers(mut answer: Answer, headers: &[(&'static str, &'static str)]) ->
     }
     answer
 }
-
-/// Waits until a metric has a value.
-async fn metric_becomes(armiger: &Armiger, series: &str, value: f64) {
-    let reached = async { while armiger.metric(series).await != value {} };
-    within(&format!("{series} to become {value}"), reached).await;
-}
