@@ -873,6 +873,33 @@ fn what_keeps_a_command_from_asking_is_told_with_a_way_around() {
     assert!(finished.assert_code(1).stderr.contains("is empty"), "{finished:#?}");
 }
 
+/// As `run` does: who is where armiger's `config.yaml` is need not say again what stands in it.
+#[tokio::test]
+async fn a_command_asks_where_the_configuration_at_hand_says() {
+    let admin = Admin::with(PLAIN);
+    let folder = tempfile::tempdir().unwrap();
+    let status = async |text: Option<String>| {
+        if let Some(text) = text {
+            std::fs::write(folder.path().join("config.yaml"), text).unwrap();
+        }
+        let at = folder.path().to_owned();
+        let running = tokio::task::spawn_blocking(move || Armiger::binary_at(&at, &["status"]));
+        within("the command", running).await.unwrap()
+    };
+
+    let found = status(Some(format!("admin: {{address: {}}}", told(&admin)))).await;
+    found.assert_code(0);
+    assert!(found.stdout.contains("readiness"), "{found:#?}");
+
+    let gone = status(Some("admin: {address: 127.0.0.1:1}".into())).await;
+    gone.assert_code(1);
+    assert!(gone.stderr.contains("127.0.0.1:1:"), "{gone:#?}");
+    assert!(gone.stderr.contains("--admin") && gone.stderr.contains("-c"), "{gone:#?}");
+
+    let broken = status(Some("admin: [\n".into())).await;
+    assert!(broken.assert_code(1).stderr.contains("config.yaml does not say"), "{broken:#?}");
+}
+
 #[tokio::test]
 async fn keys_are_fetched_of_all_or_of_one_provider() {
     let admin = Admin::with(PLAIN);

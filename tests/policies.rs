@@ -238,6 +238,57 @@ async fn cors_in_shadow_changes_no_answer_and_no_route() {
     armiger.until_metric(counted, 1.0).await;
 }
 
+/// Whoever puts `cors` into shadow wants to know which pages would get no permission.
+#[tokio::test]
+async fn log_and_metric_tell_which_pages_cors_would_give_no_permission() {
+    let shop = |method, headers| preflight(SHOP, method, headers);
+    let cases = [
+        (get("/", &[]), "", "no_origin"),
+        (get("/", &[("origin", SHOP)]), "", "allowed"),
+        (get("/", &[("origin", "https://evil.example")]), "origin_not_allowed", "origin_not_allowed"),
+        (shop("PUT", "X-A, content-type"), "", "allowed"),
+        // Needs no permission.
+        (shop("POST", ""), "", "allowed"),
+        (preflight("https://evil.example", "PUT", "x-a"), "origin_not_allowed", "origin_not_allowed"),
+        (shop("DELETE", "x-a"), "method_not_allowed", "method_not_allowed"),
+        (shop("PUT", "x-a,x-b"), "header_not_allowed", "header_not_allowed"),
+    ];
+    for mode in ["shadow", "enforce"] {
+        let backend = Backend::replies("ok").await;
+        let policies =
+            format!("cors: {{origins: [\"{SHOP}\"], methods: [PUT], headers: [content-type, x-a], mode: {mode}}}");
+        let armiger = Armiger::with(Config::to(&backend).policies(&policies)).await;
+        let mut counted = std::collections::BTreeMap::<&str, f64>::new();
+        for (request, cause, outcome) in &cases {
+            let response = armiger.request(request.clone()).await;
+            let id = response.header("x-request-id").to_owned();
+            let line = armiger.logged(|line| line["request_id"] == *id).await;
+            let row = &line["verdicts"][0];
+            assert_eq!(row["policy"], "cors", "{line:#}");
+            assert_eq!(row["cause"].as_str().unwrap_or(""), *cause, "{mode} {request:?}: {line:#}");
+            *counted.entry(*outcome).or_default() += 1.0;
+        }
+        for (outcome, count) in counted {
+            let series =
+                format!("armiger_cors_requests_total{{mode=\"{mode}\",outcome=\"{outcome}\",route=\"everything\"}}");
+            armiger.until_metric(&series, count).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_any_origin_and_any_header_cors_refuses_methods_alone() {
+    let backend = Backend::replies("ok").await;
+    let armiger =
+        Armiger::with(Config::to(&backend).policies("cors: {origins: [\"*\"], headers: [\"*\"], mode: shadow}")).await;
+    for (method, cause) in [("GET", ""), ("PUT", "method_not_allowed")] {
+        let response = armiger.request(preflight(SHOP, method, "x-any")).await;
+        let id = response.header("x-request-id").to_owned();
+        let line = armiger.logged(|line| line["request_id"] == *id).await;
+        assert_eq!(line["verdicts"][0]["cause"].as_str().unwrap_or(""), cause, "{method}: {line:#}");
+    }
+}
+
 // === headers ===
 
 #[tokio::test]

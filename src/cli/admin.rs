@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::print;
 use super::voice::BadConfig;
+use super::{CONFIG, print};
 use crate::config::KeyPath;
 use crate::config::address::ListenAddress;
 use crate::config::load::load_partial;
@@ -40,14 +40,14 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 /// Where the admin listener is, and what it asks for.
 #[derive(Args)]
 pub(super) struct AdminArgs {
-    /// Where the admin listener is: `IP:port` or `unix:PATH`. Default: as the configuration says, else
-    /// 127.0.0.1:9901.
+    /// Where the admin listener is: `IP:port` or `unix:PATH`. Default: as the configuration says.
     #[arg(long, env = "ARMIGER_ADMIN", value_name = "ADDRESS", value_parser = address)]
     admin: Option<ListenAddress>,
     /// The file with the token that the admin listener asks for.
     #[arg(long, env = "ARMIGER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The configuration that armiger runs on: only its `admin` is read, and only where no address is given.
+    /// The configuration that armiger runs on: only its `admin` is read, and only where no address is given. Default:
+    /// config.yaml, as with `run`; where that is not, the admin listener is sought where it is by default.
     #[arg(long, short, env = "ARMIGER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// How long all of this may take.
@@ -171,6 +171,7 @@ impl AdminArgs {
     fn client(&self) -> anyhow::Result<Client> {
         let configured = match (&self.admin, &self.config) {
             (None, Some(path)) => Some(configured(path.clone())?),
+            (None, None) if Path::new(CONFIG).exists() => Some(configured(CONFIG.into())?),
             _ => None,
         };
         let token = match &self.token_file {
@@ -403,10 +404,14 @@ impl Answer {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// Nobody listens there.
-    #[error("nobody listens on {0}: is armiger running, and is this its `admin.address`?")]
+    #[error(
+        "nobody listens on {0}: if armiger runs, name its `admin.address` with --admin, or its configuration with -c"
+    )]
     Gone(ListenAddress),
     /// The connection was not to be had for another reason.
-    #[error("cannot connect to {0}: {1}")]
+    #[error(
+        "cannot connect to {0}: {1}; if this is not its `admin.address`, name it with --admin, or armiger's configuration with -c"
+    )]
     Unreachable(ListenAddress, io::Error),
     /// The connection broke before the answer was there.
     #[error("the connection broke: {0}")]

@@ -31,6 +31,9 @@ use voice::{Voice, is_coloured};
 /// The exit code of a run that had to cut exchanges when it ended, unless `drain.strict` is off.
 const CUT: u8 = 3;
 
+/// The configuration that is meant where none is named.
+const CONFIG: &str = "config.yaml";
+
 /// A sidecar proxy that carries what every production API needs and no service should write again.
 #[derive(Parser)]
 #[command(name = "armiger", version, about, max_term_width = 100)]
@@ -164,7 +167,7 @@ enum Command {
 #[derive(Args)]
 struct ConfigArg {
     /// The configuration file.
-    #[arg(long, short, env = "ARMIGER_CONFIG", default_value = "config.yaml", value_name = "FILE")]
+    #[arg(long, short, env = "ARMIGER_CONFIG", default_value = CONFIG, value_name = "FILE")]
     config: PathBuf,
 }
 

@@ -171,7 +171,8 @@ fields! {
     Parts => "parts", List, "", "the route is no `aggregate` and no saga, or never came so far";
     /// What the policies said, in the order they were asked: `policy`, `stage`, `verdict` (`pass`, `amend`, `answer`,
     /// `reject`, and `would_…` in shadow mode), `reason` if it refused or would have, `cause` if operators
-    /// are told more than the client (`jwt_expired`), `mode` (`enforce` or `shadow`). At most 64.
+    /// are told more than the client (`jwt_expired`; of `cors` why a page gets no permission: `origin_not_allowed`,
+    /// `method_not_allowed` or `header_not_allowed`), `mode` (`enforce` or `shadow`). At most 64.
     Verdicts => "verdicts", List, "", "the route has no policy that was asked";
     /// Why armiger refused or failed: the word that the answer, the metrics and this log share. `client-closed` if the
     /// client went away before it was answered. Of an answer that broke off behind its head, why: the word in

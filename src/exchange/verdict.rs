@@ -24,8 +24,8 @@ pub enum Verdict {
     Grant(Box<Grant>),
     /// No objection, and this is held until the exchange is over.
     Hold(Box<dyn Any>),
-    /// The answer is known; nothing further is asked.
-    Answer(Response<Body>),
+    /// The answer is known; nothing further is asked. Beside it, what operators are told of it.
+    Answer(Response<Body>, Option<&'static str>),
     /// The answer is to be fetched for more than this exchange, or has been and is to be fetched anew.
     Fetch(Fetch),
 }
@@ -43,12 +43,19 @@ pub struct Amendment {
     pub request: Option<Change>,
     /// On the response, later.
     pub response: Option<Followup>,
+    /// What operators are told of it, such as `origin_not_allowed`.
+    pub cause: Option<&'static str>,
 }
 
 impl Verdict {
+    /// An answer of which there is nothing more to tell.
+    pub fn answer(response: Response<Body>) -> Self {
+        Self::Answer(response, None)
+    }
+
     /// Changes the request.
     pub fn amend(change: impl FnOnce(&mut Exchange) + 'static) -> Self {
-        Self::Amend(Amendment { request: Some(Box::new(change)), response: None })
+        Self::Amend(Amendment { request: Some(Box::new(change)), ..Amendment::default() })
     }
 
     /// Changes the request, and has a word on the response.
@@ -56,12 +63,18 @@ impl Verdict {
         request: impl FnOnce(&mut Exchange) + 'static,
         response: impl FnOnce(&mut Response<Body>) + 'static,
     ) -> Self {
-        Self::Amend(Amendment { request: Some(Box::new(request)), response: Some(Box::new(response)) })
+        let (request, response) = (Some(Box::new(request) as Change), Some(Box::new(response) as Followup));
+        Self::Amend(Amendment { request, response, cause: None })
     }
 
     /// Has a word on the response.
     pub fn followup(change: impl FnOnce(&mut Response<Body>) + 'static) -> Self {
-        Self::Amend(Amendment { request: None, response: Some(Box::new(change)) })
+        Self::followup_because(None, change)
+    }
+
+    /// The same, and operators are told of it.
+    pub fn followup_because(cause: Option<&'static str>, change: impl FnOnce(&mut Response<Body>) + 'static) -> Self {
+        Self::Amend(Amendment { request: None, response: Some(Box::new(change)), cause })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A route's policies, sorted by stage and asked in turn.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use http::Response;
 
 use super::{AnyPolicy, Stage};
 use crate::config::value::Mode;
-use crate::exchange::{Challenges, Exchange, Fetch, Followups, Reason, Rejection, Verdict};
+use crate::exchange::{Amendment, Challenges, Exchange, Fetch, Followups, Reason, Rejection, Verdict};
 use crate::http::body::Body;
 use crate::telemetry::metrics::PolicyMetrics;
 use crate::telemetry::record::{Enforcement, VerdictRow, VerdictWord};
@@ -121,7 +122,7 @@ async fn ask(links: &[Link], exchange: &mut Exchange, followups: &mut Followups)
             Verdict::Hold(held) => exchange.closing.hold(held),
             Verdict::Grant(grant) => exchange.allowance.add(grant),
             Verdict::Identify(caller) => exchange.identify(caller),
-            Verdict::Answer(response) => return Ok(Asked::Answered(response)),
+            Verdict::Answer(response, _) => return Ok(Asked::Answered(response)),
             Verdict::Fetch(known @ Fetch { answer: Some(_), .. }) => return Ok(Asked::Fetched(known)),
             // Those that come after may still object.
             Verdict::Fetch(wanted) => fetch = Some(wanted),
@@ -137,9 +138,14 @@ impl Link {
             Ok(Verdict::Amend(_)) => (VerdictWord::Amend, None),
             Ok(Verdict::Grant(_) | Verdict::Hold(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Identify(_)) => (VerdictWord::Pass, None),
-            Ok(Verdict::Answer(_) | Verdict::Fetch(Fetch { answer: Some(_), .. })) => (VerdictWord::Answer, None),
+            Ok(Verdict::Answer(..) | Verdict::Fetch(Fetch { answer: Some(_), .. })) => (VerdictWord::Answer, None),
             Ok(Verdict::Fetch(_)) => (VerdictWord::Amend, None),
             Err(rejection) => (VerdictWord::Reject, Some(rejection.reason.slug())),
+        };
+        let cause = match verdict {
+            Ok(Verdict::Amend(Amendment { cause, .. }) | Verdict::Answer(_, cause)) => cause.map(Cow::Borrowed),
+            Ok(_) => None,
+            Err(rejection) => rejection.cause.clone(),
         };
         let mode = if self.mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce };
         self.metrics.count(word);
@@ -148,7 +154,7 @@ impl Link {
             stage: self.stage.name(),
             verdict: word,
             reason,
-            cause: verdict.as_ref().err().and_then(|rejection| rejection.cause.clone()),
+            cause,
             mode,
         });
     }

@@ -14,12 +14,17 @@ use crate::config::Issue;
 use crate::config::value::{HumanDuration, Mode};
 use crate::exchange::{Exchange, Rejection, Verdict};
 use crate::http::body::Body;
+use crate::telemetry::metrics::{CorsMetrics, CorsWord};
 
 /// Which web origins' pages may use a route.
 ///
 /// A browser's preflight is answered before anything else is asked, for it carries no credentials. Every other answer
 /// gets its CORS headers, refusals included: otherwise the page would see a network error and not the 401. CORS headers
 /// of the upstream are replaced. A 404 or 405 of armiger itself has none, for it belongs to no route.
+///
+/// It refuses nobody: a page that gets no permission is stopped by its browser. So the verdict is the same for all (`amend`,
+/// of a preflight `answer`), and its `cause` in the access log tells who gets none: `origin_not_allowed`, or of a
+/// preflight `method_not_allowed` or `header_not_allowed`. `armiger_cors_requests_total` counts them, in shadow too.
 ///
 /// ```yaml
 /// cors: {origins: ["https://shop.example.com"], credentials: true}
@@ -138,8 +143,11 @@ impl Config {
             expose: list(&self.expose),
             credentials: self.credentials,
             max_age: HeaderValue::from(self.max_age.get().as_secs()),
+            method_names: self.methods.clone(),
+            header_names: self.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
         };
-        scope.add(Stage::Preflight, self.mode, Cors { rules: Arc::new(rules) });
+        let metrics = scope.cors_metrics(self.mode);
+        scope.add(Stage::Preflight, self.mode, Cors { rules: Arc::new(rules), metrics });
     }
 }
 
@@ -218,22 +226,35 @@ struct Rules {
     expose: Option<HeaderValue>,
     credentials: bool,
     max_age: HeaderValue,
+    method_names: Vec<String>,
+    /// In lower case.
+    header_names: Vec<String>,
 }
 
 /// Tells browsers which origins may use the route.
 pub struct Cors {
     rules: Arc<Rules>,
+    metrics: CorsMetrics,
 }
 
 impl Policy for Cors {
     async fn on_request(&self, exchange: &Exchange) -> Result<Verdict, Rejection> {
         let origin = exchange.headers().get(header::ORIGIN);
         if exchange.is_preflight() {
-            return Ok(Verdict::Answer(self.rules.preflight(origin, exchange.headers())));
+            let granted = self.rules.grant(origin);
+            let word = self.rules.judge(granted.as_ref(), exchange.headers());
+            self.metrics.count(word);
+            return Ok(Verdict::Answer(self.rules.preflight(granted, exchange.headers()), word.cause()));
         }
         let granted = self.rules.grant(origin);
+        let word = match (origin, &granted) {
+            (None, _) => CorsWord::NoOrigin,
+            (Some(_), None) => CorsWord::Origin,
+            (Some(_), Some(_)) => CorsWord::Allowed,
+        };
+        self.metrics.count(word);
         let rules = self.rules.clone();
-        Ok(Verdict::followup(move |response| rules.mark(response, granted)))
+        Ok(Verdict::followup_because(word.cause(), move |response| rules.mark(response, granted)))
     }
 }
 
@@ -250,10 +271,31 @@ impl Rules {
         }
     }
 
-    fn preflight(&self, origin: Option<&HeaderValue>, asked: &HeaderMap) -> Response<Body> {
+    /// What the browser will make of the answer to this preflight (Fetch standard, "CORS-preflight fetch").
+    fn judge(&self, granted: Option<&HeaderValue>, asked: &HeaderMap) -> CorsWord {
+        if granted.is_none() {
+            return CorsWord::Origin;
+        }
+        let text = |name| asked.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        // With credentials `*` is a name like any other.
+        let has =
+            |names: &[String], name: &str| names.iter().any(|known| known == name || known == "*" && !self.credentials);
+        let method = text(header::ACCESS_CONTROL_REQUEST_METHOD);
+        if !matches!(method, "GET" | "HEAD" | "POST") && !has(&self.method_names, method) {
+            return CorsWord::Method;
+        }
+        let mut wanted =
+            text(header::ACCESS_CONTROL_REQUEST_HEADERS).split(',').map(|name| name.trim().to_ascii_lowercase());
+        let is_refused = |name: String| !name.is_empty() && !has(&self.header_names, &name);
+        match self.headers {
+            AllowHeaders::Listed(_) if wanted.any(is_refused) => CorsWord::Header,
+            _ => CorsWord::Allowed,
+        }
+    }
+
+    fn preflight(&self, granted: Option<HeaderValue>, asked: &HeaderMap) -> Response<Body> {
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NO_CONTENT;
-        let granted = self.grant(origin);
         let is_granted = granted.is_some();
         self.mark(&mut response, granted);
         if !is_granted {

@@ -20,7 +20,7 @@ use crate::exchange::Challenges;
 use crate::exchange::template::Params;
 use crate::identity::Providers;
 use crate::keep::Keep;
-use crate::telemetry::metrics::{Metrics, RuleMetrics};
+use crate::telemetry::metrics::{CorsMetrics, Metrics, RuleMetrics};
 use crate::telemetry::record::Enforcement;
 
 /// The surroundings of a policy block while it is compiled.
@@ -167,8 +167,7 @@ impl<'a> Scope<'a> {
     /// Puts a compiled policy into its place in the chain.
     pub fn add(&mut self, stage: Stage, mode: Mode, policy: impl Into<AnyPolicy>) {
         let name = self.block.as_ref().map_or("", |(key, _)| key);
-        let enforcement = if mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce };
-        let metrics = self.metrics.policy(self.route, name, enforcement);
+        let metrics = self.metrics.policy(self.route, name, enforcement(mode));
         self.links.push(Link { stage, name, mode, policy: policy.into(), metrics });
     }
 
@@ -196,6 +195,11 @@ impl<'a> Scope<'a> {
     /// What a client sends under another name comes under this one. `path`: where that is said.
     pub fn renames(&mut self, to: HeaderName, path: KeyPath) {
         self.renamed.push((to, path));
+    }
+
+    /// Where is counted what `cors` finds.
+    pub fn cors_metrics(&self, mode: Mode) -> CorsMetrics {
+        self.metrics.cors(self.route, enforcement(mode))
     }
 
     /// Where decisions of a rule are counted.
@@ -245,4 +249,8 @@ pub struct Headers {
     pub reserved: Vec<HeaderName>,
     /// Names under which something comes that a client sends, and where that is said.
     pub renamed: Vec<(HeaderName, KeyPath)>,
+}
+
+fn enforcement(mode: Mode) -> Enforcement {
+    if mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -304,6 +304,13 @@ impl Armiger {
     /// Runs the real executable to its end.
     pub fn binary(args: &[&str]) -> Finished {
         Process::start(args, &[]).finish()
+    }
+
+    /// Runs the real executable in a folder to its end.
+    pub fn binary_at(folder: &Path, args: &[&str]) -> Finished {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_armiger"));
+        command.args(args).current_dir(folder);
+        Process::launch(command, &[]).finish()
     }
 
     /// Runs the real executable to its end, with variables in its environment.

@@ -303,7 +303,7 @@ async fn known(
         Err(deciding) => deciding.await,
     };
     let answer = match verdict {
-        Ok(Verdict::Answer(answer)) => Ok(answer),
+        Ok(Verdict::Answer(answer, _)) => Ok(answer),
         Ok(Verdict::Fetch(fetch)) => {
             let broken = Rc::new(Cell::new(None));
             let call = PartCall {

@@ -125,12 +125,12 @@ pub(super) fn look<'e>(
         let found = request.find(rules.store.get(&request.key).as_deref());
         let is_fresh = |entry: &Arc<Entry>| request.usable(entry, exchange.started) == Usable::Fresh;
         return Ok(match found.filter(is_fresh) {
-            Some(entry) => Verdict::Answer(request.answer(&entry, exchange.started, Status::Hit)),
+            Some(entry) => Verdict::answer(request.answer(&entry, exchange.started, Status::Hit)),
             None => Verdict::Pass,
         });
     }
     if let Some(answer) = request.hit() {
-        return Ok(Verdict::Answer(answer));
+        return Ok(Verdict::answer(answer));
     }
     Err(Box::pin(request.decide()))
 }
@@ -179,11 +179,11 @@ impl Request<'_> {
             match (&entry, usable) {
                 (Some(entry), Some(Usable::Fresh)) => {
                     rules.metrics.hit();
-                    return Ok(Verdict::Answer(self.answer(entry, now, Status::Hit)));
+                    return Ok(Verdict::answer(self.answer(entry, now, Status::Hit)));
                 }
                 (Some(entry), Some(Usable::Stale)) => {
                     rules.metrics.stale();
-                    return Ok(Verdict::Answer(self.answer(entry, now, Status::Told(Detail::MaxStale))));
+                    return Ok(Verdict::answer(self.answer(entry, now, Status::Told(Detail::MaxStale))));
                 }
                 (Some(entry), Some(Usable::WhileRevalidating)) => {
                     rules.metrics.stale();
@@ -223,7 +223,7 @@ impl Request<'_> {
                     }
                     // In a box: it is large, and few routes have it.
                     return Ok(match Box::pin(self.look_elsewhere(fill)).await {
-                        Ok(answer) => Verdict::Answer(answer),
+                        Ok(answer) => Verdict::answer(answer),
                         Err(fill) => self.fetch(fill),
                     });
                 }
@@ -235,7 +235,7 @@ impl Request<'_> {
                 Some((Landed::Coming(head), reader)) => {
                     now = Instant::now();
                     if let Some(answer) = self.share(&head, reader, now, forward) {
-                        return Ok(Verdict::Answer(answer));
+                        return Ok(Verdict::answer(answer));
                     }
                 }
                 Some((Landed::Released(why), _)) => {
@@ -244,7 +244,7 @@ impl Request<'_> {
                     if why == Unstorable::Failed
                         && let Some(answer) = entry.and_then(|entry| self.instead(&entry, now))
                     {
-                        return Ok(Verdict::Answer(answer));
+                        return Ok(Verdict::answer(answer));
                     }
                 }
                 // The one that fetches takes too long.
@@ -469,11 +469,11 @@ impl Request<'_> {
         let rules = self.rules;
         let name = self.flight_name(shelf.map(|shelf| &**shelf));
         if rules.flights.lock().get(&name).is_some_and(|flight| !flight.is_over()) {
-            return Verdict::Answer(answer);
+            return Verdict::answer(answer);
         }
         let Some(place) = rules.store.under_way.refresh(rules.refreshes_max) else {
             rules.metrics.limit_hit("cache.refreshes_max");
-            return Verdict::Answer(answer);
+            return Verdict::answer(answer);
         };
         match self.join_or_lead(&name, shelf) {
             Turn::Lead(flight) => {
@@ -481,7 +481,7 @@ impl Request<'_> {
                 fill.refresh = Some(place);
                 Verdict::Fetch(Fetch { fill: Box::new(fill), answer: Some(answer) })
             }
-            Turn::Wait(_) | Turn::Look => Verdict::Answer(answer),
+            Turn::Wait(_) | Turn::Look => Verdict::answer(answer),
         }
     }
 

@@ -19,6 +19,7 @@ pub(super) struct Families {
     pub(super) cuts: Family<IntCounter>,
     pub(super) fallbacks: Family<IntCounter>,
     pub(super) verdicts: Family<IntCounter>,
+    pub(super) cors: Family<IntCounter>,
     pub(super) rules: Family<IntCounter>,
     pub(super) upstream_requests: Family<IntCounter>,
     pub(super) upstream_duration: Family<Histogram>,
@@ -156,6 +157,14 @@ impl Families {
                 &["route", "policy", "mode", "verdict"],
                 "verdicts",
                 "What policies said, in verdicts; `would_` words come from shadow mode and changed nothing.",
+            ),
+            cors: Family::register(
+                catalogue,
+                "armiger_cors_requests_total",
+                &["route", "mode", "outcome"],
+                "requests",
+                "Requests that met `cors`, in requests: `allowed`, `no_origin` (no page of another site asks), or why the page \
+                 gets no permission: `origin_not_allowed`, or of a preflight `method_not_allowed` or `header_not_allowed`.",
             ),
             rules: Family::register(
                 catalogue,

@@ -34,7 +34,7 @@ use families::Families;
 use family::{Catalogue, Family, Shelf, SlugCounters, single};
 use limits::LimitSeries;
 use listeners::ListenerSeries;
-use policies::{CacheSeries, IdentitySeries, KeysSeries, PolicySeries, RuleSeries};
+use policies::{CacheSeries, CorsSeries, IdentitySeries, KeysSeries, PolicySeries, RuleSeries};
 use process::ProcessMetrics;
 use upstreams::{BreakerSeries, EndpointSeries, UpstreamSeries};
 
@@ -42,7 +42,9 @@ pub use actions::{PartMetrics, SagaMetrics, SagaStepMetrics};
 pub use exchanges::{InFlight, MethodMetrics, RouteMetrics};
 pub use limits::{LimitMetrics, SecondMetrics, StoreMetrics};
 pub use listeners::{ListenerMetrics, WorkerMetrics};
-pub use policies::{CacheMetrics, IdentityMetrics, KeysMetrics, PolicyMetrics, RuleMetrics, RuleWord};
+pub use policies::{
+    CacheMetrics, CorsMetrics, CorsWord, IdentityMetrics, KeysMetrics, PolicyMetrics, RuleMetrics, RuleWord,
+};
 pub use upstreams::{BreakerMetrics, EndpointMetrics, RetryClass, UpstreamMetrics};
 
 /// The content type of [`Metrics::render`].
@@ -64,6 +66,7 @@ struct MetricsInner {
     caches: Shelf<CacheSeries>,
     listeners: Shelf<ListenerSeries>,
     policies: Shelf<PolicySeries>,
+    cors: Shelf<CorsSeries>,
     rules: Shelf<RuleSeries>,
     rate_limits: Shelf<LimitSeries>,
     parts: Shelf<PartSeries>,
@@ -135,6 +138,7 @@ impl Metrics {
             caches: Shelf::new(),
             listeners: Shelf::new(),
             policies: Shelf::new(),
+            cors: Shelf::new(),
             rules: Shelf::new(),
             rate_limits: Shelf::new(),
             parts: Shelf::new(),

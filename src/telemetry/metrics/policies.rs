@@ -21,6 +21,16 @@ impl Metrics {
         }))
     }
 
+    /// The handles of `cors` on a route, for the mode it runs in.
+    pub fn cors(&self, route: &str, mode: Enforcement) -> CorsMetrics {
+        let key = [route, mode.as_str()];
+        CorsMetrics(self.0.cors.get(&key, || CorsSeries {
+            key: key.map(str::to_owned),
+            family: self.0.families.cors.clone(),
+            outcomes: [const { OnceLock::new() }; CorsWord::ALL.len()],
+        }))
+    }
+
     /// The handles of a rule on a route. Those of one name share them.
     pub fn rule(&self, route: &str, rule: &str) -> RuleMetrics {
         let key = [route, rule];
@@ -68,6 +78,67 @@ impl Metrics {
             }),
             self.clone(),
         )
+    }
+}
+
+/// What `cors` found of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CorsWord {
+    /// The page may.
+    Allowed,
+    /// No page of another site asks.
+    NoOrigin,
+    /// Pages of this origin may not.
+    Origin,
+    /// The origin's pages may, but not with the method that a preflight asks for.
+    Method,
+    /// Nor with one of its headers.
+    Header,
+}
+
+impl CorsWord {
+    const ALL: [&str; 5] = ["allowed", "no_origin", "origin_not_allowed", "method_not_allowed", "header_not_allowed"];
+
+    /// Why a page gets no permission.
+    pub fn cause(self) -> Option<&'static str> {
+        (!matches!(self, Self::Allowed | Self::NoOrigin)).then(|| Self::ALL[self as usize])
+    }
+}
+
+/// What is counted about `cors` on a route.
+#[derive(Clone)]
+pub struct CorsMetrics(Arc<Held<CorsSeries>>);
+
+pub(super) struct CorsSeries {
+    /// Route and mode.
+    key: [String; 2],
+    family: Family<IntCounter>,
+    outcomes: [OnceLock<IntCounter>; CorsWord::ALL.len()],
+}
+
+impl CorsSeries {
+    fn labels(&self) -> [&str; 2] {
+        [&self.key[0], &self.key[1]]
+    }
+}
+
+impl Series for CorsSeries {
+    fn leave(&self) {
+        self.family.remove(&self.labels());
+    }
+}
+
+impl CorsMetrics {
+    /// Counts a request.
+    pub fn count(&self, word: CorsWord) {
+        let series = &self.0.series;
+        let outcome = word as usize;
+        series.outcomes[outcome]
+            .get_or_init(|| {
+                let [route, mode] = series.labels();
+                series.family.series(&[route, mode, CorsWord::ALL[outcome]])
+            })
+            .inc();
     }
 }
 

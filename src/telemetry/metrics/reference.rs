@@ -42,7 +42,7 @@ const LABELS: &[(&str, &str)] = &[
         "outcome",
         "`ok` if the head of an answer came, else what went wrong: a reason such as `upstream-timeout`, or \
                  `abandoned` if nobody waited any longer; of a credential `verified`, `known` from before, or the cause \
-                 that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`; of \
+                 that the log has, such as `jwt_expired`; of a TLS handshake `full`, `resumed`, `failed` or `timeout`; of `cors`, of \
          a saga and its steps what the metric says; of \
          a limit `granted`, `denied`, `skipped` (the request has no key), `banned`, `key_missing`, `too_costly` or \
          `store_unavailable`; of the store that limits share `ok`, `timeout`, `error` or `unavailable`",
@@ -143,6 +143,7 @@ The `process_*` metrics are read from `/proc`, and absent where there is none.
 | a bound that is too tight | `rate(armiger_limit_hits_total[5m]) > 0` |
 | an edit that was refused | `armiger_config_last_reload_successful == 0` |
 | what a policy in shadow would do | `sum by (route, policy) (rate(armiger_policy_verdicts_total{verdict=\"would_reject\"}[5m]))` |
+| whom `cors` in shadow would give no permission | `sum by (route, outcome) (rate(armiger_cors_requests_total{mode=\"shadow\",outcome=~\".*_not_allowed\"}[5m]))` |
 | lines missing in the log | `rate(armiger_access_log_dropped_total[5m]) > 0` |
 
 ## Every metric

@@ -38,7 +38,7 @@ pub(super) fn write_text(out: &mut Vec<u8>, time: &[u8], record: &Record, settin
         out.extend_from_slice(b" attempts=");
         write_integer(out, record.attempts.len() as u64);
     }
-    for row in record.verdicts.iter().take(ROWS_MAX).filter(|row| row.reason.is_some()) {
+    for row in record.verdicts.iter().take(ROWS_MAX).filter(|row| row.reason.is_some() || row.cause.is_some()) {
         text_field(out, row.policy, row.verdict.as_str(row.mode).as_bytes());
     }
     if let Some(client) = record.client {
