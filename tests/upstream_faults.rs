@@ -521,6 +521,20 @@ async fn a_refused_upload_leaves_its_upstream_at_once() {
     }
 }
 
+/// Or the client, once it has sent all of its body, would send the next request into a connection that has just ended.
+#[tokio::test]
+async fn an_early_answer_of_any_kind_says_that_the_connection_ends() {
+    for status in ["200 OK", "202 Accepted", "303 See Other", "500 Internal Server Error"] {
+        let early = format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
+        let backend = Backend::raw(Script::new().head().write(early).hang()).await;
+        let armiger = Armiger::proxying(&backend).await;
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\npart";
+        let mut conversation = armiger.raw(head).await;
+        conversation.answer().await.assert_header("connection", "close");
+        conversation.assert_closed().await;
+    }
+}
+
 #[tokio::test]
 async fn an_early_answer_reaches_a_client_that_goes_on_sending() {
     let refusal = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";

@@ -202,7 +202,7 @@ fn failures() -> Vec<Statuses> {
 /// and `X-Armiger-Mirror: 1`. A WebSocket has no copy. A drain waits for copies as for exchanges, up to `drain.timeout`.
 ///
 /// The trap: whatever a copy does is done. A mirror that writes into the database of the service, or sends mail, does so a
-/// second time; mirror `methods: [GET]` alone, or to a service with a database of its own.
+/// second time; mirror from a route with `match: {methods: [GET]}` alone, or to a service with a database of its own.
 ///
 /// ```yaml
 /// proxy: {upstream: app, mirror: {upstream: next, share: 0.05}}

@@ -153,6 +153,9 @@ impl Default for Timeouts {
 #[serde(default, deny_unknown_fields)]
 pub struct Pool {
     /// Open connections per endpoint, in use or not.
+    ///
+    /// The trap: of HTTP/1.1 a WebSocket or a stream of events has one for as long as it lasts. So many of them, and every
+    /// other request waits for `queue_wait` and is a 503.
     pub connections_max: u32,
     /// Requests that may wait for a connection when all are in use; more is a 503 (`upstream-overloaded`).
     pub queue_max: u32,
@@ -180,6 +183,7 @@ impl Default for Pool {
 pub struct Limits {
     /// Requests in flight, over all workers. More wait, if `queue_max` lets them; else it is a 503
     /// (`upstream-overloaded`) at once. Requests of `class: bulk` fill three quarters of it and leave the rest to others.
+    /// A WebSocket or a stream of events is one until it ends.
     pub in_flight_max: u32,
     /// Requests that may wait until one in flight is over. They come by the `class` of their route and then by who came
     /// first; when all places to wait are taken, one of a higher class sends away who came last of a lower.

@@ -288,10 +288,9 @@ impl<S: AsyncRead + Unpin> Gate<S> {
         match &self.phase {
             Phase::Head(_) => false,
             Phase::Lost => true,
-            // An upstream that still reads it may come to its end; but hardly one that has refused it.
-            Phase::Body(inbound) if inbound.feed.has_reader() => {
-                (status.is_client_error() || status.is_server_error()) && !self.rest_is_small()
-            }
+            // An upstream that still reads it may come to its end, but seldom does: with its answer it has said what it has to say.
+            // Whoever then closes the connection without a word loses the request that comes behind the body.
+            Phase::Body(inbound) if inbound.feed.has_reader() => !self.rest_is_small(),
             Phase::Body(_) if self.rest_is_small() && status != StatusCode::REQUEST_TIMEOUT => false,
             Phase::Body(_) => !self.drain_body(cx),
         }
