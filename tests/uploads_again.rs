@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
@@ -115,5 +116,61 @@ async fn an_upload_on_a_stream_that_is_refused_goes_on_on_another() {
         within("the refusal", refusals.recv()).await;
         conversation.write(other).await;
         assert_eq!(conversation.answer().await.assert_status(200).text(), "0123456789");
+    }
+}
+
+/// An upstream of HTTP/2 whose first connection takes nothing of a body, and whose others echo. It tells of each upload.
+async fn taking_nothing() -> (String, mpsc::Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (upload, uploads) = mpsc::channel(8);
+    tokio::spawn(async move {
+        for window in std::iter::once(0).chain(std::iter::repeat(65_535)) {
+            let (stream, _) = listener.accept().await.unwrap();
+            let upload = upload.clone();
+            tokio::spawn(async move {
+                let mut builder = h2::server::Builder::new();
+                let mut connection = builder.initial_window_size(window).handshake::<_, Bytes>(stream).await.unwrap();
+                let mut waiting = Vec::new();
+                while let Some(Ok((request, mut respond))) = connection.accept().await {
+                    if request.method() == http::Method::GET {
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                        continue;
+                    }
+                    upload.send(()).await.unwrap();
+                    if window == 0 {
+                        waiting.push((request, respond));
+                        continue;
+                    }
+                    tokio::spawn(async move {
+                        let (mut body, mut echo) = (request.into_body(), Vec::new());
+                        while let Some(Ok(data)) = body.data().await {
+                            echo.extend_from_slice(&data);
+                        }
+                        let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
+                        stream.send_data(echo.into(), true).unwrap();
+                    });
+                }
+            });
+        }
+    });
+    (url, uploads)
+}
+
+#[tokio::test]
+async fn an_upload_that_a_stream_takes_nothing_of_goes_on_on_another() {
+    for is_chunked in [false, true] {
+        let (url, mut uploads) = taking_nothing().await;
+        let retry = "retry: {attempts: 2, when: [timeout], per_try: 50ms, backoff: {base: 1ms}}";
+        let armiger = Armiger::with_workers(1, Config::to_url(&url).upstream("protocol: h2c").upstream(retry)).await;
+        // Before its SETTINGS came, a connection would take some.
+        armiger.get("/").await.assert_status(200);
+        let (head, one, other) = pieces(is_chunked);
+        let mut conversation = armiger.raw(format!("{head}{one}")).await;
+        within("the first try", uploads.recv()).await;
+        within("the second try", uploads.recv()).await;
+        conversation.write(other).await;
+        let answer = conversation.answer().await;
+        assert_eq!(answer.assert_status(200).assert_header("x-armiger-attempts", "2").text(), "0123456789");
     }
 }

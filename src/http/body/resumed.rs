@@ -55,6 +55,11 @@ mod tests {
         (feed, Received::new(Arriving::Http1(inflow), 1 << 20))
     }
 
+    fn received_up_to(max: u64) -> (Feed, Received) {
+        let (feed, inflow) = inflow(None);
+        (feed, Received::new(Arriving::Http1(inflow), max))
+    }
+
     /// What is there of it by now.
     fn here(body: &mut Body) -> String {
         let mut here = Vec::new();
@@ -163,5 +168,42 @@ mod tests {
         feed.end(None);
         assert!(replay.resume(&inbound).unwrap().is_end_stream());
         assert!(inbound.ended.get() && !inbound.waits.get());
+    }
+
+    #[test]
+    fn what_holds_of_a_body_holds_of_what_is_still_to_come() {
+        let (feed, mut received) = received_up_to(6);
+        let reserved = crate::http::reserved::Reserved::new([&http::HeaderName::from_static("x-user")]);
+        received.reserve(std::sync::Arc::new(reserved));
+        let (inbound, copy) = (received.inbound().clone(), received.copy(16));
+        let mut body = Body::Received(received);
+        let mut cx = Context::from_waker(Waker::noop());
+        for data in ["ab", "cd"] {
+            let replay = kept(&mut body, 16);
+            feed.push(Bytes::from_static(data.as_bytes()));
+            here(&mut body);
+            drop(body);
+            body = replay.resume(&inbound).unwrap();
+        }
+        assert_eq!(here(&mut body), "abcd");
+        let trailers = [("x-user", "root"), ("x-sum", "1")];
+        let trailers =
+            trailers.map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+        feed.end(Some(trailers.into_iter().collect()));
+        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut cx) else { panic!("they are here") };
+        assert_eq!(frame.trailers_ref().unwrap().keys().collect::<Vec<_>>(), ["x-sum"], "nobody may say who calls");
+        assert_eq!(copy.take(&inbound).unwrap(), "abcd", "each byte once");
+
+        let (feed, received) = received_up_to(6);
+        let inbound = received.inbound().clone();
+        let mut body = Body::Received(received);
+        let replay = kept(&mut body, 16);
+        feed.push(Bytes::from_static(b"abcd"));
+        here(&mut body);
+        drop(body);
+        let mut body = replay.resume(&inbound).unwrap();
+        feed.push(Bytes::from_static(b"efg"));
+        assert_eq!(here(&mut body), "abcd");
+        assert_eq!(inbound.error.get(), Some(crate::http::body::BodyError::TooLarge));
     }
 }

@@ -284,6 +284,10 @@ impl Upstream {
             if plan.protocol.is_http2() {
                 // Who sends its body has a task of its own, which hears of this too and gives the rest of the body back.
                 turn::others_first().await;
+                if matches!(failure, Failure::Late) {
+                    // Of that it hears from the task that waits for the answer.
+                    turn::others_first().await;
+                }
             }
             if let Some(error) = inbound.as_ref().and_then(|inbound| inbound.error.get()) {
                 let kind = Kind::Client(error);
