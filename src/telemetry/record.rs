@@ -393,7 +393,12 @@ mod tests {
         record.set_query(Some(b"a=1"));
         record.push_header(&http::header::USER_AGENT, b"curl");
         record.push_response_header(&http::header::LOCATION, b"/");
-        record.attempts.push(AttemptRow { addr: "127.0.0.1:1".into(), outcome: "ok", duration: Duration::ZERO, was_asked: true });
+        record.attempts.push(AttemptRow {
+            addr: "127.0.0.1:1".into(),
+            outcome: "ok",
+            duration: Duration::ZERO,
+            was_asked: true,
+        });
         record.status = 200;
         record.complete = true;
         record.cut_by = Some(CutBy::Client);
