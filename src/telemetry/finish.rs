@@ -29,6 +29,9 @@ pub const NO_ROUTE: &str = "(none)";
 /// Why an exchange has no answer whose client went away.
 const CLIENT_CLOSED: &str = "client-closed";
 
+/// Why one was cut that armiger's end did not wait for.
+const DRAINING: &str = "draining";
+
 /// The status of a call that ended without one.
 const UNKNOWN_CALL: &str = "none";
 
@@ -397,7 +400,7 @@ impl Drop for Closing {
                 *cut = Some(reason);
             }
             if status.is_none() {
-                let reason = given_up.unwrap_or(if is_cutting { "draining" } else { CLIENT_CLOSED });
+                let reason = given_up.unwrap_or(if is_cutting { DRAINING } else { CLIENT_CLOSED });
                 record.reason = Some(reason);
                 if given_up.is_some() {
                     route.rejected(reason);
@@ -431,7 +434,7 @@ fn why_cut(by: CutBy, is_draining: bool) -> &'static str {
     match by {
         CutBy::Client => "client-closed",
         CutBy::Upstream => "upstream-cut",
-        CutBy::Deadline if is_draining => "draining",
+        CutBy::Deadline if is_draining => DRAINING,
         // Of answers that go on without an end; a pause within any other is an error of its body.
         CutBy::Deadline => "idle",
         CutBy::Credential => "credential-ended",
@@ -522,6 +525,14 @@ impl Finish {
     /// The client took too little of it for too long, and is not waited for.
     pub fn outwaited(&mut self) {
         self.0.cut = Some("client-slow");
+    }
+
+    /// armiger cuts it, since it ends itself.
+    pub fn given_up(&mut self) {
+        let facts = &mut *self.0;
+        (facts.record.complete, facts.record.cut_by, facts.cut) = (false, Some(CutBy::Deadline), Some(DRAINING));
+        facts.record.duration = facts.started.elapsed();
+        self.0.logger.was_cut(&self.0.record);
     }
 
     /// The exchange has come to a good end, or was cut.
