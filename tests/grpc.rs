@@ -379,6 +379,19 @@ async fn the_routes_timeout_is_a_deadline_too() {
     assert!(server.timeouts.lock().unwrap().is_empty(), "no deadline is made up for the service");
 }
 
+/// Nor does a caller that says nothing, of a service that waits for it, keep the call beyond that.
+#[tokio::test]
+async fn the_routes_timeout_bounds_a_caller_that_never_speaks() {
+    let settings = |config: Config| config.listener("timeouts: {body_idle: 50ms}").route("timeout: 300ms");
+    let (server, armiger, mut client) = start(settings).await;
+    let silent = Request::new(stream::pending::<Bytes>());
+    let status = client.streaming(silent, at("/test.Echo/Hang"), Plain).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    server.until_hanging(0).await;
+    let line = armiger.logged(|line| line["grpc_status"] == "DEADLINE_EXCEEDED").await;
+    assert!(line["duration"].as_f64().is_some_and(|took| took >= 0.3), "{line:#}");
+}
+
 #[tokio::test]
 async fn a_client_that_cancels_ends_the_call_behind() {
     let (server, armiger, mut client) = start(|config| config).await;

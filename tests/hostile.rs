@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::harness::{Armiger, Backend, Broken, Config, RawConversation, Script, Signal, answer, streamed, within};
@@ -803,6 +804,34 @@ async fn a_body_that_grows_too_long_is_refused_midway() {
     conversation.answer().await.assert_problem(413, "body-too-large");
     backend.closed(1).await;
     assert!(backend.requests().iter().all(|seen| !seen.whole && seen.target == "/"), "{:#?}", backend.requests());
+
+    // What the policy comes to say is known only then, and is said once.
+    let mut short =
+        armiger.raw("POST /short HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n").await;
+    short.answer().await.assert_status(200);
+    let verdict = |line: &Value| (line["verdicts"][0]["verdict"].clone(), line["verdicts"][0]["reason"].clone());
+    let line = armiger.logged(|line| line["status"] == 413).await;
+    assert_eq!(verdict(&line), (json!("reject"), json!("body-too-large")), "{line:#}");
+    let line = armiger.logged(|line| line["path"] == "/short").await;
+    assert_eq!(verdict(&line), (json!("amend"), Value::Null), "{line:#}");
+    for (verdict, count) in [("amend", 1.0), ("reject", 1.0), ("pass", 0.0)] {
+        let series = format!(
+            "armiger_policy_verdicts_total{{mode=\"enforce\",policy=\"body_limit\",route=\"everything\",verdict=\"{verdict}\"}}"
+        );
+        assert_eq!(armiger.metric(&series).await, count, "{verdict}");
+    }
+}
+
+/// Where the listener's bound is the lower one, it is not the policy that refuses.
+#[tokio::test]
+async fn a_body_that_grows_too_long_for_its_listener_is_not_put_down_to_the_policy() {
+    let backend = strict().await;
+    let config = Config::to(&backend).listener("limits: {body_max: 8B}").policies("body_limit: {max: 8B}");
+    let armiger = Armiger::with(config).await;
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nxxxxxxxxx\r\n0\r\n\r\n";
+    armiger.raw(chunked).await.answer().await.assert_problem(413, "body-too-large");
+    let line = armiger.logged(|line| line["status"] == 413).await;
+    assert_eq!(line["verdicts"][0]["verdict"], "amend", "{line:#}");
 }
 
 #[tokio::test]

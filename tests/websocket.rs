@@ -404,6 +404,33 @@ async fn a_tunnel_that_is_silent_within_a_frame_is_cut_and_looks_so() {
     assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line}");
 }
 
+/// Nor can a drain say goodbye there: it cuts the tunnel then, and says so.
+#[tokio::test]
+async fn a_drain_cuts_a_tunnel_that_stays_within_a_frame_and_counts_it() {
+    for timeout in ["10s", "100ms"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let backend = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            assert!(stream.read(&mut head).await.unwrap() > 0);
+            stream.write_all(&[GRANTED.as_bytes(), &[0x82, 5, 1, 2]].concat()).await.unwrap();
+            while stream.read(&mut head).await.is_ok_and(|length| length > 0) {}
+        });
+        let config = Config::to_url(&url).top(&format!("drain: {{delay: 0s, timeout: {timeout}}}"));
+        let armiger = Armiger::with(config).await;
+        let mut raw = armiger.raw(HANDSHAKE).await;
+        raw.some().await;
+        let lines = armiger.lines();
+        assert_eq!(armiger.stop().await.cut, 1, "{timeout}");
+        within("the back end", backend).await.unwrap();
+        let lines = lines();
+        let told = |line: &serde_json::Value| ["complete", "cut_by", "reason"].map(|key| line[key].clone());
+        let expected = [json!(false), json!("deadline"), json!("draining")];
+        assert_eq!(lines.iter().map(told).collect::<Vec<_>>(), [expected], "{timeout}");
+    }
+}
+
 #[tokio::test]
 async fn either_side_may_end_first_and_still_hear_the_other() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -18,6 +18,8 @@ pub enum Verdict {
     Pass,
     /// No objection, and something to change.
     Amend(Amendment),
+    /// No objection to a body of as many bytes, which is still to come: that it has more is a refusal when they do.
+    Bound(u64),
     /// No objection, and this is who calls.
     Identify(Caller),
     /// No objection, and this was drawn from limits.

@@ -65,14 +65,7 @@ impl Policy for BodyLimit {
         match received.announced() {
             Some(length) if length > self.max => Err(Reason::BodyTooLarge.into()),
             Some(_) => Ok(Verdict::Pass),
-            None => {
-                let max = self.max;
-                Ok(Verdict::amend(move |exchange| {
-                    if let Body::Received(received) = exchange.request.body_mut() {
-                        received.limit(max);
-                    }
-                }))
-            }
+            None => Ok(Verdict::Bound(self.max)),
         }
     }
 }

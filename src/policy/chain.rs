@@ -119,6 +119,15 @@ async fn ask(links: &[Link], exchange: &mut Exchange, followups: &mut Followups)
                     followups.push(followup);
                 }
             }
+            Verdict::Bound(max) => {
+                if let Body::Received(received) = exchange.request.body_mut()
+                    && received.limit(max)
+                {
+                    exchange.closing.may_refuse_body(&link.metrics, Reason::BodyTooLarge.slug());
+                } else {
+                    link.metrics.count(VerdictWord::Amend);
+                }
+            }
             Verdict::Hold(held) => exchange.closing.hold(held),
             Verdict::Grant(grant) => exchange.allowance.add(grant),
             Verdict::Identify(caller) => exchange.identify(caller),
@@ -135,7 +144,7 @@ impl Link {
     fn record(&self, exchange: &mut Exchange, verdict: &Result<Verdict, Rejection>) {
         let (word, reason) = match verdict {
             Ok(Verdict::Pass) => (VerdictWord::Pass, None),
-            Ok(Verdict::Amend(_)) => (VerdictWord::Amend, None),
+            Ok(Verdict::Amend(_) | Verdict::Bound(_)) => (VerdictWord::Amend, None),
             Ok(Verdict::Grant(_) | Verdict::Hold(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Identify(_)) => (VerdictWord::Pass, None),
             Ok(Verdict::Answer(..) | Verdict::Fetch(Fetch { answer: Some(_), .. })) => (VerdictWord::Answer, None),
@@ -148,7 +157,10 @@ impl Link {
             Err(rejection) => rejection.cause.clone(),
         };
         let mode = if self.mode == Mode::Shadow { Enforcement::Shadow } else { Enforcement::Enforce };
-        self.metrics.count(word);
+        // What that comes to is counted once it is known.
+        if mode == Enforcement::Shadow || !matches!(verdict, Ok(Verdict::Bound(_))) {
+            self.metrics.count(word);
+        }
         exchange.closing.record.verdicts.push(VerdictRow {
             policy: self.name,
             stage: self.stage.name(),

@@ -46,6 +46,24 @@ pub(super) enum End {
     Ended(CutBy),
     /// It was cut.
     Cut(CutBy),
+    /// It was cut by an armiger that ends.
+    GivenUp,
+}
+
+impl End {
+    /// Writes down how it ended.
+    pub(super) fn tell(self, finish: &mut Finish) {
+        match self {
+            Self::Over => finish.ended(None),
+            Self::Ended(by) | Self::Cut(by) => finish.ended(Some(by)),
+            Self::GivenUp => finish.given_up(),
+        }
+    }
+
+    /// Whether both sides had a word, and none shall see a reset.
+    pub(super) fn is_told(self) -> bool {
+        matches!(self, Self::Over | Self::Ended(_))
+    }
 }
 
 /// Carries bytes between `client`, of which `held` has been read already, and the back end.
@@ -80,7 +98,7 @@ where
     let mut is_half = false;
     let end = poll_fn(|cx| {
         if forced.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::Cut(CutBy::Deadline));
+            return Poll::Ready(End::GivenUp);
         }
         if parting.is_none() {
             let is_proven = tunnel.end.as_mut().is_none_or(|end| end.poll_expired(cx).is_pending());
@@ -152,7 +170,7 @@ async fn shut_at_once(io: &mut (impl AsyncWrite + Unpin + ?Sized)) -> bool {
 #[derive(Clone, Copy)]
 struct Parting {
     goodbye: Goodbye,
-    /// What it is told as, unless nobody is cut by it.
+    /// What it is told as, unless nobody is cut by it who hears of it.
     cut_by: Option<CutBy>,
 }
 
@@ -166,7 +184,8 @@ impl Parting {
     /// How the tunnel ends by it. `is_said`: the client got the goodbye whole.
     fn end(self, is_said: bool) -> End {
         match self.cut_by {
-            None => End::Over,
+            None if is_said => End::Over,
+            None => End::GivenUp,
             Some(by) if is_said => End::Ended(by),
             Some(by) => End::Cut(by),
         }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use super::access_log::LogBuffer;
 use super::metrics::{self, MethodMetrics, Metrics, RouteMetrics};
-use super::record::{CutBy, Record};
+use super::record::{CutBy, Record, VerdictWord};
 use super::trace::RequestId;
 use crate::http::body::{Body, BodyError, Inbound, Tunnel};
 use crate::http::{grpc, grpc_web, headers};
@@ -28,6 +28,9 @@ pub const NO_ROUTE: &str = "(none)";
 
 /// Why an exchange has no answer whose client went away.
 const CLIENT_CLOSED: &str = "client-closed";
+
+/// Why one was cut that armiger's end did not wait for.
+const DRAINING: &str = "draining";
 
 /// The status of a call that ended without one.
 const UNKNOWN_CALL: &str = "none";
@@ -182,7 +185,7 @@ impl Logger {
         (facts.generation, facts.members) = (None, None);
         facts.held.clear();
         (facts.is_failure, facts.is_untold, facts.call) = (false, false, None);
-        (facts.outcome, facts.cut, facts.is_silent) = (None, None, false);
+        (facts.outcome, facts.cut, facts.bound, facts.is_silent) = (None, None, None, false);
         // Behind all that: what is dropped may have a record of its own to give back.
         let mut spare = self.spare.borrow_mut();
         if spare.len() < SPARE_MAX {
@@ -224,11 +227,21 @@ pub struct Facts {
     outcome: Option<grpc_web::Outcome>,
     /// The slug of why the answer was cut, as far as that is known.
     cut: Option<&'static str>,
+    /// The policy that refuses the request if its body grows too long: where its verdict stands and is counted.
+    bound: Option<Bound>,
     /// The body of the answer, which goes before the rest does. Here for the same reason as the members.
     body: Body,
     /// The body must not go out. On HTTP/1.1 the codec sees to that, and still tells its length; on HTTP/2 hyper would
     /// send it (RFC 9110 §9.3.2).
     is_silent: bool,
+}
+
+/// A policy whose verdict is known only when the body is.
+struct Bound {
+    metrics: metrics::PolicyMetrics,
+    verdict: usize,
+    /// The slug of its refusal.
+    reason: &'static str,
 }
 
 impl Facts {
@@ -249,6 +262,7 @@ impl Facts {
             call: None,
             outcome: None,
             cut: None,
+            bound: None,
             body: Body::Empty,
             is_silent: false,
         })
@@ -312,6 +326,12 @@ impl Closing {
         self.logger.metrics.limit_hit(limit);
     }
 
+    /// The verdict that was written down last is a refusal, for this reason, if the body proves too long.
+    pub fn may_refuse_body(&mut self, metrics: &metrics::PolicyMetrics, reason: &'static str) {
+        let verdict = self.record.verdicts.len().saturating_sub(1);
+        self.bound = Some(Bound { metrics: metrics.clone(), verdict, reason });
+    }
+
     /// Counts work that armiger cut since it has stopped waiting, which is not this exchange's end.
     pub fn work_cut(&self) {
         self.logger.cuts.set(self.logger.cuts.get() + 1);
@@ -351,8 +371,15 @@ impl Drop for Closing {
         if facts.is_untold {
             return self.logger.keep(facts);
         }
-        let Facts { record, started, status, inbound, route, is_failure, call, outcome, cut, .. } = &mut *facts;
+        let Facts { record, started, status, inbound, route, is_failure, call, outcome, cut, bound, .. } = &mut *facts;
         record.duration = started.elapsed();
+        if let Some(Bound { metrics, verdict, reason }) = bound.take() {
+            let is_crossed = inbound.as_ref().is_some_and(|inbound| inbound.error.get() == Some(BodyError::TooLarge));
+            if let Some(row) = record.verdicts.get_mut(verdict).filter(|_| is_crossed) {
+                (row.verdict, row.reason) = (VerdictWord::Reject, Some(reason));
+            }
+            metrics.count(if is_crossed { VerdictWord::Reject } else { VerdictWord::Amend });
+        }
         if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
             // A refusal has counted it already.
@@ -373,7 +400,7 @@ impl Drop for Closing {
                 *cut = Some(reason);
             }
             if status.is_none() {
-                let reason = given_up.unwrap_or(if is_cutting { "draining" } else { CLIENT_CLOSED });
+                let reason = given_up.unwrap_or(if is_cutting { DRAINING } else { CLIENT_CLOSED });
                 record.reason = Some(reason);
                 if given_up.is_some() {
                     route.rejected(reason);
@@ -407,7 +434,7 @@ fn why_cut(by: CutBy, is_draining: bool) -> &'static str {
     match by {
         CutBy::Client => "client-closed",
         CutBy::Upstream => "upstream-cut",
-        CutBy::Deadline if is_draining => "draining",
+        CutBy::Deadline if is_draining => DRAINING,
         // Of answers that go on without an end; a pause within any other is an error of its body.
         CutBy::Deadline => "idle",
         CutBy::Credential => "credential-ended",
@@ -498,6 +525,14 @@ impl Finish {
     /// The client took too little of it for too long, and is not waited for.
     pub fn outwaited(&mut self) {
         self.0.cut = Some("client-slow");
+    }
+
+    /// armiger cuts it, since it ends itself.
+    pub fn given_up(&mut self) {
+        let facts = &mut *self.0;
+        (facts.record.complete, facts.record.cut_by, facts.cut) = (false, Some(CutBy::Deadline), Some(DRAINING));
+        facts.record.duration = facts.started.elapsed();
+        self.0.logger.was_cut(&self.0.record);
     }
 
     /// The exchange has come to a good end, or was cut.

@@ -227,8 +227,11 @@ impl Stream {
         }
         let hyper = error.into_error();
         let h2 = cause::<h2::Error>(&hyper);
-        let is_remote_reset = h2.is_some_and(|h2| h2.is_reset() && h2.is_remote());
-        let is_refused = is_remote_reset && h2.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM);
+        // Whoever reset it, be it hyper for a body that broke off: it is one stream, and the others go on.
+        let is_reset = h2.is_some_and(h2::Error::is_reset);
+        let is_refused = is_reset
+            && h2.is_some_and(h2::Error::is_remote)
+            && h2.and_then(h2::Error::reason) == Some(h2::Reason::REFUSED_STREAM);
         // RFC 9113 §6.8: of streams above the last identifier in a GOAWAY nothing was processed. Only those see it as
         // their error.
         let is_left_out = h2.is_some_and(|h2| h2.is_go_away() && h2.is_remote());
@@ -240,7 +243,7 @@ impl Stream {
             // RFC 9113 §8.7: nothing of it was processed.
             self.connection.borne.set((self.connection.streams.get() - 1).max(1));
             Failure::Refused { error }
-        } else if is_remote_reset {
+        } else if is_reset {
             Failure::Ended { error }
         } else {
             self.spend();

@@ -182,9 +182,11 @@ impl Received {
         self.reserved = Some(reserved);
     }
 
-    /// Lowers the bound on what is still to come.
-    pub fn limit(&mut self, max: u64) {
+    /// Lowers the bound on what is still to come. Whether it was higher.
+    pub fn limit(&mut self, max: u64) -> bool {
+        let is_lower = max < self.left;
         self.left = self.left.min(max);
+        is_lower
     }
 
     /// The length that the request announced, if it did.

@@ -48,10 +48,12 @@ impl Seats {
         while self.are_taken() {
             let now = Instant::now();
             let longest =
-                self.taken.iter().enumerate().filter_map(|(place, seat)| Some((seat.rests_since()?, place))).min();
+                self.taken.iter().filter_map(|seat| Some((seat.rests_since()?, seat))).min_by_key(|rest| rest.0);
             let wait = match longest {
-                Some((since, place)) if now.saturating_duration_since(since) >= REST_LEAST => {
-                    self.taken.swap_remove(place).is_wanted.notify_one();
+                // Who was told is on its way, unless something was asked just then.
+                _ if self.taken.iter().any(|seat| seat.is_told()) => REST_LEAST,
+                Some((since, seat)) if now.saturating_duration_since(since) >= REST_LEAST => {
+                    seat.tell();
                     REST_LEAST
                 }
                 Some((since, _)) => (since + REST_LEAST).saturating_duration_since(now),
@@ -69,7 +71,7 @@ impl Seats {
 
 /// One connection's: what it is at.
 pub(super) struct Seat {
-    is_wanted: Notify,
+    told: Notify,
     state: Mutex<State>,
 }
 
@@ -78,20 +80,23 @@ struct State {
     is_asked: bool,
     /// Since when there is nothing to do for it.
     rests_since: Option<Instant>,
+    /// Somebody else is to have this seat.
+    is_told: bool,
 }
 
 impl Seat {
     fn new(now: Instant) -> Self {
-        Self { is_wanted: Notify::new(), state: Mutex::new(State { is_asked: false, rests_since: Some(now) }) }
+        let state = State { is_asked: false, rests_since: Some(now), is_told: false };
+        Self { told: Notify::new(), state: Mutex::new(state) }
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A request came.
     pub(super) fn asked(&self) {
-        self.change(|state| *state = State { is_asked: true, rests_since: None });
+        self.change(|state| *state = State { is_asked: true, rests_since: None, is_told: false });
     }
 
     /// What is to be answered is known, and has to be written.
@@ -109,11 +114,74 @@ impl Seat {
     }
 
     fn rests_since(&self) -> Option<Instant> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).rests_since
+        self.change(|state| state.rests_since)
     }
 
-    /// Ends when somebody else is to have this seat.
+    fn is_told(&self) -> bool {
+        self.change(|state| state.is_told)
+    }
+
+    /// Tells whoever rests here to go. Whether somebody does.
+    fn tell(&self) -> bool {
+        let is_told = self.change(|state| {
+            state.is_told = state.rests_since.is_some();
+            state.is_told
+        });
+        if is_told {
+            self.told.notify_one();
+        }
+        is_told
+    }
+
+    /// Ends when somebody else is to have this seat, and nothing was asked since it was told.
     pub(super) async fn wanted(&self) {
-        self.is_wanted.notified().await;
+        while !self.is_told() {
+            self.told.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Seats that rest, whose connections say when they are to go and do once they may.
+    fn resting(seats: &mut Seats, told: &Arc<Mutex<Vec<usize>>>, may_go: &Arc<Notify>) {
+        for number in 0..seats.most {
+            let (told, may_go) = (told.clone(), may_go.clone());
+            seats.give(|seat| async move {
+                seat.wanted().await;
+                told.lock().unwrap().push(number);
+                may_go.notified().await;
+            });
+        }
+    }
+
+    #[tokio::test]
+    async fn one_goes_for_one_who_comes_however_long_it_takes_to_go() {
+        let (told, may_go) = (Arc::default(), Arc::default());
+        let mut seats = Seats::new(3);
+        resting(&mut seats, &told, &may_go);
+        // Long enough for each of them to have rested, and to be looked at again.
+        tokio::time::timeout(REST_LEAST * 4, seats.make_room()).await.unwrap_err();
+        assert_eq!(*told.lock().unwrap(), [0]);
+        may_go.notify_one();
+        seats.make_room().await;
+        assert_eq!((seats.free(), &*told.lock().unwrap()), (1, &vec![0]));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_just_then_stays() {
+        let seat = Seat::new(Instant::now());
+        assert!(seat.tell());
+        seat.asked();
+        assert_eq!(seat.wanted().now_or_never(), None);
+        assert!(!seat.tell(), "it does not rest");
+        seat.answered();
+        seat.written();
+        assert!(seat.tell());
+        assert_eq!(seat.wanted().now_or_never(), Some(()));
     }
 }

@@ -250,6 +250,8 @@ where
         .serve_connection(TokioIo::new(Patient::new(stream, seat.clone())), service);
     let mut connection = pin!(connection);
     let served = tokio::select! {
+        // First: what has come is asked before anybody is told to go.
+        biased;
         served = connection.as_mut() => served,
         () = seat.wanted() => return,
         () = stopped(stop.clone()) => {

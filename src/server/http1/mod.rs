@@ -17,7 +17,7 @@ use super::door::Door;
 use super::drain::Phase;
 use super::farewell::{Lookout, part, reset_on_close};
 use super::gate::{Entered, Gate, GateState, GateTimeouts, LINGER_TIME};
-use super::tunnel::{self, End};
+use super::tunnel;
 use super::wire::Wire;
 use super::worker::Shared;
 use crate::http::body::{Arriving, Body, BodyError, Tunnel};
@@ -185,19 +185,12 @@ fn note_limit(shared: &Shared, state: &GateState) {
 
 /// What follows a 101, until its end.
 async fn pass_through(shared: &Shared, client: &mut Wire, held: Vec<u8>, tunnel: Tunnel, finish: &mut Finish) {
-    match Box::pin(tunnel::carry(shared, client, held, tunnel, finish)).await {
-        End::Over => {
-            finish.ended(None);
-            part(shared, client, LINGER_TIME).await;
-        }
-        End::Ended(by) => {
-            finish.ended(Some(by));
-            part(shared, client, LINGER_TIME).await;
-        }
-        End::Cut(by) => {
-            finish.ended(Some(by));
-            reset_on_close(client.socket());
-        }
+    let end = Box::pin(tunnel::carry(shared, client, held, tunnel, finish)).await;
+    end.tell(finish);
+    if end.is_told() {
+        part(shared, client, LINGER_TIME).await;
+    } else {
+        reset_on_close(client.socket());
     }
 }
 

@@ -24,7 +24,7 @@ use super::door::Door;
 use super::drain::Phase;
 use super::farewell::{Lookout, part, reset_on_close};
 use super::rt::{Lent, LocalExecutor, Rewound};
-use super::tunnel::{self, End};
+use super::tunnel;
 use super::wire::Wire;
 use super::worker::Shared;
 use crate::http::body::{Arriving, Body, Tunnel, cause};
@@ -260,17 +260,11 @@ async fn stream_through(
     };
     // hyper gives both at once.
     let Some(mut client) = StreamTunnel::new(upgraded, &sender, Peer::Client) else { return };
-    match tunnel::carry(&shared, &mut client, Vec::new(), tunnel, &mut finish).await {
-        End::Over => {
-            finish.ended(None);
-            // A client that is gone needs no end.
-            let _ = client.shutdown().await;
-        }
-        End::Ended(by) => {
-            finish.ended(Some(by));
-            let _ = client.shutdown().await;
-        }
-        // A stream that is let go is reset.
-        End::Cut(by) => finish.ended(Some(by)),
+    let end = tunnel::carry(&shared, &mut client, Vec::new(), tunnel, &mut finish).await;
+    end.tell(&mut finish);
+    // A stream that is let go is reset.
+    if end.is_told() {
+        // A client that is gone needs no end.
+        let _ = client.shutdown().await;
     }
 }

@@ -222,6 +222,38 @@ fn an_http2_stream_that_is_reset_otherwise_is_not_sent_again() {
     });
 }
 
+/// A client that breaks off costs its stream, and not the connection that others share.
+#[test]
+fn an_upload_that_breaks_off_leaves_the_http2_connection_to_others() {
+    run(async {
+        let (url, connections) = backend(script!(|peer| {
+            peer.preface(&[]).await;
+            // The first is never answered.
+            peer.headers().await;
+            while let Some(stream) = peer.headers().await {
+                peer.answer(stream).await;
+            }
+        }))
+        .await;
+        let stage = Stage::new(&h2c(&url));
+        let (done, mut outcome) = mpsc::channel(1);
+        let asking = stage.clone();
+        let mut client = client(move |request, _| {
+            let (stage, done) = (asking.clone(), done.clone());
+            async move { done.try_send(stage.send(request).await.map(|_| ()).map_err(|error| error.kind())).unwrap() }
+        })
+        .await;
+        client
+            .write_all(b"PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n")
+            .await
+            .unwrap();
+        let outcome = outcome.recv().await.unwrap();
+        let Err(Kind::Client(_)) = outcome else { panic!("{outcome:?}") };
+        stage.ask(get("/")).await.unwrap();
+        assert_eq!(connections.get(), 1);
+    });
+}
+
 #[test]
 fn a_new_http2_connection_that_breaks_is_not_tried_again() {
     run(async {
