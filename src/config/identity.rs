@@ -406,6 +406,13 @@ pub struct Introspection {
     pub tls: Option<UpstreamTls>,
 }
 
+impl Introspection {
+    /// Where the scopes stand.
+    pub fn scopes_claim(&self) -> &str {
+        self.scopes_claim.as_deref().unwrap_or("scope")
+    }
+}
+
 fn cache_for() -> HumanDuration {
     HumanDuration::seconds(60)
 }
