@@ -47,7 +47,7 @@ pub struct Provider {
 /// ```yaml
 /// api_keys:
 ///   keys:
-///     - {hash: "sha256:4f6c…", subject: billing, roles: [reports], expires: 2027-01-31T00:00:00Z}
+///     - {hash: "sha256:4f6cb68dc374d4a2fcb569b9e99104cc0e4ed8faf11d109dd400d48e7dc8ef40", subject: billing, roles: [reports], expires: 2027-01-31T00:00:00Z}
 ///   file: ${file:api-keys.yaml}
 /// ```
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
