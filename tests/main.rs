@@ -58,6 +58,7 @@ mod retry;
 mod routing;
 mod rules;
 mod saga;
+mod shown;
 mod slow_clients;
 mod slow_readers;
 mod slow_uploads;

@@ -777,6 +777,74 @@ async fn the_running_configuration_is_shown_with_its_version() {
     assert_eq!(config["listeners"][0]["limits"]["headers_max"], 100);
 }
 
+/// Whoever asks what is in force is not told that it is nothing.
+#[tokio::test]
+async fn what_was_left_out_shows_as_what_holds_in_its_place() {
+    let config = r#"
+admin: {address: 127.0.0.1:0}
+listeners:
+  - {name: http, address: 127.0.0.1:0, limits: {header_bytes_max: 8KiB}}
+  - {name: other, address: 127.0.0.1:0, client_address: {header: forwarded}, trusted_proxies: [10.0.0.0/8]}
+identity:
+  asked: {introspection: {url: "http://127.0.0.1:1/", insecure: true, audiences: [a], client_id: a, client_secret: "${env:S:-0123456789}"}}
+upstreams:
+  app: {endpoints: ["http://127.0.0.1:1"]}
+  secured: {endpoints: ["https://127.0.0.1:1"]}
+defaults:
+  deadline_header: x-wait-ms
+  policies:
+    rate_limit: [{name: q, rate: 5/s, overrides: {claim: plan, rates: {gold: {rate: 9/s}}}}]
+    rules: [{allow: "true"}]
+    identity: {providers: [asked]}
+routes:
+  - {name: proxy, match: {path: /a}, proxy: {upstream: app, fallback: {respond: {body: x}}}}
+  - {name: own, match: {path: /own}, timeout: 2s, deadline_header: x-own, policies: {rules: off}, proxy: {upstream: app, host: upstream}}
+  - {name: respond, match: {path: /b}, respond: {body: x}}
+  - {name: aggregate, match: {path: /c}, aggregate: {parts: {a: {upstream: app, path: /}}}}
+  - {name: batch, match: {path: /d, methods: [POST]}, batch: {}}
+  - name: saga
+    match: {path: /e, methods: [POST]}
+    saga_in_memory: {forward: [x-a], steps: {one: {upstream: app, path: /, compensate: {path: /}}}}
+"#;
+    let armiger = Armiger::with(config).await;
+
+    let shown = armiger.admin().get("/config").await.assert_status(200).json();
+
+    for (pointer, expected) in [
+        ("/listeners/0/limits/header_value_bytes_max", json!("8KiB")),
+        ("/listeners/1/limits/header_value_bytes_max", json!("16KiB")),
+        ("/listeners/0/forwarded", json!(false)),
+        ("/listeners/1/forwarded", json!(true)),
+        ("/identity/asked/introspection/scopes_claim", json!("scope")),
+        ("/upstreams/app/tls", json!(null)),
+        ("/upstreams/secured/tls/server_name", json!(null)),
+        ("/defaults/timeout", json!("30s")),
+        ("/routes/0/timeout", json!("30s")),
+        ("/routes/1/timeout", json!("2s")),
+        ("/routes/0/deadline_header", json!("x-wait-ms")),
+        ("/routes/1/deadline_header", json!("x-own")),
+        ("/routes/0/policies/rate_limit/0/burst", json!(5)),
+        ("/routes/0/policies/rate_limit/0/overrides/rates/gold/burst", json!(9)),
+        ("/routes/0/policies/rules/0/name", json!("rule-1")),
+        ("/routes/1/policies/rate_limit/0/name", json!("q")),
+        ("/routes/0/proxy/host", json!("preserve")),
+        ("/routes/1/proxy/host", json!("upstream")),
+        ("/routes/0/proxy/fallback/respond/content_type", json!("text/plain; charset=utf-8")),
+        ("/routes/2/respond/content_type", json!("text/plain; charset=utf-8")),
+        ("/routes/3/aggregate/deadline", json!("27s")),
+        ("/routes/3/aggregate/forward", json!(["accept-language"])),
+        ("/routes/3/aggregate/parts/a/forward", json!(["accept-language"])),
+        ("/routes/4/batch/deadline", json!("27s")),
+        ("/routes/5/saga_in_memory/deadline", json!("15s")),
+        ("/routes/5/saga_in_memory/steps/one/forward", json!(["x-a"])),
+        ("/routes/5/saga_in_memory/steps/one/compensate/upstream", json!("app")),
+        ("/routes/5/saga_in_memory/steps/one/compensate/forward", json!(["x-a"])),
+    ] {
+        let found = shown["config"].pointer(pointer).unwrap_or_else(|| panic!("no {pointer}: {shown:#}"));
+        assert_eq!(*found, expected, "{pointer}");
+    }
+}
+
 #[tokio::test]
 async fn the_shown_configuration_keeps_credentials_to_itself() {
     let backend = Backend::replies("ok").await;

@@ -125,7 +125,7 @@ impl Batch {
                 );
             }
         }
-        let deadline = config.deadline.map_or(around.timeout * 9 / 10, |deadline| deadline.get());
+        let deadline = config.deadline(around.timeout);
         let (is_short, is_long) = (deadline < Duration::from_millis(1), deadline > around.timeout);
         if config.deadline.is_some() && (is_short || is_long) {
             let issue = Issue::new(path.key("deadline"), "is out of bounds")

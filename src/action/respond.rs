@@ -42,7 +42,7 @@ impl Respond {
             }
             headers.extend(value(kind, &path.key("content_type"), issues).map(|value| (header::CONTENT_TYPE, value)));
         } else if !config.body.is_empty() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(route::Respond::CONTENT_TYPE));
         }
         for (name, text) in &config.headers {
             let at = path.key("headers").key(name);

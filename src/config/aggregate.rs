@@ -1,6 +1,8 @@
 //! `aggregate`: several upstreams asked at once, one JSON document answered.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,18 @@ pub struct Aggregate {
     /// The longest request body that `{request.body…}` is looked up in. Longer is a 413.
     #[serde(default = "one_mib")]
     pub request_body_max: ByteSize,
+}
+
+impl Aggregate {
+    /// When the answer goes out, on a route with this timeout.
+    pub fn deadline(&self, timeout: Duration) -> Duration {
+        self.deadline.map_or(timeout * 9 / 10, HumanDuration::get)
+    }
+
+    /// Headers of the client that parts get which do not say.
+    pub fn forward(&self) -> Cow<'_, [String]> {
+        self.forward.as_deref().map_or_else(|| vec!["accept-language".to_owned()].into(), Cow::Borrowed)
+    }
 }
 
 /// How parts become one document.

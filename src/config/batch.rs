@@ -1,5 +1,7 @@
 //! `batch`: many requests in one.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,13 @@ pub struct Batch {
     /// Callers that accept `application/x-ndjson` get each answer as soon as it is there, one per line, in the order in which
     /// they end. `index` then tells which is which.
     pub ndjson: bool,
+}
+
+impl Batch {
+    /// When the answer goes out, on a route with this timeout.
+    pub fn deadline(&self, timeout: Duration) -> Duration {
+        self.deadline.map_or(timeout * 9 / 10, HumanDuration::get)
+    }
 }
 
 impl Default for Batch {

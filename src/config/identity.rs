@@ -47,7 +47,7 @@ pub struct Provider {
 /// ```yaml
 /// api_keys:
 ///   keys:
-///     - {hash: "sha256:4f6c…", subject: billing, roles: [reports], expires: 2027-01-31T00:00:00Z}
+///     - {hash: "sha256:4f6cb68dc374d4a2fcb569b9e99104cc0e4ed8faf11d109dd400d48e7dc8ef40", subject: billing, roles: [reports], expires: 2027-01-31T00:00:00Z}
 ///   file: ${file:api-keys.yaml}
 /// ```
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -404,6 +404,13 @@ pub struct Introspection {
     /// TLS, for an issuer whose certificate is no public one.
     #[serde(default)]
     pub tls: Option<UpstreamTls>,
+}
+
+impl Introspection {
+    /// Where the scopes stand.
+    pub fn scopes_claim(&self) -> &str {
+        self.scopes_claim.as_deref().unwrap_or("scope")
+    }
 }
 
 fn cache_for() -> HumanDuration {

@@ -18,6 +18,7 @@ pub mod files;
 pub(crate) mod foreign;
 pub mod health;
 pub mod identity;
+mod in_force;
 pub mod include;
 pub mod issue;
 pub mod limits;

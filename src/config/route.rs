@@ -24,6 +24,13 @@ pub struct Defaults<P> {
     pub policies: P,
 }
 
+impl<P> Defaults<P> {
+    /// How long an exchange may take on a route that does not say.
+    pub fn timeout(&self) -> HumanDuration {
+        self.timeout.unwrap_or(HumanDuration::seconds(30))
+    }
+}
+
 /// A match, its policies and one action: `proxy`, `aggregate`, `batch`, `saga_in_memory`, `respond` or
 /// `redirect`.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -72,6 +79,18 @@ pub struct Route<P> {
     /// Send the client elsewhere.
     #[serde(default)]
     pub redirect: Option<Redirect>,
+}
+
+impl<P> Route<P> {
+    /// How long an exchange may take.
+    pub fn timeout(&self, defaults: &Defaults<P>) -> HumanDuration {
+        self.timeout.unwrap_or(defaults.timeout())
+    }
+
+    /// The header in which callers say how long they wait.
+    pub fn deadline_header<'a>(&'a self, defaults: &'a Defaults<P>) -> Option<&'a str> {
+        self.deadline_header.as_deref().or(defaults.deadline_header.as_deref())
+    }
 }
 
 /// Conditions on a request. All of those given must hold.
@@ -268,6 +287,11 @@ pub struct Respond {
     /// More headers.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+}
+
+impl Respond {
+    /// The `Content-Type` of a body that is said nothing of.
+    pub const CONTENT_TYPE: &str = "text/plain; charset=utf-8";
 }
 
 fn ok() -> u16 {

@@ -1,6 +1,7 @@
 //! `saga_in_memory`: several upstreams changed in turn, and what was done undone if one of them fails.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,13 @@ pub struct Saga {
     /// The longest request body that `{request.body…}` is looked up in. Longer is a 413.
     #[serde(default = "one_mib")]
     pub request_body_max: ByteSize,
+}
+
+impl Saga {
+    /// When steps that are not over count as failed, on a route with this timeout.
+    pub fn deadline(&self, timeout: Duration) -> Duration {
+        self.deadline.map_or(timeout / 2, HumanDuration::get)
+    }
 }
 
 /// A step of a saga.

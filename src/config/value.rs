@@ -37,6 +37,11 @@ impl HumanDuration {
         Self(Duration::from_millis(millis))
     }
 
+    /// This time span, in whole milliseconds.
+    pub fn rounded(duration: Duration) -> Self {
+        Self::millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// The time span itself.
     pub const fn get(self) -> Duration {
         self.0

@@ -408,7 +408,7 @@ impl Compiler<'_, '_> {
         }
         let terms = Terms { insecure: asked.insecure, tls: asked.tls.clone() };
         let target = self.fits(&path.key("url"), Target::parse(&asked.url, &terms));
-        let scopes = asked.scopes_claim.as_deref().unwrap_or("scope");
+        let scopes = asked.scopes_claim();
         let rules = Rules {
             issuers: asked.issuer.iter().cloned().collect(),
             audiences: (!asked.any_audience).then(|| asked.audiences.clone()),

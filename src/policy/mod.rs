@@ -21,6 +21,7 @@ mod scopes;
 pub mod stage;
 mod table;
 
+use crate::config::value::Setting;
 use crate::exchange::{Exchange, Rejection, Verdict};
 pub use chain::Chain;
 pub use guard::{Guard, Weaker};
@@ -51,4 +52,16 @@ table::policies! {
     roles      => Roles,
     rules      => Rules,
     scopes     => Scopes,
+}
+
+impl Blocks {
+    /// Writes what holds in the place of what was left out.
+    fn fill(&mut self) {
+        if let Setting::On(limits) = &mut self.rate_limit {
+            limits.fill();
+        }
+        if let Setting::On(rules) = &mut self.rules {
+            rules.fill();
+        }
+    }
 }

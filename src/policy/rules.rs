@@ -36,6 +36,15 @@ const RULES_MAX: usize = 100;
 #[schemars(rename = "Rules")]
 pub struct Config(pub Vec<Rule>);
 
+impl Config {
+    /// Writes what rules are called that were given no name.
+    pub(super) fn fill(&mut self) {
+        for (place, rule) in self.0.iter_mut().enumerate() {
+            rule.name = Some(rule.name(place));
+        }
+    }
+}
+
 /// One rule: just one of `allow` and `deny`.
 ///
 /// Expressions are in CEL; docs/expressions.md tells what they may name. They are checked when the file is read.
@@ -50,6 +59,13 @@ pub struct Rule {
     pub deny: Option<String>,
     /// Whether it is enforced. With rules in `shadow` the log tells what the word of all rules would be if these counted.
     pub mode: Mode,
+}
+
+impl Rule {
+    /// What the log and the metric call it, at this place of the list.
+    fn name(&self, place: usize) -> String {
+        self.name.clone().unwrap_or_else(|| format!("rule-{}", place + 1))
+    }
 }
 
 /// What of it protects.
@@ -75,7 +91,7 @@ impl Config {
         let mut is_tried = false;
         for (place, rule) in self.0.iter().enumerate() {
             let at = path.index(place);
-            let name = rule.name.clone().unwrap_or_else(|| format!("rule-{}", place + 1));
+            let name = rule.name(place);
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
             if name.is_empty() || name.len() > 100 || !name.bytes().all(fits) {
                 scope.issue(

@@ -27,6 +27,14 @@ macro_rules! policies {
                 Blocks { $($key: self.$key.or(&defaults.$key),)+ }
             }
 
+            /// The same, with what is in force where a block says nothing.
+            #[must_use]
+            pub fn in_force(&self, defaults: &Blocks) -> Blocks {
+                let mut blocks = self.or(defaults);
+                blocks.fill();
+                blocks
+            }
+
             /// Compiles each block that is given, into `scope`.
             pub fn compile(&self, scope: &mut Scope<'_>) {
                 scope.exposure = self.exposure();

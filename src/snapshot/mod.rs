@@ -59,10 +59,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The document as operators may see it: with its defaults, secrets masked, and `${env:NAME}` in the place of what
+    /// The document as operators may see it: what is in force of it, secrets masked, and `${env:NAME}` in the place of what
     /// the environment gave.
     pub fn shown(&self) -> serde_json::Value {
-        let mut shown = serde_json::to_value(&self.document).unwrap_or_default();
+        let mut shown = serde_json::to_value(self.document.in_force(Blocks::in_force)).unwrap_or_default();
         let references = self.outside.iter().map(|(value, reference)| (value.as_str(), reference.as_str())).collect();
         conceal(&mut shown, &references);
         shown

@@ -51,8 +51,7 @@ impl Aggregate {
         }
         let deadline = deadline(config, around, path, issues);
         bounds(config, path, issues);
-        let forward =
-            headers(config.forward.as_deref().unwrap_or(&["accept-language".to_owned()]), &path.key("forward"), issues);
+        let forward = headers(&config.forward(), &path.key("forward"), issues);
         let names: Vec<(&str, bool)> = config.parts.iter().map(|(name, part)| (name, part.foreach.is_some())).collect();
         let (mut parts, mut waits) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
         for (name, part) in config.parts.iter() {
@@ -138,7 +137,10 @@ fn quoted(text: &str) -> Vec<u8> {
 }
 
 fn deadline(config: &config::Aggregate, around: &Surroundings<'_>, path: &KeyPath, issues: &mut Issues) -> Duration {
-    let Some(deadline) = config.deadline.map(|deadline| deadline.get()) else { return around.timeout * 9 / 10 };
+    let deadline = config.deadline(around.timeout);
+    if config.deadline.is_none() {
+        return deadline;
+    }
     positive(deadline, path.key("deadline"), issues);
     if deadline > around.timeout {
         let issue = Issue::new(path.key("deadline"), "is later than the route's `timeout`, which ends everything")

@@ -45,7 +45,7 @@ impl Saga {
                     .hint("let the route match such methods only: `methods: [POST]`"),
             );
         }
-        let deadline = config.deadline.map_or(around.timeout / 2, |deadline| deadline.get());
+        let deadline = config.deadline(around.timeout);
         if config.deadline.is_some() {
             positive(deadline, path.key("deadline"), issues);
         }

@@ -32,6 +32,18 @@ use crate::config::value::{HumanDuration, Mode};
 #[schemars(rename = "RateLimitPolicy")]
 pub struct Config(pub Vec<Limit>);
 
+impl Config {
+    /// Writes how many tokens buckets hold of which that was left out.
+    pub(in crate::policy) fn fill(&mut self) {
+        for limit in &mut self.0 {
+            limit.burst.get_or_insert(limit.rate.count());
+            for other in limit.overrides.iter_mut().flat_map(|overrides| overrides.rates.values_mut()) {
+                other.burst.get_or_insert(other.rate.count());
+            }
+        }
+    }
+}
+
 /// A limit: a bucket of tokens for each key, from which each request takes some.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -28,9 +28,6 @@ use listeners::listeners;
 use operators::{access_log, admin};
 use routes::routes;
 
-/// How long an exchange may take where nobody says otherwise.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Makes the plan of a document, or tells all that is wrong with it.
 ///
 /// `source` is the file that the document came from: what could not be read of it was reported already, and is not

@@ -10,7 +10,7 @@ use super::super::router::{Router, Rule};
 use super::super::{Document, Route};
 use super::actions::{action, upstream};
 use super::matches::{matcher, path_pattern};
-use super::{TIMEOUT, name, positive};
+use super::{name, positive};
 use crate::action;
 use crate::config::issue::Source;
 use crate::config::route::{self, PathAllow};
@@ -64,7 +64,7 @@ pub(super) fn routes(
         let (chain, said) = scope.finish(&policies_at);
         headers.reserved.extend(said.reserved);
         headers.renamed.extend(said.renamed);
-        let timeout = config.timeout.or(document.defaults.timeout).map_or(TIMEOUT, |timeout| timeout.get());
+        let timeout = config.timeout(&document.defaults).get();
         let timeout_at =
             if config.timeout.is_some() { path.key("timeout") } else { KeyPath::root().key("defaults").key("timeout") };
         positive(timeout, &timeout_at, issues);
@@ -163,10 +163,8 @@ fn deadline_header(
     path: &KeyPath,
     issues: &mut Issues,
 ) -> Option<HeaderName> {
-    let (text, owner) = match &config.deadline_header {
-        Some(text) => (text, path.clone()),
-        None => (document.defaults.deadline_header.as_ref()?, KeyPath::root().key("defaults")),
-    };
+    let text = config.deadline_header(&document.defaults)?;
+    let owner = if config.deadline_header.is_some() { path.clone() } else { KeyPath::root().key("defaults") };
     let name = HeaderName::from_bytes(text.as_bytes()).ok();
     // What armiger writes itself, and what frames a message, says something else already.
     let is_taken = |name: &HeaderName| {

@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::super::{Document, Snapshot, compile};
+use super::super::{Document, Snapshot};
 use super::compare::{Block, Shown, counts_alone, listed, pairs};
 use super::form::Form;
 use super::takeover::{Sample, Takeover, takeover};
 use super::{Change, Line, Renamed, Subject, What, by_name, guards};
-use crate::config::value::HumanDuration;
 use crate::policy::{Blocks, Guard};
 
 /// A document's routes.
@@ -22,10 +21,7 @@ struct Side<'f> {
 impl<'f> Side<'f> {
     fn new(document: &'f Document, form: &'f Form) -> Self {
         let defaults = form.get("defaults");
-        let timeout = match defaults.get("timeout") {
-            Form::Nothing => Form::of(&HumanDuration::millis(compile::TIMEOUT.as_millis() as u64)),
-            given => given.clone(),
-        };
+        let timeout = Form::of(&document.defaults.timeout());
         Self { document, routes: form.get("routes").items(), policies: defaults.get("policies"), timeout }
     }
 
