@@ -226,7 +226,8 @@ impl Introspection {
         }
     }
 
-    fn settle(&self, flight: &Flight, length: usize, word: Word, holds: Duration, now: i64) {
+    /// Gives the word to all who wait, and keeps it for as long as it holds.
+    fn settle(&self, flight: &mut Flight, length: usize, word: Word, holds: Duration, now: i64) {
         let until = now.saturating_add(i64::try_from(holds.as_secs()).unwrap_or(i64::MAX));
         let until = match &word {
             Word::Good(identity) => identity.expires.map_or(until, |end| end.min(until)),
@@ -236,7 +237,10 @@ impl Introspection {
             let weight = u32::try_from(512 + 4 * length).unwrap_or(u32::MAX);
             words.insert(flight.digest, Held { word: word.clone(), until, weight });
         }
-        flight.reply.send_replace(Some(word));
+        // Who comes from here on did not wait for this word, which may hold for no time at all.
+        if let Some(reply) = flight.land(self) {
+            reply.send_replace(Some(word));
+        }
     }
 }
 
@@ -261,14 +265,24 @@ fn read(body: &[u8], plan: &Plan, provider: &Arc<str>, now: i64) -> Result<Word,
 /// A question that is being asked. However that ends, nobody waits for it any more afterwards.
 struct Flight {
     digest: Digest,
-    reply: watch::Sender<Option<Word>>,
+    /// Until it has landed.
+    reply: Option<watch::Sender<Option<Word>>>,
     state: Weak<Introspection>,
+}
+
+impl Flight {
+    /// Lets nobody join any more, once.
+    fn land(&mut self, state: &Introspection) -> Option<watch::Sender<Option<Word>>> {
+        let reply = self.reply.take()?;
+        lock(&state.flights).remove(&self.digest);
+        Some(reply)
+    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         if let Some(state) = self.state.upgrade() {
-            lock(&state.flights).remove(&self.digest);
+            self.land(&state);
         }
     }
 }
@@ -301,8 +315,8 @@ impl Background for Introspection {
                 () = changed.notified() => line = newest(),
                 question = asked.next(), if flights.len() < most => {
                     let (Some(Question { digest, token, reply }), Some(line)) = (question, &line) else { return };
-                    let (line, flight) = (line.clone(), Flight { digest, reply, state: state.clone() });
-                    flights.spawn_local(async move { line.ask(&token, &flight).await });
+                    let (line, mut flight) = (line.clone(), Flight { digest, reply: Some(reply), state: state.clone() });
+                    flights.spawn_local(async move { line.ask(&token, &mut flight).await });
                 }
             }
         }
@@ -347,7 +361,7 @@ impl Line {
         Self { client: Rc::new(client), plan }
     }
 
-    async fn ask(&self, token: &str, flight: &Flight) {
+    async fn ask(&self, token: &str, flight: &mut Flight) {
         let body = format!("token={}&token_type_hint=access_token", form_encoded(token));
         let answer = self.client.ask(self.request(body)).await.map(|answer| answer.body);
         let Some(state) = flight.state.upgrade() else { return };
@@ -484,6 +498,28 @@ mod tests {
         {
             assert_eq!(word(answer), "its answer is no good: it is no JSON object", "{attack}");
         }
+    }
+
+    #[test]
+    fn who_comes_after_a_word_that_holds_for_no_time_asks_anew() {
+        let state = Arc::new(Introspection::new("opaque", 1 << 20, 8, &Metrics::new()));
+        let mut questions = Asked::of(&state).expect("they come in");
+        let mut put = || {
+            let answer = state.put([7; 32], "token");
+            let question = questions.questions.as_mut().and_then(|questions| questions.try_recv().ok());
+            (answer.expect("there is room"), question.map(|Question { digest, reply, .. }| (digest, reply)))
+        };
+        let ((first, question), (joined, none)) = (put(), put());
+        assert!(none.is_none(), "who comes meanwhile waits for the same");
+        let (digest, reply) = question.expect("the first is asked");
+        let mut flight = Flight { digest, reply: Some(reply), state: Arc::downgrade(&state) };
+        state.settle(&mut flight, 5, Word::Bad(INACTIVE), Duration::ZERO, NOW);
+        assert!(first.borrow().is_some() && joined.borrow().is_some());
+
+        let (_, question) = put();
+        assert!(question.is_some(), "the next one asks anew, although the task of the first is not over");
+        drop(flight);
+        assert!(put().1.is_none(), "the end of the first takes nothing from the second");
     }
 
     #[test]
