@@ -145,6 +145,8 @@ pub struct Gate<S> {
     /// Set when closing begins: whether the client may still be sending.
     lingers: Option<bool>,
     linger_left: usize,
+    /// How much is still thrown away of a body that nobody reads, for the sake of the connection.
+    rest_left: usize,
     is_shut_down: bool,
 }
 
@@ -182,6 +184,7 @@ impl<S> Gate<S> {
             pace: Pace::new(timeouts.rate),
             lingers: None,
             linger_left: LINGER_BYTES_MAX,
+            rest_left: LINGER_BYTES_MAX,
             is_shut_down: false,
         }
     }

@@ -7,13 +7,13 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Entered, Gate, Inbound, Left, Phase, Waiting, add};
+use super::{Entered, Gate, Inbound, LINGER_BYTES_MAX, Left, Phase, Waiting, add};
 use crate::http::body::Arriving;
 use crate::http::framing::{BodyFraming, Head, Violation};
 use crate::http::head::{self, parse_trailers};
 use crate::http::inflow::inflow;
 
-/// The rest of a body that nobody read is thrown away up to this much; beyond that the connection ends.
+/// Where a body that nobody read has no more left than this, the answer does not say that the connection ends.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 
 impl<S> Gate<S> {
@@ -288,11 +288,15 @@ impl<S: AsyncRead + Unpin> Gate<S> {
         match &self.phase {
             Phase::Head(_) => false,
             Phase::Lost => true,
-            // An upstream that still reads it may come to its end, but seldom does: with its answer it has said what it has to say.
-            // Whoever then closes the connection without a word loses the request that comes behind the body.
-            Phase::Body(inbound) if inbound.feed.has_reader() => !self.rest_is_small(),
+            // An upstream that still reads it may come to its end; but hardly one that has refused it, or has not asked for it.
+            Phase::Body(inbound) if inbound.feed.has_reader() => {
+                (inbound.expects || status.is_client_error() || status.is_server_error()) && !self.rest_is_small()
+            }
             Phase::Body(_) if self.rest_is_small() && status != StatusCode::REQUEST_TIMEOUT => false,
-            Phase::Body(_) => !self.drain_body(cx),
+            Phase::Body(_) => {
+                self.drain_body(cx, DRAIN_BYTES_MAX);
+                !self.is_between()
+            }
         }
     }
 
@@ -303,30 +307,39 @@ impl<S: AsyncRead + Unpin> Gate<S> {
         !inbound.expects && matches!(inbound.left, Left::Length(left) if left <= DRAIN_BYTES_MAX as u64)
     }
 
-    /// Throws the rest of a body away that nobody reads, and says whether the next head can be read behind it. A small rest is
-    /// waited for, once for as long as a pause may last.
+    /// Throws the rest of a body away that nobody reads, and says whether the next head can be read behind it. The answer did not
+    /// say that the connection ends, so its client may put a next request behind that rest, which is waited for: once for as long
+    /// as a pause may last, and up to 16 MiB. A client that is cut off within its body has asked for nothing that would be lost.
     pub(in crate::server) fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
-        if matches!(self.phase, Phase::Head(_)) {
+        let waits = match &self.phase {
+            Phase::Head(_) => return Poll::Ready(true),
+            Phase::Lost => return Poll::Ready(false),
+            Phase::Body(inbound) => !inbound.expects,
+        };
+        self.rest_left -= self.drain_body(cx, self.rest_left).min(self.rest_left);
+        if self.is_between() {
+            self.rest_left = LINGER_BYTES_MAX;
             return Poll::Ready(true);
         }
-        let is_small = self.rest_is_small();
-        if self.drain_body(cx) {
-            return Poll::Ready(true);
-        }
-        if !is_small || self.is_eof || matches!(self.phase, Phase::Lost) {
+        if !waits || self.rest_left == 0 || self.is_eof || matches!(self.phase, Phase::Lost) {
             return Poll::Ready(false);
         }
         self.wait_for(Waiting::Rest);
         self.read_timer.poll_expired(cx).map(|()| false)
     }
 
-    /// Throws away what is here of a body that nobody reads, and says whether that was the rest of it.
-    fn drain_body(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether a head is what comes next.
+    fn is_between(&self) -> bool {
+        matches!(self.phase, Phase::Head(_))
+    }
+
+    /// Throws away what is here of a body that nobody reads, until there were `most` bytes of it, and says how many.
+    fn drain_body(&mut self, cx: &mut Context<'_>, most: usize) -> usize {
         let mut drained = self.held.len() - self.held_start;
         if drained > 0 {
             self.feed_held();
         }
-        while matches!(self.phase, Phase::Body(_)) && drained < DRAIN_BYTES_MAX && !self.is_eof {
+        while matches!(self.phase, Phase::Body(_)) && drained < most && !self.is_eof {
             let scratch = self.scratch.clone();
             let mut scratch = scratch.for_reading();
             let mut read = ReadBuf::new(&mut scratch);
@@ -344,7 +357,7 @@ impl<S: AsyncRead + Unpin> Gate<S> {
                 Poll::Pending => break,
             }
         }
-        matches!(self.phase, Phase::Head(_))
+        drained
     }
 
     pub(super) fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
