@@ -203,6 +203,33 @@ fn one_mistake_is_told_once_however_many_it_concerns() {
     assert_eq!(told[1], "routes[0].saga_in_memory: changes something, and the route takes methods that must not");
 }
 
+/// They would reach upstreams as they stand here.
+#[test]
+fn variables_of_other_proxies_are_no_values_of_headers() {
+    let told = of_routes(
+        "  - name: a
+    match: {path: /a}
+    policies:
+      headers:
+        request:
+          set: {x-a: $remote_addr, x-b: \"%DOWNSTREAM_REMOTE_ADDRESS%\", x-c: \"$5\", x-d: \"100%\", x-e: \"%20\"}
+          add: {x-f: \"a {{ .Foo }}\"}
+        response: {set: {x-g: $http_x}}
+    respond: {}
+",
+    );
+    let at = "routes[0].policies.headers";
+    assert_eq!(
+        told,
+        format!(
+            "{at}.request.set.x-a: `$remote_addr` is no variable here\n\
+             {at}.request.set.x-b: `%DOWNSTREAM_REMOTE_ADDRESS%` is no variable here\n\
+             {at}.request.add.x-f: `{{{{ .Foo }}}}` is no variable here\n\
+             {at}.response.set.x-g: `$http_x` is no variable here\n"
+        )
+    );
+}
+
 #[test]
 fn a_secret_beside_the_keys_that_it_belongs_to_is_told_where_to_go_and_not_shown() {
     let told = told(

@@ -566,3 +566,19 @@ async fn only_what_goes_down_is_a_warning() {
     process.signal("TERM");
     process.finish().assert_code(0);
 }
+
+/// Standard output is data, so what is to be known besides stands on standard error, in whatever form the data is.
+#[test]
+fn check_tells_of_a_secret_that_is_its_default_in_each_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    let text = "listeners: [{name: http, address: \"127.0.0.1:0\"}]\nadmin: {address: \"127.0.0.1:0\", token: \"${env:UNSET:-hunter2hunter2hunter2}\"}\n\
+                routes: [{name: a, match: {path: /}, respond: {}}]\n";
+    std::fs::write(&path, text).unwrap();
+    for (format, data) in [("text", ""), ("json", "[]\n"), ("github", "")] {
+        let finished = Armiger::binary(&["check", "--config", path.to_str().unwrap(), "--format", format]);
+        assert_eq!(finished.assert_code(0).stdout, data, "{format}");
+        assert!(finished.stderr.contains("admin.token is its default"), "{format}: {finished:#?}");
+        assert!(!finished.stderr.contains("hunter2"), "{format}: {finished:#?}");
+    }
+}

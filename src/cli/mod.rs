@@ -311,10 +311,10 @@ fn check(config: &Path, format: ReportFormat, voice: Voice) -> anyhow::Result<Ex
     let checked = app::check(&Source::File(config.into()), &machine, 1, &Metrics::new(), Keeper::fresh());
     match checked {
         Ok(app::Checked { snapshot, .. }) => {
-            if let Some(scarcity) = app::scarcity(&snapshot, &machine).filter(|_| format == ReportFormat::Text) {
+            if let Some(scarcity) = app::scarcity(&snapshot, &machine) {
                 voice.tell(format_args!("on this machine {scarcity}"));
             }
-            for secret in snapshot.defaulted.iter().filter(|_| format == ReportFormat::Text) {
+            for secret in &snapshot.defaulted {
                 voice.tell(format_args!(
                     "{secret} is its default, which stands in the file: set the variable in earnest"
                 ));

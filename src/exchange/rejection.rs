@@ -173,7 +173,7 @@ reasons! {
     /// No route matches.
     NoRoute => NOT_FOUND, UNIMPLEMENTED, "no-route", "There is nothing at this address",
         Some("http_request_error");
-    /// Routes match, but none with this method.
+    /// Routes match, but none with this method. TRACE and CONNECT are refused on every route.
     MethodNotAllowed => METHOD_NOT_ALLOWED, UNIMPLEMENTED, "method-not-allowed", "The method is not allowed here",
         Some("http_request_error");
     /// The client took too long to send its request.

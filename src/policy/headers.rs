@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Guard, Policy, Scope, Stage, Weaker};
 use crate::config::value::{ByteSize, Hidden, Mode};
-use crate::config::{Issue, KeyPath};
+use crate::config::{Issue, KeyPath, foreign};
 use crate::exchange::template::{Made, Template};
 use crate::exchange::{Exchange, Reason, Rejection, Verdict};
 use crate::http::headers::{belongs_to_the_hop, is_credential};
@@ -57,7 +57,7 @@ impl Default for Config {
 ///
 /// Values are text with `${path.NAME}` (a parameter of the route's path, percent-encoded as it came), `${request.id}`,
 /// `${request.method}`, `${request.host}`, `${request.path}`, `${client.address}`, `${route.name}` in it; `$${` stands
-/// for `${`.
+/// for `${`. What other proxies fill in (`$remote_addr`, `%REQ(X)%`, `{{ … }}`) is refused.
 ///
 /// On a request they may also name who calls: `${claims.NAME}`, `${claims./json/pointer}`, `${identity.subject}`,
 /// `${identity.provider}`, `${identity.roles}` (with commas), `${identity.scopes}` (with spaces). A header that is set so is
@@ -247,6 +247,10 @@ fn name(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<HeaderName> {
 }
 
 fn value(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<Value> {
+    if let Some((variable, hint)) = foreign::header_variable(text) {
+        scope.issue(Issue::new(at.clone(), format!("`{variable}` is no variable here")).hint(hint));
+        return None;
+    }
     let template = match Template::value(text, scope.params) {
         Ok(template) => template,
         Err(errors) => {

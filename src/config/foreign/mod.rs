@@ -93,9 +93,141 @@ pub(crate) fn variable(text: &str) -> Option<(&str, String)> {
     None
 }
 
+/// What a value that is filled in by other proxies is called here: `$remote_addr` of nginx, `%REQ(X)%` of Envoy, `{{ .Request }}`
+/// of Go's templates, and what `${…}` says it. What is no variable anywhere stays what it is: `$5`, `100%`.
+pub(crate) fn header_variable(text: &str) -> Option<(&str, String)> {
+    for (at, _) in text.match_indices('$') {
+        let name = &text[at + 1..];
+        let end = name.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(name.len());
+        if let Some(hint) = of_nginx(&name[..end]) {
+            return Some((&text[at..=at + end], hint));
+        }
+    }
+    for (at, _) in text.match_indices('%') {
+        let name = &text[at + 1..];
+        let end = name.find(|c: char| c != '_' && !c.is_ascii_uppercase()).unwrap_or(name.len());
+        let (word, rest) = name.split_at(end);
+        let close = match rest.strip_prefix('(') {
+            Some(inner) => inner.find(")%").map(|close| end + close + 3),
+            None => rest.starts_with('%').then_some(end + 1),
+        };
+        if let Some(close) = close {
+            if let Some(hint) = of_envoy(word) {
+                return Some((&text[at..=at + close], hint));
+            }
+        }
+    }
+    let (open, close) = (text.find("{{")?, text.find("}}")?);
+    (open < close).then(|| (&text[open..close + 2], OTHERS.to_owned()))
+}
+
+/// What Envoy's command operators are called.
+fn of_envoy(word: &str) -> Option<String> {
+    let hint = match word {
+        "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => "write `${client.address}`",
+        "REQUESTED_SERVER_NAME" => "write `${request.host}`",
+        "REQ" | "RESP" | "TRAILER" | "PROTOCOL" | "START_TIME" | "DURATION" | "HOSTNAME" | "DYNAMIC_METADATA"
+        | "FILTER_STATE" | "ENVIRONMENT" | "PER_REQUEST_STATE" | "CEL" => OTHERS,
+        _ if [
+            "DOWNSTREAM_",
+            "UPSTREAM_",
+            "RESPONSE_",
+            "REQUEST_",
+            "REQ_",
+            "RESP_",
+            "BYTES_",
+            "ROUTE_",
+            "CONNECTION_",
+        ]
+        .iter()
+        .any(|start| word.strip_prefix(start).is_some_and(|rest| !rest.is_empty())) =>
+        {
+            OTHERS
+        }
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+const OTHERS: &str = "values are filled in as `${client.address}`, `${request.host}`, `${path.NAME}`, `${claims.NAME}`";
+
+/// What nginx's variables, and HAProxy's and Caddy's of like names, are called.
+fn of_nginx(name: &str) -> Option<String> {
+    const NAMES: &[(&str, &str)] = &[
+        ("remote_addr", "write `${client.address}`"),
+        ("realip_remote_addr", "write `${client.address}`"),
+        ("binary_remote_addr", "write `${client.address}`"),
+        ("proxy_add_x_forwarded_for", "leave it out: `X-Forwarded-For` is written for every upstream"),
+        ("scheme", "leave it out: `X-Forwarded-Proto` is written for every upstream"),
+        ("host", "write `${request.host}`"),
+        ("http_host", "write `${request.host}`"),
+        ("server_name", "write `${request.host}`"),
+        ("uri", "write `${request.path}`"),
+        ("document_uri", "write `${request.path}`"),
+        ("request_uri", "write `${request.path}`, which is without the query"),
+        ("request_method", "write `${request.method}`"),
+        ("request_id", "write `${request.id}`"),
+        ("remote_user", "write `${identity.subject}`"),
+        ("remote_port", OTHERS),
+        ("args", OTHERS),
+        ("is_args", OTHERS),
+        ("query_string", OTHERS),
+        ("request", OTHERS),
+        ("server_addr", OTHERS),
+        ("server_port", OTHERS),
+        ("server_protocol", OTHERS),
+        ("status", OTHERS),
+        ("hostname", OTHERS),
+        ("time_local", OTHERS),
+        ("time_iso8601", OTHERS),
+        ("msec", OTHERS),
+        ("connection", OTHERS),
+        ("request_time", OTHERS),
+        ("body_bytes_sent", OTHERS),
+        ("bytes_sent", OTHERS),
+        ("content_type", OTHERS),
+        ("content_length", OTHERS),
+    ];
+    if let Some((_, ours)) = NAMES.iter().find(|(theirs, _)| *theirs == name) {
+        return Some((*ours).to_owned());
+    }
+    let is_one = ["http_", "arg_", "cookie_", "upstream_", "ssl_", "sent_http_", "proxy_"]
+        .iter()
+        .any(|start| name.strip_prefix(start).is_some_and(|rest| !rest.is_empty()));
+    is_one.then(|| OTHERS.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variables_of_others_in_headers_are_known_and_what_is_none_stays() {
+        for (text, found, hint) in [
+            ("$remote_addr", "$remote_addr", "${client.address}"),
+            ("for=$remote_addr;proto=https", "$remote_addr", "${client.address}"),
+            ("$http_x_user", "$http_x_user", "${claims.NAME}"),
+            ("%DOWNSTREAM_REMOTE_ADDRESS%", "%DOWNSTREAM_REMOTE_ADDRESS%", "${client.address}"),
+            ("a %REQ(:path)% b", "%REQ(:path)%", "${path.NAME}"),
+            ("%REQUESTED_SERVER_NAME%", "%REQUESTED_SERVER_NAME%", "${request.host}"),
+            ("{{ .Host }}", "{{ .Host }}", "${request.host}"),
+            ("$5", "", ""),
+            ("$", "", ""),
+            ("100%", "", ""),
+            ("%", "", ""),
+            ("50% of 100%", "", ""),
+            ("%20A%20", "", ""),
+            ("%PATH%", "", ""),
+            ("a-$b-$http_", "", ""),
+            ("{\"a\": {\"b\": 1}}", "", ""),
+            ("}} {{", "", ""),
+            ("${client.address}", "", ""),
+        ] {
+            let (variable, told) = header_variable(text).unwrap_or_default();
+            assert_eq!(variable, found, "{text}");
+            assert!(told.contains(hint), "{text}: {told}");
+        }
+    }
 
     #[test]
     fn the_network_that_was_meant_is_told() {

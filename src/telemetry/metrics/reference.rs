@@ -27,10 +27,11 @@ const LABELS: &[(&str, &str)] = &[
     (
         "limit",
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
-         `header_value_bytes_max`, `target_bytes_max`, `body_max` (also for the policy `body_limit`), `handshakes_max`, `handshake`, `request_headers`, `body_idle`; of an \
+         `header_value_bytes_max`, `target_bytes_max`, `body_max` (also for the policy `body_limit`), `body_rate_min`, `handshakes_max`, `handshake`, `proxy_header`, `request_headers`, `body_idle`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.limits.queue_max`, `upstreams.limits.queue_wait`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
-         route: `timeout`; of an action its key within the route, such as `routes.batch.deadline`; of a policy `rate_limit`: `rate_limit.keys_max`, `in_flight.max`, `rate_limit.ban` (no room to watch one more \
-         caller). Three are no keys: `file_descriptors` is the process's limit of open files, `operators` how many connections \
+         route: `timeout`; of an action its key within the route, such as `routes.batch.deadline`, and `mirror.in_flight_max`; of policies `rate_limit.keys_max`, `rate_limit.ban` (no room to watch one more \
+         caller), `in_flight.max`, `headers.claim_max`, `compress.at_once_max`, `cache.fills_max`, `cache.refreshes_max`; of providers of identities `identity.jwt.keys.bytes_max`, \
+         `identity.introspection.queue_max`, `identity.introspection.answer_max`. Three are no keys: `file_descriptors` is the process's limit of open files, `operators` how many connections \
          `admin` and `probes` have at once, `http2_flood` stands for \
          HTTP/2 connections that were ended for more resets or frames of no use than h2 puts up with",
     ),
@@ -154,6 +155,10 @@ The `process_*` metrics are read from `/proc`, and absent where there is none.
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
+    use regex::Regex;
+
     use super::*;
     use crate::telemetry::metrics::Metrics;
 
@@ -168,6 +173,36 @@ mod tests {
             }
         }
         assert!(LABELS.is_sorted_by_key(|(label, _)| *label));
+    }
+
+    /// By the source: whatever a bound is counted under stands in the page.
+    #[test]
+    fn every_bound_that_is_counted_is_told() {
+        fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    files(&path, found);
+                } else if path.extension().is_some_and(|end| end == "rs") {
+                    found.push(path);
+                }
+            }
+        }
+        let (_, told) = LABELS.iter().find(|(label, _)| *label == "limit").unwrap();
+        let counted = Regex::new(r#"(?:limit_hit\(|limit: Some\()"([a-z0-9_.]+)"\)|fn limit\(self\)[^}]*"#).unwrap();
+        let word = Regex::new(r#""([a-z0-9_.]+)""#).unwrap();
+        let (mut sources, mut count) = (Vec::new(), 0);
+        files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut sources);
+        for path in sources {
+            let source = std::fs::read_to_string(&path).unwrap();
+            for name in counted.find_iter(&source).flat_map(|found| word.captures_iter(found.as_str())) {
+                count += 1;
+                // Of actions one stands for all.
+                let is_told = name[1].starts_with("routes.") || told.contains(&format!("`{}`", &name[1]));
+                assert!(is_told, "{} of {}", &name[1], path.display());
+            }
+        }
+        assert!(count > 20, "the source counts bounds: {count}");
     }
 
     #[test]
