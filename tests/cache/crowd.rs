@@ -5,7 +5,7 @@ use super::*;
 const CROWD: usize = 1000;
 
 /// Asks for one URL so often at once, on ten connections, which are to be kept.
-async fn crowd(armiger: &Armiger) -> (Vec<Connection>, Vec<JoinHandle<Response>>) {
+async fn crowd(armiger: &Armiger, backend: &Backend) -> (Vec<Connection>, Vec<JoinHandle<Response>>) {
     let (mut connections, mut tasks) = (Vec::new(), Vec::new());
     for _ in 0..10 {
         let connection = armiger.connect_h2c().await;
@@ -16,6 +16,8 @@ async fn crowd(armiger: &Armiger) -> (Vec<Connection>, Vec<JoinHandle<Response>>
         connections.push(connection);
     }
     armiger.until_metric("armiger_http_requests_in_flight{route=\"everything\"}", CROWD as f64).await;
+    // A request is in flight before it has come to the back end.
+    backend.arrived(1).await;
     (connections, tasks)
 }
 
@@ -46,7 +48,7 @@ async fn a_thousand_that_ask_for_one_cold_url_ask_the_upstream_once() {
     })
     .await;
     let armiger = Armiger::with(roomy(&backend)).await;
-    let (_connections, tasks) = crowd(&armiger).await;
+    let (_connections, tasks) = crowd(&armiger, &backend).await;
 
     first.send();
     // Each has its head while the second part of the body has not come.
@@ -81,7 +83,7 @@ async fn a_thousand_that_ask_for_what_is_not_stored_ask_at_the_same_time() {
     })
     .await;
     let armiger = Armiger::with(roomy(&backend)).await;
-    let (_connections, tasks) = crowd(&armiger).await;
+    let (_connections, tasks) = crowd(&armiger, &backend).await;
     assert_eq!(backend.count(), 1, "all wait for the first");
 
     first.send();
