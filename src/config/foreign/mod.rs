@@ -111,10 +111,10 @@ pub(crate) fn header_variable(text: &str) -> Option<(&str, String)> {
             Some(inner) => inner.find(")%").map(|close| end + close + 3),
             None => rest.starts_with('%').then_some(end + 1),
         };
-        if let Some(close) = close {
-            if let Some(hint) = of_envoy(word) {
-                return Some((&text[at..=at + close], hint));
-            }
+        if let Some(close) = close
+            && let Some(hint) = of_envoy(word)
+        {
+            return Some((&text[at..=at + close], hint));
         }
     }
     let (open, close) = (text.find("{{")?, text.find("}}")?);
