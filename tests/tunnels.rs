@@ -292,14 +292,19 @@ async fn a_connection_may_end_together_with_its_last_tunnel() {
 #[tokio::test]
 async fn a_back_end_that_goes_after_its_end_cuts_nobody() {
     for versions in VERSIONS {
-        for is_connection_over in [false, true] {
+        for (is_connection_over, answers) in [(false, false), (true, false), (false, true)] {
             let (armiger, mut clients, mut tunnels) = between(versions).await;
             let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
             far.say(b"\x88\0").await;
             far.end().await;
+            // A socket that is closed answers what it hears with a reset; a stream is reset once, with `NO_ERROR`.
+            let answers = answers && matches!(far, Side::Stream(..));
             drop(far);
             near.hears(b"\x88\0").await;
             assert_eq!(near.sees().await, End::Told, "{versions:?}");
+            if answers {
+                near.say(b"\x88\0").await;
+            }
             match clients {
                 Clients::Http2 { client, connection, socket } if is_connection_over => {
                     socket2::SockRef::from(&socket).set_tcp_cork(true).unwrap();
@@ -311,6 +316,28 @@ async fn a_back_end_that_goes_after_its_end_cuts_nobody() {
             }
             told(armiger, 1, true, Value::Null).await;
         }
+    }
+}
+
+/// A drain has nothing more to tell a client that has heard the end of the other side.
+#[tokio::test]
+async fn a_drain_cuts_nobody_who_has_heard_the_end() {
+    for versions in VERSIONS {
+        let (armiger, mut clients, mut tunnels) = between(versions).await;
+        let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
+        far.say(b"\x88\0").await;
+        far.end().await;
+        near.hears(b"\x88\0").await;
+        assert_eq!(near.sees().await, End::Told, "{versions:?}");
+        let lines = armiger.lines();
+        assert_eq!(armiger.stop().await.cut, 0, "{versions:?}");
+        let told = |line: &Value| ["complete", "cut_by", "reason"].map(|key| line[key].clone());
+        assert_eq!(
+            lines().iter().map(told).collect::<Vec<_>>(),
+            [[json!(true), Value::Null, Value::Null]],
+            "{versions:?}"
+        );
+        drop((near, far));
     }
 }
 

@@ -57,13 +57,15 @@ pub struct StreamTunnel {
     io: TokioIo<Upgraded>,
     peer: Peer,
     is_shut: bool,
+    /// The peer hears no more: what it is told goes nowhere.
+    is_let_go: bool,
 }
 
 impl StreamTunnel {
     /// Of what hyper has made of the stream, and of what sends on it. None if that was not given out.
     pub fn new(upgraded: Upgraded, sender: &Sender, peer: Peer) -> Option<Self> {
         let sending = sender.0.take()?;
-        Some(Self { sending: Some(sending), io: TokioIo::new(upgraded), peer, is_shut: false })
+        Some(Self { sending: Some(sending), io: TokioIo::new(upgraded), peer, is_shut: false, is_let_go: false })
     }
 
     /// Hands to the connection what it takes.
@@ -75,9 +77,11 @@ impl StreamTunnel {
         }
     }
 
-    /// Whether the peer has said that it hears no more, by what came of telling it something.
-    fn is_let_go(&self, error: &io::Error) -> bool {
-        self.peer == Peer::Server && cause::<h2::Error>(error).and_then(h2::Error::reason) == Some(h2::Reason::NO_ERROR)
+    /// Whether the peer has said that it hears no more, by what came of telling it something. hyper gives that error once.
+    fn lets_go(&mut self, error: &io::Error) -> bool {
+        self.is_let_go |= self.peer == Peer::Server
+            && cause::<h2::Error>(error).and_then(h2::Error::reason) == Some(h2::Reason::NO_ERROR);
+        self.is_let_go
     }
 }
 
@@ -99,10 +103,11 @@ impl AsyncRead for StreamTunnel {
             // hyper takes a stream that is reset with CANCEL for one that is over. What sends on it knows.
             self.send(cx);
             // To a stream that was reset the end changes nothing, and the error tells how it was.
-            if self.sending.is_none()
-                && !matches!(Pin::new(&mut self.io).poll_shutdown(cx), Poll::Ready(Err(error)) if self.is_let_go(&error))
-            {
-                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            if self.sending.is_none() {
+                match Pin::new(&mut self.io).poll_shutdown(cx) {
+                    Poll::Ready(Err(error)) if self.lets_go(&error) => {}
+                    _ => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -118,12 +123,18 @@ impl AsyncWrite for StreamTunnel {
             written = Pin::new(&mut self.io).poll_write(cx, bytes);
             self.send(cx);
         }
-        written
+        match written {
+            Poll::Ready(Err(error)) if self.lets_go(&error) => Poll::Ready(Ok(bytes.len())),
+            written => written,
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.send(cx);
-        Pin::new(&mut self.io).poll_flush(cx)
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(Err(error)) if self.lets_go(&error) => Poll::Ready(Ok(())),
+            flushed => flushed,
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -135,7 +146,7 @@ impl AsyncWrite for StreamTunnel {
         }
         match shut {
             // Who hears no more needs no end.
-            Poll::Ready(Err(error)) if self.is_let_go(&error) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) if self.lets_go(&error) => Poll::Ready(Ok(())),
             shut => shut,
         }
     }

@@ -129,7 +129,8 @@ where
         }
         if let Some(parting) = parting {
             // Nobody is cut off within a message, unless it takes longer than that.
-            return last.poll_expired(cx).map(|()| parting.end(down.has_said_goodbye()));
+            // To whom the other side's end was told, there is nothing more to say.
+            return last.poll_expired(cx).map(|()| parting.end(down.is_shut || down.has_said_goodbye()));
         }
         if before != (up.passed, down.passed) {
             moved_at = wheel.now();
@@ -181,7 +182,7 @@ impl Parting {
         last.arm(LAST_WORDS);
     }
 
-    /// How the tunnel ends by it. `is_said`: the client got the goodbye whole.
+    /// How the tunnel ends by it. `is_said`: the client got the goodbye whole, or the back end's end.
     fn end(self, is_said: bool) -> End {
         match self.cut_by {
             None if is_said => End::Over,
