@@ -203,7 +203,7 @@ fn one_mistake_is_told_once_however_many_it_concerns() {
     assert_eq!(told[1], "routes[0].saga_in_memory: changes something, and the route takes methods that must not");
 }
 
-/// They would reach upstreams as they stand here.
+/// They would reach upstreams as they stand here. What comes from outside may have anything in it.
 #[test]
 fn variables_of_other_proxies_are_no_values_of_headers() {
     let told = of_routes(
@@ -213,7 +213,7 @@ fn variables_of_other_proxies_are_no_values_of_headers() {
       headers:
         request:
           set: {x-a: $remote_addr, x-b: \"%DOWNSTREAM_REMOTE_ADDRESS%\", x-c: \"$5\", x-d: \"100%\", x-e: \"%20\"}
-          add: {x-f: \"a {{ .Foo }}\"}
+          add: {x-f: \"a {{ .Foo }}\", x-h: \"${env:ARMIGER_NOBODYS_SECRET:-a$args}\"}
         response: {set: {x-g: $http_x}}
     respond: {}
 ",

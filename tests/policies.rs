@@ -246,6 +246,13 @@ async fn log_and_metric_tell_which_pages_cors_would_give_no_permission() {
         (get("/", &[]), "", "no_origin"),
         (get("/", &[("origin", SHOP)]), "", "allowed"),
         (get("/", &[("origin", "https://evil.example")]), "origin_not_allowed", "origin_not_allowed"),
+        // Its own site.
+        (get("/", &[("origin", "https://api.test"), ("host", "api.test:443")]), "", "no_origin"),
+        (
+            get("/", &[("origin", "http://api.test"), ("host", "api.test:443")]),
+            "origin_not_allowed",
+            "origin_not_allowed",
+        ),
         (shop("PUT", "X-A, content-type"), "", "allowed"),
         // Needs no permission.
         (shop("POST", ""), "", "allowed"),

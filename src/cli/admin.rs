@@ -1,6 +1,6 @@
 //! Commands that ask a running armiger through its admin listener: `breaker`, `drain`, `keys`, `purge`, `reload`, `status`.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -171,7 +171,7 @@ impl AdminArgs {
     fn client(&self) -> anyhow::Result<Client> {
         let configured = match (&self.admin, &self.config) {
             (None, Some(path)) => Some(configured(path.clone())?),
-            (None, None) if Path::new(CONFIG).exists() => Some(configured(CONFIG.into())?),
+            (None, None) if Path::new(CONFIG).exists() => at_hand(),
             _ => None,
         };
         let token = match &self.token_file {
@@ -203,6 +203,20 @@ impl AdminArgs {
     }
 }
 
+/// The admin part of the configuration that nobody named. A file that is being edited is to keep nobody from draining.
+fn at_hand() -> Option<Admin> {
+    let found = configured(CONFIG.into());
+    if found.is_err() {
+        let address = Admin::default().address;
+        let told = format!(
+            "warning: {CONFIG} has mistakes that hide where the admin listener is, so {address} is asked; name another with --admin\n"
+        );
+        // Whoever closed standard error wants to hear nothing.
+        io::stderr().write_all(told.as_bytes()).ok();
+    }
+    found.ok()
+}
+
 /// The admin part of a configuration. Mistakes elsewhere do not matter here.
 fn configured(path: PathBuf) -> anyhow::Result<Admin> {
     let partial = load_partial::<Blocks>(&path);
@@ -212,7 +226,7 @@ fn configured(path: PathBuf) -> anyhow::Result<Admin> {
         Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
         _ => {
             let message = format!(
-                "{} does not say where the admin listener is: name it with --admin, and its token with --token-file",
+                "{} has mistakes that hide where the admin listener is: name it with --admin, and its token with --token-file",
                 path.display()
             );
             Err(BadConfig { message, report: Box::new(partial.source.report(partial.issues)) }.into())

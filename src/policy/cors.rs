@@ -249,6 +249,8 @@ impl Policy for Cors {
         let granted = self.rules.grant(origin);
         let word = match (origin, &granted) {
             (None, _) => CorsWord::NoOrigin,
+            // Browsers name the origin of a page to its own site too, where the method is neither GET nor HEAD.
+            (Some(own), None) if is_own(own, exchange.host()) => CorsWord::NoOrigin,
             (Some(_), None) => CorsWord::Origin,
             (Some(_), Some(_)) => CorsWord::Allowed,
         };
@@ -256,6 +258,20 @@ impl Policy for Cors {
         let rules = self.rules.clone();
         Ok(Verdict::followup_because(word.cause(), move |response| rules.mark(response, granted)))
     }
+}
+
+/// Whether a page of this origin asks its own site.
+fn is_own(origin: &HeaderValue, host: &str) -> bool {
+    let Some((scheme, authority)) = origin.to_str().ok().and_then(|origin| origin.split_once("://")) else {
+        return false;
+    };
+    let port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return false,
+    };
+    // Of an origin the usual port is left out.
+    host.strip_suffix(port).unwrap_or(host).eq_ignore_ascii_case(authority)
 }
 
 impl Rules {

@@ -57,7 +57,8 @@ impl Default for Config {
 ///
 /// Values are text with `${path.NAME}` (a parameter of the route's path, percent-encoded as it came), `${request.id}`,
 /// `${request.method}`, `${request.host}`, `${request.path}`, `${client.address}`, `${route.name}` in it; `$${` stands
-/// for `${`. What other proxies fill in (`$remote_addr`, `%REQ(X)%`, `{{ … }}`) is refused.
+/// for `${`. What other proxies fill in (`$remote_addr`, `%REQ(X)%`, `{{ … }}`) is refused, save in a value that comes from the
+/// environment or a file, `${env:NAME}`; `${client.address}` and the like are filled in there too.
 ///
 /// On a request they may also name who calls: `${claims.NAME}`, `${claims./json/pointer}`, `${identity.subject}`,
 /// `${identity.provider}`, `${identity.roles}` (with commas), `${identity.scopes}` (with spaces). A header that is set so is
@@ -247,7 +248,10 @@ fn name(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<HeaderName> {
 }
 
 fn value(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<Value> {
-    if let Some((variable, hint)) = foreign::header_variable(text) {
+    // What comes from outside stands for itself: a secret may have anything in it.
+    if !scope.plan.source.is_filled_in(at)
+        && let Some((variable, hint)) = foreign::header_variable(text)
+    {
         scope.issue(Issue::new(at.clone(), format!("`{variable}` is no variable here")).hint(hint));
         return None;
     }

@@ -13,6 +13,7 @@ use super::rate_limit::Remote;
 use super::{AnyPolicy, Chain, Stage};
 use crate::config::cache::Cache;
 use crate::config::identity::Provider;
+use crate::config::issue::Source;
 use crate::config::limits::RateLimits;
 use crate::config::value::{ByteSize, Mode};
 use crate::config::{Issue, Issues, KeyPath};
@@ -60,6 +61,8 @@ pub struct Scope<'a> {
 pub struct Common<'a> {
     /// The snapshot's version.
     pub version: u64,
+    /// The file that it comes from.
+    pub source: &'a Source,
     /// Who may vouch for callers, by name.
     pub providers: &'a Providers,
     /// The same as the file has them, those too that are wrong.

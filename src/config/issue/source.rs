@@ -210,6 +210,13 @@ impl Source {
         }
     }
 
+    /// Whether the value at this path came from the environment or another file, in part at least.
+    pub fn is_filled_in(&self, path: &KeyPath) -> bool {
+        let Some(tree) = &self.tree else { return false };
+        let place = self.place(&tree.root, path, true);
+        place.whole && place.node.scalar().is_some_and(|scalar| scalar.reference.is_some())
+    }
+
     /// Whether the document has at this path a value that nobody wrote there, since what was written could not be read. All
     /// that can be wrong with it follows from that.
     fn is_invented(&self, tree: &Tree, path: &KeyPath) -> bool {

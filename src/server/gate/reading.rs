@@ -290,7 +290,8 @@ impl<S: AsyncRead + Unpin> Gate<S> {
             Phase::Lost => true,
             // An upstream that still reads it may come to its end; but hardly one that has refused it, or has not asked for it.
             Phase::Body(inbound) if inbound.feed.has_reader() => {
-                (inbound.expects || status.is_client_error() || status.is_server_error()) && !self.rest_is_small()
+                let is_done = inbound.expects || status.is_client_error() || status.is_server_error();
+                is_done && !self.rest_is_small() || self.rest_is_large()
             }
             Phase::Body(_) if self.rest_is_small() && status != StatusCode::REQUEST_TIMEOUT => false,
             Phase::Body(_) => {
@@ -305,6 +306,12 @@ impl<S: AsyncRead + Unpin> Gate<S> {
     fn rest_is_small(&self) -> bool {
         let Phase::Body(inbound) = &self.phase else { return false };
         !inbound.expects && matches!(inbound.left, Left::Length(left) if left <= DRAIN_BYTES_MAX as u64)
+    }
+
+    /// Whether the rest of the body is known to be more than is thrown away for the sake of the connection.
+    fn rest_is_large(&self) -> bool {
+        let Phase::Body(inbound) = &self.phase else { return false };
+        matches!(inbound.left, Left::Length(left) if left > self.rest_left as u64)
     }
 
     /// Throws the rest of a body away that nobody reads, and says whether the next head can be read behind it. The answer did not

@@ -52,6 +52,7 @@ pub fn compile(
     let second = second(&document.cache, &root.key("cache"), metrics, keeper, issues);
     let plan = Common {
         version,
+        source,
         providers: &providers,
         identity: &document.identity,
         rate_limits: &document.rate_limits,
