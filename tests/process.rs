@@ -432,6 +432,7 @@ async fn messages_have_a_form_and_a_level() {
     let silent = File::of(good().listener(&format!("address: {}", taken.address())));
     let finished = Armiger::binary_in(&["run", "-c", silent.path()], &environment);
     assert!(finished.assert_code(1).stderr.starts_with("armiger: cannot listen"), "{finished:#?}");
+    assert!(finished.stderr.contains("; stop what listens there, or choose another address"), "{finished:#?}");
 
     // Why it does not start has the form of all other messages, at any level.
     let bad = File::of(BAD);

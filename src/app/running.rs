@@ -6,6 +6,7 @@
 //! - `background` does what state has to do beside requests;
 //! - `access-log` writes lines.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -55,7 +56,7 @@ pub enum StartError {
     #[error("the configuration is not usable")]
     Config(Box<Report>),
     /// An address could not be bound.
-    #[error("cannot listen on {address} ({what}): {error}")]
+    #[error("cannot listen on {address} ({what}): {error}{}", remedy(.error))]
     Bind {
         /// Which one.
         address: String,
@@ -157,6 +158,16 @@ impl Parts {
     /// Waits until workers have let go of what was, and of connections that nobody needs any more.
     pub(super) fn refresh(&self) {
         self.control.block_on(self.workers.refresh());
+    }
+}
+
+/// What to do about an address that could not be bound.
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::AddrInUse => "; stop what listens there, or choose another address",
+        ErrorKind::AddrNotAvailable => "; choose an address of this machine",
+        ErrorKind::PermissionDenied => "; choose another, a port of 1024 or more for example",
+        _ => "",
     }
 }
 

@@ -57,7 +57,7 @@ impl Default for Config {
 ///
 /// Values are text with `${path.NAME}` (a parameter of the route's path, percent-encoded as it came), `${request.id}`,
 /// `${request.method}`, `${request.host}`, `${request.path}`, `${client.address}`, `${route.name}` in it; `$${` stands
-/// for `${`. What other proxies fill in (`$remote_addr`, `%REQ(X)%`, `{{ … }}`) is refused, save in a value that comes from the
+/// for `${`. What nginx, Envoy and Go's templates fill in (`$remote_addr`, `%REQ(X)%`, `{{ … }}`) is refused, save in a value that comes from the
 /// environment or a file, `${env:NAME}`; `${client.address}` and the like are filled in there too.
 ///
 /// On a request they may also name who calls: `${claims.NAME}`, `${claims./json/pointer}`, `${identity.subject}`,

@@ -111,7 +111,10 @@ pub(crate) fn header_variable(text: &str) -> Option<(&str, String)> {
             Some(inner) => inner.find(")%").map(|close| end + close + 3),
             None => rest.starts_with('%').then_some(end + 1),
         };
-        if let Some(close) = close
+        // Of these there is none without an argument.
+        let needs_argument =
+            matches!(word, "REQ" | "RESP" | "TRAILER" | "CEL" | "DYNAMIC_METADATA" | "FILTER_STATE" | "ENVIRONMENT");
+        if let Some(close) = close.filter(|_| !needs_argument || rest.starts_with('('))
             && let Some(hint) = of_envoy(word)
         {
             return Some((&text[at..=at + close], hint));
@@ -218,6 +221,7 @@ mod tests {
             ("50% of 100%", "", ""),
             ("%20A%20", "", ""),
             ("%PATH%", "", ""),
+            ("default-src /%CEL%/", "", ""),
             ("a-$b-$http_", "", ""),
             ("{\"a\": {\"b\": 1}}", "", ""),
             ("}} {{", "", ""),
