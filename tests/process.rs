@@ -156,7 +156,7 @@ fn commands_that_fail_say_so_in_the_form_asked_for() {
         (&["reload", "--admin", "127.0.0.1:1"][..], "nobody listens on"),
         (&["purge", "--all", "--admin", "127.0.0.1:1"], "nobody listens on"),
         (&["breaker", "show", "--admin", "127.0.0.1:1"], "nobody listens on"),
-        (&["status", "-c", "/no/such/file.yaml"], "does not say where the admin listener is"),
+        (&["status", "-c", "/no/such/file.yaml"], "cannot tell from /no/such/file.yaml where the admin listener is"),
         (&["token", "mint", "-c", bad.path()], "the configuration is no good"),
         (&["demo", "--port", "0", "-c", bad.path()], "--port stands for"),
     ] {

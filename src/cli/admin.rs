@@ -226,7 +226,7 @@ fn configured(path: PathBuf) -> anyhow::Result<Admin> {
         Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
         _ => {
             let message = format!(
-                "{} has mistakes that hide where the admin listener is: name it with --admin, and its token with --token-file",
+                "cannot tell from {} where the admin listener is: name it with --admin, and its token with --token-file",
                 path.display()
             );
             Err(BadConfig { message, report: Box::new(partial.source.report(partial.issues)) }.into())
