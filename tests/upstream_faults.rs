@@ -548,6 +548,19 @@ async fn an_early_answer_ends_the_connection_only_where_it_says_so() {
     }
 }
 
+/// More than is thrown away is known beforehand where the length is.
+#[tokio::test]
+async fn an_early_answer_to_a_very_large_body_says_that_the_connection_ends() {
+    let early = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    let backend = Backend::raw(Script::new().head().write(early).hang()).await;
+    let armiger = Armiger::with(Config::to(&backend).listener("limits: {body_max: 64MiB}")).await;
+    for (mib, is_told) in [(8, false), (32, true)] {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\npart", mib << 20);
+        let answer = armiger.raw(head).await.answer().await;
+        assert_eq!(answer.headers.get("connection").is_some_and(|told| told == "close"), is_told, "{mib} MiB");
+    }
+}
+
 #[tokio::test]
 async fn an_early_answer_reaches_a_client_that_goes_on_sending() {
     let refusal = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig";
