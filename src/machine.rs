@@ -19,6 +19,11 @@ const CONNECTIONS_SHARE: u64 = 2;
 /// The share of the memory that caches may take together, as a divisor.
 const CACHE_SHARE: u64 = 8;
 
+/// The share of the memory that answers read in large pieces may take together, as a divisor, and the most of it for one
+/// worker: 64 downloads at full speed.
+const LARGE_READS_SHARE: u64 = 16;
+const LARGE_READS_MOST: u64 = 16 << 20;
+
 /// Connections that are allowed however small the memory is: fewer would be no proxy.
 const CONNECTIONS_LEAST: u32 = 64;
 
@@ -109,6 +114,14 @@ impl Machine {
     /// How much may be stored where the user named no number: `most`, or an eighth of the memory.
     pub fn cache_bytes(&self, most: u64) -> u64 {
         self.memory.map_or(most, |memory| (memory / CACHE_SHARE).min(most))
+    }
+
+    /// How many bytes answers may hold that one of so many workers reads in large pieces: 16 MiB, or its part of a sixteenth
+    /// of the memory. Beyond it, answers are read in pieces for which there is room in what a connection may hold.
+    pub fn large_reads(&self, workers: usize) -> usize {
+        let share = |memory: u64| memory / LARGE_READS_SHARE / workers.max(1) as u64;
+        let bytes = self.memory.map_or(LARGE_READS_MOST, |memory| share(memory).min(LARGE_READS_MOST));
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
 
@@ -261,6 +274,24 @@ mod tests {
         }
         let machine = Machine { processors: 1, memory: Some(1 << 20), files: None };
         assert_eq!(machine.connections_max(10, 1), 10, "never more than the most");
+    }
+
+    #[test]
+    fn large_reads_take_a_small_share_of_the_memory() {
+        for (memory, workers, bytes) in [
+            (None, 1, 16 << 20),
+            (None, 64, 16 << 20),
+            (Some(128 << 20), 2, 4 << 20),
+            (Some(128 << 20), 0, 8 << 20),
+            (Some(u64::MAX), 1, 16 << 20),
+            (Some(0), 1, 0),
+        ] {
+            assert_eq!(
+                Machine { processors: 1, memory, files: None }.large_reads(workers),
+                bytes,
+                "{memory:?} {workers}"
+            );
+        }
     }
 
     #[test]

@@ -234,12 +234,14 @@ impl Running {
         let destination = options.access_log.unwrap_or_else(access_log::stdout);
         let access_log = Writer::start(Settings::of(&snapshot.access_log), destination, &metrics)?;
         let live = Arc::new(Live::new(snapshot.clone()));
+        let count = if options.workers == 0 { options.machine.processors } else { options.workers };
         let (workers, threads) = Workers::start(&worker::Parts {
             live: live.clone(),
             metrics: metrics.clone(),
             access_log: access_log.clone(),
-            count: if options.workers == 0 { options.machine.processors } else { options.workers },
+            count,
             files_max: options.machine.upstream_files(),
+            large_reads: options.machine.large_reads(count),
             drain: drain.clone(),
         })?;
         let applied = Arc::new(Applied {

@@ -55,6 +55,8 @@ pub struct Parts {
     pub count: usize,
     /// How many file descriptors may be open for one more connection to an upstream, if that is bounded.
     pub files_max: Option<u64>,
+    /// How many bytes a worker may hold of answers that it reads in large pieces.
+    pub large_reads: usize,
     /// How armiger ends.
     pub drain: Arc<Drain>,
 }
@@ -246,6 +248,7 @@ async fn run(
     tokio::task::spawn_local(flush(log.clone()));
     let pools = Pools::new(wheel.clone(), parts.count);
     parts.files_max.into_iter().for_each(|files_max| pools.leave_files(files_max));
+    pools.bound_large_reads(parts.large_reads);
     let worker = Rc::new(Worker::new(parts.live.reader(), pools, wheel, log.clone()));
     let shared = Rc::new(Shared {
         scratch: Scratch::new(worker.requests.clone()),

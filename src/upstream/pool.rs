@@ -91,6 +91,12 @@ impl Pools {
         self.worker.files_max.set(files_max);
     }
 
+    /// Lets answers be read in large pieces as long as these hold no more than so many bytes together, read or waiting for
+    /// whoever is slow to take them.
+    pub fn bound_large_reads(&self, bytes: usize) {
+        self.worker.spare.bound_large(bytes);
+    }
+
     /// What is asked of upstreams and must come to its end, whoever has left.
     pub fn unfinished(&self) -> &Rc<Count> {
         &self.unfinished

@@ -4,6 +4,7 @@
 //! passes it on. At rest a connection has neither task nor buffers.
 
 mod head;
+mod large;
 mod receiving;
 mod sending;
 mod spare;

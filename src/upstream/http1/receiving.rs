@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -11,13 +12,14 @@ use http::{HeaderMap, StatusCode, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::AsyncReadExt;
 
+use super::large::Grant;
 use super::spare::Spare;
 use crate::http::body::BodyError;
 use crate::http::reply::{Asked, BodyReader, Fault, HeadBounds, HeadReader, Piece};
 use crate::upstream::connect::Stream;
 use crate::upstream::error::{Error, Kind};
 
-/// What is read at once, and grows while whole reads fill it.
+/// What is read at once, and grows while whole reads fill it, as far as there is [`Large`](super::large::Large) room.
 pub(super) const READ: usize = 16 * 1024;
 const READ_MAX: usize = 256 * 1024;
 
@@ -36,6 +38,8 @@ pub(super) struct Receiving {
     has_room: bool,
     /// Whether the room grew, be it for a large head.
     has_grown: bool,
+    /// That the room may be larger than [`READ`] for the sake of a body.
+    grant: Option<Arc<Grant>>,
     head: HeadReader,
     body: BodyReader,
     asked: Asked,
@@ -58,6 +62,7 @@ impl Receiving {
             buffer: BytesMut::new(),
             has_room: false,
             has_grown: false,
+            grant: None,
             head: HeadReader::default(),
             body: BodyReader::default(),
             asked: Asked::Other,
@@ -152,7 +157,10 @@ impl Receiving {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         while !self.is_cut {
             match self.body.read(&mut self.buffer) {
-                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Piece::Data(data)) => {
+                    let data = if let Some(grant) = &self.grant { grant.piece(data) } else { data };
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
                 Ok(Piece::Trailers(fields)) => return Poll::Ready(Some(Ok(Frame::trailers(fields)))),
                 Ok(Piece::End) => return Poll::Ready(None),
                 Ok(Piece::More) => {}
@@ -183,9 +191,7 @@ impl Receiving {
             self.buffer = spare.for_receiving();
         }
         if self.buffer.capacity() - self.buffer.len() < self.read / 2 {
-            // Takes the room of what is gone again, if nobody has it any more.
-            self.buffer.reserve(self.read);
-            self.has_grown |= self.buffer.capacity() > GROWN;
+            self.make_room(spare);
         }
         let room = self.buffer.capacity() - self.buffer.len();
         let Poll::Ready(length) = pin!(stream.read_buf(&mut self.buffer)).poll(cx) else {
@@ -204,6 +210,33 @@ impl Receiving {
         Poll::Ready(Ok(length))
     }
 
+    fn make_room(&mut self, spare: &Spare) {
+        // The room of what is gone, if nobody has it any more.
+        if self.buffer.try_reclaim(self.read) {
+            return;
+        }
+        self.grant = None;
+        if self.read > READ {
+            self.grant = spare.large.grant(self.read);
+        }
+        if self.grant.is_none() {
+            self.read = READ;
+        }
+        if self.buffer.is_empty() {
+            // A room that is too small is not made larger, which may come to twice what is asked for.
+            self.buffer = BytesMut::with_capacity(self.read);
+        } else {
+            self.buffer.reserve(self.read);
+        }
+        self.has_grown |= self.buffer.capacity() > GROWN;
+    }
+
+    /// How much there is room for.
+    #[cfg(test)]
+    pub(super) fn room(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// What came and was not asked for.
     pub(super) fn take_ahead(&mut self) -> Bytes {
         self.buffer.split().freeze()
@@ -215,6 +248,6 @@ impl Receiving {
         if std::mem::replace(&mut self.has_room, false) && !self.has_grown {
             spare.received(room);
         }
-        (self.read, self.has_grown) = (READ, false);
+        (self.read, self.has_grown, self.grant) = (READ, false, None);
     }
 }

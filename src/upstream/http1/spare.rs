@@ -4,6 +4,7 @@ use std::cell::RefCell;
 
 use bytes::BytesMut;
 
+use super::large::Large;
 use super::receiving::READ;
 
 /// Requests that are under way at once, and whose buffers are kept. More, and they are made anew.
@@ -17,9 +18,15 @@ const RECEIVING_MAX: usize = 16;
 pub(in crate::upstream) struct Spare {
     sending: RefCell<Vec<Vec<u8>>>,
     receiving: RefCell<Vec<BytesMut>>,
+    pub(super) large: Large,
 }
 
 impl Spare {
+    /// Bounds what is held in large rooms at once.
+    pub(in crate::upstream) fn bound_large(&self, bytes: usize) {
+        self.large.bound(bytes);
+    }
+
     /// Room for a request.
     pub(super) fn for_sending(&self) -> Vec<u8> {
         self.sending.borrow_mut().pop().unwrap_or_default()
@@ -50,6 +57,12 @@ impl Spare {
             let _is_all = room.try_reclaim(READ);
             kept.push(room);
         }
+    }
+
+    /// What is left for large rooms.
+    #[cfg(test)]
+    pub(super) fn large_left(&self) -> usize {
+        self.large.left()
     }
 
     /// How many rooms for answers are in nobody's use.

@@ -284,16 +284,20 @@ struct Coming {
     near: Stream,
     far: UnixStream,
     receiving: Receiving,
-    spare: Spare,
+    spare: Rc<Spare>,
 }
 
 impl Coming {
     async fn begin(head: &str) -> Self {
+        Self::begin_with(head, Rc::default()).await
+    }
+
+    async fn begin_with(head: &str, spare: Rc<Spare>) -> Self {
         let (near, mut far) = UnixStream::pair().unwrap();
         far.write_all(head.as_bytes()).await.unwrap();
         let mut receiving = Receiving::new();
         receiving.begin(Asked::Other, HeaderMap::new());
-        let mut coming = Self { near: Stream::Unix(near), far, receiving, spare: Spare::default() };
+        let mut coming = Self { near: Stream::Unix(near), far, receiving, spare };
         let Coming { near, receiving, spare, .. } = &mut coming;
         poll_fn(|cx| receiving.poll_head(near, spare, BOUNDS, cx)).await.unwrap();
         coming
@@ -364,6 +368,44 @@ fn a_large_answer_is_read_into_a_room_of_its_own_that_nobody_keeps() {
         let left = coming.spare.rooms();
         coming.receiving.give_room_to(&coming.spare);
         assert_eq!(coming.spare.rooms(), left);
+    });
+}
+
+#[test]
+fn readers_that_are_slow_hold_large_pieces_within_a_bound() {
+    const BOUND: usize = 1 << 20;
+    const LENGTH: usize = 4 << 20;
+    run(async {
+        let spare = Rc::new(Spare::default());
+        spare.bound_large(BOUND);
+        let body = vec![b'x'; LENGTH];
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 2 * LENGTH);
+            let mut coming = Coming::begin_with(&head, spare.clone()).await;
+            let (mut far, _) = UnixStream::pair().unwrap();
+            std::mem::swap(&mut far, &mut coming.far);
+            let reading = async {
+                let (mut length, mut last) = (0, Bytes::new());
+                while length < LENGTH {
+                    last = coming.next().await.unwrap();
+                    length += last.len();
+                }
+                last
+            };
+            let (written, last) = tokio::join!(far.write_all(&body), reading);
+            written.unwrap();
+            held.push((far, last, coming));
+        }
+        let bytes: usize = held.iter().map(|(_, last, coming)| last.len() + coming.receiving.room()).sum();
+        assert!(bytes <= BOUND + held.len() * 2 * READ, "{bytes}");
+        assert!(spare.large_left() < BOUND / 2, "none was read in large pieces");
+
+        // A piece that waits for its reader counts after its answer is over.
+        held.iter_mut().for_each(|(_, _, coming)| coming.receiving.give_room_to(&spare));
+        assert!(spare.large_left() < BOUND);
+        held.clear();
+        assert_eq!(spare.large_left(), BOUND);
     });
 }
 
