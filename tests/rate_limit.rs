@@ -595,4 +595,6 @@ async fn operators_look_up_keys_list_the_hottest_and_reset_one() {
     refused("?key=192.0.2.1", 400, "say of which limit").await;
     let pair = look("?name=pair&key=%5B%22192.0.2.1%22,%22k%22%5D").await;
     assert!(pair[0]["buckets"][0]["key"].as_str().is_some_and(|key| key.contains("sha256:")), "{pair:#}");
+    let encoded = look("?name=pair&key=%5B%22192.0.2.1%22,%22a%3Db%22%5D").await;
+    assert_eq!(encoded, look("?name=pair&key=%5B%22192.0.2.1%22,%22a=b%22%5D").await);
 }

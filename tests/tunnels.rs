@@ -319,6 +319,34 @@ async fn a_back_end_that_goes_after_its_end_cuts_nobody() {
     }
 }
 
+/// The same while its client has more to say than it takes: that goes nowhere, and cuts nobody.
+#[tokio::test]
+async fn a_back_end_that_goes_after_its_end_cuts_nobody_in_mid_sentence() {
+    const MUCH: &[u8] = &[7; 3_000_000];
+    for is_http2 in [false, true] {
+        let (armiger, mut clients, mut tunnels) = between((is_http2, true)).await;
+        let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
+        let says = async {
+            near.say(MUCH).await;
+            assert_eq!(near.sees().await, End::Told, "{is_http2}");
+            near.end().await;
+        };
+        let goes = async {
+            let Side::Stream(receiver, _) = &mut far else { unreachable!() };
+            within("its words", async {
+                while receiver.flow_control().used_capacity() < 60_000 {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+            far.end().await;
+            drop(far);
+        };
+        tokio::join!(says, goes);
+        told(armiger, 1, true, Value::Null).await;
+    }
+}
+
 /// A drain has nothing more to tell a client that has heard the end of the other side.
 #[tokio::test]
 async fn a_drain_cuts_nobody_who_has_heard_the_end() {

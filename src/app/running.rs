@@ -56,7 +56,7 @@ pub enum StartError {
     #[error("the configuration is not usable")]
     Config(Box<Report>),
     /// An address could not be bound.
-    #[error("cannot listen on {address} ({what}): {error}{}", remedy(.error))]
+    #[error("cannot listen on {address} ({what}): {error}{}", remedy(.address, .error))]
     Bind {
         /// Which one.
         address: String,
@@ -162,8 +162,9 @@ impl Parts {
 }
 
 /// What to do about an address that could not be bound.
-fn remedy(error: &std::io::Error) -> &'static str {
+fn remedy(address: &str, error: &std::io::Error) -> &'static str {
     match error.kind() {
+        ErrorKind::PermissionDenied if address.starts_with("unix:") => "; choose a folder that armiger may write to",
         ErrorKind::AddrInUse => "; stop what listens there, or choose another address",
         ErrorKind::AddrNotAvailable => "; choose an address of this machine",
         ErrorKind::PermissionDenied => "; choose another, a port of 1024 or more for example",
@@ -465,4 +466,20 @@ fn control_thread(
             let _ = ended.wait_for(|is_over| *is_over).await;
         });
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_listen_at_a_file_is_told_of_no_port() {
+        for (address, hint) in
+            [("unix:/run/a.sock", "a folder that armiger may write to"), ("127.0.0.1:80", "a port of 1024")]
+        {
+            let error = ErrorKind::PermissionDenied.into();
+            let told = StartError::Bind { address: address.into(), what: "admin".into(), error }.to_string();
+            assert!(told.contains(hint), "{told}");
+        }
+    }
 }

@@ -288,7 +288,7 @@ pub struct Keys {
     /// (OpenID Connect Discovery §4). That document must name the same `issuer`, byte for byte.
     pub discover: bool,
     /// How old keys from a URL grow before they are fetched again. The issuer's `Cache-Control: max-age` may make it
-    /// sooner, though no sooner than every half a minute. From `1s` to `24h`.
+    /// sooner, though no sooner than after 21 s. From `1s` to `24h`.
     ///
     /// The trap: for so long a key that the issuer has revoked is still good here. `POST /jwks/refresh` at the admin
     /// listener fetches at once.

@@ -102,8 +102,8 @@ impl AsyncRead for StreamTunnel {
         if buffer.filled().len() == before && buffer.remaining() > 0 && !self.is_shut {
             // hyper takes a stream that is reset with CANCEL for one that is over. What sends on it knows.
             self.send(cx);
-            // To a stream that was reset the end changes nothing, and the error tells how it was.
-            if self.sending.is_none() {
+            // To a stream that was reset the end changes nothing, and the error tells how it was, unless a write heard of it.
+            if self.sending.is_none() && !self.is_let_go {
                 match Pin::new(&mut self.io).poll_shutdown(cx) {
                     Poll::Ready(Err(error)) if self.lets_go(&error) => {}
                     _ => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),

@@ -265,7 +265,9 @@ pub(super) fn parts(key: &str) -> Result<Vec<String>, Refusal> {
 
 /// A value of the query without its percent-encoding, which keys of callers may need.
 pub(super) fn decoded(text: &str) -> String {
-    let value = query_pairs(text).next().and_then(|(name, _)| name.map(std::borrow::Cow::into_owned));
+    // With an equals sign of its own ahead, for the key may have one.
+    let pair = format!("={text}");
+    let value = query_pairs(&pair).next().and_then(|(_, value)| value.map(std::borrow::Cow::into_owned));
     value.unwrap_or_else(|| text.to_owned())
 }
 
