@@ -21,6 +21,7 @@ use crate::server::admin::operator::{
 };
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
+use crate::tls::expiry::List;
 use crate::upstream::background::{Awaited, Job};
 use crate::upstream::breaker::{Breaker, Force};
 
@@ -28,7 +29,7 @@ use crate::upstream::breaker::{Breaker, Force};
 const STATES: &[(&str, &str)] = &[
     ("cache", "what is stored, over all routes and by route"),
     ("limits", "buckets of each limit, the hottest keys, who is banned"),
-    ("listeners", "addresses, open connections and requests in flight"),
+    ("listeners", "addresses, open connections, requests in flight, when certificates and CRLs end"),
     ("pools", "connections to each endpoint of each upstream, over all workers"),
     ("identity", "providers: their keys, how old those are, when they are fetched again, the last error"),
     ("upstreams", "requests in flight, and what is thought of each endpoint: breakers"),
@@ -302,11 +303,23 @@ impl Operations {
         let snapshot = self.parts.live.load();
         let shown = |(name, address): &(Arc<str>, ListenAddress)| {
             let plan = snapshot.listeners.iter().find(|plan| plan.name == *name);
+            let tls = plan.and_then(|plan| plan.tls.as_ref());
+            let moment = |at: i64| jiff::Timestamp::from_second(at).ok().map(|at| at.to_string());
+            let certificates = tls.map(|tls| {
+                let shown = |(name, end): &(String, i64)| json!({"name": name, "not_after": moment(*end)});
+                tls.ends.iter().map(shown).collect::<Vec<_>>()
+            });
+            let lists = tls.map(|tls| {
+                let shown = |list: &List| json!({"authority": list.authority, "next_update": moment(list.end)});
+                tls.lists.iter().map(shown).collect::<Vec<_>>()
+            });
             json!({
                 "name": &**name,
                 "address": address.to_string(),
                 "connections": plan.map_or(0, |plan| plan.state.metrics.connections()),
                 "in_flight": plan.map_or(0, |plan| plan.state.in_flight.count()),
+                "certificates": certificates.unwrap_or_default(),
+                "crls": lists.unwrap_or_default(),
             })
         };
         addresses.iter().map(shown).collect()

@@ -14,6 +14,10 @@ const LABELS: &[(&str, &str)] = &[
         "why a breaker's state changed: `consecutive`, `ratio`, `probe_failed`, `expired`, `healthy`, `recovered` or \
          `operator`",
     ),
+    (
+        "authority",
+        "the common name of who made a list of certificates that were taken back, or its place among those of its listener",
+    ),
     ("certificate", "the first name that a certificate holds, or its place among those of its listener"),
     (
         "class",
