@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
-use crate::harness::{Armiger, Client, Config, Files, Response, within};
+use crate::harness::{Armiger, Backend, Client, Config, Files, Response, within};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -852,6 +852,44 @@ async fn a_reload_is_asked_for_and_its_report_printed() {
     let refused = run(&["reload"], &[("ARMIGER_ADMIN", &told(&admin))]).await;
     assert_eq!(refused.assert_code(1).stdout, "error: no\n");
     assert_eq!(admin.fake.asked(), ["reload", "reload"]);
+}
+
+#[tokio::test]
+async fn a_command_notices_that_it_asks_somebody_else() {
+    let admin = Admin::with(BOTH);
+    let other = Backend::replies("{\"drained\": true}").await;
+    let raw = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let no_http = raw.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = raw.accept().await.unwrap();
+            stream.write_all(b"-ERR unknown command 'GET'\r\n").await.ok();
+            let mut rest = Vec::new();
+            tokio::spawn(async move { stream.read_to_end(&mut rest).await });
+        }
+    });
+    let (other, probes) = (other.address(), admin.servers.probes().unwrap().tcp().unwrap());
+    for command in [
+        &["status"][..],
+        &["reload"],
+        &["drain"],
+        &["drain", "--wait"],
+        &["keys", "refresh"],
+        &["breaker", "show"],
+        &["breaker", "open", "app"],
+        &["purge", "--all"],
+    ] {
+        for (address, who) in
+            [(other, "something else"), (probes, "armiger's `probes` listener"), (no_http, "no HTTP/1.1")]
+        {
+            let finished = run(&[command, &["--admin", &address.to_string()]].concat(), &[]).await;
+            let said =
+                format!("what answers on {address} is {who}, not armiger's admin listener: name its `admin.address`");
+            assert!(finished.assert_code(1).stderr.contains(&said), "{command:?}: {finished:#?}");
+            assert_eq!(finished.stdout, "", "{command:?}");
+        }
+    }
+    assert_eq!(admin.fake.asked(), [""; 0]);
 }
 
 #[test]
