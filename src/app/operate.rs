@@ -35,6 +35,9 @@ const STATES: &[(&str, &str)] = &[
     ("upstreams", "requests in flight, and what is thought of each endpoint: breakers"),
 ];
 
+/// Why nothing can be asked for any more.
+const ENDING: &str = "armiger is ending: start it anew, and the files are in force";
+
 /// Answers for the program.
 pub(super) struct Operations {
     parts: Arc<Parts>,
@@ -54,11 +57,11 @@ impl Operations {
         match self.wakes.try_send(Wake::Ask(ask, reply)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return busy(),
-            Err(TrySendError::Disconnected(_)) => return Outcome::Conflict(Told::message("armiger is ending")),
+            Err(TrySendError::Disconnected(_)) => return Outcome::Conflict(Told::message(ENDING)),
         }
         match answer.await {
             Ok(outcome) => told(outcome),
-            Err(_) => Outcome::Conflict(Told::message("armiger is ending")),
+            Err(_) => Outcome::Conflict(Told::message(ENDING)),
         }
     }
 }
@@ -184,7 +187,9 @@ impl Operator for Operations {
                     "no route of that name has a breaker of its own for `{name}`; there is {}",
                     names(all.iter().filter_map(|breaker| breaker.of().route()))
                 ),
-                (None, None) => format!("the upstream `{name}` has no breaker"),
+                (None, None) => format!(
+                    "the upstream `{name}` has no breaker: write `breaker: {{}}` under `upstreams.{name}`, which needs no restart"
+                ),
             }));
         }
         let which = if count == 1 { "breaker" } else { "breakers" };

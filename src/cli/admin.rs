@@ -48,7 +48,8 @@ pub(super) struct AdminArgs {
     #[arg(long, env = "ARMIGER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The configuration that armiger runs on: only its `admin` is read, and only where no address is given. Default:
-    /// config.yaml, as with `run`; where that is not, the admin listener is sought where it is by default.
+    /// config.yaml, as with `run`; where that is not, or has mistakes that hide its `admin` (then with a warning), the admin
+    /// listener is sought at 127.0.0.1:9901. One that is named here must be there and tell.
     #[arg(long, short, env = "ARMIGER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// How long all of this may take.
