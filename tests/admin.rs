@@ -690,6 +690,57 @@ async fn whoever_is_at_work_keeps_its_place_and_others_wait() {
     waiting.await.unwrap().assert_status(200);
 }
 
+/// Kubelets and scrapers come with a connection of their own each time.
+#[tokio::test]
+async fn whoever_asks_all_the_time_keeps_nobody_out() {
+    let mut admin = Admin::new();
+    let machine = Machine { files: Some(128), ..Machine::detect() };
+    admin.servers = AdminServers::new(admin.fake.clone(), Metrics::new(), &machine);
+    admin.reconfigure(PLAIN).unwrap();
+    assert_eq!(machine.operators_max(64), 2);
+    let asked = Arc::new(watch::Sender::new(0));
+    let askers: Vec<_> = (0..2)
+        .map(|_| {
+            let (client, asked) = (admin.client(), asked.clone());
+            tokio::spawn(async move {
+                loop {
+                    let mut connection = client.connect().await;
+                    while !connection.get("/livez").await.assert_status(200).headers.contains_key("connection") {
+                        asked.send_modify(|asked| *asked += 1);
+                    }
+                }
+            })
+        })
+        .collect();
+    within("both to ask", asked.subscribe().wait_for(|asked| *asked > 100)).await.unwrap();
+
+    for _ in 0..3 {
+        within("a seat", admin.client().get("/livez")).await.assert_status(200);
+    }
+
+    askers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn whoever_takes_no_answer_keeps_nobody_out() {
+    let mut admin = Admin::new();
+    let machine = Machine { files: Some(128), ..Machine::detect() };
+    admin.servers = AdminServers::new(admin.fake.clone(), Metrics::new(), &machine);
+    admin.reconfigure(PLAIN).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(admin.servers.admin().unwrap().tcp().unwrap()).await.unwrap();
+        for _ in 0..20 {
+            stream.write_all(b"GET /state/large?limit=1000 HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        }
+        held.push(stream);
+    }
+
+    let came = std::time::Instant::now();
+    within("a seat", admin.client().get("/livez")).await.assert_status(200);
+    assert!(came.elapsed() < Duration::from_secs(8), "{:?}", came.elapsed());
+}
+
 // === moving ===
 
 #[tokio::test]

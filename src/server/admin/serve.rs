@@ -246,7 +246,7 @@ where
         seat.asked();
         let mut answer = site.answer(request, peer).await;
         seat.answered();
-        if *stopping.borrow() {
+        if *stopping.borrow() || seat.is_last() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok::<_, Infallible>(answer)
