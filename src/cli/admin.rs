@@ -549,6 +549,10 @@ impl Client {
 fn is_no_http(error: &hyper::Error) -> bool {
     use std::error::Error;
 
+    // A request that was on its way meanwhile is told that it is off, and why.
+    if let Some(why) = error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
+        return is_no_http(why);
+    }
     let has_ended = error.is_closed() || error.is_canceled() || error.is_incomplete_message();
     error.is_parse() || (!has_ended && error.source().is_none_or(|source| !source.is::<io::Error>()))
 }
