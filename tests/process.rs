@@ -410,13 +410,16 @@ async fn a_standard_error_that_nobody_reads_holds_nobody_up() {
     let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let admin = Client::to(address_in(&lines.find(|line| line.contains("admin listening")).unwrap()));
 
-    // What changes something is logged: in all ten times as much as a pipe holds.
+    // What changes something is logged: in all more than a pipe holds, and than is kept for one.
     let targets: Vec<String> = (0..10).map(|_| format!("/{}", "x".repeat(3000))).collect();
-    for _ in 0..20 {
+    for _ in 0..60 {
         let body = serde_json::json!({"prefix": targets}).to_string();
         within("the purge", admin.post("/cache/purge", body)).await.assert_status(200);
     }
     within("the probe", admin.get("/livez")).await.assert_status(200);
+    let metrics = admin.get("/metrics").await;
+    let dropped = metrics.text().lines().find_map(|line| line.strip_prefix("armiger_messages_dropped_total "));
+    assert!(dropped.unwrap().parse::<u64>().unwrap() > 0, "what is left out is counted");
 
     let told = std::process::Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
     assert!(told.success());

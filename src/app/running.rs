@@ -226,6 +226,7 @@ impl Running {
         let snapshot = Arc::new(snapshot);
         if let Some(messages) = &options.messages {
             messages.apply(snapshot.document.log.level);
+            messages.count_in(&metrics);
         }
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

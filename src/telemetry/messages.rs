@@ -19,6 +19,7 @@ use tracing_subscriber::{Registry, reload};
 
 pub use tracing_subscriber::filter::LevelFilter;
 
+use super::metrics::Metrics;
 use crate::config::operate::LogLevel;
 
 /// The form of a message.
@@ -82,6 +83,13 @@ impl Messages {
         (Registry::default().with(filter).with(lines), Self { waiting: None, fixed: level, filter: handle })
     }
 
+    /// Counts in `metrics` what is left out from now on.
+    pub fn count_in(&self, metrics: &Metrics) {
+        if let Some(waiting) = &self.waiting {
+            waiting.lock().metrics = Some(metrics.clone());
+        }
+    }
+
     /// Waits until what was said is written, though not for ever. From here on messages are written as they come.
     pub fn close(&self) {
         if let Some(waiting) = &self.waiting {
@@ -124,6 +132,8 @@ struct State {
     bytes: Vec<u8>,
     /// Messages that there was no room for.
     lost: u64,
+    /// Where those are counted.
+    metrics: Option<Metrics>,
     /// How far the thread is that writes.
     writer: Thread,
 }
@@ -170,6 +180,9 @@ impl Waiting {
                 if !state.bytes.is_empty() && state.bytes.len() + message.len() > WAITING_MAX =>
             {
                 state.lost += 1;
+                if let Some(metrics) = &state.metrics {
+                    metrics.message_dropped();
+                }
             }
             Thread::Writes | Thread::Closes => {
                 state.bytes.extend_from_slice(message);
