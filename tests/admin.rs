@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 
-use crate::harness::{Armiger, Client, Config, Files, Response, within};
+use crate::harness::{Armiger, Backend, Client, Config, Files, Response, within};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -690,6 +690,57 @@ async fn whoever_is_at_work_keeps_its_place_and_others_wait() {
     waiting.await.unwrap().assert_status(200);
 }
 
+/// Kubelets and scrapers come with a connection of their own each time.
+#[tokio::test]
+async fn whoever_asks_all_the_time_keeps_nobody_out() {
+    let mut admin = Admin::new();
+    let machine = Machine { files: Some(128), ..Machine::detect() };
+    admin.servers = AdminServers::new(admin.fake.clone(), Metrics::new(), &machine);
+    admin.reconfigure(PLAIN).unwrap();
+    assert_eq!(machine.operators_max(64), 2);
+    let asked = Arc::new(watch::Sender::new(0));
+    let askers: Vec<_> = (0..2)
+        .map(|_| {
+            let (client, asked) = (admin.client(), asked.clone());
+            tokio::spawn(async move {
+                loop {
+                    let mut connection = client.connect().await;
+                    while !connection.get("/livez").await.assert_status(200).headers.contains_key("connection") {
+                        asked.send_modify(|asked| *asked += 1);
+                    }
+                }
+            })
+        })
+        .collect();
+    within("both to ask", asked.subscribe().wait_for(|asked| *asked > 100)).await.unwrap();
+
+    for _ in 0..3 {
+        within("a seat", admin.client().get("/livez")).await.assert_status(200);
+    }
+
+    askers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn whoever_takes_no_answer_keeps_nobody_out() {
+    let mut admin = Admin::new();
+    let machine = Machine { files: Some(128), ..Machine::detect() };
+    admin.servers = AdminServers::new(admin.fake.clone(), Metrics::new(), &machine);
+    admin.reconfigure(PLAIN).unwrap();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(admin.servers.admin().unwrap().tcp().unwrap()).await.unwrap();
+        for _ in 0..20 {
+            stream.write_all(b"GET /state/large?limit=1000 HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        }
+        held.push(stream);
+    }
+
+    let came = std::time::Instant::now();
+    within("a seat", admin.client().get("/livez")).await.assert_status(200);
+    assert!(came.elapsed() < Duration::from_secs(8), "{:?}", came.elapsed());
+}
+
 // === moving ===
 
 #[tokio::test]
@@ -852,6 +903,44 @@ async fn a_reload_is_asked_for_and_its_report_printed() {
     let refused = run(&["reload"], &[("ARMIGER_ADMIN", &told(&admin))]).await;
     assert_eq!(refused.assert_code(1).stdout, "error: no\n");
     assert_eq!(admin.fake.asked(), ["reload", "reload"]);
+}
+
+#[tokio::test]
+async fn a_command_notices_that_it_asks_somebody_else() {
+    let admin = Admin::with(BOTH);
+    let other = Backend::replies("{\"drained\": true}").await;
+    let raw = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let no_http = raw.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = raw.accept().await.unwrap();
+            stream.write_all(b"-ERR unknown command 'GET'\r\n").await.ok();
+            let mut rest = Vec::new();
+            tokio::spawn(async move { stream.read_to_end(&mut rest).await });
+        }
+    });
+    let (other, probes) = (other.address(), admin.servers.probes().unwrap().tcp().unwrap());
+    for command in [
+        &["status"][..],
+        &["reload"],
+        &["drain"],
+        &["drain", "--wait"],
+        &["keys", "refresh"],
+        &["breaker", "show"],
+        &["breaker", "open", "app"],
+        &["purge", "--all"],
+    ] {
+        for (address, who) in
+            [(other, "something else"), (probes, "armiger's `probes` listener"), (no_http, "no HTTP/1.1")]
+        {
+            let finished = run(&[command, &["--admin", &address.to_string()]].concat(), &[]).await;
+            let said =
+                format!("what answers on {address} is {who}, not armiger's admin listener: name its `admin.address`");
+            assert!(finished.assert_code(1).stderr.contains(&said), "{command:?}: {finished:#?}");
+            assert_eq!(finished.stdout, "", "{command:?}");
+        }
+    }
+    assert_eq!(admin.fake.asked(), [""; 0]);
 }
 
 #[test]

@@ -22,6 +22,16 @@ async fn moody(status: u16) -> (Backend, Arc<AtomicU16>) {
 }
 
 #[tokio::test]
+async fn who_would_hold_a_breaker_that_is_not_there_is_told_how_to_have_one() {
+    let (backend, _) = moody(200).await;
+    let armiger = Armiger::with(Config::to(&backend)).await;
+    let asked = Request::post("/breakers/app?set=force-open").body(Full::<Bytes>::default()).unwrap();
+    let answer = armiger.admin().request(asked).await;
+    let told = "the upstream `app` has no breaker: write `breaker: {}` under `upstreams.app`, which needs no restart\n";
+    assert_eq!(answer.assert_status(404).text(), told);
+}
+
+#[tokio::test]
 async fn an_open_breaker_answers_at_once_and_nothing_reaches_the_upstream() {
     let (backend, _) = moody(500).await;
     let armiger = Armiger::with(Config::to(&backend).upstream(THREE)).await;

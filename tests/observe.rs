@@ -786,9 +786,13 @@ listeners:
   - {name: http, address: 127.0.0.1:0, limits: {header_bytes_max: 8KiB}}
   - {name: other, address: 127.0.0.1:0, client_address: {header: forwarded}, trusted_proxies: [10.0.0.0/8]}
 identity:
+  shared: {jwt: {issuer: i, audiences: [a], keys: {secret: "${env:S:-0123456789abcdef0123456789abcdef}"}}}
+  fetched: {jwt: {issuer: j, audiences: [a], keys: {jwks_url: "https://127.0.0.1:1/", required_at_start: false}}}
+  found: {jwt: {issuer: "https://127.0.0.1:1", audiences: [a], algorithms: [ES256], scopes_claim: s, keys: {discover: true, required_at_start: false}}}
+  secured: {introspection: {url: "https://127.0.0.1:1/", audiences: [a], client_id: a, client_secret: "${env:S:-0123456789}"}}
   asked: {introspection: {url: "http://127.0.0.1:1/", insecure: true, audiences: [a], client_id: a, client_secret: "${env:S:-0123456789}"}}
 upstreams:
-  app: {endpoints: ["http://127.0.0.1:1"]}
+  app: {endpoints: ["http://127.0.0.1:1"], timeouts: {first_byte: 7s}, retry: {}}
   secured: {endpoints: ["https://127.0.0.1:1"]}
 defaults:
   deadline_header: x-wait-ms
@@ -805,6 +809,7 @@ routes:
   - name: saga
     match: {path: /e, methods: [POST]}
     saga_in_memory: {forward: [x-a], steps: {one: {upstream: app, path: /, compensate: {path: /}}}}
+  - {name: hasty, match: {path: /h}, timeout: 1ms, aggregate: {parts: {a: {upstream: app, path: /, accept: [418]}}}}
 "#;
     let armiger = Armiger::with(config).await;
 
@@ -816,6 +821,21 @@ routes:
         ("/listeners/0/forwarded", json!(false)),
         ("/listeners/1/forwarded", json!(true)),
         ("/identity/asked/introspection/scopes_claim", json!("scope")),
+        ("/identity/asked/introspection/tls", json!(null)),
+        ("/identity/secured/introspection/tls/insecure_skip_verify", json!(false)),
+        ("/identity/shared/jwt/algorithms", json!(["HS256"])),
+        ("/identity/shared/jwt/scopes_claim", json!(["scope", "scp"])),
+        ("/identity/shared/jwt/keys/tls", json!(null)),
+        ("/identity/fetched/jwt/algorithms/9", json!("EdDSA")),
+        ("/identity/fetched/jwt/keys/tls/insecure_skip_verify", json!(false)),
+        ("/identity/found/jwt/algorithms", json!(["ES256"])),
+        ("/identity/found/jwt/scopes_claim", json!("s")),
+        ("/identity/found/jwt/keys/tls/insecure_skip_verify", json!(false)),
+        ("/dns/servers", json!(["system"])),
+        ("/cache/memory", json!("128MiB")),
+        ("/upstreams/app/retry/per_try", json!("7s")),
+        ("/defaults/policies/rate_limit/0/burst", json!(5)),
+        ("/defaults/policies/rules/0/name", json!("rule-1")),
         ("/upstreams/app/tls", json!(null)),
         ("/upstreams/secured/tls/server_name", json!(null)),
         ("/defaults/timeout", json!("30s")),
@@ -834,9 +854,16 @@ routes:
         ("/routes/3/aggregate/deadline", json!("27s")),
         ("/routes/3/aggregate/forward", json!(["accept-language"])),
         ("/routes/3/aggregate/parts/a/forward", json!(["accept-language"])),
+        ("/routes/3/aggregate/parts/a/timeout", json!("27s")),
+        ("/routes/3/aggregate/parts/a/accept", json!(["200-299"])),
+        ("/routes/6/aggregate/deadline", json!("1ms")),
+        ("/routes/6/aggregate/parts/a/accept", json!([418])),
         ("/routes/4/batch/deadline", json!("27s")),
         ("/routes/5/saga_in_memory/deadline", json!("15s")),
         ("/routes/5/saga_in_memory/steps/one/forward", json!(["x-a"])),
+        ("/routes/5/saga_in_memory/steps/one/timeout", json!("15s")),
+        ("/routes/5/saga_in_memory/steps/one/accept", json!(["200-299"])),
+        ("/routes/5/saga_in_memory/steps/one/compensate/accept", json!(["200-299", 404, 410])),
         ("/routes/5/saga_in_memory/steps/one/compensate/upstream", json!("app")),
         ("/routes/5/saga_in_memory/steps/one/compensate/forward", json!(["x-a"])),
     ] {

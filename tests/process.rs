@@ -1,11 +1,12 @@
 //! The real executable: its commands, exit codes, streams, variables and signals.
 
+use std::io::BufRead;
 use std::path::PathBuf;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{Armiger, Backend, Client, Config, Finished, Process, Script, Signal, address_in};
+use crate::harness::{Armiger, Backend, Client, Config, Finished, Process, Script, Signal, address_in, within};
 
 /// A file that lives as long as this.
 struct File {
@@ -394,6 +395,37 @@ fn a_message_that_nobody_can_read_changes_nothing() {
 
         assert_eq!(status.code(), Some(1), "{args:?}");
     }
+}
+
+/// As where whoever collects logs hangs: probes are answered and the end comes all the same.
+#[tokio::test]
+async fn a_standard_error_that_nobody_reads_holds_nobody_up() {
+    let file = File::of(good());
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_armiger"))
+        .args(["run", "-c", file.path(), "--workers", "1"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let admin = Client::to(address_in(&lines.find(|line| line.contains("admin listening")).unwrap()));
+
+    // What changes something is logged: in all more than a pipe holds, and than is kept for one.
+    let targets: Vec<String> = (0..10).map(|_| format!("/{}", "x".repeat(3000))).collect();
+    for _ in 0..60 {
+        let body = serde_json::json!({"prefix": targets}).to_string();
+        within("the purge", admin.post("/cache/purge", body)).await.assert_status(200);
+    }
+    within("the probe", admin.get("/livez")).await.assert_status(200);
+    let metrics = admin.get("/metrics").await;
+    let dropped = metrics.text().lines().find_map(|line| line.strip_prefix("armiger_messages_dropped_total "));
+    assert!(dropped.unwrap().parse::<u64>().unwrap() > 0, "what is left out is counted");
+
+    let told = std::process::Command::new("kill").args(["-s", "TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let ended = within("the end", tokio::task::spawn_blocking(move || child.wait())).await.unwrap().unwrap();
+    assert_eq!(ended.code(), Some(0));
+    drop(lines);
 }
 
 #[tokio::test]

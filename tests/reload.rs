@@ -364,6 +364,23 @@ async fn a_signal_and_the_command_ask_for_a_look_too() {
     process.finish().assert_code(0);
 }
 
+#[test]
+fn who_wants_a_reload_at_the_end_is_told_what_to_do() {
+    let files = Files::of(at_once(answering("1")));
+    let mut process = Armiger::spawn(&["run", "-c", &files.config()]);
+    let admin = address_in(&process.stderr_line("admin listening")).to_string();
+    Armiger::binary(&["drain", "--wait", "--admin", &admin]).assert_code(0);
+
+    files.replace("config.yaml", at_once(answering("2")));
+    let line = process.stderr_line("the configuration stays as it is");
+    assert!(line.contains("WARN") && line.contains("start armiger anew"), "{line}");
+    let asked = Armiger::binary(&["reload", "--admin", &admin]);
+    assert!(asked.assert_code(1).stdout.contains("start armiger anew"), "{asked:#?}");
+
+    process.signal("TERM");
+    process.finish().assert_code(0);
+}
+
 #[tokio::test]
 async fn the_level_of_messages_changes_live_unless_the_command_line_says_it() {
     for (flags, is_live) in [(&[][..], true), (&["--log-level", "info"][..], false)] {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustls::HandshakeKind;
 use rustls::version::{TLS12, TLS13};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -428,6 +429,88 @@ async fn a_certificate_that_was_taken_back_is_not_let_in() {
     files.replace("crl.pem", authority.revoking(&[8]));
     armiger.in_force(2).await;
     assert!(passes(&good).await && !passes(&bad).await);
+}
+
+#[tokio::test]
+async fn a_list_that_is_out_of_date_is_warned_of_and_lets_nobody_in() {
+    let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
+    let auth = ", client_auth: {ca: \"${file:ca.pem}\", crl: \"${file:crl.pem}\"}";
+    let files = serving_with(Config::to(&backend), &[&authority.issue(&["a.test"])], auth);
+    files.write("ca.pem", authority.pem());
+    files.write("crl.pem", authority.revoking_until(2025, &[99]));
+    let mut process = Armiger::spawn(&["run", "--config", &files.config(), "--workers", "1"]);
+    let told = "`client_auth.crl` is out of date, and clients of its authority are refused: renew it";
+    let line = process.stderr_line(told);
+    assert!(
+        line.contains("WARN") && line.contains("listener=http") && line.contains("authority=Test authority"),
+        "{line}"
+    );
+    let address = address_in(&process.stderr_line("listening listener="));
+
+    let pair = authority.issue(&["good.test"]);
+    let passes = async || {
+        let dialler = authority.dialler("a.test", &["http/1.1"], Some(&pair));
+        let Ok(mut stream) = dialler.dial(address).await else { return false };
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+        let mut answer = Vec::new();
+        let _ = within("the end", stream.read_to_end(&mut answer)).await;
+        answer.starts_with(b"HTTP/1.1 200")
+    };
+    assert!(!passes().await);
+    process.stderr_line("a client's certificate is refused");
+
+    files.replace("crl.pem", authority.revoking(&[99]));
+    process.stderr_line("the configuration is in force version=2");
+    assert!(passes().await);
+
+    files.replace("crl.pem", authority.revoking_until(2026, &[99]));
+    process.stderr_line(told);
+    process.signal("TERM");
+    process.finish();
+}
+
+#[tokio::test]
+async fn operators_see_when_certificates_and_lists_end() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let backend = Backend::replies("ok").await;
+    let until = |year| authority.issue_with(&["a.test"], |params| params.not_after = rcgen::date_time_ymd(year, 1, 1));
+    let auth = ", client_auth: {ca: \"${file:ca.pem}\", crl: \"${file:crl.pem}\"}";
+    let files = serving_with(Config::to(&backend), &[&until(2030), &until(2060)], auth);
+    files.write("ca.pem", format!("{}{}", authority.pem(), other.pem()));
+    files.write("crl.pem", format!("{}{}", other.revoking_until(2049, &[1]), authority.revoking_until(2090, &[1])));
+    let armiger = Armiger::watching(files.config().into()).await;
+
+    for (metric, end) in [
+        (
+            r#"armiger_tls_certificate_not_after_timestamp_seconds{certificate="a.test",listener="http"}"#,
+            1_893_456_000.0,
+        ),
+        (
+            r#"armiger_tls_crl_next_update_timestamp_seconds{authority="Test authority",listener="http"}"#,
+            2_493_072_000.0,
+        ),
+    ] {
+        assert_eq!(armiger.metric(metric).await, end, "of several by one name what ends first");
+    }
+    let shown = armiger.admin().get("/state/listeners").await.json();
+    let row = &shown["rows"][0];
+    assert_eq!(
+        row["certificates"],
+        json!([{"name": "a.test", "not_after": "2030-01-01T00:00:00Z"}, {"name": "a.test", "not_after": "2060-01-01T00:00:00Z"}])
+    );
+    assert_eq!(
+        row["crls"],
+        json!([
+            {"authority": "Test authority", "next_update": "2049-01-01T00:00:00Z"},
+            {"authority": "Test authority", "next_update": "2090-01-01T00:00:00Z"},
+        ])
+    );
+
+    let config = std::fs::read_to_string(files.config()).unwrap().replace(auth, "");
+    std::fs::write(files.config(), config).unwrap();
+    armiger.in_force(2).await;
+    let metrics = armiger.admin().get("/metrics").await;
+    assert!(!metrics.text().contains("armiger_tls_crl_next_update_timestamp_seconds{"));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use http::{HeaderName, Request, Response, StatusCode, header};
 use super::call::{self, Failed, Whose};
 use super::json::{Fault, Json};
 use crate::config::upstream::Class;
+use crate::config::value::Statuses;
 use crate::exchange::{Exchange, Fetch, Reason, Rejection};
 use crate::http::body::Body;
 use crate::upstream::{Pools, Tells, Upstream};
@@ -44,7 +45,7 @@ pub struct PartCall {
     pub(super) class: Class,
     /// Tells the upstream what is left of the time.
     pub(super) deadline_header: Option<HeaderName>,
-    pub(super) accept: Vec<StatusCode>,
+    pub(super) accept: Vec<Statuses>,
     pub(super) body_max: usize,
     /// Told to whoever waits, for a rejection says less.
     pub(super) broken: Rc<Cell<Option<Broken>>>,
@@ -88,6 +89,7 @@ impl PartCall {
 }
 
 /// Whether a status counts as an answer.
-pub(super) fn accepts(accept: &[StatusCode], status: StatusCode) -> bool {
-    if accept.is_empty() { status.is_success() } else { accept.contains(&status) }
+pub(super) fn accepts(accept: &[Statuses], status: StatusCode) -> bool {
+    let is_among = || accept.iter().any(|statuses| statuses.contains(status.as_u16()));
+    if accept.is_empty() { status.is_success() } else { is_among() }
 }

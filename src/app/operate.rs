@@ -21,6 +21,7 @@ use crate::server::admin::operator::{
 };
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
+use crate::tls::expiry::List;
 use crate::upstream::background::{Awaited, Job};
 use crate::upstream::breaker::{Breaker, Force};
 
@@ -28,11 +29,14 @@ use crate::upstream::breaker::{Breaker, Force};
 const STATES: &[(&str, &str)] = &[
     ("cache", "what is stored, over all routes and by route"),
     ("limits", "buckets of each limit, the hottest keys, who is banned"),
-    ("listeners", "addresses, open connections and requests in flight"),
+    ("listeners", "addresses, open connections, requests in flight, when certificates and CRLs end"),
     ("pools", "connections to each endpoint of each upstream, over all workers"),
     ("identity", "providers: their keys, how old those are, when they are fetched again, the last error"),
     ("upstreams", "requests in flight, and what is thought of each endpoint: breakers"),
 ];
+
+/// Why nothing can be asked for any more.
+const ENDING: &str = "armiger is ending: start it anew, and the files are in force";
 
 /// Answers for the program.
 pub(super) struct Operations {
@@ -53,11 +57,11 @@ impl Operations {
         match self.wakes.try_send(Wake::Ask(ask, reply)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => return busy(),
-            Err(TrySendError::Disconnected(_)) => return Outcome::Conflict(Told::message("armiger is ending")),
+            Err(TrySendError::Disconnected(_)) => return Outcome::Conflict(Told::message(ENDING)),
         }
         match answer.await {
             Ok(outcome) => told(outcome),
-            Err(_) => Outcome::Conflict(Told::message("armiger is ending")),
+            Err(_) => Outcome::Conflict(Told::message(ENDING)),
         }
     }
 }
@@ -183,7 +187,9 @@ impl Operator for Operations {
                     "no route of that name has a breaker of its own for `{name}`; there is {}",
                     names(all.iter().filter_map(|breaker| breaker.of().route()))
                 ),
-                (None, None) => format!("the upstream `{name}` has no breaker"),
+                (None, None) => format!(
+                    "the upstream `{name}` has no breaker: write `breaker: {{}}` under `upstreams.{name}`, which needs no restart"
+                ),
             }));
         }
         let which = if count == 1 { "breaker" } else { "breakers" };
@@ -302,11 +308,23 @@ impl Operations {
         let snapshot = self.parts.live.load();
         let shown = |(name, address): &(Arc<str>, ListenAddress)| {
             let plan = snapshot.listeners.iter().find(|plan| plan.name == *name);
+            let tls = plan.and_then(|plan| plan.tls.as_ref());
+            let moment = |at: i64| jiff::Timestamp::from_second(at).ok().map(|at| at.to_string());
+            let certificates = tls.map(|tls| {
+                let shown = |(name, end): &(String, i64)| json!({"name": name, "not_after": moment(*end)});
+                tls.ends.iter().map(shown).collect::<Vec<_>>()
+            });
+            let lists = tls.map(|tls| {
+                let shown = |list: &List| json!({"authority": list.authority, "next_update": moment(list.end)});
+                tls.lists.iter().map(shown).collect::<Vec<_>>()
+            });
             json!({
                 "name": &**name,
                 "address": address.to_string(),
                 "connections": plan.map_or(0, |plan| plan.state.metrics.connections()),
                 "in_flight": plan.map_or(0, |plan| plan.state.in_flight.count()),
+                "certificates": certificates.unwrap_or_default(),
+                "crls": lists.unwrap_or_default(),
             })
         };
         addresses.iter().map(shown).collect()

@@ -287,7 +287,11 @@ impl Reloader {
     fn apply(&mut self, partial: Partial<Blocks>, origin: Origin, begun: Instant) -> Outcome {
         let parts = self.parts.clone();
         if parts.drain.is_over_for_reload() {
-            return Outcome::Impossible("armiger is ending: the configuration stays as it is".into());
+            const WHY: &str = "armiger drains and listens no longer, so the configuration stays as it is: start armiger anew, and \
+                the files are in force";
+            // A signal or an edit has nobody else who is told.
+            tracing::warn!("{WHY}");
+            return Outcome::Impossible(WHY.into());
         }
         let fingerprint = partial.inputs.fingerprint().clone();
         let old = parts.live.load();

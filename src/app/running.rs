@@ -4,7 +4,7 @@
 //! - `control` accepts, serves operators, and walks through the end;
 //! - `reload` puts configurations in force;
 //! - `background` does what state has to do beside requests;
-//! - `access-log` writes lines.
+//! - `access-log` writes lines; so does `messages`, which the program starts (`telemetry/messages.rs`).
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -227,6 +227,7 @@ impl Running {
         let snapshot = Arc::new(snapshot);
         if let Some(messages) = &options.messages {
             messages.apply(snapshot.document.log.level);
+            messages.count_in(&metrics);
         }
 
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

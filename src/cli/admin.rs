@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,7 @@ use crate::config::operate::Admin;
 use crate::config::value::HumanDuration;
 use crate::identity::introspection::form_encoded;
 use crate::policy::Blocks;
+use crate::server::admin::{SERVER_ADMIN, SERVER_PROBES};
 
 /// The most bytes of an answer.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
@@ -47,7 +48,8 @@ pub(super) struct AdminArgs {
     #[arg(long, env = "ARMIGER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The configuration that armiger runs on: only its `admin` is read, and only where no address is given. Default:
-    /// config.yaml, as with `run`; where that is not, the admin listener is sought where it is by default.
+    /// config.yaml, as with `run`; where that is not, or has mistakes that hide its `admin` (then with a warning), the admin
+    /// listener is sought at 127.0.0.1:9901. One that is named here must be there and tell.
     #[arg(long, short, env = "ARMIGER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// How long all of this may take.
@@ -427,6 +429,11 @@ enum Failure {
         "cannot connect to {0}: {1}; if this is not its `admin.address`, name it with --admin, or armiger's configuration with -c"
     )]
     Unreachable(ListenAddress, io::Error),
+    /// Somebody else listens there.
+    #[error(
+        "what answers on {0} is {1}, not armiger's admin listener: name its `admin.address` with --admin, or armiger's configuration with -c"
+    )]
+    Stranger(ListenAddress, &'static str),
     /// The connection broke before the answer was there.
     #[error("the connection broke: {0}")]
     Broken(String),
@@ -489,7 +496,10 @@ impl Client {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let broken = |error: &dyn std::error::Error| Failure::Broken(error.to_string());
+        let broken = |error: &hyper::Error| match is_no_http(error) {
+            true => Failure::Stranger(self.address.clone(), "no HTTP/1.1"),
+            false => Failure::Broken(error.to_string()),
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         let host = match &self.address {
             ListenAddress::Tcp(address) => address.to_string(),
@@ -510,16 +520,41 @@ impl Client {
         let answer = async {
             let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
             let status = answer.status();
-            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(|error| broken(&*error))?;
+            match answer.headers().get(header::SERVER).map(HeaderValue::as_bytes) {
+                Some(server) if server == SERVER_ADMIN.as_bytes() => {}
+                Some(server) if server == SERVER_PROBES.as_bytes() => {
+                    return Err(Failure::Stranger(self.address.clone(), "armiger's `probes` listener"));
+                }
+                _ => return Err(Failure::Stranger(self.address.clone(), "something else")),
+            }
+            let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await;
+            let body = body.map_err(|error| Failure::Broken(error.to_string()))?;
             Ok(Answer { status, body: body.to_bytes() })
         };
         let mut answer = std::pin::pin!(answer);
         // The connection works while the answer is waited for, and may end before it is read.
         tokio::select! {
+            // The connection first: where it broke the answer says no more than that there is none.
+            biased;
+            ended = connection => match (answer.await, ended) {
+                (Err(Failure::Broken(_)), Err(error)) => Err(broken(&error)),
+                (answer, _) => answer,
+            },
             answer = answer.as_mut() => answer,
-            _ = connection => answer.await,
         }
     }
+}
+
+/// Whether the other side said what is no answer. Some speak before they are asked.
+fn is_no_http(error: &hyper::Error) -> bool {
+    use std::error::Error;
+
+    // A request that was on its way meanwhile is told that it is off, and why.
+    if let Some(why) = error.source().and_then(|source| source.downcast_ref::<hyper::Error>()) {
+        return is_no_http(why);
+    }
+    let has_ended = error.is_closed() || error.is_canceled() || error.is_incomplete_message();
+    error.is_parse() || (!has_ended && error.source().is_none_or(|source| !source.is::<io::Error>()))
 }
 
 #[cfg(test)]

@@ -218,7 +218,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run { config, workers, last_good } => {
             let messages = watch(&cli.log);
-            run(&config.config, workers, last_good, messages)
+            let ended = run(&config.config, workers, last_good, messages.clone());
+            messages.close();
+            ended
         }
         Command::Check { config, format } => check(&config.config, format, voice),
         Command::Diff { old, new, format, exit_code } => diff(&old, &new, format, exit_code),
@@ -232,7 +234,9 @@ pub fn main() -> ExitCode {
         Command::Schema { format } => print(&schema(format)),
         Command::Demo { port, config } => {
             let messages = watch(&cli.log);
-            demo::run(port, config, messages).map(|()| ExitCode::SUCCESS)
+            let ended = demo::run(port, config, messages.clone()).map(|()| ExitCode::SUCCESS);
+            messages.close();
+            ended
         }
         Command::Completions { shell } => {
             let mut script = Vec::new();

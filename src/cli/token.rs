@@ -199,8 +199,8 @@ impl Mint {
             ClaimPath::new(&jwt.roles_claim).put(&mut claims, self.roles.clone().into());
         }
         if !self.scopes.is_empty() {
-            let place = ClaimPath::new(jwt.scopes_claim.as_deref().unwrap_or("scope"));
-            place.put(&mut claims, self.scopes.join(" ").into());
+            let place = jwt.scopes_claim.0.first().context("`scopes_claim` of the provider names no claim")?;
+            ClaimPath::new(place).put(&mut claims, self.scopes.join(" ").into());
         }
         for claim in &self.claims {
             let (name, text) = claim.split_once('=').with_context(|| format!("--claim {claim}: write NAME=VALUE"))?;

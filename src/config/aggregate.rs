@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::cache::Second;
 use super::ordered::Ordered;
-use super::value::{ByteSize, HumanDuration};
+use super::value::{ByteSize, HumanDuration, Statuses};
 
 /// Ask several upstreams at once and answer with one JSON document made of theirs.
 ///
@@ -67,7 +67,7 @@ pub struct Aggregate {
 impl Aggregate {
     /// When the answer goes out, on a route with this timeout.
     pub fn deadline(&self, timeout: Duration) -> Duration {
-        self.deadline.map_or(timeout * 9 / 10, HumanDuration::get)
+        self.deadline.unwrap_or_else(|| HumanDuration::rounded(timeout * 9 / 10)).get()
     }
 
     /// Headers of the client that parts get which do not say.
@@ -151,9 +151,9 @@ pub struct Part {
     /// Statuses of a required part that the client gets as they are, such as 404.
     #[serde(default)]
     pub pass_status: Vec<u16>,
-    /// Statuses that count as an answer. Default: 200 to 299. One without a body is `null`.
+    /// Statuses that count as an answer, such as `404` or `200-299`. Default: 200 to 299. One without a body is `null`.
     #[serde(default)]
-    pub accept: Vec<u16>,
+    pub accept: Vec<Statuses>,
     /// How long this part may take, its fallback upstream not counted. Default: until the aggregate's deadline.
     #[serde(default)]
     pub timeout: Option<HumanDuration>,

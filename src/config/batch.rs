@@ -47,7 +47,7 @@ pub struct Batch {
 impl Batch {
     /// When the answer goes out, on a route with this timeout.
     pub fn deadline(&self, timeout: Duration) -> Duration {
-        self.deadline.map_or(timeout * 9 / 10, HumanDuration::get)
+        self.deadline.unwrap_or_else(|| HumanDuration::rounded(timeout * 9 / 10)).get()
     }
 }
 

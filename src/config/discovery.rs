@@ -18,7 +18,8 @@ use super::value::HumanDuration;
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// Who is asked: `10.96.0.10`, or with a port `127.0.0.1:5353`, by UDP and, where an answer is too long for that, by
-    /// TCP. Default: the servers of `/etc/resolv.conf`, with its search list, and `/etc/hosts` before them.
+    /// TCP. `system`, alone, and the default: the servers of `/etc/resolv.conf`, with its search list, and `/etc/hosts` before
+    /// them.
     ///
     /// The trap: with servers of your own nothing is searched, so names must be written out:
     /// `orders.default.svc.cluster.local`.
@@ -34,6 +35,11 @@ pub struct Dns {
     pub addresses_max: u16,
     /// At armiger's start `/readyz` waits until every name was answered, but no longer than this.
     pub ready_wait: HumanDuration,
+}
+
+impl Dns {
+    /// The word for the servers of the system.
+    pub const SYSTEM: &str = "system";
 }
 
 impl Default for Dns {

@@ -1,8 +1,12 @@
 //! `identity`: who may vouch for a caller, and how its word is checked.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use super::tls::UpstreamTls;
@@ -160,9 +164,10 @@ pub struct Jwt {
     /// is refused.
     #[serde(default = "roles_claim")]
     pub roles_claim: String,
-    /// Where the scopes stand, likewise. Default: `scope` (RFC 8693 §4.2), or `scp` where that is absent.
+    /// Where the scopes stand, likewise; of several claims, `[scope, scp]`, the first that is there. Default: those two, `scope`
+    /// (RFC 8693 §4.2), or `scp` where that is absent.
     #[serde(default)]
-    pub scopes_claim: Option<String>,
+    pub scopes_claim: Claims,
     /// The longest token that is looked at.
     #[serde(default = "token_max")]
     pub token_max: ByteSize,
@@ -170,6 +175,85 @@ pub struct Jwt {
     /// `0B`: nothing is kept.
     #[serde(default = "cache_max")]
     pub cache_max: ByteSize,
+}
+
+impl Jwt {
+    /// What is accepted where nothing is said of it: all that goes with the kind of the keys, and their length.
+    pub fn algorithms_of_keys(&self) -> Vec<Algorithm> {
+        let Keys { secret, secrets, secret_encoding, .. } = &self.keys;
+        let is_shared = secret.is_some() || !secrets.is_empty();
+        let shortest = secret.iter().chain(secrets).map(|secret| secret.expose().len()).min().unwrap_or(0);
+        // A short secret is for the shorter hashes only; the shortest is named if it is too short for that.
+        let fits = |algorithm: &Algorithm| match algorithm {
+            Algorithm::HS384 => shortest >= 48 && *secret_encoding == Encoding::Text,
+            Algorithm::HS512 => shortest >= 64 && *secret_encoding == Encoding::Text,
+            _ => true,
+        };
+        let of_kind = |algorithm: &Algorithm| algorithm.is_symmetric() == is_shared && fits(algorithm);
+        Algorithm::ALL.into_iter().filter(of_kind).collect()
+    }
+}
+
+/// Claims of which the first that is there counts: one by its name, or a list of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims(pub Vec<String>);
+
+impl Default for Claims {
+    /// Where scopes stand.
+    fn default() -> Self {
+        Self(vec!["scope".into(), "scp".into()])
+    }
+}
+
+impl Serialize for Claims {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_slice() {
+            [one] => serializer.serialize_str(one),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Claims {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Claims;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a claim's name, or a list of them")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Claims, E> {
+                Ok(Claims(vec![name.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Claims, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = items.next_element()? {
+                    names.push(name);
+                }
+                Ok(Claims(names))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for Claims {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Claims".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "minItems": 1 }] })
+    }
 }
 
 fn types() -> Vec<String> {

@@ -83,7 +83,8 @@ impl Default for Drain {
     }
 }
 
-/// armiger's own messages, on standard error. Not the access log.
+/// armiger's own messages, on standard error, written by a thread of their own: whoever reads them slowly holds up nothing. What there is
+/// no room for is left out, and a line tells how much. Not the access log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {

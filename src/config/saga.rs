@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ordered::Ordered;
-use super::value::{ByteSize, HumanDuration, Setting};
+use super::value::{ByteSize, HumanDuration, Setting, Statuses};
 
 /// Change several upstreams in turn, and undo what was done if one of them fails.
 ///
@@ -70,7 +70,7 @@ pub struct Saga {
 impl Saga {
     /// When steps that are not over count as failed, on a route with this timeout.
     pub fn deadline(&self, timeout: Duration) -> Duration {
-        self.deadline.map_or(timeout / 2, HumanDuration::get)
+        self.deadline.unwrap_or_else(|| HumanDuration::rounded(timeout / 2)).get()
     }
 }
 
@@ -94,9 +94,9 @@ pub struct Step {
     /// The JSON body to send, with values in `{…}`.
     #[serde(default)]
     pub body: Option<Value>,
-    /// Statuses that count as done. Default: 200 to 299.
+    /// Statuses that count as done, such as `409` or `200-299`. Default: 200 to 299.
     #[serde(default)]
-    pub accept: Vec<u16>,
+    pub accept: Vec<Statuses>,
     /// Statuses of this step that the client gets as they are, such as 409.
     #[serde(default)]
     pub pass_status: Vec<u16>,
@@ -137,7 +137,7 @@ pub struct Compensate {
     pub body: Option<Value>,
     /// Statuses that mean that nothing of the step is left. Default: 200 to 299, 404 and 410.
     #[serde(default)]
-    pub accept: Vec<u16>,
+    pub accept: Vec<Statuses>,
 }
 
 /// How what was done is undone. Each step has these tries and this time to itself.

@@ -91,7 +91,10 @@ pub struct ClientAuth {
     #[serde(default)]
     pub mode: ClientAuthMode,
     /// Certificates that their authorities have taken back, in PEM form (`-----BEGIN X509 CRL-----`), one list or more.
-    /// A client is let in only if a list of its authority is among them, is not out of date, and does not name it.
+    /// A client is let in only if a list of its authority is among them, is not out of date, and does not name it. So renew
+    /// each before its `nextUpdate`: from then on all clients of its authority are refused, as by nginx and Envoy. The log
+    /// warns from the last quarter of its life on, two weeks before its end at most, and
+    /// `armiger_tls_crl_next_update_timestamp_seconds` tells when that is.
     #[serde(default)]
     pub crl: Option<String>,
 }

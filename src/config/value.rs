@@ -37,9 +37,10 @@ impl HumanDuration {
         Self(Duration::from_millis(millis))
     }
 
-    /// This time span, in whole milliseconds.
+    /// This time span, in whole milliseconds: what is left of one is dropped, but never all that there is.
     pub fn rounded(duration: Duration) -> Self {
-        Self::millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self::millis(if duration.is_zero() { 0 } else { millis.max(1) })
     }
 
     /// The time span itself.
@@ -266,6 +267,14 @@ impl Statuses {
     /// From `first` to `last`.
     pub const fn range(first: u16, last: u16) -> Self {
         Self { first, last }
+    }
+
+    /// The statuses of success.
+    pub const SUCCESS: Self = Self::range(200, 299);
+
+    /// This one.
+    pub const fn one(status: u16) -> Self {
+        Self::range(status, status)
     }
 
     /// Whether it is among them.

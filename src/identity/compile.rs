@@ -140,16 +140,7 @@ impl Compiler<'_, '_> {
         }
         let is_shared = jwt.keys.secret.is_some() || !jwt.keys.secrets.is_empty();
         if jwt.algorithms.is_empty() {
-            let bytes = |secret: &crate::config::value::Secret| secret.expose().len();
-            let shortest = jwt.keys.secret.iter().chain(&jwt.keys.secrets).map(bytes).min().unwrap_or(0);
-            // A short secret is for the shorter hashes only; the shortest is named if it is too short for that.
-            let fits = |algorithm: &Algorithm| match algorithm {
-                Algorithm::HS384 => shortest >= 48 && jwt.keys.secret_encoding == config::Encoding::Text,
-                Algorithm::HS512 => shortest >= 64 && jwt.keys.secret_encoding == config::Encoding::Text,
-                _ => true,
-            };
-            let of_kind = |algorithm: &Algorithm| algorithm.is_symmetric() == is_shared && fits(algorithm);
-            return Algorithm::ALL.into_iter().filter(of_kind).collect();
+            return jwt.algorithms_of_keys();
         }
         for (place, algorithm) in jwt.algorithms.iter().enumerate() {
             if algorithm.is_symmetric() != is_shared {
@@ -196,7 +187,14 @@ impl Compiler<'_, '_> {
             }
         }
         self.token_max(jwt.token_max, path);
-        self.claims(&jwt.roles_claim, jwt.scopes_claim.as_ref(), path);
+        let scopes = &jwt.scopes_claim.0;
+        let place = |place| (scopes.len() > 1).then_some(place);
+        self.claims(&jwt.roles_claim, scopes.iter().enumerate().map(|(at, claim)| (place(at), claim)), path);
+        if scopes.is_empty() {
+            let issue =
+                Issue::new(path.key("scopes_claim"), "names no claim, so nobody would have a scope").of_absence();
+            self.issues.push(issue.hint("leave it out for `scope` and `scp`"));
+        }
         Rules {
             issuers: std::iter::once(&jwt.issuer).chain(&jwt.more_issuers).cloned().collect(),
             audiences: (!jwt.any_audience).then(|| jwt.audiences.clone()),
@@ -208,10 +206,7 @@ impl Compiler<'_, '_> {
             max_age: jwt.max_age.map(seconds),
             required: jwt.required_claims.iter().map(|text| ClaimPath::new(text)).collect(),
             roles: ClaimPath::new(&jwt.roles_claim),
-            scopes: match &jwt.scopes_claim {
-                Some(claim) => vec![ClaimPath::new(claim)],
-                None => vec![ClaimPath::new("scope"), ClaimPath::new("scp")],
-            },
+            scopes: scopes.iter().map(|claim| ClaimPath::new(claim)).collect(),
         }
     }
 
@@ -254,11 +249,21 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn claims(&mut self, roles: &String, scopes: Option<&String>, path: &KeyPath) {
-        for (key, claim) in [("roles_claim", Some(roles)), ("scopes_claim", scopes)] {
-            if claim.is_some_and(String::is_empty) {
+    /// `scopes`: each with its place, if it stands in a list.
+    fn claims<'s>(
+        &mut self,
+        roles: &'s str,
+        scopes: impl IntoIterator<Item = (Option<usize>, &'s String)>,
+        path: &KeyPath,
+    ) {
+        let at = path.key("scopes_claim");
+        let scopes = scopes
+            .into_iter()
+            .map(|(place, claim)| (place.map_or_else(|| at.clone(), |place| at.index(place)), claim.as_str()));
+        for (path, claim) in std::iter::once((path.key("roles_claim"), roles)).chain(scopes) {
+            if claim.is_empty() {
                 self.refuse(
-                    path.key(key),
+                    path,
                     "is empty",
                     "write the claim's name, or a JSON Pointer such as `/realm_access/roles`",
                 );
@@ -389,7 +394,7 @@ impl Compiler<'_, '_> {
         self.texts(&asked.required_claims, &path.key("required_claims"));
         self.leeway(asked.leeway, path);
         self.token_max(asked.token_max, path);
-        self.claims(&asked.roles_claim, asked.scopes_claim.as_ref(), path);
+        self.claims(&asked.roles_claim, asked.scopes_claim.iter().map(|claim| (None, claim)), path);
         if asked.issuer.as_ref().is_some_and(String::is_empty) {
             self.refuse(path.key("issuer"), "is empty", "write what `iss` of the answers is, or leave it out");
         }

@@ -2,10 +2,15 @@
 //!
 //! Everybody writes messages with `tracing`; this file decides which are shown. Only the program installs it: whoever
 //! uses the library shows the messages as they like, or not at all.
+//!
+//! Messages come from workers, and from the thread that answers probes and walks through the end. None of them may wait for whoever
+//! reads standard error: a thread of its own writes, and what it cannot keep up with is counted and left out.
 
 use std::fmt;
 use std::io::{self, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::Subscriber;
 use tracing_subscriber::fmt::MakeWriter;
@@ -14,6 +19,7 @@ use tracing_subscriber::{Registry, reload};
 
 pub use tracing_subscriber::filter::LevelFilter;
 
+use super::metrics::Metrics;
 use crate::config::operate::LogLevel;
 
 /// The form of a message.
@@ -26,9 +32,17 @@ pub enum Form {
     Json,
 }
 
+/// The most bytes of messages that wait to be written.
+const WAITING_MAX: usize = 1024 * 1024;
+
+/// How long the end waits for messages to be written.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
 /// The messages that are shown. Cloning gives another handle to the same.
 #[derive(Clone, Debug)]
 pub struct Messages {
+    /// Those on their way.
+    waiting: Option<Waiting>,
     /// What the command line says, which the configuration does not change.
     fixed: Option<LevelFilter>,
     filter: reload::Handle<LevelFilter, Registry>,
@@ -41,7 +55,11 @@ impl Messages {
     /// `info` until then. Where the process shows its messages in some other way already, that way stays, and this
     /// handle changes nothing.
     pub fn install(level: Option<LevelFilter>, form: Form, is_coloured: bool) -> Self {
-        let (subscriber, messages) = Self::subscriber(level, form, is_coloured, io::stderr);
+        let waiting = Waiting::default();
+        let (subscriber, mut messages) = Self::subscriber(level, form, is_coloured, waiting.clone());
+        if waiting.start(form, Box::new(io::stderr())).is_ok() {
+            messages.waiting = Some(waiting);
+        }
         // The failure is the case above: then the filter is gone with its subscriber.
         let _ = tracing::subscriber::set_global_default(subscriber);
         messages
@@ -62,7 +80,21 @@ impl Messages {
             Form::Text => lines.with_target(false).boxed(),
             Form::Json => lines.json().boxed(),
         };
-        (Registry::default().with(filter).with(lines), Self { fixed: level, filter: handle })
+        (Registry::default().with(filter).with(lines), Self { waiting: None, fixed: level, filter: handle })
+    }
+
+    /// Counts in `metrics` what is left out from now on.
+    pub fn count_in(&self, metrics: &Metrics) {
+        if let Some(waiting) = &self.waiting {
+            waiting.lock().metrics = Some(metrics.clone());
+        }
+    }
+
+    /// Waits until what was said is written, though not for ever. From here on messages are written as they come.
+    pub fn close(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.close(CLOSE_WAIT);
+        }
     }
 
     /// Shows messages of this level from now on. False if they are not, because the command line gave a level.
@@ -85,6 +117,152 @@ impl Messages {
     }
 }
 
+/// Messages on their way to the thread that writes them.
+#[derive(Clone, Debug, Default)]
+struct Waiting(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: Vec<u8>,
+    /// Messages that there was no room for.
+    lost: u64,
+    /// Where those are counted.
+    metrics: Option<Metrics>,
+    /// How far the thread is that writes.
+    writer: Thread,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Thread {
+    /// There is none: who says something writes it.
+    #[default]
+    None,
+    Writes,
+    /// It ends once all is written.
+    Closes,
+    /// It hangs, and is left behind.
+    Left,
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, form: Form, destination: Box<dyn Write + Send>) -> io::Result<()> {
+        self.lock().writer = Thread::Writes;
+        let own = self.clone();
+        let thread = thread::Builder::new().name("messages".into()).spawn(move || own.write_all(form, destination));
+        if thread.is_err() {
+            self.lock().writer = Thread::None;
+        }
+        thread.map(drop)
+    }
+
+    /// Takes a message. Never waits for who reads them.
+    fn push(&self, message: &[u8]) {
+        let mut state = self.lock();
+        match state.writer {
+            Thread::None => {
+                drop(state);
+                // That nobody can read it is no reason to end.
+                let _ = io::stderr().write_all(message);
+            }
+            Thread::Left => {}
+            // A message longer than all that is one too many by itself is said all the same.
+            Thread::Writes | Thread::Closes
+                if !state.bytes.is_empty() && state.bytes.len() + message.len() > WAITING_MAX =>
+            {
+                state.lost += 1;
+                if let Some(metrics) = &state.metrics {
+                    metrics.message_dropped();
+                }
+            }
+            Thread::Writes | Thread::Closes => {
+                state.bytes.extend_from_slice(message);
+                drop(state);
+                self.0.changed.notify_all();
+            }
+        }
+    }
+
+    /// The thread.
+    fn write_all(&self, form: Form, mut destination: Box<dyn Write + Send>) {
+        let mut batch = Vec::new();
+        loop {
+            let mut state = self.lock();
+            while state.bytes.is_empty() && state.lost == 0 {
+                if state.writer != Thread::Writes {
+                    state.writer = Thread::None;
+                    self.0.changed.notify_all();
+                    return;
+                }
+                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            std::mem::swap(&mut batch, &mut state.bytes);
+            let lost = std::mem::take(&mut state.lost);
+            drop(state);
+            if lost > 0 {
+                batch.extend_from_slice(lack(form, lost).as_bytes());
+            }
+            // That nobody can read it is no reason to end.
+            let _ = destination.write_all(&batch).and_then(|()| destination.flush());
+            batch.clear();
+        }
+    }
+
+    fn close(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut state = self.lock();
+        if state.writer == Thread::Writes {
+            state.writer = Thread::Closes;
+            self.0.changed.notify_all();
+        }
+        while state.writer == Thread::Closes {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                state.writer = Thread::Left;
+                return;
+            }
+            state = self.0.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Says that messages were left out.
+fn lack(form: Form, lost: u64) -> String {
+    const WHY: &str = "messages were left out: nobody took those before from standard error";
+    match form {
+        Form::Json => line("WARN", &serde_json::json!({"message": WHY, "count": lost})) + "\n",
+        Form::Text => format!("{}  WARN {WHY} count={lost}\n", timestamp()),
+    }
+}
+
+impl Write for Waiting {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Waiting {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
 /// Says something to people, on standard error. That nobody can read it is no reason to end.
 pub fn say(text: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "{text}");
@@ -92,9 +270,11 @@ pub fn say(text: impl fmt::Display) {
 
 /// A message of a program that does not run, or not yet, as a line of JSON, whatever level is shown.
 pub fn line(level: &str, fields: &serde_json::Value) -> String {
-    let timestamp =
-        jiff::Timestamp::from_microsecond(since_epoch()).map_or_else(|_| String::new(), |now| now.to_string());
-    serde_json::json!({"timestamp": timestamp, "level": level, "fields": fields, "target": "armiger"}).to_string()
+    serde_json::json!({"timestamp": timestamp(), "level": level, "fields": fields, "target": "armiger"}).to_string()
+}
+
+fn timestamp() -> String {
+    jiff::Timestamp::from_microsecond(since_epoch()).map_or_else(|_| String::new(), |now| now.to_string())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the time of day of a message")]
@@ -167,6 +347,58 @@ mod tests {
             }
         });
         assert!(!messages.apply(LogLevel::Debug), "nobody is there to show them");
+    }
+
+    /// Whoever reads: takes what comes once the test lets it.
+    struct Reader(Arc<Mutex<()>>, Kept);
+
+    impl Write for Reader {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _may = self.0.lock().unwrap();
+            self.1.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_who_reads_and_what_was_left_out_is_counted() {
+        let (may, kept, waiting) = (Arc::new(Mutex::new(())), Kept::default(), Waiting::default());
+        let held = may.lock().unwrap();
+        waiting.start(Form::Json, Box::new(Reader(may.clone(), kept.clone()))).unwrap();
+        let message = [[b'x'; 1023].as_slice(), b"\n"].concat();
+        let said = 5 * WAITING_MAX / message.len();
+        for _ in 0..said {
+            waiting.push(&message);
+        }
+        assert!(waiting.lock().bytes.len() <= WAITING_MAX, "what waits is bounded");
+
+        drop(held);
+        waiting.close(Duration::from_secs(10));
+        waiting.push(b"directly\n");
+        let text = kept.take();
+        let whole = text.lines().filter(|line| line.as_bytes() == &message[..1023]).count();
+        let lost: u64 = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .map(|line| line["fields"]["count"].as_u64().unwrap())
+            .sum();
+        assert!(lost > 0 && whole as u64 + lost == said as u64, "{whole} of {said}, {lost} lost");
+        assert!(!text.contains("directly"));
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_who_reads_nothing() {
+        let (may, waiting) = (Arc::new(Mutex::new(())), Waiting::default());
+        let held = may.lock().unwrap();
+        waiting.start(Form::Text, Box::new(Reader(may.clone(), Kept::default()))).unwrap();
+        waiting.push(b"said\n");
+        waiting.close(Duration::from_millis(10));
+        assert_eq!(waiting.lock().writer, Thread::Left);
+        waiting.push(b"never\n");
+        drop(held);
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! When a certificate ends. rustls knows, and does not tell.
+//! When a certificate ends, and a list of those that were taken back. rustls knows, and does not tell.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
+const SEQUENCE: u8 = 0x30;
+
 /// The last second of a certificate's life, in seconds since 1970. `der` is the certificate (RFC 5280 §4.1).
 pub fn of(der: &[u8]) -> Option<i64> {
-    const SEQUENCE: u8 = 0x30;
     const VERSION: u8 = 0xa0;
     let mut certificate = Reader(Reader(der).expect(SEQUENCE)?);
     let mut body = Reader(certificate.expect(SEQUENCE)?);
@@ -20,6 +21,55 @@ pub fn of(der: &[u8]) -> Option<i64> {
     validity.next()?;
     let (tag, text) = validity.next()?;
     time(tag, text)
+}
+
+/// Certificates that an authority has taken back, as it lists them (a CRL).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// The authority's common name, or which list of its listener it is.
+    pub authority: String,
+    /// When it was made, in seconds since 1970.
+    pub since: i64,
+    /// When the next one is due, after which rustls believes it no longer, in seconds since 1970.
+    pub end: i64,
+}
+
+impl List {
+    /// Reads the list `der` (RFC 5280 §5.1), which is number `place` of its listener.
+    pub fn of(der: &[u8], place: usize) -> Option<Self> {
+        const VERSION: u8 = 0x02;
+        let mut list = Reader(Reader(der).expect(SEQUENCE)?);
+        let mut body = Reader(list.expect(SEQUENCE)?);
+        if body.0.first() == Some(&VERSION) {
+            body.next()?;
+        }
+        // Algorithm.
+        body.next()?;
+        let issuer = body.expect(SEQUENCE)?;
+        let mut moment = || body.next().and_then(|(tag, text)| time(tag, text));
+        let (since, end) = (moment()?, moment()?);
+        let authority = common_name(issuer).unwrap_or_else(|| format!("list {place}"));
+        Some(Self { authority, since, end })
+    }
+}
+
+/// The common name in the name of an authority (RFC 5280 §4.1.2.4).
+fn common_name(issuer: &[u8]) -> Option<String> {
+    const SET: u8 = 0x31;
+    const OBJECT_IDENTIFIER: u8 = 0x06;
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    const UTF8_STRING: u8 = 0x0c;
+    const PRINTABLE_STRING: u8 = 0x13;
+    let mut names = Reader(issuer);
+    while let Some(set) = names.expect(SET) {
+        let mut pair = Reader(Reader(set).expect(SEQUENCE)?);
+        if pair.expect(OBJECT_IDENTIFIER)? == COMMON_NAME {
+            let (tag, text) = pair.next()?;
+            let is_text = [UTF8_STRING, PRINTABLE_STRING].contains(&tag) && !text.is_empty();
+            return is_text.then(|| std::str::from_utf8(text).ok().map(str::to_owned))?;
+        }
+    }
+    None
 }
 
 /// `UTCTime` or `GeneralizedTime`, in the one form that certificates may have (RFC 5280 §4.1.2.5).
@@ -82,6 +132,47 @@ mod tests {
             let mut params = rcgen::CertificateParams::new(["a.test".to_owned()]).unwrap();
             params.not_after = rcgen::date_time_ymd(year, 1, 1);
             assert_eq!(of(params.self_signed(&key).unwrap().der()), Some(seconds), "{year}");
+        }
+    }
+
+    fn list(authority: rcgen::DistinguishedName) -> Vec<u8> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = authority;
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2060, 1, 1),
+            crl_number: 1u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(&rcgen::Issuer::new(params, key)).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_list_tells_whose_it_is_and_when_the_next_one_is_due() {
+        let mut named = rcgen::DistinguishedName::new();
+        named.push(rcgen::DnType::OrganizationName, "Example");
+        let list_of =
+            |authority: &str| Some(List { authority: authority.into(), since: 1_704_067_200, end: 2_840_140_800 });
+        assert_eq!(List::of(&list(named.clone()), 3), list_of("list 3"));
+        named.push(rcgen::DnType::CommonName, "Root \u{e9}");
+        assert_eq!(List::of(&list(named), 3), list_of("Root \u{e9}"));
+    }
+
+    #[test]
+    fn what_is_no_list_tells_nothing_and_does_no_harm() {
+        let mut named = rcgen::DistinguishedName::new();
+        named.push(rcgen::DnType::CommonName, "Root");
+        let whole = list(named);
+        for end in 0..60 {
+            assert_eq!(List::of(&whole[..end], 0), None);
+        }
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0xff;
+            let _ = List::of(&damaged, 0);
         }
     }
 

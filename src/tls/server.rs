@@ -14,6 +14,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 
+use super::expiry::List;
 use super::{expiry, pem, provider};
 use crate::config::tls::{CertificatePair, ClientAuth, ClientAuthMode, ListenerTls, TlsVersion};
 use crate::config::{Issue, Issues, KeyPath};
@@ -29,6 +30,8 @@ pub struct Server {
     pub config: Arc<ServerConfig>,
     /// The certificates that are shown: a name that each holds, and when it ends, in seconds since 1970.
     pub ends: Vec<(String, i64)>,
+    /// The lists of certificates that were taken back.
+    pub lists: Vec<List>,
     /// Who is let in, where clients are asked for certificates.
     clients: Option<Arc<dyn ClientCertVerifier>>,
 }
@@ -61,7 +64,9 @@ impl Server {
             }
             shown.add(names, Arc::new(pair));
         }
-        let verifier = settings.client_auth.as_ref().map(|auth| verifier(auth, &path.key("client_auth"), issues));
+        let mut lists = Vec::new();
+        let auth = settings.client_auth.as_ref();
+        let verifier = auth.map(|auth| verifier(auth, &path.key("client_auth"), &mut lists, issues));
         if issues.len() != before {
             return None;
         }
@@ -94,7 +99,7 @@ impl Server {
         } else if let Some(ticketer) = &keeper.keep(Identity::of("tls_tickets", name).untold(), Tickets::new).0 {
             config.ticketer = ticketer.clone();
         }
-        Some(Self { config: Arc::new(config), ends, clients })
+        Some(Self { config: Arc::new(config), ends, lists, clients })
     }
 
     /// Whether a client that showed these certificates when it connected would be let in at `now`.
@@ -141,7 +146,13 @@ fn names(pair: &CertifiedKey) -> Vec<String> {
     parsed.map_or_else(Vec::new, |parsed| parsed.valid_dns_names().map(str::to_ascii_lowercase).collect())
 }
 
-fn verifier(auth: &ClientAuth, path: &KeyPath, issues: &mut Issues) -> Option<Arc<dyn ClientCertVerifier>> {
+/// Who is let in. What there is to say of the lists of certificates that were taken back goes `into`.
+fn verifier(
+    auth: &ClientAuth,
+    path: &KeyPath,
+    into: &mut Vec<List>,
+    issues: &mut Issues,
+) -> Option<Arc<dyn ClientCertVerifier>> {
     let mut refuse =
         |key: &str, message: &str, hint: &'static str| issues.push(Issue::new(path.key(key), message).hint(hint));
     let roots = pem::authorities(&auth.ca).map_err(|unfit| refuse("ca", unfit.message, unfit.hint)).ok();
@@ -160,6 +171,9 @@ fn verifier(auth: &ClientAuth, path: &KeyPath, issues: &mut Issues) -> Option<Ar
             return None;
         }
     };
+    into.extend(lists.iter().enumerate().filter_map(|(place, list)| List::of(list, place)));
+    // A list that is out of date may leave out whoever was taken back since: as with OpenSSL, and so with nginx and Envoy,
+    // it vouches for nobody.
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots?), provider())
         .with_crls(lists)
         .enforce_revocation_expiration();

@@ -46,13 +46,16 @@ impl Settings {
         }
         let at = path.key("servers");
         let mut servers = Vec::with_capacity(config.servers.len());
-        for (place, text) in config.servers.iter().enumerate() {
+        let is_system = config.servers.as_slice() == [Dns::SYSTEM];
+        for (place, text) in config.servers.iter().enumerate().filter(|_| !is_system) {
             match text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53))) {
                 Ok(server) if server.port() > 0 => servers.push(server),
-                _ => issues.push(
-                    Issue::new(at.index(place), format!("`{text}` is no address of a server"))
-                        .hint("write an address such as `10.96.0.10` or `127.0.0.1:5353`"),
-                ),
+                _ => issues.push(Issue::new(at.index(place), format!("`{text}` is no address of a server")).hint(
+                    match text.as_str() {
+                        Dns::SYSTEM => "write it alone, or take it out",
+                        _ => "write an address such as `10.96.0.10` or `127.0.0.1:5353`",
+                    },
+                )),
             }
         }
         Self {

@@ -48,6 +48,11 @@ impl Authority {
 
     /// The list of certificates that it has taken back: those with these numbers.
     pub fn revoking(&self, numbers: &[u64]) -> String {
+        self.revoking_until(2090, numbers)
+    }
+
+    /// The same, of which the next one is due at the begin of this year.
+    pub fn revoking_until(&self, year: i32, numbers: &[u64]) -> String {
         let revoked = numbers.iter().map(|number| RevokedCertParams {
             serial_number: (*number).into(),
             revocation_time: rcgen::date_time_ymd(2024, 1, 1),
@@ -56,7 +61,7 @@ impl Authority {
         });
         let list = CertificateRevocationListParams {
             this_update: rcgen::date_time_ymd(2024, 1, 1),
-            next_update: rcgen::date_time_ymd(2090, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
             crl_number: 1u64.into(),
             issuing_distribution_point: None,
             revoked_certs: revoked.collect(),

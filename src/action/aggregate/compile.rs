@@ -324,7 +324,7 @@ impl Draft<'_, '_> {
         let expose = headers(&config.expose, &self.path.key("expose"), self.issues);
         self.numbers(config);
         let pass_status = statuses(&config.pass_status, 400, &self.path.key("pass_status"), self.issues);
-        let accept = statuses(&config.accept, 200, &self.path.key("accept"), self.issues);
+        let accept = config.accept.clone();
         if !config.pass_status.is_empty() && !config.required {
             self.issues.push(
                 Issue::new(self.path.key("pass_status"), "is for parts without which there is no answer")

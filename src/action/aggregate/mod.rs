@@ -27,6 +27,7 @@ use super::outgoing::Outgoing;
 use super::{fill, shape};
 use crate::config::aggregate::{MergeMode, OnConflict};
 use crate::config::upstream::Class;
+use crate::config::value::Statuses;
 use crate::exchange::fetch::Known;
 use crate::expression::Condition;
 use crate::telemetry::metrics::PartMetrics;
@@ -71,7 +72,7 @@ struct Part {
     when: Option<When>,
     required: bool,
     pass_status: Vec<StatusCode>,
-    accept: Vec<StatusCode>,
+    accept: Vec<Statuses>,
     timeout: Option<Duration>,
     body_max: usize,
     foreach: Option<Foreach>,

@@ -51,7 +51,7 @@ impl Saga {
         }
         // So that there is time left to say what came of it.
         let patience = around.timeout * 19 / 20;
-        if deadline > patience {
+        if config.deadline.is_some() && deadline > patience {
             let issue =
                 Issue::new(path.key("deadline"), "leaves no time to undo what was done before the route's `timeout`")
                     .hint("shorten it, or raise `timeout`; half of that is a good measure");
@@ -151,7 +151,7 @@ impl<'c> Compiling<'c, '_> {
         let mut draft = self.draft(path.clone(), place);
         let outgoing = draft.outgoing(&wording, forward);
         let mut sources = std::mem::take(&mut draft.sources);
-        let accept = statuses(&config.accept, 200, &path.key("accept"), self.issues);
+        let accept = config.accept.clone();
         let pass_status = statuses(&config.pass_status, 400, &path.key("pass_status"), self.issues);
         if let Some(timeout) = config.timeout {
             positive(timeout.get(), path.key("timeout"), self.issues);
@@ -220,7 +220,7 @@ impl<'c> Compiling<'c, '_> {
         let mut draft = self.draft(path.clone(), known);
         let outgoing = draft.outgoing(&wording, forward);
         let sources = std::mem::take(&mut draft.sources);
-        let accept = statuses(&config.accept, 200, &path.key("accept"), self.issues);
+        let accept = config.accept.clone();
         let name = format!("{name}-compensate").into();
         Some((Undo { name, upstream: upstream?, outgoing: outgoing?, accept }, sources))
     }

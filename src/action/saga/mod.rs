@@ -17,9 +17,11 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
+use super::errand::accepts;
 use super::json::Json;
 use super::outgoing::Outgoing;
 use crate::config::upstream::Class;
+use crate::config::value::Statuses;
 use crate::exchange::{Exchange, Rejection};
 use crate::telemetry::finish::{Occupancy, Occupied};
 use crate::telemetry::metrics::{SagaMetrics, SagaStepMetrics};
@@ -50,7 +52,7 @@ struct Step {
     name: Arc<str>,
     upstream: Arc<Upstream>,
     outgoing: Outgoing,
-    accept: Vec<StatusCode>,
+    accept: Vec<Statuses>,
     pass_status: Vec<StatusCode>,
     timeout: Option<Duration>,
     body_max: usize,
@@ -64,7 +66,7 @@ struct Undo {
     name: Arc<str>,
     upstream: Arc<Upstream>,
     outgoing: Outgoing,
-    accept: Vec<StatusCode>,
+    accept: Vec<Statuses>,
 }
 
 struct Compensation {
@@ -100,7 +102,7 @@ impl Saga {
 
 impl Step {
     fn accepts(&self, status: StatusCode) -> bool {
-        if self.accept.is_empty() { status.is_success() } else { self.accept.contains(&status) }
+        accepts(&self.accept, status)
     }
 }
 
@@ -109,7 +111,7 @@ impl Undo {
         if self.accept.is_empty() {
             status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
         } else {
-            self.accept.contains(&status)
+            accepts(&self.accept, status)
         }
     }
 }

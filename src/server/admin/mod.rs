@@ -29,6 +29,7 @@ pub use operator::Operator;
 pub use page::Page;
 pub use read::{PROBES, pages};
 use serve::{CONNECTIONS_MAX, Site};
+pub use serve::{SERVER_ADMIN, SERVER_PROBES};
 use socket::Bound;
 
 /// Why a listener for operators does not come up.

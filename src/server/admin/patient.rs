@@ -29,6 +29,11 @@ impl<S> Patient<S> {
         Self { stream, seat, deadline: None }
     }
 
+    fn wrote(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.seat.writes(written.is_ready());
+        if written.is_pending() { self.waits(context).map(Err) } else { written }
+    }
+
     fn waits(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
         ready!(deadline.as_mut().poll(context));
@@ -44,10 +49,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write(context, bytes) {
-            Poll::Pending => self.waits(context).map(Err),
-            written => written,
-        }
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.wrote(written, context)
     }
 
     fn poll_write_vectored(
@@ -55,10 +58,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write_vectored(context, bytes) {
-            Poll::Pending => self.waits(context).map(Err),
-            written => written,
-        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.wrote(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

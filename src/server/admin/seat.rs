@@ -1,4 +1,5 @@
-//! The seats of a listener for operators: so many, and who does nothing on one makes room for whoever comes.
+//! The seats of a listener for operators: so many. Where all are taken, room is made for whoever comes: by who does nothing, else by
+//! who takes no answer, else by who was there the longest, once it has been answered.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,12 @@ use tokio::task::JoinSet;
 
 /// How long a connection may rest before it has to make room. Who connects to ask something does so at once.
 const REST_LEAST: Duration = Duration::from_millis(100);
+
+/// The least time between two looks for a seat.
+const LOOK_LEAST: Duration = Duration::from_millis(10);
+
+/// How long a connection may take nothing of its answer before it has to make room.
+const STUCK_LEAST: Duration = Duration::from_secs(1);
 
 /// The connections of a listener, with a bound.
 pub(super) struct Seats {
@@ -43,24 +50,40 @@ impl Seats {
         self.connections.spawn(serve(seat));
     }
 
-    /// Ends when there is a seat for one more: somebody left, or whoever has rested the longest had to.
+    /// Ends when there is a seat for one more: somebody left, or had to.
     pub(super) async fn make_room(&mut self) {
+        let begun = Instant::now();
         while self.are_taken() {
             let now = Instant::now();
-            let longest =
-                self.taken.iter().filter_map(|seat| Some((seat.rests_since()?, seat))).min_by_key(|rest| rest.0);
-            let wait = match longest {
-                // Who was told is on its way, unless something was asked just then.
-                _ if self.taken.iter().any(|seat| seat.is_told()) => REST_LEAST,
-                Some((since, seat)) if now.saturating_duration_since(since) >= REST_LEAST => {
-                    seat.tell();
-                    REST_LEAST
-                }
-                Some((since, _)) => (since + REST_LEAST).saturating_duration_since(now),
-                None => REST_LEAST,
-            };
+            let wait = self.ask_for_room(now, now.saturating_duration_since(begun));
             tokio::time::timeout(wait, self.connections.join_next()).await.ok();
         }
+    }
+
+    /// Has somebody go, for one who has `waited`. How long that, or the chance to ask somebody, is waited for.
+    fn ask_for_room(&self, now: Instant, waited: Duration) -> Duration {
+        // Who was told is on its way, unless something was asked just then.
+        if self.taken.iter().any(|seat| seat.is_told()) {
+            return REST_LEAST;
+        }
+        let mut wait = REST_LEAST;
+        for (since, least) in [(Seat::rests_since as fn(&Seat) -> _, REST_LEAST), (Seat::stuck_since, STUCK_LEAST)] {
+            let longest = self.taken.iter().filter_map(|seat| Some((since(seat)?, seat))).min_by_key(|one| one.0);
+            let Some((since, seat)) = longest else { continue };
+            let left = (since + least).saturating_duration_since(now);
+            if left.is_zero() && seat.tell() {
+                return REST_LEAST;
+            }
+            wait = wait.min(left.max(LOOK_LEAST));
+        }
+        // Nobody has rested in all this time: all are at work, or ask again and again. Whoever was answered may come back, behind
+        // those who wait.
+        if waited >= REST_LEAST
+            && let Some(seat) = self.taken.iter().find(|seat| seat.may_be_last())
+        {
+            seat.make_last();
+        }
+        wait
     }
 
     /// Ends when all have left.
@@ -78,15 +101,28 @@ pub(super) struct Seat {
 struct State {
     /// A page is at work for it.
     is_asked: bool,
+    /// It was answered before.
+    is_answered: bool,
     /// Since when there is nothing to do for it.
     rests_since: Option<Instant>,
+    /// Since when it has taken nothing of what there is to write.
+    stuck_since: Option<Instant>,
     /// Somebody else is to have this seat.
     is_told: bool,
+    /// Somebody else is to have it after the next answer.
+    is_last: bool,
 }
 
 impl Seat {
     fn new(now: Instant) -> Self {
-        let state = State { is_asked: false, rests_since: Some(now), is_told: false };
+        let state = State {
+            is_asked: false,
+            is_answered: false,
+            rests_since: Some(now),
+            stuck_since: None,
+            is_told: false,
+            is_last: false,
+        };
         Self { told: Notify::new(), state: Mutex::new(state) }
     }
 
@@ -96,19 +132,37 @@ impl Seat {
 
     /// A request came.
     pub(super) fn asked(&self) {
-        self.change(|state| *state = State { is_asked: true, rests_since: None, is_told: false });
+        self.change(|state| {
+            state.is_asked = true;
+            state.rests_since = None;
+            state.is_told = false;
+        });
     }
 
     /// What is to be answered is known, and has to be written.
     pub(super) fn answered(&self) {
-        self.change(|state| state.is_asked = false);
+        self.change(|state| {
+            state.is_asked = false;
+            state.is_answered = true;
+        });
     }
 
     /// All that there was to write has been.
     pub(super) fn written(&self) {
         self.change(|state| {
+            state.stuck_since = None;
             if !state.is_asked {
                 state.rests_since.get_or_insert_with(Instant::now);
+            }
+        });
+    }
+
+    /// Something was written, or `!moves`: it could not be.
+    pub(super) fn writes(&self, moves: bool) {
+        self.change(|state| match moves {
+            true => state.stuck_since = None,
+            false => {
+                state.stuck_since.get_or_insert_with(Instant::now);
             }
         });
     }
@@ -117,20 +171,37 @@ impl Seat {
         self.change(|state| state.rests_since)
     }
 
+    fn stuck_since(&self) -> Option<Instant> {
+        self.change(|state| state.stuck_since)
+    }
+
     fn is_told(&self) -> bool {
         self.change(|state| state.is_told)
     }
 
-    /// Tells whoever rests here to go. Whether somebody does.
+    /// Tells whoever rests here, or takes no answer, to go. Whether somebody does.
     fn tell(&self) -> bool {
         let is_told = self.change(|state| {
-            state.is_told = state.rests_since.is_some();
+            state.is_told = state.rests_since.is_some() || state.stuck_since.is_some();
             state.is_told
         });
         if is_told {
             self.told.notify_one();
         }
         is_told
+    }
+
+    fn may_be_last(&self) -> bool {
+        self.change(|state| state.is_answered && !state.is_last)
+    }
+
+    fn make_last(&self) {
+        self.change(|state| state.is_last = true);
+    }
+
+    /// Whether the answer that is on its way is the last one here.
+    pub(super) fn is_last(&self) -> bool {
+        self.change(|state| state.is_last)
     }
 
     /// Ends when somebody else is to have this seat, and nothing was asked since it was told.
@@ -183,5 +254,56 @@ mod tests {
         seat.written();
         assert!(seat.tell());
         assert_eq!(seat.wanted().now_or_never(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn who_was_there_the_longest_goes_after_its_answer_where_nobody_rests() {
+        let mut seats = Seats::new(3);
+        let leave = Arc::new(Notify::new());
+        for _ in 0..3 {
+            let leave = leave.clone();
+            seats.give(|seat| async move {
+                leave.notified().await;
+                drop(seat);
+            });
+        }
+        let [first, second, third] = [0, 1, 2].map(|place: usize| seats.taken[place].clone());
+        for seat in [&first, &second, &third] {
+            seat.asked();
+        }
+        let last = || [&first, &second, &third].map(|seat| seat.is_last());
+        seats.ask_for_room(Instant::now(), REST_LEAST);
+        assert_eq!(last(), [false; 3], "the first question of each is answered before anybody has to go");
+        for seat in [&second, &third] {
+            seat.answered();
+            seat.written();
+            seat.asked();
+        }
+        seats.ask_for_room(Instant::now(), REST_LEAST / 2);
+        assert_eq!(last(), [false; 3], "somebody may rest soon");
+        seats.ask_for_room(Instant::now(), REST_LEAST);
+        assert_eq!(last(), [false, true, false]);
+        seats.ask_for_room(Instant::now(), REST_LEAST * 2);
+        assert_eq!(last(), [false, true, true], "who does not get its answer is not waited for");
+    }
+
+    #[tokio::test]
+    async fn who_takes_no_answer_goes_before_those_who_ask() {
+        let mut seats = Seats::new(2);
+        for _ in 0..2 {
+            seats.give(|seat| async move { seat.wanted().await });
+        }
+        let [first, second] = [0, 1].map(|place: usize| seats.taken[place].clone());
+        for seat in [&first, &second] {
+            seat.asked();
+            seat.answered();
+        }
+        second.writes(false);
+        seats.ask_for_room(Instant::now(), REST_LEAST);
+        assert!(!second.is_told(), "it may be slow");
+        second.writes(true);
+        second.writes(false);
+        seats.ask_for_room(Instant::now() + STUCK_LEAST, REST_LEAST);
+        assert!(second.is_told() && !first.is_told());
     }
 }

@@ -53,6 +53,11 @@ const CLOSE_WAIT: Duration = Duration::from_secs(3);
 /// How long to wait before accepting again once that failed.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// How answers of `admin` name what gives them, so that `armiger status` and its like notice that they ask somebody else.
+pub const SERVER_ADMIN: &str = "armiger-admin";
+/// The same of `probes`.
+pub const SERVER_PROBES: &str = "armiger-probes";
+
 /// What a listener has to show, and to whom.
 pub(super) struct Site {
     operator: Arc<dyn Operator>,
@@ -90,7 +95,10 @@ impl Site {
     async fn answer(&self, request: Request<Incoming>, peer: &str) -> Answer {
         let wants_json = wants_json(request.headers());
         let answer = self.page(request, peer, wants_json).await;
-        answer.unwrap_or_else(|refusal| refusal.answer(wants_json))
+        let mut answer = answer.unwrap_or_else(|refusal| refusal.answer(wants_json));
+        let server = if self.is_admin { SERVER_ADMIN } else { SERVER_PROBES };
+        answer.headers_mut().insert(header::SERVER, HeaderValue::from_static(server));
+        answer
     }
 
     async fn page(&self, request: Request<Incoming>, peer: &str, wants_json: bool) -> Result<Answer, Refusal> {
@@ -238,7 +246,7 @@ where
         seat.asked();
         let mut answer = site.answer(request, peer).await;
         seat.answered();
-        if *stopping.borrow() {
+        if *stopping.borrow() || seat.is_last() {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok::<_, Infallible>(answer)

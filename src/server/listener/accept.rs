@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::sync::watch;
 
-use super::ending::{TOLD_AGAIN, announce};
+use super::ending::{LOOK, Reminder};
 use super::listening::{Accepted, Listening, Place};
 use crate::server::bound::Bound;
 use crate::server::socket_file::SocketFile;
@@ -81,15 +81,17 @@ pub(super) async fn accept(
     };
     let mut back_off = BACK_OFF.0;
     let mut told_at = None;
-    // The first time is over: the plan was announced when it came in force.
-    let mut again = tokio::time::interval_at(tokio::time::Instant::now() + TOLD_AGAIN, TOLD_AGAIN);
+    // The plan was announced when it came in force.
+    let mut reminder = Reminder::new();
+    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let accepted = tokio::select! {
             biased;
             // Fails without a sender, which is as good a reason to leave.
             _ = leave.wait_for(|leaves| *leaves) => break,
-            _ = again.tick() => {
-                announce(&listening.plan());
+            _ = looks.tick() => {
+                reminder.look(&listening.plan());
                 continue;
             }
             accepted = async {

@@ -62,6 +62,7 @@ pub(super) struct Families {
     pub(super) handshakes: Family<IntCounter>,
     pub(super) proxy_headers: Family<IntCounter>,
     pub(super) certificate_ends: Family<IntGauge>,
+    pub(super) list_ends: Family<IntGauge>,
     pub(super) worker_connections: Family<IntGauge>,
     pub(super) worker_accepted: Family<IntCounter>,
     pub(super) limits: LimitFamilies,
@@ -467,7 +468,16 @@ impl Families {
                 "armiger_tls_certificate_not_after_timestamp_seconds",
                 &["listener", "certificate"],
                 "seconds",
-                "When a certificate that clients are shown ends, in seconds since 1970, by the first name in it.",
+                "When a certificate that clients are shown ends, in seconds since 1970, by the first name in it. Of several by \
+                 one name, the one that ends first.",
+            ),
+            list_ends: Family::register(
+                catalogue,
+                "armiger_tls_crl_next_update_timestamp_seconds",
+                &["listener", "authority"],
+                "seconds",
+                "When a list of certificates that were taken back (`client_auth.crl`) is out of date and its authority's \
+                 clients are refused, in seconds since 1970. Of several by one authority, the one that ends first.",
             ),
             worker_connections: Family::register(
                 catalogue,

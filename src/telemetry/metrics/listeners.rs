@@ -1,5 +1,6 @@
 //! What is counted about listeners and workers.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ impl Metrics {
             proxy_headers_family: families.proxy_headers.clone(),
             proxy_headers: SlugCounters::new(&families.proxy_headers, &[name]),
             certificate_ends: families.certificate_ends.clone(),
+            list_ends: families.list_ends.clone(),
         }))
     }
 
@@ -52,6 +54,7 @@ pub(super) struct ListenerSeries {
     proxy_headers_family: Family<IntCounter>,
     proxy_headers: SlugCounters,
     certificate_ends: Family<IntGauge>,
+    list_ends: Family<IntGauge>,
 }
 
 impl Series for ListenerSeries {
@@ -62,6 +65,7 @@ impl Series for ListenerSeries {
         self.handshakes_family.remove(&name);
         self.proxy_headers_family.remove(&name);
         self.certificate_ends.remove(&name);
+        self.list_ends.remove(&name);
     }
 }
 
@@ -94,11 +98,25 @@ impl ListenerMetrics {
     }
 
     /// Tells when the certificates end that are shown from now on, by a name of each.
-    pub fn certificates(&self, ends: &[(String, i64)]) {
-        let ListenerSeries { name, certificate_ends, .. } = &self.0.series;
-        certificate_ends.remove(&[name]);
-        for (certificate, end) in ends {
-            certificate_ends.series(&[name, certificate]).set(*end);
+    pub fn certificates<'a>(&self, ends: impl Iterator<Item = (&'a str, i64)>) {
+        self.tell(&self.0.series.certificate_ends, ends);
+    }
+
+    /// Tells when the lists of certificates that were taken back end, by their authorities.
+    pub fn lists<'a>(&self, ends: impl Iterator<Item = (&'a str, i64)>) {
+        self.tell(&self.0.series.list_ends, ends);
+    }
+
+    /// Of several by one name what ends first is told: that is when somebody has to act.
+    fn tell<'a>(&self, family: &Family<IntGauge>, ends: impl Iterator<Item = (&'a str, i64)>) {
+        let name = self.0.series.name.as_str();
+        let mut first = BTreeMap::new();
+        for (label, end) in ends {
+            first.entry(label).and_modify(|first: &mut i64| *first = end.min(*first)).or_insert(end);
+        }
+        family.remove(&[name]);
+        for (label, end) in first {
+            family.series(&[name, label]).set(end);
         }
     }
 }

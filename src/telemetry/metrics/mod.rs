@@ -76,6 +76,7 @@ struct MetricsInner {
     reloads: SlugCounters,
     grpc_methods: Mutex<HashMap<Box<str>, MethodMetrics>>,
     access_log_dropped: IntCounter,
+    messages_dropped: IntCounter,
     reload_successful: IntGauge,
     reload_timestamp: Gauge,
     reload_duration: Histogram,
@@ -153,6 +154,12 @@ impl Metrics {
                 "lines",
                 "Access-log lines lost because the destination was slow or failed, in lines.",
             ),
+            messages_dropped: single(
+                &mut catalogue,
+                "armiger_messages_dropped_total",
+                "messages",
+                "armiger's own messages left out because nobody read standard error, in messages.",
+            ),
             reload_successful: single(
                 &mut catalogue,
                 "armiger_config_last_reload_successful",
@@ -219,6 +226,11 @@ impl Metrics {
     /// Counts access-log lines that were lost.
     pub fn access_log_dropped(&self, lines: u64) {
         self.0.access_log_dropped.inc_by(lines);
+    }
+
+    /// Counts a message of armiger's own that was left out.
+    pub fn message_dropped(&self) {
+        self.0.messages_dropped.inc();
     }
 
     /// How many access-log lines have been lost.

@@ -10,6 +10,10 @@ use super::family::{DURATION_BUCKETS, Entry};
 /// What the values of a label are; empty where [`page`] makes the text of the words that are counted.
 const LABELS: &[(&str, &str)] = &[
     (
+        "authority",
+        "the common name of who made a list of certificates that were taken back, or its place among those of its listener",
+    ),
+    (
         "cause",
         "why a breaker's state changed: `consecutive`, `ratio`, `probe_failed`, `expired`, `healthy`, `recovered` or \
          `operator`",
@@ -145,7 +149,8 @@ The `process_*` metrics are read from `/proc`, and absent where there is none.
 | an edit that was refused | `armiger_config_last_reload_successful == 0` |
 | what a policy in shadow would do | `sum by (route, policy) (rate(armiger_policy_verdicts_total{verdict=\"would_reject\"}[5m]))` |
 | whom `cors` in shadow would give no permission | `sum by (route, outcome) (rate(armiger_cors_requests_total{mode=\"shadow\",outcome=~\".*_not_allowed\"}[5m]))` |
-| lines missing in the log | `rate(armiger_access_log_dropped_total[5m]) > 0` |
+| lines missing in the log | `rate(armiger_access_log_dropped_total[5m]) > 0`, `rate(armiger_messages_dropped_total[5m]) > 0` |
+| a certificate or a CRL that ends | `armiger_tls_certificate_not_after_timestamp_seconds - time() < 7 * 86400`, `armiger_tls_crl_next_update_timestamp_seconds - time() < 86400` |
 
 ## Every metric
 
