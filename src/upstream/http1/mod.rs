@@ -266,7 +266,7 @@ impl Future for Sent<'_> {
                 Ok(head)
             }
             Err(error) => Err(match sending.unsent().filter(|_| !receiving.has_begun()) {
-                Some(request) => Failure::Unsent { request: Box::new(request), error },
+                Some(request) => Failure::Unsent { request: Box::new(request), error, is_alone: true },
                 None => {
                     let kept = if receiving.has_begun() { None } else { sending.kept() };
                     Failure::Broken { error, head: kept.map(Box::new) }
