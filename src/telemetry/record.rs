@@ -196,6 +196,8 @@ pub struct Record {
     pub complete: bool,
     /// Who cut it short, if it did not.
     pub cut_by: Option<CutBy>,
+    /// The upstream's answer ended before all of the request had gone to it.
+    pub upload_cut: bool,
     /// The policies' verdicts, in the order they were asked.
     pub verdicts: SmallVec<[VerdictRow; 4]>,
     /// The attempts to get the answer, in the order they were made.
@@ -233,6 +235,7 @@ impl Default for Record {
             bytes_out: 0,
             complete: false,
             cut_by: None,
+            upload_cut: false,
             verdicts: SmallVec::new(),
             attempts: SmallVec::new(),
             parts: Vec::new(),
@@ -281,6 +284,7 @@ impl Record {
             bytes_out,
             complete,
             cut_by,
+            upload_cut,
             verdicts,
             attempts,
             parts,
@@ -306,6 +310,7 @@ impl Record {
         (*bytes_in, *bytes_out) = (0, 0);
         *complete = false;
         *cut_by = None;
+        *upload_cut = false;
         verdicts.clear();
         attempts.clear();
         parts.clear();

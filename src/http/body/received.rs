@@ -84,6 +84,8 @@ pub struct Inbound {
     pub ended_at: Cell<Option<Instant>>,
     /// Why it was not.
     pub error: Cell<Option<BodyError>>,
+    /// Who answered was done before all of it had gone out to there, and the rest never does.
+    pub cut: Cell<bool>,
     /// Its reader waits for the client.
     pub waits: Cell<bool>,
     /// How fast the client must be.
