@@ -288,11 +288,12 @@ impl Received {
         let frame = match frame.into_data() {
             Ok(data) => {
                 let length = data.len() as u64;
+                // What is one too many came as well.
+                self.inbound.bytes.set(self.inbound.bytes.get() + length);
                 if length > self.left {
                     return Poll::Ready(Err(self.fail(BodyError::TooLarge)));
                 }
                 self.left -= length;
-                self.inbound.bytes.set(self.inbound.bytes.get() + length);
                 let data = self.recoded(&data, is_last)?.unwrap_or(data);
                 for replay in [&self.keep, &self.copy].into_iter().flatten() {
                     // Of no use to this side alone.
