@@ -1038,6 +1038,7 @@ async fn an_idle_connection_is_closed_in_time() {
     conversation.answer().await.assert_status(200);
 
     conversation.assert_closed().await;
+    armiger.until_metric("armiger_limit_hits_total{limit=\"keep_alive\"}", 1.0).await;
 }
 
 #[tokio::test]

@@ -202,6 +202,10 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
             };
             let is_spent = streams.opened() >= door.requests_max();
             if is_over || is_ending || is_spent || door.is_outdated() && streams.opened() > 0 {
+                let hit = if is_over { Some("keep_alive") } else { is_spent.then_some("requests_max") };
+                if let Some(limit) = hit {
+                    shared.metrics.limit_hit(limit);
+                }
                 is_told = true;
                 idle.end();
                 connection.as_mut().graceful_shutdown();
