@@ -38,6 +38,28 @@ async fn another_upstream_and_then_a_fixed_answer_stand_in() {
     armiger.until_metric(&told("respond"), 1.0).await;
 }
 
+/// What came of the upstream is told as its own, with whatever was asked since in vain.
+#[tokio::test]
+async fn a_line_tells_of_one_upstream_and_its_endpoint() {
+    let app = Backend::with(|_| answer(503, "down")).await;
+    let spare = Backend::with(|_| answer(503, "down too")).await;
+    for fallback in ["upstream: spare".to_owned(), format!("upstream: spare, {FIXED}")] {
+        // Asked once, and not even that by the second request.
+        let config = config(&app, &spare, &fallback).to_string();
+        let address = format!("[\"{}\"]", spare.url());
+        let broken = config.replace(&address, &format!("{address}\n    breaker: {{trip: {{consecutive: 1}}}}"));
+        assert_ne!(config, broken, "{config}");
+        let armiger = Armiger::with(broken).await;
+        for attempts in [2, 1] {
+            armiger.get("/").await;
+            let line =
+                armiger.logged(|line| line["attempts"].as_array().is_some_and(|all| all.len() == attempts)).await;
+            let told = (&line["upstream"], &line["upstream_addr"]);
+            assert_eq!(told, (&"app".into(), &app.address().to_string().into()), "{line:#}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_upstreams_own_answers_pass_and_so_do_refusals_that_it_has_no_part_in() {
     let app = Backend::with(|seen| answer(if seen.target == "/500" { 500 } else { 404 }, "its own")).await;

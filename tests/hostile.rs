@@ -812,6 +812,7 @@ async fn a_body_that_grows_too_long_is_refused_midway() {
     let verdict = |line: &Value| (line["verdicts"][0]["verdict"].clone(), line["verdicts"][0]["reason"].clone());
     let line = armiger.logged(|line| line["status"] == 413).await;
     assert_eq!(verdict(&line), (json!("reject"), json!("body-too-large")), "{line:#}");
+    assert_eq!(line["bytes_in"], 1025, "what was one too many came as well: {line:#}");
     let line = armiger.logged(|line| line["path"] == "/short").await;
     assert_eq!(verdict(&line), (json!("amend"), Value::Null), "{line:#}");
     for (verdict, count) in [("amend", 1.0), ("reject", 1.0), ("pass", 0.0)] {
@@ -1037,6 +1038,7 @@ async fn an_idle_connection_is_closed_in_time() {
     conversation.answer().await.assert_status(200);
 
     conversation.assert_closed().await;
+    armiger.until_metric("armiger_limit_hits_total{limit=\"keep_alive\"}", 1.0).await;
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod cache_shared;
 mod check_secrets;
 mod compress;
 mod config;
+mod cut_streams;
 mod deadlines;
 mod descriptors;
 mod diff;

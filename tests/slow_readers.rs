@@ -184,4 +184,5 @@ async fn who_answers_pings_and_asks_for_nothing_is_sent_away() {
         }
         assert!(begun.elapsed() < Duration::from_secs(20), "it is kept for ever");
     }
+    armiger.until_metric("armiger_limit_hits_total{limit=\"keep_alive\"}", 1.0).await;
 }

@@ -129,6 +129,7 @@ enum Clients {
     Http2 {
         client: h2::client::SendRequest<Bytes>,
         connection: JoinHandle<()>,
+        pings: h2::PingPong,
         /// The same as the connection's.
         socket: TcpStream,
     },
@@ -142,7 +143,8 @@ impl Clients {
         let stream = TcpStream::connect(armiger.address()).await.unwrap().into_std().unwrap();
         let socket = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
         let stream = TcpStream::from_std(stream).unwrap();
-        let (client, connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
+        let (client, mut connection) = within("the handshake", h2::client::handshake(stream)).await.unwrap();
+        let pings = connection.ping_pong().unwrap();
         let connection = tokio::spawn(async move { drop(connection.await) });
         within("settings", async {
             while !client.is_extended_connect_protocol_enabled() {
@@ -150,7 +152,7 @@ impl Clients {
             }
         })
         .await;
-        Self::Http2 { client, connection, socket }
+        Self::Http2 { client, connection, pings, socket }
     }
 
     async fn open(&mut self, armiger: &Armiger) -> Side {
@@ -275,7 +277,7 @@ async fn a_connection_may_end_together_with_its_last_tunnel() {
         let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
         far.end().await;
         assert_eq!(near.sees().await, End::Told, "{is_http2}");
-        let Clients::Http2 { client, connection, socket } = clients else { unreachable!() };
+        let Clients::Http2 { client, connection, socket, .. } = clients else { unreachable!() };
         // What the kernel holds back goes out with the end of the connection.
         socket2::SockRef::from(&socket).set_tcp_cork(true).unwrap();
         near.say(b"\x88\x80\0\0\0\0").await;
@@ -286,6 +288,108 @@ async fn a_connection_may_end_together_with_its_last_tunnel() {
         assert_eq!(far.sees().await, End::Told, "{is_http2}");
         told(armiger, 1, true, Value::Null).await;
     }
+}
+
+/// A back end that takes no more than a window of 16 KiB until it is read from.
+async fn slow_back_end() -> (String, mpsc::Receiver<Side>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, tunnels) = mpsc::channel(8);
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut builder = h2::server::Builder::new();
+        builder.initial_window_size(16 * 1024);
+        let mut connection = builder.enable_connect_protocol().handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let stream = respond.send_response(Response::new(()), false).unwrap();
+            sender.send(Side::Stream(request.into_body(), stream)).await.unwrap();
+        }
+    });
+    (url, tunnels)
+}
+
+/// A binary message of so many bytes in one frame.
+fn message(length: usize) -> &'static [u8] {
+    let mut bytes = vec![0x82, 0xff];
+    bytes.extend((length as u64).to_be_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(vec![b'x'; length]);
+    bytes.leak()
+}
+
+/// What waits for the back end when the client goes is still brought there, and then the end.
+#[tokio::test]
+async fn who_has_said_all_may_go_before_the_back_end_has_taken_it() {
+    // Both sides have ended, or only the client.
+    for (is_http2, is_answered) in [(true, true), (true, false), (false, false)] {
+        let (url, mut tunnels) = slow_back_end().await;
+        let config = Config::to_url(&url).upstream("protocol: h2c").listener("http2_websocket: true");
+        let armiger = Armiger::with_workers(1, config).await;
+        let mut clients = Clients::of(&armiger, is_http2).await;
+        let (mut near, mut far) = open(&armiger, &mut clients, &mut tunnels).await;
+        let message = message(if is_answered { 300_000 } else { 30_000 });
+        if is_answered {
+            far.end().await;
+            assert_eq!(near.sees().await, End::Told);
+        }
+        near.say(message).await;
+        near.end().await;
+        if let Clients::Http2 { pings, .. } = &mut clients {
+            // What was said before has come, when this has.
+            within("a pong", pings.ping(h2::Ping::opaque())).await.unwrap();
+        }
+        if !is_answered {
+            // Once this is here, the client's end was read.
+            far.say(b"\x81\x02hm").await;
+        }
+        match (clients, near) {
+            (Clients::Http2 { client, connection, .. }, near) if is_answered => {
+                drop((client, near));
+                within("the end of the connection", connection).await.unwrap();
+            }
+            (Clients::Http2 { connection, .. }, mut near) => {
+                near.hears(b"\x81\x02hm").await;
+                // Without a word more: no stream is reset.
+                connection.abort();
+                assert!(within("the end", connection).await.is_err());
+            }
+            (Clients::Http1, Side::Tcp(stream)) => {
+                within("a word", stream.peek(&mut [0; 1])).await.unwrap();
+                // What it has not read makes of its close a reset, which the next word meets.
+                drop(stream);
+                far.say(b"\x81\x02hm").await;
+            }
+            (Clients::Http1, Side::Stream(..)) => unreachable!(),
+        }
+        far.hears(message).await;
+        assert_eq!(far.sees().await, End::Told, "{is_http2} {is_answered}");
+        if !is_answered {
+            far.end().await;
+        }
+        let cut_by = if is_answered { Value::Null } else { json!("client") };
+        told(armiger, 1, is_answered, cut_by).await;
+    }
+}
+
+/// Nobody is waited for beyond that, whatever the back end says.
+#[tokio::test]
+async fn who_talks_to_a_client_that_is_gone_is_reset_in_the_end() {
+    let (url, mut tunnels) = back_end(true).await;
+    let config = Config::to_url(&url).upstream("protocol: h2c\ntimeouts: {tunnel_idle: 2s}");
+    let armiger = Armiger::with_workers(1, config).await;
+    let (mut near, mut far) = open(&armiger, &mut Clients::Http1, &mut tunnels).await;
+    near.end().await;
+    assert_eq!(far.sees().await, End::Told);
+    far.say(b"\x81\x02hm").await;
+    let (Side::Tcp(stream), Side::Stream(_, sender)) = (near, &mut far) else { unreachable!() };
+    within("a word", stream.peek(&mut [0; 1])).await.unwrap();
+    drop(stream);
+    for _ in 0..3 {
+        sender.send_data(Bytes::from_static(b"\x81\x02hm"), false).unwrap();
+    }
+    let reset = within("the reset", std::future::poll_fn(|cx| sender.poll_reset(cx))).await.unwrap();
+    assert_eq!(reset, Reason::CANCEL);
+    told(armiger, 1, false, json!("client")).await;
 }
 
 /// A back end that has ended may let go of the tunnel: its client sees the end, and may still tell its own.
@@ -306,7 +410,7 @@ async fn a_back_end_that_goes_after_its_end_cuts_nobody() {
                 near.say(b"\x88\0").await;
             }
             match clients {
-                Clients::Http2 { client, connection, socket } if is_connection_over => {
+                Clients::Http2 { client, connection, socket, .. } if is_connection_over => {
                     socket2::SockRef::from(&socket).set_tcp_cork(true).unwrap();
                     near.end().await;
                     drop((client, near));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::harness::{Armiger, Backend, Broken, Chunks, Config, Response, Script, Signal, answer, streamed};
 
@@ -545,7 +546,30 @@ async fn an_early_answer_ends_the_connection_only_where_it_says_so() {
         }
         conversation.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         conversation.answer().await.assert_status(204);
+        let lines = armiger.log_lines(2).await;
+        assert_eq!(lines[0]["upload_cut"], true, "the service never had it all: {lines:#?}");
+        assert!(lines[1].get("upload_cut").is_none(), "{lines:#?}");
     }
+}
+
+/// What has gone to the service before its answer ends is no upload that was cut.
+#[tokio::test]
+async fn an_upload_that_the_service_had_whole_behind_the_begin_of_its_answer_was_not_cut() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let armiger = Armiger::with(Config::to_url(&format!("http://{}", listener.local_addr().unwrap()))).await;
+    let mut conversation = armiger.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nab").await;
+    let (mut service, _) = listener.accept().await.unwrap();
+    service.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok").await.unwrap();
+    let begun = conversation.some().await;
+    assert!(begun.starts_with(b"HTTP/1.1 200 "), "{}", begun.escape_ascii());
+    conversation.write("cdef").await;
+    let mut got = Vec::new();
+    while !got.ends_with(b"abcdef") {
+        assert!(service.read_buf(&mut got).await.unwrap() > 0, "{}", got.escape_ascii());
+    }
+    service.write_all(b"ay").await.unwrap();
+    let line = armiger.logged(|_| true).await;
+    assert!(line["bytes_in"] == 6 && line.get("upload_cut").is_none(), "{line}");
 }
 
 /// More than is thrown away is known beforehand where the length is.
@@ -571,6 +595,30 @@ async fn an_early_answer_reaches_a_client_that_goes_on_sending() {
     let answer = armiger.connect_h2c().await.try_request(Request::post("/").body(body).unwrap()).await;
 
     assert_eq!(answer.unwrap().assert_status(413).text(), "big");
+}
+
+/// On HTTP/2 who wants no more resets the stream: as long as nobody does, the rest is wanted.
+#[tokio::test]
+async fn an_http2_service_that_ends_its_answer_first_may_read_on() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let armiger = Armiger::with(Config::to_url(&url).upstream("protocol: h2c")).await;
+    let mut conversation = armiger.raw("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nab").await;
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+    tokio::spawn(async move { while connection.accept().await.is_some() {} });
+    respond.send_response(http::Response::new(()), true).unwrap();
+    conversation.answer().await.assert_status(200);
+    armiger.logged(|line| line["complete"] == true && line.get("upload_cut").is_none()).await;
+
+    conversation.write("cdef").await;
+
+    let (mut body, mut got) = (request.into_body(), Vec::new());
+    while let Some(data) = body.data().await {
+        got.extend_from_slice(&data.unwrap());
+    }
+    assert_eq!(got, b"abcdef");
 }
 
 // === keep-alive races ===

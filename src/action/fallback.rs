@@ -92,6 +92,9 @@ impl Fallback {
         outcome: Result<Response<Body>, Rejection>,
     ) -> Result<Response<Body>, Rejection> {
         if let Some(proxy) = &self.proxy {
+            let record = &mut exchange.closing.record;
+            let (failed, before) = (record.upstream.clone(), record.attempts.len());
+            record.attempts_of_upstream = Some(before..usize::MAX);
             let answer = proxy.run(exchange, pools).await;
             if let Ok(mut response) = answer
                 && !self.statuses.iter().any(|some| some.contains(response.status().as_u16()))
@@ -99,6 +102,9 @@ impl Fallback {
                 step(exchange, &mut response, "upstream", &outcome);
                 return Ok(response);
             }
+            // It gave nothing: what is told is what came of the one that it stood in for.
+            let record = &mut exchange.closing.record;
+            (record.upstream, record.attempts_of_upstream) = (failed, Some(0..before));
         }
         match self.fixed(exchange, &outcome) {
             Some(response) => Ok(response),

@@ -37,7 +37,9 @@ pub enum HashKey {
 /// Takes an endpoint out for a while that failed several times in a row, as long as others are left.
 ///
 /// It differs from a breaker: it never refuses a request, and so never takes out the last endpoint. What counts as failure
-/// is what `breaker.failure` says, or its defaults.
+/// is what `breaker.failure` says, or its defaults, be it that another endpoint answered in the end: an HTTP/2 endpoint that
+/// refuses every stream has failed like one that cannot be reached. One stream refused now and then, or among others, is
+/// none.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ejection {

@@ -193,6 +193,9 @@ fields! {
     /// Who or what cut the answer short: `client`, `upstream`, `deadline` (a limit of armiger's own, or its end), or
     /// `credential`: the token or certificate that let the request in has ended (`stream_max_life`).
     CutBy => "cut_by", Text, "", "the answer is complete";
+    /// `true` where an upstream of HTTP/1.1 ended its answer before it had all of the request's body, or was gone by then: what had not
+    /// gone to it never did, and the client, which may have sent it all, was not told.
+    UploadCut => "upload_cut", Boolean, "", "the upstream had it all, or the exchange ended otherwise";
     /// The request headers that `access_log.headers` names; several lines of one are joined with `, `. Credentials show
     /// as `***`.
     Headers => "headers", Mapping, "", "the request has none of them";

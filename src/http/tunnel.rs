@@ -14,8 +14,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::cause;
 
+/// How somebody went who is at the other end of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// By a reset of the stream: what was still to come does not count.
+    Reset,
+    /// With the connection. What was said before, and its end, is as it was.
+    Away,
+}
+
 /// Bytes both ways.
 pub trait Duplex: AsyncRead + AsyncWrite + Unpin {
+    /// Whether nobody hears any more, as far as that is known without telling anything.
+    fn gone(&self) -> Option<Gone> {
+        None
+    }
+
+    /// Whether what was written may still wait here for the peer, be it that the end was told: let go before the peer has
+    /// ended, that is lost.
+    fn may_hold(&self) -> bool {
+        false
+    }
+
     /// Goes on with what it was given, where nobody else does. To be asked whenever its task is woken.
     fn go_on(&mut self, _: &mut Context<'_>) {}
 
@@ -59,13 +79,21 @@ pub struct StreamTunnel {
     is_shut: bool,
     /// The peer hears no more: what it is told goes nowhere.
     is_let_go: bool,
+    gone: Option<Gone>,
 }
 
 impl StreamTunnel {
     /// Of what hyper has made of the stream, and of what sends on it. None if that was not given out.
     pub fn new(upgraded: Upgraded, sender: &Sender, peer: Peer) -> Option<Self> {
         let sending = sender.0.take()?;
-        Some(Self { sending: Some(sending), io: TokioIo::new(upgraded), peer, is_shut: false, is_let_go: false })
+        Some(Self {
+            sending: Some(sending),
+            io: TokioIo::new(upgraded),
+            peer,
+            is_shut: false,
+            is_let_go: false,
+            gone: None,
+        })
     }
 
     /// Hands to the connection what it takes.
@@ -74,6 +102,16 @@ impl StreamTunnel {
             && sending.as_mut().poll(cx).is_ready()
         {
             self.sending = None;
+            if !self.is_shut && self.peer == Peer::Client {
+                // hyper gives the error once, and after that all is as it would be anyway: nothing can be told.
+                let error = Pin::new(&mut self.io).poll_shutdown(cx);
+                self.gone = Some(match error {
+                    Poll::Ready(Err(error)) if cause::<h2::Error>(&error).is_some_and(|h2| !h2.is_reset()) => {
+                        Gone::Away
+                    }
+                    _ => Gone::Reset,
+                });
+            }
         }
     }
 
@@ -86,6 +124,14 @@ impl StreamTunnel {
 }
 
 impl Duplex for StreamTunnel {
+    fn gone(&self) -> Option<Gone> {
+        self.gone
+    }
+
+    fn may_hold(&self) -> bool {
+        true
+    }
+
     fn go_on(&mut self, cx: &mut Context<'_>) {
         self.send(cx);
     }
@@ -131,6 +177,9 @@ impl AsyncWrite for StreamTunnel {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.send(cx);
+        if self.gone.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         match Pin::new(&mut self.io).poll_flush(cx) {
             Poll::Ready(Err(error)) if self.lets_go(&error) => Poll::Ready(Ok(())),
             flushed => flushed,
@@ -138,6 +187,9 @@ impl AsyncWrite for StreamTunnel {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.gone.is_some() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         self.is_shut = true;
         let mut shut = Pin::new(&mut self.io).poll_shutdown(cx);
         if shut.is_pending() {

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::drain::Phase;
 use super::worker::Shared;
 use crate::http::body::Tunnel;
-use crate::http::tunnel::Duplex;
+use crate::http::tunnel::{Duplex, Gone};
 use crate::http::websocket::{FrameFollower, Goodbye};
 use crate::telemetry::finish::Finish;
 use crate::telemetry::record::CutBy;
@@ -96,6 +96,8 @@ where
     let mut parting: Option<Parting> = None;
     let mut last = wheel.timer();
     let mut is_half = false;
+    // The client hears no more.
+    let mut is_unheard = false;
     let end = poll_fn(|cx| {
         if forced.as_mut().poll(cx).is_ready() {
             return Poll::Ready(End::GivenUp);
@@ -118,24 +120,41 @@ where
         let downward = down.poll(cx, &mut tunnel.io, client);
         // At once: a connection that dies takes its tunnels with it.
         finish.carried(up.passed, down.passed);
+        is_unheard |= client.gone().is_some();
+        let may_wait = up.is_over && (upward.is_pending() || tunnel.io.may_hold());
         match (upward, downward) {
+            // Who has said all is gone, and the back end takes its time: it still gets that, and the end.
+            (Poll::Pending | Poll::Ready(Ok(())), Poll::Ready(Err(Broken { is_reader: false, .. }))) if may_wait => {
+                is_unheard = true;
+                if down.stays_unheard() {
+                    cx.waker().wake_by_ref();
+                }
+            }
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) if is_unheard => {
+                return Poll::Ready(End::Cut(CutBy::Client));
+            }
             // Whoever fails to read or to write is the one that broke off.
             (Poll::Ready(Err(broken)), _) => return Poll::Ready(broken.end(CutBy::Client, CutBy::Upstream)),
             (_, Poll::Ready(Err(broken))) => return Poll::Ready(broken.end(CutBy::Upstream, CutBy::Client)),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) if !is_unheard => {
                 return Poll::Ready(parting.map_or(End::Over, |parting| parting.end(true)));
             }
             _ => {}
         }
+        let is_done = up.is_shut && (down.is_over || !tunnel.io.may_hold());
+        if is_unheard && (is_done || !up.is_over || client.gone() == Some(Gone::Reset)) {
+            return Poll::Ready(End::Cut(CutBy::Client));
+        }
         if let Some(parting) = parting {
             // Nobody is cut off within a message, unless it takes longer than that.
             // To whom the other side's end was told, there is nothing more to say.
-            return last.poll_expired(cx).map(|()| parting.end(down.is_shut || down.has_said_goodbye()));
+            let is_said = !is_unheard && (down.is_shut || down.has_said_goodbye());
+            return last.poll_expired(cx).map(|()| parting.end(is_said));
         }
         if before != (up.passed, down.passed) {
             moved_at = wheel.now();
         }
-        if !is_half && (up.is_shut || down.is_shut) {
+        if !is_half && (up.is_shut || down.is_shut || is_unheard) {
             // However long it rested before: the other side has heard of it only now.
             (is_half, moved_at) = (true, wheel.now());
             timer.disarm();
@@ -147,6 +166,9 @@ where
             }
             ready!(timer.poll_expired(cx));
             if wheel.now() >= moved_at + idle {
+                if is_unheard {
+                    return Poll::Ready(End::Cut(CutBy::Client));
+                }
                 let silent = Parting { goodbye: Goodbye::GoingAway, cut_by: Some(CutBy::Deadline) };
                 silent.begin(&mut up, &mut down, &mut last);
                 parting = Some(silent);
@@ -225,6 +247,12 @@ struct Flow {
 impl Flow {
     fn ends_with(&mut self, goodbye: Vec<u8>) {
         self.goodbye = Some(goodbye);
+    }
+
+    /// What comes is thrown away from now on, up to its end. Says whether it was not before.
+    fn stays_unheard(&mut self) -> bool {
+        (self.waiting, self.written) = (Vec::new(), 0);
+        !std::mem::replace(&mut self.has_parted, true)
     }
 
     fn has_said_goodbye(&self) -> bool {

@@ -382,6 +382,7 @@ impl Drop for Closing {
         }
         if let Some(inbound) = inbound {
             record.bytes_in = inbound.bytes.get();
+            record.upload_cut = inbound.cut.get();
             // A refusal has counted it already.
             if inbound.error.get() == Some(BodyError::ClientTooSlow) && record.reason.is_none() {
                 self.logger.metrics.limit_hit("body_rate_min");

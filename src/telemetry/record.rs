@@ -196,10 +196,14 @@ pub struct Record {
     pub complete: bool,
     /// Who cut it short, if it did not.
     pub cut_by: Option<CutBy>,
+    /// The upstream's answer ended before all of the request had gone to it.
+    pub upload_cut: bool,
     /// The policies' verdicts, in the order they were asked.
     pub verdicts: SmallVec<[VerdictRow; 4]>,
     /// The attempts to get the answer, in the order they were made.
     pub attempts: SmallVec<[AttemptRow; 2]>,
+    /// Which of them are of `upstream`, where another was asked as well. None: all.
+    pub attempts_of_upstream: Option<Range<usize>>,
     /// The parts of an aggregated answer, in the order they ended.
     pub parts: Vec<PartRow>,
     /// Host, path, query and header values, one after the other.
@@ -233,8 +237,10 @@ impl Default for Record {
             bytes_out: 0,
             complete: false,
             cut_by: None,
+            upload_cut: false,
             verdicts: SmallVec::new(),
             attempts: SmallVec::new(),
+            attempts_of_upstream: None,
             parts: Vec::new(),
             text: Vec::new(),
             host: 0..0,
@@ -252,10 +258,14 @@ impl Record {
         Self::default()
     }
 
-    /// The attempt that came to an endpoint last. None where the answer is not an upstream's alone.
+    /// The attempt that came to an endpoint of the upstream last. None where the answer is not an upstream's alone.
     pub fn last_asked(&self) -> Option<&AttemptRow> {
         self.upstream.as_ref()?;
-        self.attempts.iter().rfind(|attempt| attempt.was_asked)
+        let own = match &self.attempts_of_upstream {
+            None => &self.attempts[..],
+            Some(own) => self.attempts.get(own.start..own.end.min(self.attempts.len())).unwrap_or_default(),
+        };
+        own.iter().rfind(|attempt| attempt.was_asked)
     }
 
     /// Forgets every fact and keeps the buffers.
@@ -281,8 +291,10 @@ impl Record {
             bytes_out,
             complete,
             cut_by,
+            upload_cut,
             verdicts,
             attempts,
+            attempts_of_upstream,
             parts,
             text,
             host,
@@ -306,8 +318,10 @@ impl Record {
         (*bytes_in, *bytes_out) = (0, 0);
         *complete = false;
         *cut_by = None;
+        *upload_cut = false;
         verdicts.clear();
         attempts.clear();
+        *attempts_of_upstream = None;
         parts.clear();
         text.clear();
         // After a request with a large head; a spare record is not to hold its bytes.

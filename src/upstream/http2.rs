@@ -218,12 +218,13 @@ impl Stream {
 
     /// Why there was no answer.
     pub(super) fn failure(&self, mut error: TrySendError<Request<Body>>) -> Failure {
+        let is_alone = self.connection.streams.get() == 1;
         if let Some(mut request) = error.take_message() {
             if self.tunnel.take().is_some() {
                 *request.body_mut() = Body::Empty;
             }
             let error = Error::from_exchange(error.into_error());
-            return Failure::Unsent { request: Box::new(request), error };
+            return Failure::Unsent { request: Box::new(request), error, is_alone };
         }
         let hyper = error.into_error();
         let h2 = cause::<h2::Error>(&hyper);
@@ -238,11 +239,11 @@ impl Stream {
         let error = Error::from_exchange(hyper);
         if is_left_out {
             self.spend();
-            Failure::Refused { error }
+            Failure::Refused { error, is_alone }
         } else if is_refused {
             // RFC 9113 §8.7: nothing of it was processed.
             self.connection.borne.set((self.connection.streams.get() - 1).max(1));
-            Failure::Refused { error }
+            Failure::Refused { error, is_alone }
         } else if is_reset {
             Failure::Ended { error }
         } else {

@@ -132,8 +132,12 @@ impl Upstream {
     pub fn shown(&self, now: Instant) -> Value {
         let current = self.now();
         let endpoints = current.plan.endpoints.iter().zip(&current.standings.endpoints).enumerate();
-        let endpoints =
-            endpoints.map(|(place, (endpoint, standing))| standing.shown(&endpoint.label, current.is_ill(place), now));
+        // All that is in flight is at the only endpoint, where nobody counts it again.
+        let all = (current.plan.endpoints.len() == 1).then(|| self.in_flight());
+        let endpoints = endpoints.map(|(place, (endpoint, standing))| {
+            let in_flight = all.unwrap_or_else(|| standing.live.in_flight());
+            standing.shown(&endpoint.label, in_flight, current.is_ill(place), now)
+        });
         json!({
             "upstream": &*self.name,
             "in_flight": self.in_flight(),

@@ -353,12 +353,12 @@ impl Standing {
     }
 
     /// What operators see of it.
-    pub(super) fn shown(&self, label: &str, is_ill: bool, now: Instant) -> Value {
+    pub(super) fn shown(&self, label: &str, in_flight: usize, is_ill: bool, now: Instant) -> Value {
         let live = &self.live;
         let left = live.ejected_until.load(Ordering::Relaxed).saturating_sub(live.millis(now));
         json!({
             "endpoint": label,
-            "in_flight": live.in_flight(),
+            "in_flight": in_flight,
             "is_ill": is_ill,
             "failures_in_row": live.failures_in_row.load(Ordering::Relaxed),
             "ejected_for_seconds": (left > 0).then_some(left as f64 / 1000.0),

@@ -56,6 +56,12 @@ impl Tries<'_> {
         Self { tried, at: None, course: None, unreached: 0, unsent: 0, is_fresh: false, may_redo, may_repeat: may_redo }
     }
 
+    /// Whether a request of which nothing was taken may have met a connection that was just ending: not a new one, nor
+    /// one after the other.
+    pub(super) fn may_be_race(&self, is_reused: bool) -> bool {
+        is_reused && self.unsent == 0
+    }
+
     /// Whether the plan for retries may allow another try.
     pub(super) fn may_try_again(&self) -> bool {
         self.may_redo && self.course.as_ref().is_some_and(Course::is_open)
@@ -97,11 +103,12 @@ impl Upstream {
         tries.is_fresh = true;
         match class {
             Some(RetryClass::Unsent) => {
+                let may_be_race = tries.may_be_race(is_reused);
                 tries.unsent += 1;
                 if tries.unsent > UNSENT_MAX {
                     return None;
                 }
-                if is_reused && tries.unsent == 1 {
+                if may_be_race {
                     tries.at = Some(place);
                 } else {
                     // Not even a new connection took it: as good as not reached. Nor did a second of HTTP/2, which is seldom a

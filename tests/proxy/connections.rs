@@ -259,6 +259,7 @@ async fn the_last_request_that_a_connection_may_carry_closes_it() {
     conversation.answer().await.assert_status(200).assert_header("connection", "close");
     conversation.assert_closed().await;
     assert_eq!(backend.count(), 2);
+    armiger.until_metric("armiger_limit_hits_total{limit=\"requests_max\"}", 1.0).await;
 }
 
 #[tokio::test]
@@ -271,6 +272,7 @@ async fn the_last_request_that_an_http2_connection_may_carry_closes_it() {
     connection.get("/").await.assert_status(200);
 
     connection.closed().await;
+    armiger.until_metric("armiger_limit_hits_total{limit=\"requests_max\"}", 1.0).await;
 }
 
 #[tokio::test]

@@ -84,6 +84,8 @@ pub struct Inbound {
     pub ended_at: Cell<Option<Instant>>,
     /// Why it was not.
     pub error: Cell<Option<BodyError>>,
+    /// Who answered was done before all of it had gone out to there, and the rest never does.
+    pub cut: Cell<bool>,
     /// Its reader waits for the client.
     pub waits: Cell<bool>,
     /// How fast the client must be.
@@ -286,11 +288,12 @@ impl Received {
         let frame = match frame.into_data() {
             Ok(data) => {
                 let length = data.len() as u64;
+                // What is one too many came as well.
+                self.inbound.bytes.set(self.inbound.bytes.get() + length);
                 if length > self.left {
                     return Poll::Ready(Err(self.fail(BodyError::TooLarge)));
                 }
                 self.left -= length;
-                self.inbound.bytes.set(self.inbound.bytes.get() + length);
                 let data = self.recoded(&data, is_last)?.unwrap_or(data);
                 for replay in [&self.keep, &self.copy].into_iter().flatten() {
                     // Of no use to this side alone.

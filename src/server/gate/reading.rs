@@ -193,6 +193,7 @@ impl<S: AsyncRead + Unpin> Gate<S> {
                     if self.has_begun() {
                         self.refuse_head(Violation::HeadTimeout);
                     }
+                    self.state.rested.set(self.waiting == Waiting::Idle);
                     return Poll::Ready(None);
                 }
             }

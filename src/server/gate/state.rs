@@ -12,6 +12,7 @@ pub struct GateState {
     pub(super) violation: Cell<Option<Violation>>,
     pub(super) refusal: Cell<Option<Violation>>,
     pub(super) says_close: Cell<bool>,
+    pub(super) rested: Cell<bool>,
     pub(super) idle_since: Cell<Option<Instant>>,
     pub(super) requests: Cell<u64>,
     pub(super) bytes_read: Cell<u64>,
@@ -45,6 +46,11 @@ impl GateState {
     /// A violation in a head, which the service knows nothing of and which waits for [`Gate::refuse`](super::Gate::refuse).
     pub fn refusal(&self) -> Option<Violation> {
         self.refusal.get()
+    }
+
+    /// Whether it ended since nothing was going on for too long.
+    pub fn has_rested(&self) -> bool {
+        self.rested.get()
     }
 
     /// Since when, by the coarse clock, nothing has been going on: the last answer is out, and no byte of a next request

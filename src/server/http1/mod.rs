@@ -69,10 +69,12 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
             }
             // The plan may have changed since the request came.
             door.look();
-            let is_last = state.requests() >= door.requests_max()
-                || state.violation().is_some()
-                || door.is_outdated()
-                || shared.phase() >= Phase::LameDuck;
+            let is_spent = state.requests() >= door.requests_max();
+            if is_spent {
+                shared.metrics.limit_hit("requests_max");
+            }
+            let is_last =
+                is_spent || state.violation().is_some() || door.is_outdated() || shared.phase() >= Phase::LameDuck;
             if is_last {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 state.say_close();
@@ -178,7 +180,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
 
 /// Counts the bound that ended a connection, if one did.
 fn note_limit(shared: &Shared, state: &GateState) {
-    if let Some(limit) = state.violation().and_then(limit_of) {
+    if let Some(limit) = state.violation().and_then(limit_of).or(state.has_rested().then_some("keep_alive")) {
         shared.metrics.limit_hit(limit);
     }
 }

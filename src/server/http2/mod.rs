@@ -202,6 +202,10 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
             };
             let is_spent = streams.opened() >= door.requests_max();
             if is_over || is_ending || is_spent || door.is_outdated() && streams.opened() > 0 {
+                let hit = if is_over { Some("keep_alive") } else { is_spent.then_some("requests_max") };
+                if let Some(limit) = hit {
+                    shared.metrics.limit_hit(limit);
+                }
                 is_told = true;
                 idle.end();
                 connection.as_mut().graceful_shutdown();
@@ -212,13 +216,16 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
         })
         .await
     };
-    if !tunnels.borrow().is_empty() {
-        // A tunnel that has come to its own end with the last that was read is asked once more, before what is left is cut.
-        tokio::task::yield_now().await;
-    }
     match ended {
         // Streams end, and are counted, with hyper.
-        None => reset_on_close(stream.borrow().get_ref().socket()),
+        None => {
+            if !tunnels.borrow().is_empty() {
+                // A tunnel that has come to its own end with the last that was read is asked once more, before what is left
+                // is cut.
+                tokio::task::yield_now().await;
+            }
+            return reset_on_close(stream.borrow().get_ref().socket());
+        }
         Some(Err(error)) => {
             tracing::debug!(peer = %door.ends.source, %error, "connection broke");
             let is_flood =
@@ -229,11 +236,16 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
         }
         // Streams that crossed with GOAWAY are lawfully ignored, but unread they would make of the close a reset.
         Some(Ok(())) => {
-            let Ok(stream) = Rc::try_unwrap(stream) else { return };
-            // A client that is slow says now and then how much more it takes.
-            part(shared, &mut stream.into_inner().into_inner(), body_idle).await;
+            if let Ok(stream) = Rc::try_unwrap(stream) {
+                // A client that is slow says now and then how much more it takes.
+                part(shared, &mut stream.into_inner().into_inner(), body_idle).await;
+            }
         }
     }
+    // Of tunnels, those go on whose clients had told their end: what waits for the back end is still brought there. Each has its
+    // bounds, and the others see that their client is gone.
+    let mut tunnels = tunnels.take();
+    while tunnels.join_next().await.is_some() {}
 }
 
 /// Keeps what no two answers have in common out of the table of HPACK: h2 compares each field with all that the table holds

@@ -82,7 +82,7 @@ const TAIL: &str = "
 ## `format: text`
 
 A short line for people, not for programs: time, method, path, status, duration, and then, as `key=value`, what is worth
-a word: `route`, `upstream`, `at` (the endpoint), `reason`, `fallback`, `cut_by`, `attempts` if there were several, each policy that
+a word: `route`, `upstream`, `at` (the endpoint), `reason`, `fallback`, `cut_by`, `upload_cut`, `attempts` if there were several, each policy that
 refused or would have, `client`, `id`. A value that is no plain word is quoted.
 
 ## `format: combined`

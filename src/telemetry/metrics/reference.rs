@@ -31,7 +31,7 @@ const LABELS: &[(&str, &str)] = &[
     (
         "limit",
         "the bound's key. Of a listener: `connections_max`, `in_flight_max`, `headers_max`, `header_bytes_max`, \
-         `header_value_bytes_max`, `target_bytes_max`, `body_max` (also for the policy `body_limit`), `body_rate_min`, `handshakes_max`, `handshake`, `proxy_header`, `request_headers`, `body_idle`; of an \
+         `header_value_bytes_max`, `target_bytes_max`, `body_max` (also for the policy `body_limit`), `body_rate_min`, `handshakes_max`, `handshake`, `proxy_header`, `request_headers`, `body_idle`, `keep_alive`, `requests_max`; of an \
          upstream: `upstreams.limits.in_flight_max`, `upstreams.limits.queue_max`, `upstreams.limits.queue_wait`, `upstreams.pool.queue_max`, `upstreams.pool.queue_wait`; of all names `dns.addresses_max`; of a \
          route: `timeout`; of an action its key within the route, such as `routes.batch.deadline`, and `mirror.in_flight_max`; of policies `rate_limit.keys_max`, `rate_limit.ban` (no room to watch one more \
          caller), `in_flight.max`, `headers.claim_max`, `compress.at_once_max`, `cache.fills_max`, `cache.refreshes_max`; of providers of identities `identity.jwt.keys.bytes_max`, \
@@ -145,7 +145,7 @@ The `process_*` metrics are read from `/proc`, and absent where there is none.
 | failures per route | `sum by (route) (rate(armiger_http_requests_total{status_class=\"5xx\"}[5m]))` |
 | whose failures they are | `sum by (route, reason) (rate(armiger_rejections_total[5m]))` has those of armiger's own making |
 | which upstream breaks answers off | `sum by (upstream) (rate(armiger_upstream_answers_cut_total[5m]))` |
-| a bound that is too tight | `rate(armiger_limit_hits_total[5m]) > 0` |
+| a bound that is too tight | `rate(armiger_limit_hits_total{limit!=\"keep_alive\",limit!=\"requests_max\"}[5m]) > 0`: those two end connections in the course of things |
 | an edit that was refused | `armiger_config_last_reload_successful == 0` |
 | what a policy in shadow would do | `sum by (route, policy) (rate(armiger_policy_verdicts_total{verdict=\"would_reject\"}[5m]))` |
 | whom `cors` in shadow would give no permission | `sum by (route, outcome) (rate(armiger_cors_requests_total{mode=\"shadow\",outcome=~\".*_not_allowed\"}[5m]))` |

@@ -62,7 +62,8 @@ impl Copy {
     }
 }
 
-pub(super) fn inbound_of(body: &Body) -> Option<Rc<Inbound>> {
+/// What is known of it while it is read, if a client sends it.
+pub(in crate::upstream) fn inbound_of(body: &Body) -> Option<Rc<Inbound>> {
     match body {
         Body::Received(received) => Some(received.inbound().clone()),
         _ => None,

@@ -40,17 +40,18 @@ use crate::http::websocket::Wish;
 use crate::telemetry::metrics::RetryClass;
 use crate::timer::Timer;
 use crate::turn;
-use copy::{Copy, inbound_of, is_idempotent};
+pub(super) use copy::inbound_of;
+use copy::{Copy, is_idempotent};
 use line::patiently;
 use outgoing::{address, prepare};
 use trial::Trial;
 
 /// Why a connection gave no answer.
 pub(super) enum Failure {
-    /// Nothing of the request was sent, and here it is.
-    Unsent { request: Box<Request<Body>>, error: Error },
-    /// The upstream says that it looked at nothing of it.
-    Refused { error: Error },
+    /// Nothing of the request was sent, and here it is. `is_alone`: no other was on the connection.
+    Unsent { request: Box<Request<Body>>, error: Error, is_alone: bool },
+    /// The upstream says that it looked at nothing of it. `is_alone`: nor had it anything else on the connection.
+    Refused { error: Error, is_alone: bool },
     /// It was sent, in part or whole, and the connection ended. The head of the request is given back where it was kept.
     Broken { error: Error, head: Option<Box<request::Parts>> },
     /// The upstream ended this one exchange: it saw the request and decided. Or the request broke off.
@@ -60,13 +61,19 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Whether nothing of the request was taken, where nothing else could be the reason: among others it may be one too
+    /// many.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Unsent { is_alone: true, .. } | Self::Refused { is_alone: true, .. })
+    }
+
     /// What went wrong; the request, if it can be sent again; and why it may be, whatever the plan for retries says. `may_race`: the
     /// connection may have ended for being idle, just as the request was sent.
     fn sort(self, copy: Option<Copy>, may_race: bool) -> (Error, Option<Request<Body>>, Option<RetryClass>) {
         let restore = |kept| copy.and_then(|copy| copy.restore(kept));
         match self {
-            Self::Unsent { request, error } => (error, Some(*request), Some(RetryClass::Unsent)),
-            Self::Refused { error } => (error, restore(None), Some(RetryClass::Unsent)),
+            Self::Unsent { request, error, .. } => (error, Some(*request), Some(RetryClass::Unsent)),
+            Self::Refused { error, .. } => (error, restore(None), Some(RetryClass::Unsent)),
             Self::Broken { error, head } => {
                 let is_race = may_race && error.kind() == Kind::Reset;
                 (error, restore(head), is_race.then_some(RetryClass::ReusedNoByte))
@@ -295,11 +302,13 @@ impl Upstream {
                 return Err(kind.into());
             }
             let is_broken = matches!(failure, Failure::Broken { .. });
+            let is_refusing = failure.is_refusal() && !tries.may_be_race(is_reused);
             let (error, again, class) = failure.sort(copy, is_reused && tries.may_repeat);
             tries.may_repeat &= !is_broken;
             match class {
-                // The end of an idle connection says nothing of the upstream.
-                Some(_) if again.is_some() => trial.is_race(error.kind()),
+                // The end of an idle connection says nothing of the upstream, nor does a stream that is one too many. An
+                // endpoint that takes nothing is as good as one that cannot be reached.
+                Some(_) if again.is_some() && !is_refusing => trial.is_race(error.kind()),
                 _ => trial.failed(error.kind()),
             }
             drop(trial);

@@ -25,11 +25,11 @@ use tokio::io::AsyncWrite;
 use tokio::task::AbortHandle;
 
 use super::bench::{Bench, Room, Told};
-use super::client::Failure;
+use super::client::{Failure, inbound_of};
 use super::connect::Stream;
 use super::error::Error;
 use super::state::Stay;
-use crate::http::body::{Body, BodyError, Channel, Lease};
+use crate::http::body::{Body, BodyError, Channel, Inbound, Lease};
 use crate::http::headers::name;
 use crate::http::reply::{Asked, HeadBounds};
 use crate::telemetry::metrics::InFlight;
@@ -53,7 +53,7 @@ pub(super) struct Connection {
     told: Option<Told>,
     is_spent: Cell<bool>,
     /// Sends the rest of a request whose answer came before it was sent.
-    rest: Cell<Option<AbortHandle>>,
+    rest: Cell<Option<Rest>>,
     _count: Open,
 }
 
@@ -185,6 +185,12 @@ impl Connection {
     pub(super) fn put_back(self: Rc<Self>) {
         let now = self.bench.worker().wheel.now();
         if !self.is_at_rest() || self.age.is_over(now, self.bench.terms().age_max) {
+            if let Some(rest) = self.rest.take() {
+                if !self.talk.borrow().sending.is_sent() {
+                    never_goes(rest.inbound.as_ref());
+                }
+                self.rest.set(Some(rest));
+            }
             return;
         }
         let bench = self.bench.clone();
@@ -208,6 +214,7 @@ impl Connection {
     /// peer waits for the request to go on.
     fn send_rest(self: &Rc<Self>, mut body: Body) {
         let connection = Rc::downgrade(self);
+        let inbound = inbound_of(&body);
         let mut is_broken = false;
         let rest = tokio::task::spawn_local(poll_fn(move |cx| {
             let Some(connection) = connection.upgrade() else { return Poll::Ready(()) };
@@ -225,7 +232,7 @@ impl Connection {
                 None => Poll::Ready(()),
             }
         }));
-        self.rest.set(Some(rest.abort_handle()));
+        self.rest.set(Some(Rest { sends: rest.abort_handle(), inbound }));
     }
 }
 
@@ -263,11 +270,14 @@ impl Future for Sent<'_> {
             Ok(head) => {
                 if sending.is_under_way() {
                     connection.send_rest(std::mem::take(body));
+                } else if !sending.is_sent() {
+                    // It takes nothing more.
+                    never_goes(inbound_of(body).as_ref());
                 }
                 Ok(head)
             }
             Err(error) => Err(match sending.unsent().filter(|_| !receiving.has_begun()) {
-                Some(request) => Failure::Unsent { request: Box::new(request), error },
+                Some(request) => Failure::Unsent { request: Box::new(request), error, is_alone: true },
                 None => {
                     let kept = if receiving.has_begun() { None } else { sending.kept() };
                     Failure::Broken { error, head: kept.map(Box::new) }
@@ -334,8 +344,21 @@ impl Drop for Connection {
     fn drop(&mut self) {
         // Nobody needs the rest of a request whose answer is over.
         if let Some(rest) = self.rest.take() {
-            rest.abort();
+            rest.sends.abort();
         }
+    }
+}
+
+/// The rest of a request whose answer came before it was sent.
+struct Rest {
+    sends: AbortHandle,
+    inbound: Option<Rc<Inbound>>,
+}
+
+/// What is left of a request never goes to the upstream, since that is done. What broke off by itself was not cut by that.
+fn never_goes(inbound: Option<&Rc<Inbound>>) {
+    if let Some(inbound) = inbound.filter(|inbound| inbound.error.get().is_none()) {
+        inbound.cut.set(true);
     }
 }
 

@@ -26,6 +26,23 @@ fn connections_and_the_queue_for_them_are_bounded_and_first_come_first_served() 
     });
 }
 
+/// Nobody counts by endpoint where there is but one.
+#[test]
+fn operators_see_what_is_in_flight_at_each_endpoint_be_it_the_only_one() {
+    run(async {
+        let (stage, connections, release) = held(|_| ()).await;
+        let tasks: Vec<_> = (0..3).map(|_| ask_later(&stage)).collect();
+        until(|| connections.get() == 3).await;
+        let shown = || stage.upstream().shown(Instant::now())["endpoints"][0]["in_flight"].clone();
+        assert_eq!(shown(), 3);
+        for task in tasks {
+            release.notify_one();
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(shown(), 0);
+    });
+}
+
 #[test]
 fn a_wait_too_long_is_an_error() {
     run(async {

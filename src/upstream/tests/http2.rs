@@ -172,6 +172,91 @@ fn a_request_that_one_endpoint_refuses_twice_goes_to_another() {
     });
 }
 
+/// It fails everybody, and is no better than one that cannot be reached, though each request may go elsewhere.
+#[test]
+fn an_endpoint_that_refuses_every_stream_is_taken_out() {
+    run(async {
+        let refuses = || {
+            backend(script!(|peer| {
+                peer.preface(&[]).await;
+                while let Some(stream) = peer.headers().await {
+                    peer.say(&frame(RST_STREAM, 0, stream, &7u32.to_be_bytes())).await;
+                }
+            }))
+        };
+        let (good, _) = backend(script!(|peer| {
+            peer.preface(&[]).await;
+            while let Some(stream) = peer.headers().await {
+                peer.answer(stream).await;
+            }
+        }))
+        .await;
+        let endpoints = vec![refuses().await.0, good];
+        let stage = Stage::new(&config::Upstream { endpoints, ejection: Some(Ejection::default()), ..h2c("") });
+        for _ in 0..10 {
+            stage.ask(post("precious")).await.expect("one endpoint takes it");
+        }
+        assert!(stage.upstream().standings.endpoints[0].live.is_ejected(Instant::now()));
+
+        let trip = Trip { consecutive: Some(2), ratio: None, min_requests: 20 };
+        let breaker = Some(Breaker { trip, ..Breaker::default() });
+        let stage = Stage::new(&config::Upstream { endpoints: vec![refuses().await.0], breaker, ..h2c("") });
+        // Of the first request its later tries count.
+        assert_eq!(stage.ask(get("/")).await.unwrap_err(), Kind::Reset);
+        assert_eq!(stage.ask(get("/")).await.unwrap_err(), Kind::BreakerOpen);
+    });
+}
+
+#[test]
+fn an_endpoint_that_refuses_a_stream_now_and_then_or_one_too_many_stays() {
+    run(async {
+        let ejection = Some(Ejection { consecutive: 1, ..Ejection::default() });
+        let (good, _) = backend(script!(|peer| {
+            peer.preface(&[]).await;
+            while let Some(stream) = peer.headers().await {
+                peer.answer(stream).await;
+            }
+        }))
+        .await;
+        let (refuses_some, _) = backend(script!(|peer| {
+            peer.preface(&[]).await;
+            while let Some(stream) = peer.headers().await {
+                peer.answer(stream).await;
+                let Some(stream) = peer.headers().await else { return };
+                peer.say(&frame(RST_STREAM, 0, stream, &7u32.to_be_bytes())).await;
+            }
+        }))
+        .await;
+        let endpoints = vec![refuses_some, good.clone()];
+        let stage = Stage::new(&config::Upstream { endpoints, ejection: ejection.clone(), ..h2c("") });
+        for _ in 0..10 {
+            stage.ask(get("/")).await.unwrap();
+        }
+        assert!(stage.attempts().contains(&"upstream-reset"));
+        assert!(!stage.upstream().standings.endpoints[0].live.is_ejected(Instant::now()));
+
+        // It takes one on each connection, and does not say so.
+        let refused = Rc::new(Cell::new(0));
+        let (takes_one, _) = backend(script!(
+            [refused] | peer | {
+                peer.preface(&[]).await;
+                peer.headers().await;
+                while let Some(stream) = peer.headers().await {
+                    refused.set(refused.get() + 1);
+                    peer.say(&frame(RST_STREAM, 0, stream, &7u32.to_be_bytes())).await;
+                }
+            }
+        ))
+        .await;
+        let stage = Stage::new(&config::Upstream { endpoints: vec![takes_one, good], ejection, ..h2c("") });
+        let tasks: Vec<_> = (0..10).map(|_| ask_later(&stage)).collect();
+        // Four of five on the first connection, and three of them again on the second.
+        until(|| refused.get() == 7 && tasks.iter().filter(|task| task.is_finished()).count() == 8).await;
+        assert!(!stage.upstream().standings.endpoints[0].live.is_ejected(Instant::now()));
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    });
+}
+
 #[test]
 fn an_http2_answer_that_is_reset_never_looks_complete() {
     run(async {

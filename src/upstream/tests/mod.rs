@@ -29,7 +29,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio::task::{spawn_local, yield_now};
 
 use super::*;
-use crate::config::balance::Balance;
+use crate::config::balance::{Balance, Ejection};
 use crate::config::breaker::{Breaker, Trip};
 use crate::config::retry::Retry;
 use crate::config::upstream::{self as config, Protocol};

@@ -118,6 +118,11 @@ fn json_fact(out: &mut Vec<u8>, field: LogField, time: &[u8], record: &Record, s
             out.extend_from_slice(if record.complete { b",\"complete\":true" } else { b",\"complete\":false" });
         }
         LogField::CutBy => json_name(out, key!("cut_by"), record.cut_by.map(|by| by.as_str())),
+        LogField::UploadCut => {
+            if record.upload_cut {
+                out.extend_from_slice(b",\"upload_cut\":true");
+            }
+        }
         LogField::Headers => json_headers(out, "headers", record.headers(), &settings.headers, settings),
         LogField::ResponseHeaders => {
             let headers = record.response_headers();

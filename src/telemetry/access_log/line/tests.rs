@@ -50,6 +50,7 @@ fn full_record() -> Record {
     record.bytes_in = u64::MAX;
     record.bytes_out = 42;
     record.cut_by = Some(CutBy::Upstream);
+    record.upload_cut = true;
     record.push_header(&header::USER_AGENT, b"curl/8");
     record.push_response_header(&header::LOCATION, b"/a");
     let attempt = |outcome, micros| AttemptRow {
@@ -129,6 +130,7 @@ fn a_json_line_holds_every_fact() {
             "bytes_out": 42,
             "complete": false,
             "cut_by": "upstream",
+            "upload_cut": true,
             "headers": {"user-agent": "curl/8"},
             "response_headers": {"location": "/a"},
         })
@@ -144,7 +146,8 @@ fn a_text_line_is_short_and_cannot_be_faked() {
         lines(config, &[record]),
         "2023-11-14T22:13:20.042Z POST \"/a b\\n\\u001b[31m status=200\"?page=***&token=*** 503 1002.003ms \
          grpc_status=UNAVAILABLE route=orders upstream=app \
-         at=127.0.0.1:3000 reason=rate-limited fallback=respond cut_by=upstream attempts=2 rate_limit=would_reject \
+         at=127.0.0.1:3000 reason=rate-limited fallback=respond cut_by=upstream upload_cut=true attempts=2 \
+         rate_limit=would_reject \
          client=192.0.2.7 id=req-1\n"
     );
 }

@@ -29,6 +29,7 @@ pub(super) fn write_text(out: &mut Vec<u8>, time: &[u8], record: &Record, settin
         ("reason", record.reason),
         ("fallback", record.fallback),
         ("cut_by", record.cut_by.map(|by| by.as_str())),
+        ("upload_cut", record.upload_cut.then_some("true")),
     ] {
         if let Some(value) = value {
             text_field(out, key, value.as_bytes());
