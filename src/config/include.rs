@@ -17,7 +17,7 @@ use super::yaml::decode::places::Types;
 use super::yaml::error::known_names;
 use super::yaml::expand::{Environment, Expansion, Outside};
 use super::yaml::secrecy;
-use super::yaml::tree::{self, Content, Entry, Node, NodeId, Scalar, Style, Tree, Used, found};
+use super::yaml::tree::{self, Content, End, Entry, Node, NodeId, Scalar, Style, Tree, Used, found};
 
 /// How many files a configuration may include.
 pub const FILES_MAX: usize = 200;
@@ -26,6 +26,9 @@ pub const FILES_MAX: usize = 200;
 const SHARED: &[&str] = &["listeners", "upstreams", "routes"];
 /// Those of them that are lists.
 const LISTS: &[&str] = &["listeners", "routes"];
+
+/// Said of the place behind which the mistakes of a file that is no YAML are not all known.
+const UNCHECKED: &str = "from here on nothing else was checked";
 
 /// One file's content.
 pub(super) struct Text {
@@ -203,10 +206,25 @@ impl Assembly<'_, '_> {
         let start = self.add(&name, &content, parsed.is_ok());
         let path_below = path.strip_prefix(self.directory).unwrap_or(&path).to_owned();
         self.files.push(BundledFile { name, path: path_below, text: content.as_str().into() });
-        let tree::Parsed { root, used, issues: mut noted, broken } =
-            parsed.map_err(|issue| Box::new(issue.moved(start, &HashMap::new())))?;
+        let moved = |issue: Box<Issue>| Box::new(issue.moved(start, &HashMap::new()));
+        let tree::Parsed { mut root, used, issues: mut noted, broken, end } = parsed.map_err(moved)?;
         self.used = used;
         self.lost.extend(broken);
+        match end {
+            None => {}
+            Some(End::Document(from)) => self.cut(start, &content, from),
+            Some(End::Break(issue)) => {
+                self.cut(start, &content, 0);
+                let Some((doubtful, from)) = doubtful(&mut root, &content) else {
+                    if let Some(origin) = self.origins.last_mut() {
+                        origin.is_read = false;
+                    }
+                    return Err(moved(issue));
+                };
+                self.lost.extend(doubtful);
+                noted.push(issue.also(from..from, UNCHECKED));
+            }
+        }
         let directory = match self.origins.len() {
             1 => self.directory,
             _ => path.parent().unwrap_or(Path::new("")),
@@ -219,6 +237,14 @@ impl Assembly<'_, '_> {
         let mut root = tree.root;
         tree::shift(&mut root, start);
         Ok(Parsed { root, issues: noted.into_iter().map(|issue| issue.moved(start, &HashMap::new())).collect() })
+    }
+
+    /// Notes that the tree of a text that begins at `start` does not have all of it. `from`: where there are secrets that no tree
+    /// shows.
+    fn cut(&mut self, start: usize, text: &str, from: usize) {
+        self.is_partial = true;
+        let secrets = secrecy::in_text(text.get(from..).unwrap_or_default()).into_iter();
+        self.concealed.extend(secrets.map(|span| start + from + span.start..start + from + span.end));
     }
 
     // === which files ===
@@ -539,6 +565,64 @@ impl Assembly<'_, '_> {
             entries.push(Entry { key: node(Content::Scalar(name)), value: node(Content::List(Vec::new())) });
         }
     }
+}
+
+/// Empties what of a tree cannot be trusted where its text ceases to be YAML: the last two entries of `routes` and the like, or
+/// else all of the key that was read last. What made the rest of the text no YAML stands there, or behind it: a line that is out
+/// of place may have begun an entry where another one went on, and brackets and quotes that are never closed let nothing around
+/// them end. Tells which nodes these are and where the first begins. `None`: it is all of the tree.
+fn doubtful(root: &mut Node, text: &str) -> Option<(Vec<NodeId>, usize)> {
+    if is_flow(root, text) {
+        return None;
+    }
+    let Content::Mapping(entries) = &mut root.content else { return None };
+    let (last, before) = entries.split_last_mut()?;
+    let is_shared = SHARED.contains(&last.key.text());
+    let mut doubtful = tail(last, 2, text);
+    if !is_shared && let Some(before) = before.last_mut() {
+        doubtful.extend(tail(before, 1, text));
+    }
+    let from = doubtful.iter().map(|(_, from)| *from).min()?;
+    let ids = doubtful.into_iter().map(|(node, _)| {
+        // What is said of it would be of something that nobody meant.
+        node.content = Content::Scalar(Scalar { text: String::new(), style: Style::Absent, reference: None });
+        node.id
+    });
+    Some((ids.collect(), from))
+}
+
+/// So many entries at the end of a list or mapping that files share, if it has more, or else all of it, each with where it begins.
+fn tail<'n>(Entry { key, value }: &'n mut Entry, count: usize, text: &str) -> Vec<(&'n mut Node, usize)> {
+    let name = key.text();
+    let (is_list, is_shared) = (LISTS.contains(&name), SHARED.contains(&name) && !is_flow(value, text));
+    let is_long = match &value.content {
+        Content::List(items) => is_shared && is_list && items.len() > count,
+        Content::Mapping(entries) => is_shared && !is_list && entries.len() > count,
+        Content::Scalar(_) => false,
+    };
+    if !is_long {
+        return vec![(value, key.span.start)];
+    }
+    match &mut value.content {
+        Content::List(items) => items
+            .iter_mut()
+            .rev()
+            .take(count)
+            .map(|item| {
+                let from = item.span.start;
+                (item, from)
+            })
+            .collect(),
+        Content::Mapping(entries) => {
+            entries.iter_mut().rev().take(count).map(|entry| (&mut entry.value, entry.key.span.start)).collect()
+        }
+        Content::Scalar(_) => Vec::new(),
+    }
+}
+
+/// Whether a list or mapping stands in brackets.
+fn is_flow(node: &Node, text: &str) -> bool {
+    matches!(text.as_bytes().get(node.span.start), Some(b'{' | b'['))
 }
 
 /// Whether files may come that fit what the main file includes.

@@ -258,6 +258,10 @@ impl KeyPath {
         self.segments.push(segment);
     }
 
+    pub(super) fn pop(&mut self) {
+        self.segments.pop();
+    }
+
     pub(super) fn without_last_index(mut self) -> Self {
         while let Some(Segment::Index(_)) = self.segments.last() {
             self.segments.pop();

@@ -263,7 +263,7 @@ fn what_yaml_refuses_is_told_in_plain_words() {
         ("a: [*.example.com]\n", "1:5 an alias (`*name`) whose `&name` is nowhere above"),
         ("a: b\nfoo\nc: d\n", "2:1 a line that is neither `key: value` nor a list entry"),
         ("a: {x: ${env:A}}\n", "1:9 a `${…}` within `{ }` or `[ ]` needs quotes"),
-        ("a: 1\n---\nb: 1\n", "2:1 a second document begins here"),
+        ("x-a: 1\n---\nb: 1\n", "2:1 a second document begins here"),
         ("%YAML 1.2\n---\na: 1\n", "1:1 a `%` directive"),
         ("", "1:1 the file is empty"),
         ("\u{feff} \n", "1:1 the file is empty"),
@@ -594,6 +594,21 @@ fn a_key_of_the_match_beside_it_is_told_where_to_go() {
 }
 
 #[test]
+fn a_tab_is_told_of_the_key_that_it_stands_below() {
+    for (text, path) in [
+        ("listeners:\n  - name: http\n\taddress: x\n", "listeners"),
+        ("upstreams:\n\tapp: {}\n", "upstreams"),
+        ("upstreams:\n  app:\n    protocol: h2c\n\tendpoints: []\n", "upstreams.app"),
+        ("upstreams:\n  app: \"a\n\tb", "upstreams.app"),
+    ] {
+        let partial = read(text);
+        let report = partial.source.report(partial.issues);
+        let broken = report.marks().next().unwrap();
+        assert_eq!(broken.path, path, "{text:?}: {broken:?}");
+    }
+}
+
+#[test]
 fn a_text_in_the_place_of_a_list_of_mappings_is_told_what_an_entry_has() {
     assert_eq!(
         issues("listeners: http\nroutes: []\n"),
@@ -789,15 +804,15 @@ routes: []
 
 #[test]
 fn a_bomb_of_aliases_is_refused_at_once() {
-    let mut nodes = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    let mut nodes = String::from("x-a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for level in 1..20 {
         let below = format!("*a{}", level - 1);
-        nodes.push_str(&format!("a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", ")));
+        nodes.push_str(&format!("x-a{level}: &a{level} [{}]\n", [below.as_str(); 10].join(", ")));
     }
-    let text = format!("a: &a \"{}\"\nb: [{}]\n", "x".repeat(100_000), ["*a"; 1000].join(", "));
-    let mut deep = String::from("a0: &a0 []\n");
+    let text = format!("x-a: &a \"{}\"\nx-b: [{}]\n", "x".repeat(100_000), ["*a"; 1000].join(", "));
+    let mut deep = String::from("x-a0: &a0 []\n");
     for level in 1..1000 {
-        deep.push_str(&format!("a{level}: &a{level} [*a{}]\n", level - 1));
+        deep.push_str(&format!("x-a{level}: &a{level} [*a{}]\n", level - 1));
     }
     for (bomb, message) in [
         (nodes, "the file is too large from here on"),
