@@ -54,6 +54,12 @@ const KEYS: &[Row] = &[
     ),
     (
         &["listeners", "routes", "defaults"],
+        &["server_name", "server_names", "hosts", "domains"],
+        &[],
+        "which hosts a route answers for stands under its match: `match: {hosts: [shop.example.com], path: /}`",
+    ),
+    (
+        &["listeners", "routes", "defaults"],
         &["locations", "location", "rules", "routers", "paths", "virtual_hosts", "ingress", "handlers"],
         &["routes"],
         "",

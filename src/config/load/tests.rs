@@ -594,6 +594,33 @@ fn a_key_of_the_match_beside_it_is_told_where_to_go() {
 }
 
 #[test]
+fn a_habit_of_other_formats_is_told_what_to_write_here() {
+    let file = |upstreams: &str, route: &str| {
+        format!(
+            "listeners: [{{name: http, address: 127.0.0.1:8080}}]\n{upstreams}\nroutes:\n  - {{name: all, {route}}}\n"
+        )
+    };
+    let good = "upstreams: {app: {endpoints: [http://127.0.0.1:1]}}";
+    for (upstreams, route, expected) in [
+        (good, "match: {path: /, methods: \"GET, POST\"}, respond: {}", "write `[GET, POST]`"),
+        (good, "match: {path: /}, proxy: {upstream: app, host: a.test}", "write `{literal: a.test}`"),
+        (
+            "upstreams:\n  endpoints: [http://127.0.0.1:1]",
+            "match: {path: /}, respond: {}",
+            "`endpoints` is a key of such a mapping: indent it deeper, below the name that it belongs to",
+        ),
+        (
+            "server_name: a.test",
+            "match: {path: /}, respond: {}",
+            "which hosts a route answers for stands under its match: `match: {hosts: [shop.example.com], path: /}`",
+        ),
+    ] {
+        let found = issues(&file(upstreams, route));
+        assert!(found.len() == 1 && found[0].ends_with(&format!(" | {expected}")), "{expected}: {found:#?}");
+    }
+}
+
+#[test]
 fn a_tab_is_told_of_the_key_that_it_stands_below() {
     for (text, path) in [
         ("listeners:\n  - name: http\n\taddress: x\n", "listeners"),
@@ -606,6 +633,25 @@ fn a_tab_is_told_of_the_key_that_it_stands_below() {
         let broken = report.marks().next().unwrap();
         assert_eq!(broken.path, path, "{text:?}: {broken:?}");
     }
+}
+
+#[test]
+fn as_much_as_is_no_secret_is_shown() {
+    let text = "\
+admin: {address: \"127.0.0.1:1\", address: \"127.0.0.1:2\"}
+x: {key: hunter2, other: {key: /etc/a.key}}
+listeners: [{name: http, address: 127.0.0.1:8080}]
+routes:
+  - name: a
+    match: {path: /}
+    respond: {status: \"${path.id\", body: \"${env:A-hunter2\", tpye: x}
+";
+    let partial = read(text);
+    let shown = partial.source.report(partial.issues).text(false);
+    for kept in ["address: \"127.0.0.1:2\"}", "/etc/a.key", "status: \"${path.id\", "] {
+        assert!(shown.contains(kept), "{kept}: {shown}");
+    }
+    assert!(!shown.contains("hunter2"), "{shown}");
 }
 
 #[test]

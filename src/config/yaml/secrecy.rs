@@ -141,7 +141,7 @@ impl Secrets {
         let is_unfilled = may_be && has_unfilled(value);
         if is_condition || is_unfilled || is_secret_name(key) || around != Under::Plain && !is_known() {
             Under::Secret
-        } else if may_be && (is_misspelt || value.scalar().is_none()) && !is_known() {
+        } else if may_be && !is_known() && !value.scalar().is_some_and(|scalar| is_file(&scalar.text)) {
             // Seldom enough that no message needs to do without the words in it.
             self.spans.push(value.span.clone());
             Under::Plain
@@ -232,6 +232,11 @@ fn is_misspelt(name: &str) -> bool {
             .iter()
             .filter(|end| end.len() > 4 && end.len().abs_diff(last.len()) <= 1)
             .any(|end| strsim::damerau_levenshtein(&last, end) <= 1)
+}
+
+/// Whether a text is the path of a file, as `key` has it where it is no secret.
+fn is_file(text: &str) -> bool {
+    text.contains('/') && [".pem", ".key", ".crt", ".cer"].iter().any(|end| text.ends_with(end))
 }
 
 /// Whether a key is more like a secret than like a name: long, of letters and digits.
@@ -438,7 +443,9 @@ fn improper(text: &str) -> Vec<Range<usize>> {
             before.strip_prefix("env:").and_then(|name| name.strip_suffix(":-")).is_some_and(is_name)
                 && is_one_reference(&format!("{OPEN}{nested}}}"))
         });
-        if is_proper || holds_one || is_escaped {
+        // What it names has no default that could be a secret, closed or not.
+        let is_of_policies = inner.split_once('.').is_some_and(|(first, _)| TEMPLATES.contains(&first));
+        if is_proper || holds_one || is_escaped || is_of_policies {
             continue;
         }
         let name = inner.strip_prefix("env:").or_else(|| inner.strip_prefix("file:")).unwrap_or(inner);
