@@ -435,6 +435,48 @@ whole: {upstream: app, path: /whole, cache: {}, fallback: {stale: 1h}}";
     go.send();
 }
 
+/// At the deadline too: what a condition keeps out, or nobody can tell, has not what was kept, and fails nothing.
+#[tokio::test]
+async fn what_was_kept_stands_in_for_no_part_that_is_not_wanted() {
+    for (more, expected) in [
+        ("when: \"parts.first.body == '/first'\"", Some("false; missing=\"first, second\"")),
+        ("when: \"path.id == '1'\"", Some("false; missing=\"first\"")),
+        ("when: \"path.id == '1'\", required: true", Some("false; missing=\"first\"")),
+        ("when: \"parts.first.body == '/first'\", required: true", None),
+    ] {
+        let (go, is_late) = (Signal::new(), Arc::new(AtomicBool::new(false)));
+        let (wait, late) = (go.clone(), is_late.clone());
+        let backend = Backend::serving(move |request: Request<_>| {
+            let (go, is_late) = (wait.clone(), late.load(Ordering::SeqCst));
+            async move {
+                if is_late {
+                    go.wait().await;
+                }
+                reply(200, &[("cache-control", "max-age=0")], format!("\"{}\"", request.uri().path()))
+            }
+        })
+        .await;
+        let parts = format!(
+            "first: {{upstream: app, path: /first}}\n\
+             second: {{upstream: app, path: /second, after: [first], cache: {{}}, fallback: {{stale: 1h}}, {more}}}"
+        );
+        let config = page(&backend, "{}", &parts).to_string().replace("deadline: 5s", "deadline: 300ms");
+        let armiger = Armiger::with(config).await;
+        get(&armiger, "/page/1", &[]).await.assert_header("x-armiger-completed", "true");
+        is_late.store(true, Ordering::SeqCst);
+
+        let response = get(&armiger, "/page/2", &[]).await;
+
+        match expected {
+            Some(completed) => {
+                assert_eq!(response.assert_header("x-armiger-completed", completed).text(), "{}", "{more}");
+            }
+            None => drop(response.assert_problem(504, "part-timeout")),
+        }
+        go.send();
+    }
+}
+
 /// Good or not, what is asked about is asked by its validators, and what is still good is taken from what was kept.
 #[tokio::test]
 async fn what_is_no_longer_fresh_is_asked_about() {
