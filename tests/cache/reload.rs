@@ -98,3 +98,34 @@ async fn an_unsafe_request_makes_invalid_what_is_stored_after_a_reload_too() {
         drop(write);
     }
 }
+
+/// Nobody knows which unsafe requests came while the route had no cache, or one that was not enforced.
+#[tokio::test]
+async fn what_was_stored_before_a_route_was_without_a_cache_is_not_used_after() {
+    let backend = counting(&[("cache-control", "max-age=60")]).await;
+    // Another route's, so that what is stored is kept.
+    let other = "- {name: other, match: {path: /other}, policies: {cache: {}}, proxy: {upstream: app}}";
+    let yaml = |policies: &str| {
+        let route = format!(
+            "- {{name: all, match: {{path: \"/{{rest...}}\"}}, policies: {{{policies}}}, proxy: {{upstream: app}}}}"
+        );
+        Config::to(&backend).routes(&format!("{other}\n{route}")).to_string()
+    };
+    for meanwhile in ["", "cache: {mode: shadow}", "cache: off"] {
+        let files = Files::of(yaml("cache: {}"));
+        let armiger = Armiger::watching(files.config().into()).await;
+        let get = async || get(&armiger, "/a", &[("host", "h.test")]).await;
+        let before = get().await.text().to_owned();
+        assert_eq!(get().await.text(), before);
+
+        files.replace("config.yaml", yaml(meanwhile));
+        armiger.in_force(2).await;
+        armiger.request(request("POST", "/a", &[("host", "h.test")])).await.assert_status(200);
+        files.replace("config.yaml", yaml("cache: {}"));
+        armiger.in_force(3).await;
+
+        let after = get().await;
+        assert_ne!(after.text(), before, "{meanwhile}: {after:?}");
+        assert!(status(&get().await).contains("hit"), "{meanwhile}");
+    }
+}

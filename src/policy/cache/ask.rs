@@ -302,19 +302,19 @@ impl Request<'_> {
         if self.is_credentialed && !entry.head.terms.is_for_all {
             return None;
         }
-        let fate = self.rules.store.fate(&self.key, entry);
+        let fate = self.rules.fate(&self.key, entry);
         (fate != Fate::Dead).then_some((entry, fate))
     }
 
     fn usable(&self, entry: &Entry, now: Instant) -> Usable {
-        let is_soft = self.rules.store.fate(&self.key, entry) == Fate::Stale;
+        let is_soft = self.rules.fate(&self.key, entry) == Fate::Stale;
         entry.head.terms.usable(entry.head.age(now), is_soft, &self.demand)
     }
 
     /// Why what is stored is no answer, `entry` being what is stored for this request.
     fn forward(&self, entry: Option<&Entry>, shelf: Option<&Shelf>, now: Instant) -> Forward {
         let Some(entry) = entry else {
-            let is_alive = |entry: &Arc<Entry>| self.rules.store.fate(&self.key, entry) != Fate::Dead;
+            let is_alive = |entry: &Arc<Entry>| self.rules.fate(&self.key, entry) != Fate::Dead;
             let mut alive = shelf.into_iter().flat_map(|shelf| shelf.variants.iter()).filter(|entry| is_alive(entry));
             // What is purged is as if it were not there.
             return match alive.next() {
@@ -323,7 +323,7 @@ impl Request<'_> {
                 Some(_) => Forward::VaryMiss,
             };
         };
-        let is_soft = self.rules.store.fate(&self.key, entry) == Fate::Stale;
+        let is_soft = self.rules.fate(&self.key, entry) == Fate::Stale;
         match entry.head.terms.usable(entry.head.age(now), is_soft, &Demand::default()) {
             Usable::Fresh => Forward::Request,
             _ => Forward::Stale,
@@ -337,7 +337,7 @@ impl Request<'_> {
     /// What was found, in the place of an error, if it may be. It may have been purged since.
     fn instead(&self, entry: &Entry, now: Instant) -> Option<Response<Body>> {
         let is_usable = entry.head.terms.covers_error(entry.head.age(now), &self.demand)
-            && self.rules.store.fate(&self.key, entry) != Fate::Dead;
+            && self.rules.fate(&self.key, entry) != Fate::Dead;
         is_usable.then(|| {
             self.rules.metrics.stale();
             let mut answer = self.answer(entry, now, Status::Told(Detail::Error));

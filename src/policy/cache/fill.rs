@@ -66,6 +66,8 @@ pub struct Rules {
     pub flights: Arc<Flights>,
     /// The route's rules, these and others.
     pub reigns: Arc<Reigns>,
+    /// Since when the route has a cache that is enforced. `None`: it is in shadow.
+    pub watches_since: Option<Instant>,
     /// What several armigers keep together, if they do.
     pub shared: Option<Arc<dyn Second>>,
     /// This route's answers are among it.
@@ -80,6 +82,15 @@ impl Rules {
     /// Whoever keeps this route's answers for others too.
     pub fn second(&self) -> Option<&Arc<dyn Second>> {
         self.shared.as_ref().filter(|_| self.is_shared)
+    }
+
+    /// What became of a response since it was asked for. Of what was stored before the route was without a cache nobody knows
+    /// which unsafe requests came meanwhile.
+    pub fn fate(&self, key: &[u8], entry: &Entry) -> Fate {
+        match self.watches_since {
+            Some(since) if entry.head.received < since => Fate::Dead,
+            _ => self.store.fate(key, entry),
+        }
     }
 
     /// What a response may be used for.
@@ -104,10 +115,18 @@ impl Rules {
 }
 
 /// The rules that a route's cache goes by: those in force, and those by which something that began before is still under way.
-#[derive(Default)]
-pub struct Reigns(Mutex<Vec<Weak<Rules>>>);
+pub struct Reigns {
+    /// When the first of them came into force. Kept for as long as there is a cache that sees what unsafe requests come.
+    pub began: Instant,
+    rules: Mutex<Vec<Weak<Rules>>>,
+}
 
 impl Reigns {
+    /// None yet.
+    pub fn from(began: Instant) -> Self {
+        Self { began, rules: Mutex::default() }
+    }
+
     /// These are among them from now on, for as long as they are of use.
     pub fn begin(&self, rules: &Arc<Rules>) {
         let mut reigns = self.lock();
@@ -121,7 +140,7 @@ impl Reigns {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Rules>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -269,7 +288,7 @@ impl Filling {
         let stale = self.stale.as_ref()?;
         let demand = self.client.as_ref().map(|client| client.demand).unwrap_or_default();
         let is_usable = stale.head.terms.covers_error(stale.head.age(now), &demand)
-            && self.rules.store.fate(&self.key, stale) != Fate::Dead;
+            && self.rules.fate(&self.key, stale) != Fate::Dead;
         is_usable.then(|| {
             self.rules.metrics.stale();
             let mut answer = self.answer(stale, now, status);
