@@ -249,3 +249,34 @@ async fn a_slow_upstream_is_an_error_too() {
     assert_eq!((response.status, response.text()), (200, "old"));
     go.send();
 }
+
+/// A HEAD too has what is stored before what stands in for the upstream, and what a client has already it need not be told.
+#[tokio::test]
+async fn what_is_stored_covers_errors_for_a_head_as_for_a_get() {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let broken = is_broken.clone();
+    let mut backend = Backend::with(move |_| match broken.load(Ordering::SeqCst) {
+        true => reply(503, &[], "broken"),
+        false => reply(200, &[("cache-control", "max-age=0"), ("etag", "\"a\"")], "body"),
+    })
+    .await;
+    let route = "- {name: all, match: {path: \"/{rest...}\"}, policies: {cache: {stale_if_error: 1h}}, \
+                 proxy: {upstream: app, fallback: {respond: {status: 200, body: fallback}}}}";
+    let armiger = Armiger::with(Config::to(&backend).routes(route)).await;
+    let host = ("host", "h.test");
+    get(&armiger, "/a", &[host]).await.assert_status(200);
+    is_broken.store(true, Ordering::SeqCst);
+    for expected in ["armiger; fwd=stale; fwd-status=503; ttl=", "armiger; hit; ttl="] {
+        for method in ["GET", "HEAD"] {
+            let answer = armiger.request(request(method, "/a", &[host])).await;
+            answer.assert_status(200).assert_header("etag", "\"a\"").assert_header("content-length", "4");
+            assert!(status(&answer).starts_with(expected) && status(&answer).ends_with("detail=error"), "{answer:?}");
+            let known = armiger.request(request(method, "/a", &[host, ("if-none-match", "\"a\"")])).await;
+            known.assert_status(304).assert_header("etag", "\"a\"");
+            let demanding = armiger.request(request(method, "/a", &[host, ("cache-control", "no-cache")])).await;
+            demanding.assert_status(200).assert_no_header("etag");
+            assert!(demanding.header("proxy-status").contains("fallback-respond"), "{demanding:?}");
+        }
+        backend.stop();
+    }
+}

@@ -93,6 +93,11 @@ impl Rules {
         }
     }
 
+    /// Whether what is stored may be used in the place of an error, by a request with these demands.
+    pub fn covers_error(&self, key: &[u8], entry: &Entry, demand: &Demand, now: Instant) -> bool {
+        entry.head.terms.covers_error(entry.head.age(now), demand) && self.fate(key, entry) != Fate::Dead
+    }
+
     /// What a response may be used for.
     ///
     /// # Errors
@@ -287,9 +292,7 @@ impl Filling {
     fn instead_of_error(&self, now: Instant, status: Status) -> Option<Response<Body>> {
         let stale = self.stale.as_ref()?;
         let demand = self.client.as_ref().map(|client| client.demand).unwrap_or_default();
-        let is_usable = stale.head.terms.covers_error(stale.head.age(now), &demand)
-            && self.rules.fate(&self.key, stale) != Fate::Dead;
-        is_usable.then(|| {
+        self.rules.covers_error(&self.key, stale, &demand, now).then(|| {
             self.rules.metrics.stale();
             let mut answer = self.answer(stale, now, status);
             answer.extensions_mut().insert(StandsIn);

@@ -1,10 +1,11 @@
 //! `cache`: answers that are known already (RFC 9111).
 //!
-//! `ask.rs` decides about a request, `fill.rs` about a response. What they go by stands in files of its own, each without
+//! `ask.rs` decides about a request, `fill.rs` about a response, `by_head.rs` about that to a `HEAD`. What they go by stands in files of its own, each without
 //! state and clock: `control.rs`, `freshness.rs`, `storable.rs`, `validate.rs`, `key.rs`. `store.rs` keeps entries,
 //! `purge.rs` and `invalid.rs` know which are dead, whatever store they are in (`fates.rs`), `flight.rs` lets several wait for one.
 
 mod ask;
+mod by_head;
 pub mod control;
 pub mod entry;
 mod fates;
