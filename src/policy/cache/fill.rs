@@ -329,13 +329,15 @@ impl Filling {
                 if why != Unstorable::Credentials {
                     self.rules.store.remove(&self.key, &stale);
                 }
-                let answer = self.answer(&stale, arrival.now, Status::Checked(self.forward, why));
+                let mut answer = self.answer(&stale, arrival.now, Status::Checked(self.forward, why));
+                self.add_cookies(told, &mut answer);
                 return self.released(why, Some(Ok(answer)));
             }
         };
         let is_kept = self.rules.store.put(&self.key, entry.clone());
         self.rules.metrics.filled(if is_kept { "revalidated" } else { Unstorable::Purged.word() });
-        let answer = self.answer(&entry, arrival.now, status);
+        let mut answer = self.answer(&entry, arrival.now, status);
+        self.add_cookies(told, &mut answer);
         self.land(&entry);
         let answer = self.client.is_some().then_some(Ok(answer));
         if !is_kept || self.ground.is_none() {
@@ -343,6 +345,14 @@ impl Filling {
         }
         let wheel = arrival.wheel.clone();
         Settled { answer, rest: Some(Box::pin(async move { self.share(&entry, &wheel).await })) }
+    }
+
+    /// Cookies that a 304 sets are for who asked, and for nobody else.
+    fn add_cookies(&self, told: &HeaderMap, answer: &mut Response<Body>) {
+        if !self.rules.strips_cookies {
+            let cookies = told.get_all(header::SET_COOKIE).iter().cloned();
+            answer.headers_mut().extend(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
+        }
     }
 
     /// All who wait get what another armiger fetched.
