@@ -6,7 +6,8 @@ use super::*;
 #[tokio::test]
 async fn a_stored_answer_tells_its_age_and_where_it_is_from() {
     let backend =
-        counting(&[("cache-control", "max-age=60"), ("age", "7"), ("x-a", "b"), ("x-request-id", "theirs")]).await;
+        Backend::counting(&[("cache-control", "max-age=60"), ("age", "7"), ("x-a", "b"), ("x-request-id", "theirs")])
+            .await;
     let armiger = caching(&backend, "{}").await;
 
     let miss = armiger.get("/a").await;
@@ -55,18 +56,11 @@ async fn a_stale_answer_is_asked_about_by_its_own_validators() {
 
 /// A backend whose first answer is stale at once, and which takes its time for the others.
 async fn renewing(go: &Signal) -> Backend {
-    let (go, count) = (go.clone(), AtomicUsize::new(0));
-    Backend::serving(move |_| {
-        let (go, number) = (go.clone(), count.fetch_add(1, Ordering::SeqCst));
-        async move {
-            if number > 0 {
-                go.wait().await;
-                return reply(200, &[("cache-control", "max-age=60")], "new");
-            }
-            reply(200, &[("cache-control", "max-age=0, stale-while-revalidate=60")], "old")
-        }
-    })
-    .await
+    let answer = |number| match number {
+        0 => reply(200, &[("cache-control", "max-age=0, stale-while-revalidate=60")], "old"),
+        _ => reply(200, KEPT, "new"),
+    };
+    numbered(go, |number| number > 0, answer).await
 }
 
 async fn refreshing(backend: &Backend, drain: &str) -> Armiger {
