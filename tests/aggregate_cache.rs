@@ -1,6 +1,5 @@
 //! Parts of aggregates that keep their answers: what is asked for again, for whom, and what stands in for a part that fails.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -28,18 +27,6 @@ fn reply(status: u16, headers: &[(&'static str, &str)], body: impl Into<Bytes>) 
     reply
 }
 
-/// Answers with how often a target was asked for, and these headers.
-async fn counting(headers: &'static [(&'static str, &'static str)]) -> Backend {
-    let counts = Mutex::new(HashMap::<String, usize>::new());
-    Backend::with(move |seen| {
-        let mut counts = counts.lock().unwrap();
-        let count = counts.entry(seen.target.clone()).or_default();
-        *count += 1;
-        reply(200, headers, count.to_string())
-    })
-    .await
-}
-
 async fn get(armiger: &Armiger, target: &str, headers: &[(&str, &str)]) -> Response {
     let mut request = Request::get(target).header("host", "h.test");
     for (name, value) in headers {
@@ -52,7 +39,7 @@ async fn get(armiger: &Armiger, target: &str, headers: &[(&str, &str)]) -> Respo
 
 #[tokio::test]
 async fn a_part_is_asked_again_only_when_its_answer_is_no_longer_fresh() {
-    let backend = counting(&[]).await;
+    let backend = Backend::counting(&[]).await;
     let parts = "
 kept: {upstream: app, path: \"/kept/{path.id}\", cache: {ttl: {default: 1m}}}
 asked: {upstream: app, path: /asked}
@@ -82,7 +69,7 @@ not_fresh: {upstream: app, path: /old, cache: {}}";
 /// The upstream gets what it would get without a cache, and never what is the client's own.
 #[tokio::test]
 async fn a_part_with_a_cache_sends_what_one_without_sends() {
-    let backend = counting(&[("cache-control", "max-age=0")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=0")]).await;
     let part = "upstream: app, path: \"/a?b={query.b}\", headers: {x-a: \"{headers.x-b}\"}";
     let parts = format!("a: {{{part}}}\nb: {{{part}, after: [a], cache: {{}}}}");
     let armiger = Armiger::with(page(&backend, "{}", &parts)).await;
@@ -109,7 +96,7 @@ async fn operators_purge_a_part_by_tag_path_and_its_upstreams_name() {
         (json!({"prefix": "/a"}), true),
         (json!({"all": true}), true),
     ] {
-        let backend = counting(&[("cache-control", "max-age=60"), ("surrogate-key", "t")]).await;
+        let backend = Backend::counting(&[("cache-control", "max-age=60"), ("surrogate-key", "t")]).await;
         let armiger = Armiger::with(page(&backend, "{}", "a: {upstream: app, path: /a, cache: {}}")).await;
         get(&armiger, "/page/1", &[]).await;
         armiger.admin().post("/cache/purge", order.to_string()).await.assert_status(200);
@@ -121,7 +108,7 @@ async fn operators_purge_a_part_by_tag_path_and_its_upstreams_name() {
 /// A document is as fresh as what it is made of: what is kept of a part is not made younger by being put into another.
 #[tokio::test]
 async fn a_document_is_no_fresher_than_the_kept_part_in_it() {
-    let backend = counting(&[("cache-control", "max-age=60"), ("age", "50")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=60"), ("age", "50")]).await;
     let armiger = Armiger::with(page(&backend, "{}", "a: {upstream: app, path: /a, cache: {}}")).await;
     for _ in 0..2 {
         get(&armiger, "/page/1", &[]).await.assert_header("cache-control", "max-age=10");
@@ -131,7 +118,7 @@ async fn a_document_is_no_fresher_than_the_kept_part_in_it() {
 
 #[tokio::test]
 async fn entries_of_a_list_are_kept_one_by_one() {
-    let backend = counting(&[("cache-control", "max-age=60")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=60")]).await;
     let parts = "
 list: {upstream: list, path: \"/list?{query.ids}\", hidden: true, unwrap: ids}
 each: {upstream: app, path: \"/{item}\", foreach: parts.list.body.ids, cache: {}}";
@@ -435,6 +422,48 @@ whole: {upstream: app, path: /whole, cache: {}, fallback: {stale: 1h}}";
     go.send();
 }
 
+/// At the deadline too: what a condition keeps out, or nobody can tell, has not what was kept, and fails nothing.
+#[tokio::test]
+async fn what_was_kept_stands_in_for_no_part_that_is_not_wanted() {
+    for (more, expected) in [
+        ("when: \"parts.first.body == '/first'\"", Some("false; missing=\"first, second\"")),
+        ("when: \"path.id == '1'\"", Some("false; missing=\"first\"")),
+        ("when: \"path.id == '1'\", required: true", Some("false; missing=\"first\"")),
+        ("when: \"parts.first.body == '/first'\", required: true", None),
+    ] {
+        let (go, is_late) = (Signal::new(), Arc::new(AtomicBool::new(false)));
+        let (wait, late) = (go.clone(), is_late.clone());
+        let backend = Backend::serving(move |request: Request<_>| {
+            let (go, is_late) = (wait.clone(), late.load(Ordering::SeqCst));
+            async move {
+                if is_late {
+                    go.wait().await;
+                }
+                reply(200, &[("cache-control", "max-age=0")], format!("\"{}\"", request.uri().path()))
+            }
+        })
+        .await;
+        let parts = format!(
+            "first: {{upstream: app, path: /first}}\n\
+             second: {{upstream: app, path: /second, after: [first], cache: {{}}, fallback: {{stale: 1h}}, {more}}}"
+        );
+        let config = page(&backend, "{}", &parts).to_string().replace("deadline: 5s", "deadline: 300ms");
+        let armiger = Armiger::with(config).await;
+        get(&armiger, "/page/1", &[]).await.assert_header("x-armiger-completed", "true");
+        is_late.store(true, Ordering::SeqCst);
+
+        let response = get(&armiger, "/page/2", &[]).await;
+
+        match expected {
+            Some(completed) => {
+                assert_eq!(response.assert_header("x-armiger-completed", completed).text(), "{}", "{more}");
+            }
+            None => drop(response.assert_problem(504, "part-timeout")),
+        }
+        go.send();
+    }
+}
+
 /// Good or not, what is asked about is asked by its validators, and what is still good is taken from what was kept.
 #[tokio::test]
 async fn what_is_no_longer_fresh_is_asked_about() {
@@ -569,7 +598,7 @@ needed: {upstream: app, path: /needed, required: true}";
 /// A stale answer is used at once, and one fresh one is fetched behind it.
 #[tokio::test]
 async fn a_part_is_refreshed_behind_the_back_of_who_gets_it_stale() {
-    let backend = counting(&[("cache-control", "max-age=0")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=0")]).await;
     let parts = "a: {upstream: app, path: /a, cache: {stale_while_revalidate: 1m}}";
     let armiger = Armiger::with(page(&backend, "{}", parts)).await;
     assert_eq!(get(&armiger, "/page/1", &[]).await.text(), r#"{"a":1}"#);

@@ -65,6 +65,25 @@ async fn a_place_is_held_on_a_route_with_a_cache_too() {
     assert_eq!(backend.count(), 1);
 }
 
+/// What asks for the place then is an errand, which knows nothing of what its exchange drew.
+#[tokio::test]
+async fn who_finds_no_place_draws_from_no_limit_on_a_route_with_a_cache_too() {
+    for cache in ["", "cache: {}\n"] {
+        let (backend, _answers) = endless().await;
+        let limits = "rate_limit: [{name: few, rate: 1/h, burst: 3}]\nin_flight: [{name: one, max: 1}]";
+        let armiger = Armiger::with(Config::to(&backend).policies(&format!("{cache}{limits}"))).await;
+        let mut first = armiger.connect().await;
+        let response = first.open(get(&[])).await.expect("the head comes");
+        assert_eq!(response.status(), 200);
+
+        for number in 0..4 {
+            let refused = armiger.get(&format!("/{number}")).await;
+            refused.assert_problem(429, "too-many-in-flight");
+            assert!(refused.header("ratelimit").contains("\"few\";r=2;"), "{cache}{refused:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_gives_its_place_back() {
     let (backend, _answers) = endless().await;

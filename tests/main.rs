@@ -10,6 +10,7 @@ mod aggregate_cache;
 mod api_keys;
 mod batch;
 mod breaker;
+mod broken_files;
 mod bulkhead;
 mod cache;
 #[cfg(feature = "redis")]

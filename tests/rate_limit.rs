@@ -307,6 +307,29 @@ async fn a_limit_in_shadow_has_buckets_of_its_own_and_refuses_nobody() {
     assert_eq!(decided("real", "enforce", "denied").await, 1.0);
 }
 
+/// One that is asked after the caller is known refuses, or would: what one of before it granted in shadow is given back.
+#[tokio::test]
+async fn what_another_limit_refuses_is_not_counted_in_shadow_either() {
+    let backend = Backend::replies("ok").await;
+    for mode in ["enforce", "shadow"] {
+        let limits = "{name: tried, rate: 1/h, burst: 2, mode: shadow}, \
+                      {name: caller, rate: 1/h, burst: 1, by: [\"claim:sub\"], mode: MODE}";
+        let armiger = Armiger::with(known(&backend, &limits.replace("MODE", mode))).await;
+        let (one, other) = (token_of("a", "free"), token_of("b", "free"));
+        for _ in 0..4 {
+            by_token(&armiger, &one).await;
+        }
+
+        by_token(&armiger, &other).await.assert_status(200);
+
+        let decided = async |outcome: &str| {
+            let labels = format!("mode=\"shadow\",name=\"tried\",outcome=\"{outcome}\"");
+            armiger.metric(&format!("armiger_rate_limit_decisions_total{{{labels}}}")).await
+        };
+        assert_eq!((decided("granted").await, decided("denied").await), (5.0, 0.0), "{mode}");
+    }
+}
+
 #[tokio::test]
 async fn racing_clients_are_granted_exactly_what_there_is() {
     let backend = Backend::replies("ok").await;

@@ -74,6 +74,16 @@ async fn what_may_not_be_done_twice_is_not_sent_again_for_its_body_still_comes()
     assert_eq!(backend.connections(), 1);
 }
 
+/// Answers with the whole body.
+async fn echo(request: http::Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>) {
+    let (mut body, mut echo) = (request.into_body(), Vec::new());
+    while let Some(Ok(data)) = body.data().await {
+        echo.extend_from_slice(&data);
+    }
+    let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
+    stream.send_data(echo.into(), true).unwrap();
+}
+
 /// An upstream of HTTP/2 that refuses the first stream of all, and tells of it. Others it echoes.
 async fn refusing() -> (String, mpsc::Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,14 +101,7 @@ async fn refusing() -> (String, mpsc::Receiver<()>) {
                         refused.send(()).await.unwrap();
                         continue;
                     }
-                    tokio::spawn(async move {
-                        let (mut body, mut echo) = (request.into_body(), Vec::new());
-                        while let Some(Ok(data)) = body.data().await {
-                            echo.extend_from_slice(&data);
-                        }
-                        let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
-                        stream.send_data(echo.into(), true).unwrap();
-                    });
+                    tokio::spawn(echo(request, respond));
                 }
             });
         }
@@ -142,14 +145,7 @@ async fn taking_nothing() -> (String, mpsc::Receiver<()>) {
                         waiting.push((request, respond));
                         continue;
                     }
-                    tokio::spawn(async move {
-                        let (mut body, mut echo) = (request.into_body(), Vec::new());
-                        while let Some(Ok(data)) = body.data().await {
-                            echo.extend_from_slice(&data);
-                        }
-                        let mut stream = respond.send_response(http::Response::new(()), false).unwrap();
-                        stream.send_data(echo.into(), true).unwrap();
-                    });
+                    tokio::spawn(echo(request, respond));
                 }
             });
         }

@@ -7,6 +7,7 @@ use http::Request;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -379,9 +380,8 @@ async fn a_silent_tunnel_is_cut_and_one_that_moves_is_not() {
     assert_eq!((&line["complete"], &line["cut_by"]), (&json!(false), &json!("deadline")), "{line}");
 }
 
-/// A close frame within another frame would be taken for a part of it.
-#[tokio::test]
-async fn a_tunnel_that_is_silent_within_a_frame_is_cut_and_looks_so() {
+/// A back end that begins a frame, and says no more until it is left.
+async fn silent_within_a_frame() -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let backend = tokio::spawn(async move {
@@ -392,6 +392,13 @@ async fn a_tunnel_that_is_silent_within_a_frame_is_cut_and_looks_so() {
         stream.write_all(&[GRANTED.as_bytes(), &[0x82, 5, 1, 2]].concat()).await.unwrap();
         while stream.read(&mut head).await.is_ok_and(|length| length > 0) {}
     });
+    (url, backend)
+}
+
+/// A close frame within another frame would be taken for a part of it.
+#[tokio::test]
+async fn a_tunnel_that_is_silent_within_a_frame_is_cut_and_looks_so() {
+    let (url, backend) = silent_within_a_frame().await;
     let armiger = Armiger::with(Config::to_url(&url).upstream("timeouts: {tunnel_idle: 50ms}")).await;
     let mut stream = TcpStream::connect(armiger.address()).await.unwrap();
     stream.write_all(HANDSHAKE.as_bytes()).await.unwrap();
@@ -408,15 +415,7 @@ async fn a_tunnel_that_is_silent_within_a_frame_is_cut_and_looks_so() {
 #[tokio::test]
 async fn a_drain_cuts_a_tunnel_that_stays_within_a_frame_and_counts_it() {
     for timeout in ["10s", "100ms"] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let backend = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = [0; 1024];
-            assert!(stream.read(&mut head).await.unwrap() > 0);
-            stream.write_all(&[GRANTED.as_bytes(), &[0x82, 5, 1, 2]].concat()).await.unwrap();
-            while stream.read(&mut head).await.is_ok_and(|length| length > 0) {}
-        });
+        let (url, backend) = silent_within_a_frame().await;
         let config = Config::to_url(&url).top(&format!("drain: {{delay: 0s, timeout: {timeout}}}"));
         let armiger = Armiger::with(config).await;
         let mut raw = armiger.raw(HANDSHAKE).await;

@@ -90,7 +90,8 @@ fn value(text: &str, at: &KeyPath, issues: &mut Issues) -> Option<HeaderValue> {
     let value = HeaderValue::from_str(text).ok();
     if value.is_none() {
         issues.push(
-            Issue::new(at.clone(), "is no header value").hint("use printable ASCII characters, without line breaks"),
+            Issue::new(at.clone(), "the value has a character that no header may have")
+                .hint("use printable ASCII characters, without line breaks"),
         );
     }
     value

@@ -58,6 +58,8 @@ pub struct Grant {
     pub draws: SmallVec<[Draw; 2]>,
     /// What the client is told.
     pub readings: SmallVec<[Reading; 2]>,
+    /// What was drawn in shadow, of which nobody is told.
+    pub shadow: Vec<Draw>,
 }
 
 /// What all limits of a request granted so far.
@@ -74,12 +76,21 @@ impl Allowance {
             Some(whole) => {
                 whole.draws.extend(grant.draws);
                 whole.readings.extend(grant.readings);
+                whole.shadow.extend(grant.shadow);
             }
         }
     }
 
+    /// Takes note of what limits in shadow granted.
+    pub fn add_shadow(&mut self, mut grant: Box<Grant>) {
+        grant.shadow.extend(grant.draws.drain(..));
+        grant.readings.clear();
+        self.add(grant);
+    }
+
     /// Gives back what was drawn: a limit refuses, and a refused request draws from none.
     pub async fn give_back(&mut self, now: Instant, wheel: &Wheel) {
+        self.give_back_shadow(now, wheel).await;
         let Some(grant) = &mut self.0 else { return };
         give_back(&grant.draws, now, wheel).await;
         for (draw, reading) in grant.draws.drain(..).zip(&mut grant.readings) {
@@ -88,9 +99,15 @@ impl Allowance {
         }
     }
 
+    /// Gives back what was drawn in shadow: a limit in shadow would have refused.
+    pub async fn give_back_shadow(&mut self, now: Instant, wheel: &Wheel) {
+        let Some(grant) = &mut self.0 else { return };
+        give_back(&std::mem::take(&mut grant.shadow), now, wheel).await;
+    }
+
     /// Whether anything was drawn.
     pub fn has_drawn(&self) -> bool {
-        self.0.as_ref().is_some_and(|grant| !grant.draws.is_empty())
+        self.0.as_ref().is_some_and(|grant| !grant.draws.is_empty() || !grant.shadow.is_empty())
     }
 
     /// Tells the client.

@@ -217,6 +217,20 @@ impl Exchange {
         }
     }
 
+    /// Whether something was drawn from limits that is to be given back on this refusal: one by a limit.
+    pub fn owes(&self, rejection: &Rejection) -> bool {
+        rejection.exceeded.is_some() && self.allowance.has_drawn()
+    }
+
+    /// Gives back what was drawn from limits; where one in shadow would have refused, from those in shadow alone.
+    pub async fn give_back(&mut self, is_shadow: bool) {
+        let (now, wheel) = (Instant::now(), self.wheel.clone());
+        match is_shadow {
+            true => self.allowance.give_back_shadow(now, &wheel).await,
+            false => self.allowance.give_back(now, &wheel).await,
+        }
+    }
+
     /// The request without its body, which whoever asks for a stored answer has not.
     pub fn bare_request(&self) -> Request<Body> {
         let mut request = Request::new(Body::Empty);

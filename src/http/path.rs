@@ -48,21 +48,24 @@ pub enum PathError {
 }
 
 impl PathError {
-    /// The reason in plain words, without a word of the request in it.
+    /// One sentence for the client, without a word of the request in it.
     pub const fn detail(self) -> &'static str {
         match self {
-            Self::NotAbsolute => "the path does not start with a slash",
-            Self::BadEscape => "the path has a percent sign without two hex digits",
-            Self::ForbiddenByte => "the path has a character that must be percent-encoded",
-            Self::AboveRoot => "the path leads above the root",
-            Self::HiddenDots => "the path hides a dot segment behind another separator",
+            Self::NotAbsolute => "The path does not start with a slash.",
+            Self::BadEscape => "The path has a percent sign without two hex digits.",
+            Self::ForbiddenByte => "The path has a character that must be percent-encoded.",
+            Self::AboveRoot => "The path leads above the root.",
+            Self::HiddenDots => "The path hides a dot segment behind another separator.",
         }
     }
 }
 
+/// As a part of a sentence.
 impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.detail())
+        let sentence = self.detail().trim_end_matches('.');
+        let (first, rest) = sentence.split_at(1);
+        write!(f, "{}{rest}", first.to_ascii_lowercase())
     }
 }
 
@@ -114,16 +117,16 @@ impl Held {
         Self(self.0 & !allowed.0)
     }
 
-    /// The first of its members in plain words, without a word of the request in it.
+    /// One sentence for the client about the first of its members, without a word of the request in it.
     pub const fn detail(self) -> &'static str {
         if self.contains(Self::ENCODED_SLASH) {
-            "the path has a percent-encoded slash, which is not allowed here"
+            "The path has a percent-encoded slash, which is not allowed here."
         } else if self.contains(Self::ENCODED_NUL) {
-            "the path has a percent-encoded NUL, which is not allowed here"
+            "The path has a percent-encoded NUL, which is not allowed here."
         } else if self.contains(Self::BACKSLASH) {
-            "the path has a backslash, which is not allowed here"
+            "The path has a backslash, which is not allowed here."
         } else {
-            "the path has a semicolon, which is not allowed here"
+            "The path has a semicolon, which is not allowed here."
         }
     }
 

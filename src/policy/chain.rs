@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::Response;
 
@@ -94,20 +93,20 @@ async fn ask(links: &[Link], exchange: &mut Exchange, followups: &mut Followups)
     for link in links {
         let verdict = link.policy.on_request(exchange).await;
         link.record(exchange, &verdict);
+        if let Err(rejection) = &verdict
+            && exchange.owes(rejection)
+        {
+            // Rare, and a future that every request would carry about.
+            Box::pin(exchange.give_back(link.mode == Mode::Shadow)).await;
+        }
         if link.mode == Mode::Shadow {
-            // What it holds is its own, and it could not count without.
-            if let Ok(Verdict::Hold(held)) = verdict {
-                exchange.closing.hold(held);
+            match verdict {
+                // What it holds is its own, and it could not count without.
+                Ok(Verdict::Hold(held)) => exchange.closing.hold(held),
+                Ok(Verdict::Grant(grant)) => exchange.allowance.add_shadow(grant),
+                Ok(_) | Err(_) => {}
             }
             continue;
-        }
-        if let Err(rejection) = &verdict
-            && rejection.exceeded.is_some()
-            && exchange.allowance.has_drawn()
-        {
-            let wheel = exchange.wheel.clone();
-            // Rare, and a future that every request would carry about.
-            Box::pin(exchange.allowance.give_back(Instant::now(), &wheel)).await;
         }
         match verdict? {
             Verdict::Pass => {}

@@ -57,8 +57,10 @@ impl Default for Config {
 ///
 /// Values are text with `${path.NAME}` (a parameter of the route's path, percent-encoded as it came), `${request.id}`,
 /// `${request.method}`, `${request.host}`, `${request.path}`, `${client.address}`, `${route.name}` in it; `$${` stands
-/// for `${`. What nginx, Envoy and Go's templates fill in (`$remote_addr`, `%REQ(X)%`, `{{ … }}`) is refused, save in a value that comes from the
-/// environment or a file, `${env:NAME}`; `${client.address}` and the like are filled in there too.
+/// for `${`. What nginx, Envoy, HAProxy, Caddy and Go's templates fill in (`$remote_addr`, `%REQ(X)%`, `%[src]`,
+/// `{http.request.host}`, `{{ … }}`) is refused; to send it as it stands, double its first sign: `$$remote_addr`,
+/// `%%REQ(X)%`, `%%[src]`, `{{http.request.host}`, `{{{ … }}`. A value that comes from the environment or a file, `${env:NAME}`,
+/// stands for itself, save that `${client.address}` and the like are filled in there too.
 ///
 /// On a request they may also name who calls: `${claims.NAME}`, `${claims./json/pointer}`, `${identity.subject}`,
 /// `${identity.provider}`, `${identity.roles}` (with commas), `${identity.scopes}` (with spaces). A header that is set so is
@@ -249,13 +251,20 @@ fn name(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<HeaderName> {
 
 fn value(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<Value> {
     // What comes from outside stands for itself: a secret may have anything in it.
-    if !scope.plan.source.is_filled_in(at)
-        && let Some((variable, hint)) = foreign::header_variable(text)
-    {
-        scope.issue(Issue::new(at.clone(), format!("`{variable}` is no variable here")).hint(hint));
-        return None;
-    }
-    let template = match Template::value(text, scope.params) {
+    let sent = match scope.plan.source.is_filled_in(at) {
+        true => Ok(text.into()),
+        false => foreign::in_header(text),
+    };
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(variables) => {
+            for (message, hint) in variables {
+                scope.issue(Issue::new(at.clone(), message).hint(hint).of_its_own());
+            }
+            return None;
+        }
+    };
+    let template = match Template::value(&sent, scope.params) {
         Ok(template) => template,
         Err(errors) => {
             let issues = errors.into_iter().map(|error| Issue::new(at.clone(), error.message).maybe_hint(error.hint));
@@ -282,7 +291,8 @@ fn value(text: &str, at: &KeyPath, scope: &mut Scope<'_>) -> Option<Value> {
 }
 
 fn no_value(at: &KeyPath) -> Issue {
-    Issue::new(at.clone(), "is no header value").hint("use printable ASCII characters, without line breaks")
+    Issue::new(at.clone(), "the value has a character that no header may have")
+        .hint("use printable ASCII characters, without line breaks")
 }
 
 enum Value {

@@ -107,6 +107,12 @@ async fn walk(
         Ok(Asked::Fetched(fetch)) => {
             let spare = route.action.fallback().and_then(|fallback| fallback.spare(exchange));
             let outcome = Box::pin(errand::fetch(route, exchange, worker, fetch)).await;
+            // What was drawn is this exchange's, and the errand knows nothing of it.
+            if let Err(rejection) = &outcome
+                && exchange.owes(rejection)
+            {
+                Box::pin(exchange.give_back(false)).await;
+            }
             return match (route.action.fallback(), spare) {
                 (Some(fallback), Some(spare)) if fallback.is_wanted(&outcome) => {
                     Box::pin(instead(route, fallback, exchange, worker, spare, outcome)).await

@@ -322,6 +322,13 @@ impl Check<'_> {
         share
     }
 
+    /// The same where 0 has been refused in words of its own.
+    fn share_above_none(&mut self, share: f64, path: KeyPath) {
+        if !(0.0..=1.0).contains(&share) {
+            self.refuse(Issue::new(path, format!("{share} is no share")).hint("choose more than 0 and at most 1"));
+        }
+    }
+
     fn balance(&mut self, config: &upstream::Upstream, of_fixed: Box<[u32]>, path: &KeyPath) -> balance::Plan {
         let (weights, count) = (&config.weights, config.endpoints.len());
         let at = path.key("weights");
@@ -361,10 +368,12 @@ impl Check<'_> {
             let issue = issue.of_absence().goes_by(path.key("base"));
             self.refuse(issue.related(path.key("base"), "the first time").hint("choose no less than `base`"));
         }
-        let share_max = self.share(config.share_max, path.key("share_max"));
+        let share_max = config.share_max;
         if share_max == 0.0 {
             let issue = Issue::new(path.key("share_max"), "`0` would let nothing be ejected");
             self.refuse(issue.hint("choose more than 0, such as `0.5`; or leave `ejection` out"));
+        } else {
+            self.share_above_none(share_max, path.key("share_max"));
         }
         Ejection { consecutive: config.consecutive, base, max, share_max }
     }
@@ -453,10 +462,11 @@ impl Check<'_> {
             self.count(most, trip.key("consecutive"));
         }
         if let Some(ratio) = config.trip.ratio {
-            self.share(ratio, trip.key("ratio"));
             if ratio == 0.0 {
                 let issue = Issue::new(trip.key("ratio"), "`0` would open it on healthy upstreams");
                 self.refuse(issue.hint("choose more than 0, such as `0.5`"));
+            } else {
+                self.share_above_none(ratio, trip.key("ratio"));
             }
         }
         if config.trip.min_requests == 0 && config.trip.ratio.is_some() {

@@ -5,7 +5,7 @@ use super::*;
 /// A header that one provider looks for keys in is a credential wherever an upstream may see it.
 #[tokio::test]
 async fn a_key_in_a_header_of_any_name_is_a_credential() {
-    let backend = counting(KEPT).await;
+    let backend = Backend::counting(KEPT).await;
     let keys = format!(
         "[{{hash: \"{}\", subject: one}}]",
         armiger::identity::api_key::hash("a-key-of-forty-characters-that-is-nobodys")
@@ -179,7 +179,7 @@ async fn no_answer_ever_reaches_another_caller() {
 
 #[tokio::test]
 async fn cookies_are_stored_for_nobody() {
-    let backend = counting(&[("cache-control", "max-age=60"), ("set-cookie", "session=secret")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=60"), ("set-cookie", "session=secret")]).await;
     let armiger = caching(&backend, "{strip_set_cookie: true}").await;
     for _ in 0..2 {
         let response = armiger.get("/").await;

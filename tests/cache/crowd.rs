@@ -28,8 +28,8 @@ fn roomy(backend: &Backend) -> Config {
         .policies("cache: {coalesce_wait: 1m}")
 }
 
-#[tokio::test]
-async fn a_thousand_that_ask_for_one_cold_url_ask_the_upstream_once() {
+/// Answers upon the first signal with `one `, and upon the second with the `two` that belongs to it.
+async fn in_two_pieces() -> (Backend, Signal, Signal) {
     let (first, rest) = (Signal::new(), Signal::new());
     let signals = (first.clone(), rest.clone());
     let backend = Backend::serving(move |_| {
@@ -47,6 +47,12 @@ async fn a_thousand_that_ask_for_one_cold_url_ask_the_upstream_once() {
         }
     })
     .await;
+    (backend, first, rest)
+}
+
+#[tokio::test]
+async fn a_thousand_that_ask_for_one_cold_url_ask_the_upstream_once() {
+    let (backend, first, rest) = in_two_pieces().await;
     let armiger = Armiger::with(roomy(&backend)).await;
     let (_connections, tasks) = crowd(&armiger, &backend).await;
 
@@ -100,23 +106,7 @@ async fn a_thousand_that_ask_for_what_is_not_stored_ask_at_the_same_time() {
 /// Who waits must not suffer from who began.
 #[tokio::test]
 async fn a_fetch_goes_on_when_the_client_that_began_it_leaves() {
-    let (first, rest) = (Signal::new(), Signal::new());
-    let signals = (first.clone(), rest.clone());
-    let backend = Backend::serving(move |_| {
-        let (first, rest) = signals.clone();
-        async move {
-            first.wait().await;
-            let (chunks, mut answer) = streamed(200);
-            answer.headers_mut().insert("cache-control", "max-age=60".parse().unwrap());
-            tokio::task::spawn_local(async move {
-                chunks.data("one ").await;
-                rest.wait().await;
-                chunks.data("two").await;
-            });
-            answer
-        }
-    })
-    .await;
+    let (backend, first, rest) = in_two_pieces().await;
     let armiger = caching(&backend, "{}").await;
     let gauge = "armiger_http_requests_in_flight{route=\"everything\"}";
     let leader = armiger.raw("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;

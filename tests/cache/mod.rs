@@ -50,14 +50,17 @@ fn reply(status: u16, headers: Headers<'_>, body: impl Into<Bytes>) -> Answer {
     reply
 }
 
-/// Answers with a body that counts the requests of each target, and these headers.
-async fn counting(headers: &'static [(&'static str, &'static str)]) -> Backend {
-    let counts = Mutex::new(HashMap::<String, usize>::new());
-    Backend::with(move |seen| {
-        let mut counts = counts.lock().unwrap();
-        let count = counts.entry(seen.target.clone()).or_default();
-        *count += 1;
-        reply(200, headers, count.to_string())
+/// Answers by their numbers, those that are to wait upon the signal.
+async fn numbered(go: &Signal, waits: fn(usize) -> bool, answer: fn(usize) -> Answer) -> Backend {
+    let (go, count) = (go.clone(), AtomicUsize::new(0));
+    Backend::serving(move |_| {
+        let (go, number) = (go.clone(), count.fetch_add(1, Ordering::SeqCst));
+        async move {
+            if waits(number) {
+                go.wait().await;
+            }
+            answer(number)
+        }
     })
     .await
 }

@@ -51,17 +51,7 @@ async fn operators_purge_by_url_prefix_and_tag() {
 #[tokio::test]
 async fn a_purge_beats_a_fetch_that_is_under_way() {
     let go = Signal::new();
-    let (wait, count) = (go.clone(), Arc::new(AtomicUsize::new(0)));
-    let backend = Backend::serving(move |_| {
-        let (go, number) = (wait.clone(), count.fetch_add(1, Ordering::SeqCst));
-        async move {
-            if number == 0 {
-                go.wait().await;
-            }
-            reply(200, &[("cache-control", "max-age=60")], number.to_string())
-        }
-    })
-    .await;
+    let backend = numbered(&go, |number| number == 0, |number| reply(200, KEPT, number.to_string())).await;
     let armiger = caching(&backend, "{}").await;
     let client = armiger.client();
     let before = tokio::spawn(async move { client.get("/").await });
@@ -80,18 +70,11 @@ async fn a_purge_beats_a_fetch_that_is_under_way() {
 #[tokio::test]
 async fn what_was_purged_while_somebody_waited_does_not_stand_in_for_an_error() {
     let go = Signal::new();
-    let (wait, count) = (go.clone(), Arc::new(AtomicUsize::new(0)));
-    let backend = Backend::serving(move |_| {
-        let (go, number) = (wait.clone(), count.fetch_add(1, Ordering::SeqCst));
-        async move {
-            if number == 0 {
-                return reply(200, &[("cache-control", "max-age=0, stale-if-error=60")], "old");
-            }
-            go.wait().await;
-            reply(503, &[], "broken")
-        }
-    })
-    .await;
+    let answer = |number| match number {
+        0 => reply(200, &[("cache-control", "max-age=0, stale-if-error=60")], "old"),
+        _ => reply(503, &[], "broken"),
+    };
+    let backend = numbered(&go, |number| number > 0, answer).await;
     let armiger = caching(&backend, "{}").await;
     let ask = || {
         let client = armiger.client();
@@ -111,7 +94,7 @@ async fn what_was_purged_while_somebody_waited_does_not_stand_in_for_an_error() 
 
 #[tokio::test]
 async fn a_soft_purge_leaves_what_may_be_used_stale() {
-    let backend = counting(&[("cache-control", "max-age=60, stale-while-revalidate=60")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=60, stale-while-revalidate=60")]).await;
     let armiger = caching(&backend, "{}").await;
     armiger.get("/").await;
     purge(&armiger, json!({"all": true, "soft": true})).await.assert_status(200);

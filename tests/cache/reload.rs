@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn what_is_stored_outlives_a_reload_unless_keys_mean_something_else() {
-    let backend = counting(&[("cache-control", "max-age=60")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=60")]).await;
     let yaml = |policy: &str| Config::to(&backend).policies(&format!("cache: {policy}")).to_string();
     let files = Files::of(yaml("{}"));
     let armiger = Armiger::watching(files.config().into()).await;
@@ -46,7 +46,7 @@ async fn a_look_after_a_reload_that_withholds_a_header_shows_no_value_of_it() {
 
 #[tokio::test]
 async fn what_was_stored_for_all_is_gone_when_it_is_for_each() {
-    let backend = counting(&[("cache-control", "max-age=60")]).await;
+    let backend = Backend::counting(&[("cache-control", "max-age=60")]).await;
     let yaml = |policy: &str| Config::to(&backend).policies(&format!("cache: {policy}")).to_string();
     let files = Files::of(yaml("{shared_across_users: true}"));
     let armiger = Armiger::watching(files.config().into()).await;
@@ -96,5 +96,36 @@ async fn an_unsafe_request_makes_invalid_what_is_stored_after_a_reload_too() {
 
         within("the write to count", async { while get(&armiger, "/a?b=1", &host).await.text() == "0" {} }).await;
         drop(write);
+    }
+}
+
+/// Nobody knows which unsafe requests came while the route had no cache, or one that was not enforced.
+#[tokio::test]
+async fn what_was_stored_before_a_route_was_without_a_cache_is_not_used_after() {
+    let backend = Backend::counting(&[("cache-control", "max-age=60")]).await;
+    // Another route's, so that what is stored is kept.
+    let other = "- {name: other, match: {path: /other}, policies: {cache: {}}, proxy: {upstream: app}}";
+    let yaml = |policies: &str| {
+        let route = format!(
+            "- {{name: all, match: {{path: \"/{{rest...}}\"}}, policies: {{{policies}}}, proxy: {{upstream: app}}}}"
+        );
+        Config::to(&backend).routes(&format!("{other}\n{route}")).to_string()
+    };
+    for meanwhile in ["", "cache: {mode: shadow}", "cache: off"] {
+        let files = Files::of(yaml("cache: {}"));
+        let armiger = Armiger::watching(files.config().into()).await;
+        let get = async || get(&armiger, "/a", &[("host", "h.test")]).await;
+        let before = get().await.text().to_owned();
+        assert_eq!(get().await.text(), before);
+
+        files.replace("config.yaml", yaml(meanwhile));
+        armiger.in_force(2).await;
+        armiger.request(request("POST", "/a", &[("host", "h.test")])).await.assert_status(200);
+        files.replace("config.yaml", yaml("cache: {}"));
+        armiger.in_force(3).await;
+
+        let after = get().await;
+        assert_ne!(after.text(), before, "{meanwhile}: {after:?}");
+        assert!(status(&get().await).contains("hit"), "{meanwhile}");
     }
 }

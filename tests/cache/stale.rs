@@ -6,7 +6,8 @@ use super::*;
 #[tokio::test]
 async fn a_stored_answer_tells_its_age_and_where_it_is_from() {
     let backend =
-        counting(&[("cache-control", "max-age=60"), ("age", "7"), ("x-a", "b"), ("x-request-id", "theirs")]).await;
+        Backend::counting(&[("cache-control", "max-age=60"), ("age", "7"), ("x-a", "b"), ("x-request-id", "theirs")])
+            .await;
     let armiger = caching(&backend, "{}").await;
 
     let miss = armiger.get("/a").await;
@@ -55,18 +56,11 @@ async fn a_stale_answer_is_asked_about_by_its_own_validators() {
 
 /// A backend whose first answer is stale at once, and which takes its time for the others.
 async fn renewing(go: &Signal) -> Backend {
-    let (go, count) = (go.clone(), AtomicUsize::new(0));
-    Backend::serving(move |_| {
-        let (go, number) = (go.clone(), count.fetch_add(1, Ordering::SeqCst));
-        async move {
-            if number > 0 {
-                go.wait().await;
-                return reply(200, &[("cache-control", "max-age=60")], "new");
-            }
-            reply(200, &[("cache-control", "max-age=0, stale-while-revalidate=60")], "old")
-        }
-    })
-    .await
+    let answer = |number| match number {
+        0 => reply(200, &[("cache-control", "max-age=0, stale-while-revalidate=60")], "old"),
+        _ => reply(200, KEPT, "new"),
+    };
+    numbered(go, |number| number > 0, answer).await
 }
 
 async fn refreshing(backend: &Backend, drain: &str) -> Armiger {
@@ -248,4 +242,35 @@ async fn a_slow_upstream_is_an_error_too() {
     let response = armiger.get("/").await;
     assert_eq!((response.status, response.text()), (200, "old"));
     go.send();
+}
+
+/// A HEAD too has what is stored before what stands in for the upstream, and what a client has already it need not be told.
+#[tokio::test]
+async fn what_is_stored_covers_errors_for_a_head_as_for_a_get() {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let broken = is_broken.clone();
+    let mut backend = Backend::with(move |_| match broken.load(Ordering::SeqCst) {
+        true => reply(503, &[], "broken"),
+        false => reply(200, &[("cache-control", "max-age=0"), ("etag", "\"a\"")], "body"),
+    })
+    .await;
+    let route = "- {name: all, match: {path: \"/{rest...}\"}, policies: {cache: {stale_if_error: 1h}}, \
+                 proxy: {upstream: app, fallback: {respond: {status: 200, body: fallback}}}}";
+    let armiger = Armiger::with(Config::to(&backend).routes(route)).await;
+    let host = ("host", "h.test");
+    get(&armiger, "/a", &[host]).await.assert_status(200);
+    is_broken.store(true, Ordering::SeqCst);
+    for expected in ["armiger; fwd=stale; fwd-status=503; ttl=", "armiger; hit; ttl="] {
+        for method in ["GET", "HEAD"] {
+            let answer = armiger.request(request(method, "/a", &[host])).await;
+            answer.assert_status(200).assert_header("etag", "\"a\"").assert_header("content-length", "4");
+            assert!(status(&answer).starts_with(expected) && status(&answer).ends_with("detail=error"), "{answer:?}");
+            let known = armiger.request(request(method, "/a", &[host, ("if-none-match", "\"a\"")])).await;
+            known.assert_status(304).assert_header("etag", "\"a\"");
+            let demanding = armiger.request(request(method, "/a", &[host, ("cache-control", "no-cache")])).await;
+            demanding.assert_status(200).assert_no_header("etag");
+            assert!(demanding.header("proxy-status").contains("fallback-respond"), "{demanding:?}");
+        }
+        backend.stop();
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each runs on a thread of its own, so that it also answers while a test waits for armiger to stop.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -268,6 +269,22 @@ impl Backend {
     pub async fn replies(body: impl Into<Bytes>) -> Self {
         let body = body.into();
         Self::with(move |_| answer(200, body.clone())).await
+    }
+
+    /// Answers with how often a target was asked for, and these headers.
+    pub async fn counting(headers: &'static [(&'static str, &'static str)]) -> Self {
+        let counts = Mutex::new(HashMap::<String, usize>::new());
+        Self::with(move |seen| {
+            let mut counts = counts.lock().unwrap();
+            let count = counts.entry(seen.target.clone()).or_default();
+            *count += 1;
+            let mut answer = answer(200, count.to_string());
+            for (name, value) in headers {
+                answer.headers_mut().append(*name, value.parse().unwrap());
+            }
+            answer
+        })
+        .await
     }
 
     /// Answers with the request's body, streamed as it comes, and its `content-type`.

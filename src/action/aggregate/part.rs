@@ -76,7 +76,7 @@ pub(super) mod word {
     pub(in super::super) const ABANDONED: &str = "abandoned";
     pub(super) const STALE: &str = "stale";
     pub(super) const NOT_ASKED: &str = "not-asked";
-    pub(super) const CONDITION: &str = "part-condition";
+    pub(in super::super) const CONDITION: &str = "part-condition";
     pub(in super::super) const DEADLINE: &str = "deadline-exceeded";
     pub(super) const TIMEOUT: &str = "part-timeout";
     pub(super) const STATUS: &str = "part-status";
@@ -201,7 +201,7 @@ pub(super) async fn ask(run: &Run<'_>, part: &Part) -> Outcome {
         Err(_) => {
             let failure = Failure::of(word::CONDITION);
             Row::begin(run, part, &part.upstream).outcome = Some(failure.outcome);
-            return if part.fallback.fixed.is_some() { Outcome::Fixed(failure) } else { Outcome::Missing(failure) };
+            return part.without(failure);
         }
     };
     // A status that the client is to see is no failure to be covered.
@@ -218,9 +218,7 @@ pub(super) async fn ask(run: &Run<'_>, part: &Part) -> Outcome {
         {
             return Outcome::Said(Box::new(said));
         }
-        if part.fallback.fixed.is_some() {
-            return Outcome::Fixed(failure);
-        }
+        return part.without(failure);
     }
     Outcome::Missing(failure)
 }

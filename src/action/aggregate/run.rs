@@ -190,21 +190,24 @@ impl Aggregate {
         }
     }
 
-    /// What is not there by the deadline is missing.
+    /// What is not there by the deadline is missing, if it was to be there.
     fn give_up(&self, run: &Run<'_>) -> Result<(), Rejection> {
-        let failure = Failure { is_late: true, ..Failure::of(word::DEADLINE) };
-        for (place, part) in self.parts.iter().enumerate() {
-            if run.is_over(place) {
-                continue;
-            }
-            let outcome = if let Some(said) = part::stale(run, part) {
-                Outcome::Said(Box::new(said))
-            } else if part.fallback.fixed.is_some() {
-                Outcome::Fixed(failure)
-            } else {
-                Outcome::Missing(failure)
+        let is_next = |(place, part): &(usize, &super::Part)| {
+            !run.is_over(*place) && part.parents.iter().all(|parent| run.is_over(*parent))
+        };
+        // Of what has not begun nobody has asked yet whether it is wanted: that may depend on what came of others.
+        while let Some((place, part)) = self.parts.iter().enumerate().find(is_next) {
+            let outcome = match run.wants(part) {
+                Ok(false) => Outcome::NotAsked,
+                Ok(true) => match part::stale(run, part) {
+                    Some(said) => Outcome::Said(Box::new(said)),
+                    None => part.without(Failure { is_late: true, ..Failure::of(word::DEADLINE) }),
+                },
+                Err(_) => part.without(Failure { is_late: true, ..Failure::of(word::CONDITION) }),
             };
-            if part.required && matches!(outcome, Outcome::Missing(_)) {
+            if let Outcome::Missing(failure) = outcome
+                && part.required
+            {
                 return Err(part.rejection(failure));
             }
             let _ = run.outcomes[place].set(outcome);
@@ -280,6 +283,11 @@ impl Aggregate {
 }
 
 impl super::Part {
+    /// What is in its place where it failed and nothing newer or older is to be had.
+    pub(super) fn without(&self, failure: Failure) -> Outcome {
+        if self.fallback.fixed.is_some() { Outcome::Fixed(failure) } else { Outcome::Missing(failure) }
+    }
+
     /// What the client is told when there is no answer without this part. Names the part, and nothing of its upstream.
     fn rejection(&self, failure: Failure) -> Rejection {
         let name = &self.name;

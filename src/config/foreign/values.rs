@@ -58,6 +58,9 @@ const VALUES: &[(&str, &[&str], &str)] = &[
 
 /// What to do about a value that is none of these.
 pub(crate) fn value(name: &str, known: &[&str]) -> Option<String> {
+    if known.contains(&"literal") && name.contains('.') {
+        return Some(format!("write `{{literal: {}}}`", quoted(name)));
+    }
     let name = name.to_lowercase();
     let row = VALUES.iter().find(|(by, words, _)| known.contains(by) && words.contains(&name.as_str()));
     row.map(|(.., hint)| (*hint).to_owned())
@@ -118,6 +121,8 @@ const ALONE: &[Alone] = &[
     (&["redis", "memory"], is_url, "write `{redis: {url: …}}`"),
     (&["allow", "deny", "name"], is_any, "write `{name: NAME, allow: …}`, with the expression"),
     (&["trip", "open_for"], is_number, "write `{trip: {consecutive: @}}`"),
+    (&["any", "all", "mode"], is_name, "write `{any: [@]}`"),
+    (&["mode", "on_conflict"], is_name, "write `{mode: @}`"),
 ];
 
 /// What to write where a mapping with these keys is asked for and a value stands alone.
@@ -212,6 +217,8 @@ mod tests {
             ("404", &["status", "body", "content_type"], "write `{status: 404}`"),
             ("a: b", &["status", "body", "content_type"], "write `{body: \"a: b\"}`"),
             ("9901", &["address"], "write `{address: 127.0.0.1:9901}`"),
+            ("read", &["any", "all", "mode"], "write `{any: [read]}`"),
+            ("deep", &["mode", "on_conflict"], "write `{mode: deep}`"),
         ] {
             assert_eq!(alone(text, known).as_deref(), Some(expected));
         }
@@ -222,5 +229,6 @@ mod tests {
         );
         assert!(value("http2", &["http1", "h2c", "h2"]).unwrap().contains("h2c"));
         assert!(value("http2", &["json"]).is_none());
+        assert_eq!(value("a.test", &["preserve", "literal"]).as_deref(), Some("write `{literal: a.test}`"));
     }
 }

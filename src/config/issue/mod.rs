@@ -40,6 +40,8 @@ pub struct Issue {
     also: Vec<(Range<usize>, String)>,
     /// It is true only if what stands at these places could be read.
     goes_by: Vec<KeyPath>,
+    /// Whether its remedy is about what the value seems to be, and no other is looked for.
+    is_of_its_own: bool,
 }
 
 /// Which part of an entry is marked.
@@ -64,6 +66,7 @@ impl Issue {
             part: None,
             also: Vec::new(),
             goes_by: Vec::new(),
+            is_of_its_own: false,
         }
     }
 
@@ -107,6 +110,14 @@ impl Issue {
     #[must_use]
     pub fn maybe_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint.map(Cow::Owned).or(self.hint);
+        self
+    }
+
+    /// Says that the remedy knows what the value was taken for. Else one that looks like a variable of a shell, say, is told to be
+    /// one.
+    #[must_use]
+    pub fn of_its_own(mut self) -> Self {
+        self.is_of_its_own = true;
         self
     }
 
@@ -256,6 +267,10 @@ impl KeyPath {
 
     pub(super) fn push(&mut self, segment: Segment) {
         self.segments.push(segment);
+    }
+
+    pub(super) fn pop(&mut self) {
+        self.segments.pop();
     }
 
     pub(super) fn without_last_index(mut self) -> Self {

@@ -312,7 +312,7 @@ impl Source {
             }
         });
         let marked = marked.filter(|scalar| !scalar.is_outside());
-        let seems = marked.and_then(|scalar| lookalike::remedy(&scalar.text));
+        let seems = marked.filter(|_| !issue.is_of_its_own).and_then(|scalar| lookalike::remedy(&scalar.text));
         let is_lookalike = seems.is_some();
         let hint = seems.or(hint);
         let (Some(tree), Some(place)) = (tree, place) else {

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use super::issue::{Issues, Report, Source};
 use decode::Decoded;
 use decode::places::Places;
-use tree::{Tree, Used};
+use tree::{End, Tree, Used};
 
 pub use error::with_hint;
 
@@ -44,6 +44,10 @@ pub(crate) fn plain<T: DeserializeOwned>(text: &str, words: &[&str]) -> Result<T
         }
     };
     parsed.issues.into_iter().for_each(|issue| issues.push(issue));
+    if let Some(End::Break(issue)) = parsed.end {
+        issues.push(*issue);
+        return Err(told(&source.report(issues), text, words));
+    }
     let tree = Tree::new(parsed.root);
     let mut lost = parsed.broken.into_iter().collect();
     let Decoded { value, misspelt, stood_in, .. } =

@@ -6,8 +6,8 @@ use super::super::issue::{Issue, KeyPath};
 use super::super::lookalike::is_odd_blank;
 use super::tree::DEPTH_MAX;
 
-/// One issue for what stopped the parser, at the character that did.
-pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
+/// One issue for what stopped the parser, at the character that did. `path`: which key a place belongs to.
+pub(crate) fn explain(text: &str, error: &ScanError, path: &dyn Fn(usize) -> KeyPath) -> Issue {
     let at = error.marker().byte_offset().unwrap_or(text.len()).min(text.len());
     let at = (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     let tab = tab_to_blame(text, at, error.kind());
@@ -42,7 +42,7 @@ pub(crate) fn explain(text: &str, error: &ScanError, path: &KeyPath) -> Issue {
         words(error.kind(), rest)
     };
     let length = rest.chars().next().filter(|c| *c != '\n' && *c != '\r').map_or(0, char::len_utf8);
-    Issue::new(path.clone(), message).span(at..at + length).hint(hint)
+    Issue::new(path(at), message).span(at..at + length).hint(hint)
 }
 
 /// A reference as it may be shown, without the `$`: where it is not as it should be, what stands in it may be a secret.

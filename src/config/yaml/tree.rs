@@ -208,6 +208,17 @@ pub(crate) struct Parsed {
     pub(crate) issues: Vec<Issue>,
     /// Values that are not what was meant, which an issue has told already.
     pub(crate) broken: Vec<NodeId>,
+    /// Why the tree ends before the text does.
+    pub(crate) end: Option<End>,
+}
+
+/// Why a tree ends before its text.
+pub(crate) enum End {
+    /// Another document begins at this byte, which `issues` tells.
+    Document(usize),
+    /// From somewhere on the text is no YAML. The tree has what was read until then, with nothing for what had not ended; the
+    /// mistake itself may stand before it.
+    Break(Box<Issue>),
 }
 
 /// Parses a file. Its nodes have other numbers than those of the files before, which used up so much. `Err`: it cannot be
@@ -220,8 +231,26 @@ pub(crate) fn parse(text: &str, used: Used) -> Result<Parsed, Box<Issue>> {
     };
     options.set_emit_comments(false);
     let mut builder = Builder { text, nodes: used.nodes, bytes: used.bytes, ..Builder::default() };
+    let mut end = None;
     for event in Parser::new_from_str_with_options(text, options) {
         match event {
+            Ok((Event::DocumentStart(..), span)) if builder.root.is_some() => {
+                let bytes = span.byte_range().unwrap_or(0..0);
+                let says_nothing = |node: &Node| node.scalar().is_some_and(|scalar| scalar.style == Style::Absent);
+                let is_first = builder.root.take_if(|root| says_nothing(root)).is_some();
+                let hint = match is_first {
+                    true => "a configuration is one document: remove this `---`, or the one above",
+                    false => {
+                        "a configuration is one document: remove this `---` and what is not needed; nothing below it was checked"
+                    }
+                };
+                let issue = Issue::new(KeyPath::root(), "a second document begins here").span(bytes.clone()).hint(hint);
+                builder.issues.push(issue);
+                if !is_first {
+                    end = Some(End::Document(bytes.start));
+                    break;
+                }
+            }
             Ok((event, span)) => {
                 let mut bytes = span.byte_range().unwrap_or(0..0);
                 if let Some(tag) = span.tag_span().and_then(|tag| tag.byte_range()) {
@@ -233,21 +262,28 @@ pub(crate) fn parse(text: &str, used: Used) -> Result<Parsed, Box<Issue>> {
                         "remove the tag; put quotes around a text that needs them",
                     );
                 }
-                builder.event(event, bytes)?;
+                if let Err(issue) = builder.event(event, bytes) {
+                    end = Some(End::Break(issue));
+                    break;
+                }
             }
             Err(error) => {
-                // Whether the entry of a list has ended is just what the parser does not know.
-                let path = builder.path().without_last_index();
-                return Err(Box::new(syntax::explain(text, &error, &path)));
+                let path = |at: usize| builder.path_at(at);
+                end = Some(End::Break(Box::new(syntax::explain(text, &error, &path))));
+                break;
             }
         }
     }
-    match builder.root {
-        Some(root) => {
+    if let Some(End::Break(_)) = &end {
+        builder.close();
+    }
+    match (builder.root, end) {
+        (Some(root), end) => {
             let used = Used { nodes: builder.nodes, bytes: builder.bytes };
-            Ok(Parsed { root, used, issues: builder.issues, broken: builder.broken })
+            Ok(Parsed { root, used, issues: builder.issues, broken: builder.broken, end })
         }
-        None => Err(Box::new(
+        (None, Some(End::Break(issue))) => Err(issue),
+        (None, _) => Err(Box::new(
             Issue::new(KeyPath::root(), "the file says nothing")
                 .span(0..0)
                 .hint("it needs at least `listeners` and `routes`"),
@@ -273,7 +309,6 @@ struct Builder<'t> {
     text: &'t str,
     frames: Vec<Frame>,
     root: Option<Node>,
-    documents: usize,
     anchors: HashMap<usize, Anchored>,
     nodes: usize,
     bytes: usize,
@@ -295,6 +330,22 @@ impl Builder<'_> {
         path
     }
 
+    /// Where a place is at which the parser gave up. Whether the entry of a list has ended is just what it does not know.
+    fn path_at(&self, at: usize) -> KeyPath {
+        let mut path = self.path();
+        // What a key has behind its colon ends with the line, unless it says that it does not.
+        if let Some(Frame::Mapping { key: Some(key), .. }) = self.frames.last()
+            && let Some(after) = self.text.get(key.span.end..at)
+            && let Some((line, _)) = after.split_once('\n')
+            && let value = line.trim_start_matches(['"', '\'']).trim_start_matches([':', ' ', '\t'])
+            && !value.trim_end().is_empty()
+            && !value.starts_with(['"', '\'', '[', '{', '|', '>', '&', '!', '#'])
+        {
+            path.pop();
+        }
+        path.without_last_index()
+    }
+
     fn note(&mut self, span: Range<usize>, message: impl Into<String>, hint: &str) {
         // One is enough to refuse the file; a hostile one could have as many as it has bytes.
         if self.issues.len() < 100 {
@@ -303,10 +354,10 @@ impl Builder<'_> {
     }
 
     fn fresh(&mut self, bytes: usize, span: &Range<usize>) -> Result<NodeId, Box<Issue>> {
-        self.nodes += 1;
         self.bytes += bytes;
+        let id = self.next();
         self.within_budget(span)?;
-        Ok(number(self.nodes))
+        Ok(id)
     }
 
     fn within_budget(&self, span: &Range<usize>) -> Result<(), Box<Issue>> {
@@ -322,16 +373,6 @@ impl Builder<'_> {
 
     fn event(&mut self, event: Event<'_>, span: Range<usize>) -> Result<(), Box<Issue>> {
         match event {
-            Event::DocumentStart(..) => {
-                self.documents += 1;
-                if self.documents > 1 {
-                    return Err(Box::new(
-                        Issue::new(KeyPath::root(), "a second document begins here")
-                            .span(span)
-                            .hint("a configuration is one document: remove this `---` and what is not needed"),
-                    ));
-                }
-            }
             Event::Scalar(text, style, anchor, _) => {
                 let style = match style {
                     ScalarStyle::Plain if span.is_empty() => Style::Absent,
@@ -358,28 +399,58 @@ impl Builder<'_> {
                     broken: false,
                 });
             }
-            Event::SequenceEnd => {
-                if let Some(Frame::List { anchor, start, items }) = self.frames.pop() {
-                    let end = end_of(items.last().map(|item| item.span.end), start, &span);
+            Event::SequenceEnd | Event::MappingEnd => {
+                if let Some(frame) = self.frames.pop() {
                     let id = self.fresh(0, &span)?;
-                    self.complete(Node { id, span: start..end, content: Content::List(items) }, anchor)?;
-                }
-            }
-            Event::MappingEnd => {
-                if let Some(Frame::Mapping { anchor, start, entries, broken, .. }) = self.frames.pop() {
-                    let last = entries.last().map(|entry| entry.value.span.end.max(entry.key.span.end));
-                    let end = end_of(last, start, &span);
-                    let entries = self.merge(entries);
-                    let id = self.fresh(0, &span)?;
-                    if broken {
-                        self.broken.push(id);
-                    }
-                    self.complete(Node { id, span: start..end, content: Content::Mapping(entries) }, anchor)?;
+                    let (node, anchor) = self.collection(frame, id, &span);
+                    self.complete(node, anchor)?;
                 }
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// A list or mapping that has ended, and its anchor.
+    fn collection(&mut self, frame: Frame, id: NodeId, span: &Range<usize>) -> (Node, usize) {
+        match frame {
+            Frame::List { anchor, start, items } => {
+                let end = end_of(items.last().map(|item| item.span.end), start, span);
+                (Node { id, span: start..end, content: Content::List(items) }, anchor)
+            }
+            Frame::Mapping { anchor, start, entries, broken, .. } => {
+                let last = entries.last().map(|entry| entry.value.span.end.max(entry.key.span.end));
+                let end = end_of(last, start, span);
+                if broken {
+                    self.broken.push(id);
+                }
+                (Node { id, span: start..end, content: Content::Mapping(self.merge(entries)) }, anchor)
+            }
+        }
+    }
+
+    /// Ends all that is open, where nothing more can be read.
+    fn close(&mut self) {
+        while let Some(mut frame) = self.frames.pop() {
+            if let Frame::Mapping { entries, key, .. } = &mut frame
+                && let Some(key) = key.take().filter(|key| key.scalar().is_some())
+            {
+                let end = key.span.end;
+                let value = Scalar { text: String::new(), style: Style::Absent, reference: None };
+                let value = Node { id: self.next(), span: end..end, content: Content::Scalar(value) };
+                entries.push(Entry { key, value });
+            }
+            let id = self.next();
+            // No alias comes any more.
+            let (node, _) = self.collection(frame, id, &(0..0));
+            // What it takes was counted when it was read.
+            let _ = self.complete(node, 0);
+        }
+    }
+
+    fn next(&mut self) -> NodeId {
+        self.nodes += 1;
+        number(self.nodes)
     }
 
     fn open(&self, span: &Range<usize>) -> Result<(), Box<Issue>> {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
 
+use super::by_head::ByHead;
 use super::control::Demand;
 use super::entry::{Ask, CACHE_STATUS, Entry, Head, Shelf, Whole, compact, tags};
 use super::fill::{Client, Filling, Rules};
 use super::flight::{Flight, Landed, Reader};
-use super::freshen::{Told, freshened};
 use super::freshness::Usable;
 use super::key::{self, Target};
 use super::purge::Fate;
 use super::second::{Found, Wanted};
 use super::status::{Detail, Forward, Status, not_cached, passed};
 use super::storable::{Asked, Unstorable};
-use super::validate::{self, Conditions, FOR_UPSTREAM, OF_THE_CLIENT};
+use super::validate::{Conditions, FOR_UPSTREAM, OF_THE_CLIENT};
 use crate::exchange::fetch::{Deciding, StandsIn};
 use crate::exchange::{Exchange, Fetch, Reason, Rejection, Verdict};
 use crate::http::body::Body;
@@ -256,35 +256,17 @@ impl Request<'_> {
         }
     }
 
-    /// Asks the upstream for the head alone, which tells of what is stored too (RFC 9111 §4.3.5).
+    /// Asks the upstream for the head alone, which tells of what is stored too.
     fn ask_by_head(&self, entry: Arc<Entry>, forward: Forward) -> Verdict {
-        let (rules, key) = (self.rules.clone(), self.key.clone());
-        let asked = Asked { is_credentialed: self.is_credentialed, strips_cookies: rules.strips_cookies };
-        let (started, time) = (self.exchange.started, self.exchange.closing.record.time);
-        let (epoch, since) = (rules.store.fates.purges.epoch(), rules.store.fates.invalid.since(&key));
+        let rules = self.rules.clone();
         rules.metrics.bypassed();
-        Verdict::followup(move |response| {
-            let told = response.headers();
-            let confirmed = match response.status() {
-                StatusCode::OK => validate::confirms(&entry.head.headers, entry.body.len(), told),
-                _ => None,
-            };
-            if confirmed == Some(true) {
-                let now = Instant::now();
-                let delay = now.saturating_duration_since(started);
-                let when = Told { now, time: time + delay, delay, epoch, since };
-                match freshened(&rules, &entry, told, asked, &when) {
-                    // The answer may come late, and be older than what has been fetched since.
-                    Ok(fresh) => rules.store.replace(&key, &entry, fresh),
-                    Err(Unstorable::Credentials) => {}
-                    Err(_) => rules.store.remove(&key, &entry),
-                }
-            } else if confirmed == Some(false) {
-                entry.soften();
-            }
-            tags(response.headers_mut(), rules.keeps_tags);
-            response.headers_mut().append(&CACHE_STATUS, passed(forward, None));
-        })
+        let asked = Asked { is_credentialed: self.is_credentialed, strips_cookies: rules.strips_cookies };
+        let fates = &self.rules.store.fates;
+        let (epoch, since) = (fates.purges.epoch(), fates.invalid.since(&self.key));
+        let key = self.key.as_slice().into();
+        let (demand, conditions) = (self.demand, self.conditions.clone());
+        let fill = ByHead { rules, key, entry, forward, demand, conditions, asked, epoch, since, is_unwanted: false };
+        Verdict::Fetch(Fetch { fill: Box::new(fill), answer: None })
     }
 
     /// What is stored for this request, and alive.
@@ -302,19 +284,19 @@ impl Request<'_> {
         if self.is_credentialed && !entry.head.terms.is_for_all {
             return None;
         }
-        let fate = self.rules.store.fate(&self.key, entry);
+        let fate = self.rules.fate(&self.key, entry);
         (fate != Fate::Dead).then_some((entry, fate))
     }
 
     fn usable(&self, entry: &Entry, now: Instant) -> Usable {
-        let is_soft = self.rules.store.fate(&self.key, entry) == Fate::Stale;
+        let is_soft = self.rules.fate(&self.key, entry) == Fate::Stale;
         entry.head.terms.usable(entry.head.age(now), is_soft, &self.demand)
     }
 
     /// Why what is stored is no answer, `entry` being what is stored for this request.
     fn forward(&self, entry: Option<&Entry>, shelf: Option<&Shelf>, now: Instant) -> Forward {
         let Some(entry) = entry else {
-            let is_alive = |entry: &Arc<Entry>| self.rules.store.fate(&self.key, entry) != Fate::Dead;
+            let is_alive = |entry: &Arc<Entry>| self.rules.fate(&self.key, entry) != Fate::Dead;
             let mut alive = shelf.into_iter().flat_map(|shelf| shelf.variants.iter()).filter(|entry| is_alive(entry));
             // What is purged is as if it were not there.
             return match alive.next() {
@@ -323,7 +305,7 @@ impl Request<'_> {
                 Some(_) => Forward::VaryMiss,
             };
         };
-        let is_soft = self.rules.store.fate(&self.key, entry) == Fate::Stale;
+        let is_soft = self.rules.fate(&self.key, entry) == Fate::Stale;
         match entry.head.terms.usable(entry.head.age(now), is_soft, &Demand::default()) {
             Usable::Fresh => Forward::Request,
             _ => Forward::Stale,
@@ -336,9 +318,7 @@ impl Request<'_> {
 
     /// What was found, in the place of an error, if it may be. It may have been purged since.
     fn instead(&self, entry: &Entry, now: Instant) -> Option<Response<Body>> {
-        let is_usable = entry.head.terms.covers_error(entry.head.age(now), &self.demand)
-            && self.rules.store.fate(&self.key, entry) != Fate::Dead;
-        is_usable.then(|| {
+        self.rules.covers_error(&self.key, entry, &self.demand, now).then(|| {
             self.rules.metrics.stale();
             let mut answer = self.answer(entry, now, Status::Told(Detail::Error));
             answer.extensions_mut().insert(StandsIn);

@@ -66,6 +66,8 @@ pub struct Rules {
     pub flights: Arc<Flights>,
     /// The route's rules, these and others.
     pub reigns: Arc<Reigns>,
+    /// Since when the route has a cache that is enforced. `None`: it is in shadow.
+    pub watches_since: Option<Instant>,
     /// What several armigers keep together, if they do.
     pub shared: Option<Arc<dyn Second>>,
     /// This route's answers are among it.
@@ -80,6 +82,20 @@ impl Rules {
     /// Whoever keeps this route's answers for others too.
     pub fn second(&self) -> Option<&Arc<dyn Second>> {
         self.shared.as_ref().filter(|_| self.is_shared)
+    }
+
+    /// What became of a response since it was asked for. Of what was stored before the route was without a cache nobody knows
+    /// which unsafe requests came meanwhile.
+    pub fn fate(&self, key: &[u8], entry: &Entry) -> Fate {
+        match self.watches_since {
+            Some(since) if entry.head.received < since => Fate::Dead,
+            _ => self.store.fate(key, entry),
+        }
+    }
+
+    /// Whether what is stored may be used in the place of an error, by a request with these demands.
+    pub fn covers_error(&self, key: &[u8], entry: &Entry, demand: &Demand, now: Instant) -> bool {
+        entry.head.terms.covers_error(entry.head.age(now), demand) && self.fate(key, entry) != Fate::Dead
     }
 
     /// What a response may be used for.
@@ -104,10 +120,18 @@ impl Rules {
 }
 
 /// The rules that a route's cache goes by: those in force, and those by which something that began before is still under way.
-#[derive(Default)]
-pub struct Reigns(Mutex<Vec<Weak<Rules>>>);
+pub struct Reigns {
+    /// When the first of them came into force. Kept for as long as there is a cache that sees what unsafe requests come.
+    pub began: Instant,
+    rules: Mutex<Vec<Weak<Rules>>>,
+}
 
 impl Reigns {
+    /// None yet.
+    pub fn from(began: Instant) -> Self {
+        Self { began, rules: Mutex::default() }
+    }
+
     /// These are among them from now on, for as long as they are of use.
     pub fn begin(&self, rules: &Arc<Rules>) {
         let mut reigns = self.lock();
@@ -121,7 +145,7 @@ impl Reigns {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Weak<Rules>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -268,9 +292,7 @@ impl Filling {
     fn instead_of_error(&self, now: Instant, status: Status) -> Option<Response<Body>> {
         let stale = self.stale.as_ref()?;
         let demand = self.client.as_ref().map(|client| client.demand).unwrap_or_default();
-        let is_usable = stale.head.terms.covers_error(stale.head.age(now), &demand)
-            && self.rules.store.fate(&self.key, stale) != Fate::Dead;
-        is_usable.then(|| {
+        self.rules.covers_error(&self.key, stale, &demand, now).then(|| {
             self.rules.metrics.stale();
             let mut answer = self.answer(stale, now, status);
             answer.extensions_mut().insert(StandsIn);
@@ -307,13 +329,15 @@ impl Filling {
                 if why != Unstorable::Credentials {
                     self.rules.store.remove(&self.key, &stale);
                 }
-                let answer = self.answer(&stale, arrival.now, Status::Checked(self.forward, why));
+                let mut answer = self.answer(&stale, arrival.now, Status::Checked(self.forward, why));
+                self.add_cookies(told, &mut answer);
                 return self.released(why, Some(Ok(answer)));
             }
         };
         let is_kept = self.rules.store.put(&self.key, entry.clone());
         self.rules.metrics.filled(if is_kept { "revalidated" } else { Unstorable::Purged.word() });
-        let answer = self.answer(&entry, arrival.now, status);
+        let mut answer = self.answer(&entry, arrival.now, status);
+        self.add_cookies(told, &mut answer);
         self.land(&entry);
         let answer = self.client.is_some().then_some(Ok(answer));
         if !is_kept || self.ground.is_none() {
@@ -321,6 +345,14 @@ impl Filling {
         }
         let wheel = arrival.wheel.clone();
         Settled { answer, rest: Some(Box::pin(async move { self.share(&entry, &wheel).await })) }
+    }
+
+    /// Cookies that a 304 sets are for who asked, and for nobody else.
+    fn add_cookies(&self, told: &HeaderMap, answer: &mut Response<Body>) {
+        if !self.rules.strips_cookies {
+            let cookies = told.get_all(header::SET_COOKIE).iter().cloned();
+            answer.headers_mut().extend(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
+        }
     }
 
     /// All who wait get what another armiger fetched.

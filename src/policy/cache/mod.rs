@@ -1,10 +1,11 @@
 //! `cache`: answers that are known already (RFC 9111).
 //!
-//! `ask.rs` decides about a request, `fill.rs` about a response. What they go by stands in files of its own, each without
+//! `ask.rs` decides about a request, `fill.rs` about a response, `by_head.rs` about that to a `HEAD`. What they go by stands in files of its own, each without
 //! state and clock: `control.rs`, `freshness.rs`, `storable.rs`, `validate.rs`, `key.rs`. `store.rs` keeps entries,
 //! `purge.rs` and `invalid.rs` know which are dead, whatever store they are in (`fates.rs`), `flight.rs` lets several wait for one.
 
 mod ask;
+mod by_head;
 pub mod control;
 pub mod entry;
 mod fates;
@@ -27,7 +28,7 @@ pub mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderName;
 use schemars::JsonSchema;
@@ -305,7 +306,12 @@ impl Config {
             .setting("stale_while_revalidate", format!("{:?}", self.stale_while_revalidate.get()))
             .setting("stale_if_error", format!("{:?}", self.stale_if_error.get()));
         let flights = scope.keeper.keep(identity, Flights::default);
-        let reigns = scope.keeper.keep(Identity::of("cache_reigns", scope.route).untold(), Reigns::default);
+        let (now, is_shadow) = (Instant::now(), self.mode == Mode::Shadow);
+        // Not kept over a shadow, in which nobody looks what unsafe requests make invalid.
+        let reigns = match is_shadow {
+            true => Arc::new(Reigns::from(now)),
+            false => scope.keeper.keep(Identity::of("cache_reigns", scope.route).untold(), || Reigns::from(now)),
+        };
         let store = Store::kept(memory, scope.keeper);
         if self.l2.is_some() && scope.plan.cache.redis.is_none() {
             scope.issue(
@@ -331,6 +337,7 @@ impl Config {
             store,
             flights,
             reigns: reigns.clone(),
+            watches_since: (!is_shadow).then_some(reigns.began),
             shared: scope.plan.second.clone(),
             is_shared: self.l2.is_some(),
             scope: Sha256::digest(by).into(),

@@ -157,7 +157,7 @@ impl Caches {
             let digest = shown::hash(b"key", &key, store.secret);
             for entry in &shelf.variants {
                 let head = &entry.head;
-                let fate = match store.fate(&key, entry) {
+                let fate = match rules.fate(&key, entry) {
                     Fate::Good if head.ttl(now) > 0 => "fresh",
                     Fate::Good => "stale",
                     Fate::Stale => "soft_purged",

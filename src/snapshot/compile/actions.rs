@@ -53,7 +53,7 @@ pub(super) fn action(
         (config.redirect.as_ref().map(|redirect| redirect.to.as_str()), path.key("redirect").key("to")),
     ];
     for (text, at) in texts {
-        if let Some((variable, hint)) = text.and_then(foreign::variable) {
+        if let Some((variable, hint)) = text.and_then(foreign::in_path) {
             issues.push(Issue::new(at, format!("`{variable}` is no variable here")).hint(hint));
         }
     }

@@ -418,7 +418,8 @@ impl Context<'_> {
     fn repeated_key(&self, entry: &Entry, first: &Entry, known: Keys) {
         let text = entry.key.text();
         // It may be lost before anybody knows what is in it.
-        if is_secret_key(text) || holds_secrets(known) {
+        let is_plain = entry.value.scalar().is_some() && known.contains(&text) && !is_about_secret(text);
+        if is_secret_key(text) || holds_secrets(known) && !is_plain {
             self.conceal(&entry.value);
         }
         if self.noted.borrow_mut().insert(entry.key.id) {

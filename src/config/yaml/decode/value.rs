@@ -83,6 +83,12 @@ impl<'t> Value<'t, '_> {
         Some(format!("write the names as keys: `{}: …` instead of `- name: {0}`", name.text.escape_debug()))
     }
 
+    /// Of something that stands where a mapping with these keys is asked for, under a name that is one of them: what to do.
+    fn as_key_of_one(self, known: &[&str]) -> Option<String> {
+        let name = self.context.name(self.node).filter(|name| known.contains(&name.as_str()))?;
+        Some(format!("`{name}` is a key of such a mapping: indent it deeper, below the name that it belongs to"))
+    }
+
     /// Whether a mapping has a mapping for each key, as one by name does.
     fn are_names(self) -> bool {
         let Content::Mapping(entries) = &self.node.content else { return false };
@@ -244,7 +250,11 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 let alone = self.visit_list(std::slice::from_ref(self.node), visitor);
                 let hint = match alone.map_err(|error| error.problem) {
                     _ if self.context.is_secret(self.node) => format!("write it as a list; {OUTSIDE}"),
-                    Ok(_) => format!("write `[{}]`", foreign::quoted(&scalar.text)),
+                    Ok(_) => {
+                        let parts: Vec<String> =
+                            scalar.text.split(',').map(|part| foreign::quoted(part.trim())).collect();
+                        format!("write `[{}]`", parts.join(", "))
+                    }
                     Err(Problem::Said { message, hint: Some(hint) }) if message.starts_with("expected a mapping") => {
                         let is_list = hint.starts_with("write `[");
                         if is_list { hint } else { format!("begin each entry with `- `; {hint}") }
@@ -335,6 +345,8 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
                 let alone = || foreign::alone(&scalar.text, known).filter(|_| !scalar.is_outside());
                 let hint = if is_unspaced && scalar.is_bare() {
                     "put a space after the `:`".to_owned()
+                } else if let Some(hint) = self.as_key_of_one(known) {
+                    hint
                 } else if self.node.id == self.context.tree.root.id {
                     "write `listeners: […]`, `upstreams: {…}` and `routes: […]`; this looks like another format than YAML"
                         .to_owned()
@@ -345,9 +357,11 @@ impl<'t> Deserializer<'t> for Value<'t, '_> {
             }
             Content::List(items) => {
                 let sign = if self.context.is_flow(self.node) { "[ ]" } else { "-" };
-                let hint = match foreign::listed(known).filter(|_| !items.iter().any(|item| item.scalar().is_none())) {
-                    Some(key) => format!("put the list under a key: `{key}: […]`"),
-                    None => format!("remove the `{sign}`; {}", known_names("key", known)),
+                let listed = foreign::listed(known).filter(|_| !items.iter().any(|item| item.scalar().is_none()));
+                let hint = match (self.as_key_of_one(known), listed) {
+                    (Some(hint), _) => hint,
+                    (None, Some(key)) => format!("put the list under a key: `{key}: […]`"),
+                    (None, None) => format!("remove the `{sign}`; {}", known_names("key", known)),
                 };
                 return self.wrong("a mapping", Some(hint));
             }
