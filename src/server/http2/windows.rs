@@ -13,8 +13,8 @@ const STREAM_MOST: u32 = 1024 * 1024;
 /// The most of a connection's, for each of its streams.
 const STREAM_SHARE: u32 = 128 * 1024;
 
-/// The share of a connection's window that one stream may take, as a divisor: so many uploads that nobody reads hold up
-/// the others on their connection.
+/// The share of a connection's window that one stream may take where it is less than the most, as a divisor: so many uploads that
+/// nobody reads hold up the others on their connection.
 const STREAMS_STUCK: u32 = 8;
 
 /// The least of both.
@@ -46,7 +46,8 @@ impl Windows {
         let connection = share.max(CONNECTION_LEAST);
         let taken = if share > CONNECTION_LEAST { share as usize } else { 0 };
         self.left.set(left - taken);
-        let stream = (connection / STREAMS_STUCK).clamp(STREAM_LEAST, STREAM_MOST);
+        let stream =
+            if share == most { STREAM_MOST } else { (connection / STREAMS_STUCK).clamp(STREAM_LEAST, STREAM_MOST) };
         Opened { windows: self.clone(), taken, connection, stream }
     }
 }
@@ -78,8 +79,8 @@ mod tests {
         let windows = Windows::new(64 * MIB);
         for streams_max in [100, 1] {
             let opened = windows.open(streams_max);
-            assert_eq!(opened.stream, if streams_max == 100 { STREAM_MOST } else { STREAM_MOST / STREAMS_STUCK });
-            assert_eq!(opened.connection, STREAM_SHARE.saturating_mul(streams_max).max(STREAM_MOST));
+            assert_eq!(opened.stream, STREAM_MOST);
+            assert_eq!(opened.connection, (STREAM_SHARE * streams_max).max(STREAM_MOST));
         }
         assert_eq!(Windows::new(usize::MAX).open(u32::MAX).connection, WINDOW_MAX);
     }
