@@ -24,6 +24,11 @@ const CACHE_SHARE: u64 = 8;
 const LARGE_READS_SHARE: u64 = 16;
 const LARGE_READS_MOST: u64 = 16 << 20;
 
+/// The share of the memory that HTTP/2 clients may fill with what they send ahead of who reads it, as a divisor, and the most of
+/// it for one worker.
+const UPLOAD_WINDOWS_SHARE: u64 = 8;
+const UPLOAD_WINDOWS_MOST: u64 = 64 << 20;
+
 /// Connections that are allowed however small the memory is: fewer would be no proxy.
 const CONNECTIONS_LEAST: u32 = 64;
 
@@ -119,8 +124,19 @@ impl Machine {
     /// How many bytes answers may hold that one of so many workers reads in large pieces: 16 MiB, or its part of a sixteenth
     /// of the memory. Beyond it, answers are read in pieces for which there is room in what a connection may hold.
     pub fn large_reads(&self, workers: usize) -> usize {
-        let share = |memory: u64| memory / LARGE_READS_SHARE / workers.max(1) as u64;
-        let bytes = self.memory.map_or(LARGE_READS_MOST, |memory| share(memory).min(LARGE_READS_MOST));
+        self.per_worker(workers, LARGE_READS_SHARE, LARGE_READS_MOST)
+    }
+
+    /// How many bytes the HTTP/2 clients of one of so many workers may send ahead of who reads them: 64 MiB, or its part of an
+    /// eighth of the memory.
+    pub fn upload_windows(&self, workers: usize) -> usize {
+        self.per_worker(workers, UPLOAD_WINDOWS_SHARE, UPLOAD_WINDOWS_MOST)
+    }
+
+    /// `most`, or the part that one of so many workers has of a share of the memory.
+    fn per_worker(&self, workers: usize, share: u64, most: u64) -> usize {
+        let part = |memory: u64| memory / share / workers.max(1) as u64;
+        let bytes = self.memory.map_or(most, |memory| part(memory).min(most));
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 }
@@ -277,20 +293,18 @@ mod tests {
     }
 
     #[test]
-    fn large_reads_take_a_small_share_of_the_memory() {
-        for (memory, workers, bytes) in [
-            (None, 1, 16 << 20),
-            (None, 64, 16 << 20),
-            (Some(128 << 20), 2, 4 << 20),
-            (Some(128 << 20), 0, 8 << 20),
-            (Some(u64::MAX), 1, 16 << 20),
-            (Some(0), 1, 0),
+    fn what_is_read_ahead_takes_a_small_share_of_the_memory() {
+        for (memory, workers, down, up) in [
+            (None, 1, 16 << 20, 64 << 20),
+            (None, 64, 16 << 20, 64 << 20),
+            (Some(128 << 20), 2, 4 << 20, 8 << 20),
+            (Some(128 << 20), 0, 8 << 20, 16 << 20),
+            (Some(u64::MAX), 1, 16 << 20, 64 << 20),
+            (Some(0), 1, 0, 0),
         ] {
-            assert_eq!(
-                Machine { processors: 1, memory, files: None }.large_reads(workers),
-                bytes,
-                "{memory:?} {workers}"
-            );
+            let machine = Machine { processors: 1, memory, files: None };
+            assert_eq!(machine.large_reads(workers), down, "{memory:?} {workers}");
+            assert_eq!(machine.upload_windows(workers), up, "{memory:?} {workers}");
         }
     }
 

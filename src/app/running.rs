@@ -244,6 +244,7 @@ impl Running {
             count,
             files_max: options.machine.upstream_files(),
             large_reads: options.machine.large_reads(count),
+            upload_windows: options.machine.upload_windows(count),
             drain: drain.clone(),
         })?;
         let applied = Arc::new(Applied {

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::connection;
 use super::drain::{Drain, Phase};
 use super::gate::Scratch;
+use super::http2::Windows;
 use super::listener::Accepted;
 use crate::proxy::Worker;
 use crate::snapshot::Live;
@@ -57,6 +58,8 @@ pub struct Parts {
     pub files_max: Option<u64>,
     /// How many bytes a worker may hold of answers that it reads in large pieces.
     pub large_reads: usize,
+    /// How many bytes the HTTP/2 clients of a worker may send ahead of who reads them, beyond a least of each.
+    pub upload_windows: usize,
     /// How armiger ends.
     pub drain: Arc<Drain>,
 }
@@ -202,6 +205,7 @@ pub(super) struct Shared {
     pub(super) worker: Rc<Worker>,
     pub(super) scratch: Scratch,
     pub(super) metrics: Metrics,
+    pub(super) windows: Rc<Windows>,
     phase: Cell<Phase>,
     moved_on: Notify,
 }
@@ -254,6 +258,7 @@ async fn run(
         scratch: Scratch::new(worker.requests.clone()),
         worker,
         metrics: parts.metrics.clone(),
+        windows: Windows::new(parts.upload_windows),
         phase: Cell::new(Phase::Serving),
         moved_on: Notify::new(),
     });

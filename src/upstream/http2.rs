@@ -34,15 +34,21 @@ use crate::telemetry::metrics::InFlight;
 /// What hyper makes of a request.
 pub(super) type Sent = Result<Response<Incoming>, TrySendError<Request<Body>>>;
 
-/// What may arrive on a stream ahead of who reads it.
+/// What may arrive on a stream ahead of who reads it: the most, and the least, which is what HTTP/2 begins with (RFC 9113 §6.9.2).
 const STREAM_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW_LEAST: u32 = 65_535;
 
 /// Streams on one connection, whatever the peer allows: more of them open another connection.
 const STREAMS_MAX: usize = 128;
 
-/// What may arrive on all streams together: enough for each of them, so that those whose readers are slow leave the
-/// others theirs. It bounds what a connection holds, too.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS_MAX as u32;
+/// What may arrive on a stream, and on all streams of a connection together: enough for each of them, so that those whose readers
+/// are slow leave the others theirs. It bounds what a connection holds, too: half of its streams, read by nobody, hold as
+/// much as large answers may over HTTP/1.1.
+fn windows(large_reads: usize) -> (u32, u32) {
+    let stream = u32::try_from(large_reads / (STREAMS_MAX / 2)).unwrap_or(u32::MAX);
+    let stream = stream.clamp(STREAM_WINDOW_LEAST, STREAM_WINDOW);
+    (stream, stream * STREAMS_MAX as u32)
+}
 
 /// Whether the peer takes streams that become tunnels (RFC 8441 §3), as far as its SETTINGS were seen.
 #[derive(Default)]
@@ -86,11 +92,12 @@ impl Connection {
         let bench = room.bench().clone();
         let header_bytes_max = bench.terms().heads.bytes_max;
         let spawns = LocalExec::default();
+        let (stream_window, connection_window) = windows(bench.worker().large_reads.get());
         let mut builder = http2::Builder::new(spawns.clone());
         builder
             .max_header_list_size(u32::try_from(header_bytes_max).unwrap_or(u32::MAX))
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window);
         let is_read = wire.is_read();
         let (sender, connection) = builder.handshake(TokioIo::new(wire)).await?;
         is_read.set(true);
@@ -385,5 +392,17 @@ async fn run(
         connection.is_spent.set(true);
         // Takes it out, and lets another be opened for who waits.
         connection.bench.share_streams();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_follow_the_memory_and_leave_each_stream_its_own() {
+        for (large_reads, stream) in [(16 << 20, 256 << 10), (4 << 20, 65_536), (0, 65_535), (usize::MAX, 256 << 10)] {
+            assert_eq!(windows(large_reads), (stream, stream * STREAMS_MAX as u32), "{large_reads}");
+        }
     }
 }

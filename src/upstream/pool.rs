@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Upstream;
 use super::bench::Bench;
 use super::endpoint::Endpoint;
-use super::http1::Spare;
+use super::http1::{LARGE_BYTES_MAX, Spare};
 use super::link::Scratch;
 use super::lookup::Lookups;
 use super::plan::Plan;
@@ -49,6 +49,8 @@ pub(super) struct Worker {
     pub(super) is_sweeping: Cell<bool>,
     /// File descriptors from this number on are not for connections to upstreams.
     pub(super) files_max: Cell<u64>,
+    /// What answers may hold that are read in large pieces.
+    pub(super) large_reads: Cell<usize>,
     workers: usize,
     benches: RefCell<Vec<rc::Weak<Bench>>>,
 }
@@ -78,6 +80,7 @@ impl Pools {
             spare: Spare::default(),
             open: Rc::default(),
             files_max: Cell::new(u64::MAX),
+            large_reads: Cell::new(LARGE_BYTES_MAX),
             workers: workers.max(1),
             benches: RefCell::default(),
             is_sweeping: Cell::new(false),
@@ -94,6 +97,7 @@ impl Pools {
     /// Lets answers be read in large pieces as long as these hold no more than so many bytes together, read or waiting for
     /// whoever is slow to take them.
     pub fn bound_large_reads(&self, bytes: usize) {
+        self.worker.large_reads.set(bytes);
         self.worker.spare.bound_large(bytes);
     }
 

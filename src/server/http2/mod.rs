@@ -2,6 +2,7 @@
 
 mod idle;
 mod stream;
+mod windows;
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ use crate::proxy;
 use crate::telemetry::finish::Finish;
 use idle::{Idle, Wait};
 use stream::{Outbound, Stream, Streams};
+pub(super) use windows::Windows;
 
 pub(super) use stream::Outgoing;
 
@@ -47,17 +49,6 @@ const LOCAL_RESETS_MAX: usize = 64;
 /// What is kept of an answer, per stream, for an HTTP/2 client that is slow to take it. hyper's own bound of 400 KiB is a
 /// lot times the streams of a connection.
 pub(super) const SEND_BUFFER_MAX: usize = 64 * 1024;
-
-/// What a client may send on a stream ahead of who reads it. A client that must wait for each window to be opened anew is as
-/// slow as that is small: curl gets through about half of one in a millisecond.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-
-/// What all its streams together may hold, for each of them. It bounds what a connection holds, and leaves room for others
-/// unless a good many streams with large bodies are read by nobody.
-const STREAM_SHARE: u32 = 128 * 1024;
-
-/// The most that a window may be (RFC 9113 §6.9.1).
-const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 /// How many times `header_bytes_max` h2 may hold of a head. Beyond, it answers a bare 431 of its own, of which armiger hears
 /// nothing; what is between the two is refused like any other request, with its reason, its log line and its count.
@@ -121,14 +112,14 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
         }
     });
     let stream = Rc::new(RefCell::new(Rewound::new(stream, prefix, shared.scratch.clone())));
+    // Held until the connection is over.
+    let windows = shared.windows.open(limits.streams_max);
     let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_max)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(
-            STREAM_SHARE.saturating_mul(limits.streams_max).clamp(STREAM_WINDOW, WINDOW_MAX),
-        )
+        .initial_stream_window_size(windows.stream)
+        .initial_connection_window_size(windows.connection)
         .max_header_list_size(
             u32::try_from(limits.header_bytes_max.get().saturating_mul(HEAD_ROOM)).unwrap_or(u32::MAX),
         )

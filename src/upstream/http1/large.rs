@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-/// How much large rooms hold together if nobody says: 16 of the largest.
-const LARGE_BYTES_MAX: usize = 4 << 20;
+/// How much large rooms hold together if nobody says: 64 of the largest.
+pub(in crate::upstream) const LARGE_BYTES_MAX: usize = 16 << 20;
 
 /// What is left for large rooms. It is counted by one thread; others only give back, when they are done with a piece.
 #[derive(Clone, Debug)]

@@ -33,6 +33,7 @@ use crate::http::body::{Body, BodyError, Channel, Inbound, Lease};
 use crate::http::headers::name;
 use crate::http::reply::{Asked, HeadBounds};
 use crate::telemetry::metrics::InFlight;
+pub(super) use large::LARGE_BYTES_MAX;
 use receiving::Receiving;
 use sending::Sending;
 pub(super) use spare::Spare;
