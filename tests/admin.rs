@@ -985,12 +985,92 @@ async fn a_command_asks_where_the_configuration_at_hand_says() {
     assert!(gone.stderr.contains("127.0.0.1:1:"), "{gone:#?}");
     assert!(gone.stderr.contains("--admin") && gone.stderr.contains("-c"), "{gone:#?}");
 
-    // A file that is being edited keeps nobody from asking.
+    // A file that is being edited keeps nobody from asking. Whoever listens on that port says what becomes of it.
     let broken = status(Some("admin: [\n".into())).await;
-    assert!(
-        broken.stderr.contains("config.yaml has mistakes that hide")
-            && broken.stderr.contains("so 127.0.0.1:9901 is asked")
-    );
+    let said =
+        "armiger: warning: config.yaml has mistakes that hide where the admin listener is, so 127.0.0.1:9901 is asked";
+    assert!(broken.stderr.starts_with(said), "{broken:#?}");
+}
+
+/// Runs the executable beside a `config.yaml` with this text.
+async fn beside(text: &str, args: &[&str]) -> crate::harness::Finished {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.yaml"), text).unwrap();
+    let args: Vec<String> = args.iter().map(|one| (*one).to_owned()).collect();
+    let running = tokio::task::spawn_blocking(move || {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        Armiger::binary_at(folder.path(), &args)
+    });
+    within("the command", running).await.unwrap()
+}
+
+/// Which would be another armiger, if there is one on the port that is the default.
+#[tokio::test]
+async fn what_changes_something_is_not_asked_of_an_armiger_that_is_guessed() {
+    for command in [
+        &["reload"][..],
+        &["drain"],
+        &["drain", "--wait"],
+        &["keys", "refresh"],
+        &["breaker", "open", "app"],
+        &["breaker", "close", "app"],
+        &["breaker", "reset", "app"],
+        &["purge", "--all"],
+    ] {
+        for text in [
+            "admin: {address: \"127.0.0.1:${env:NOPE}\"}",
+            "admin: {address: localhost:9999}",
+            "admin: {addres: \"127.0.0.1:9999\"}",
+            "admn: {address: \"127.0.0.1:9999\"}",
+            "admin: [\n",
+            "include: [nowhere/*.yaml, nowhere.yaml]",
+        ] {
+            let refused = beside(text, command).await;
+            let last = refused.assert_code(1).stderr.lines().last().unwrap_or_default();
+            let said = "armiger: cannot tell from config.yaml where the admin listener is: name it with --admin";
+            assert!(last.starts_with(said), "{command:?}, {text}: {refused:#?}");
+        }
+    }
+}
+
+/// Such as by a variable that armiger has and the shell of an operator has not.
+#[tokio::test]
+async fn a_token_that_cannot_be_read_does_not_hide_the_address() {
+    let admin = Admin::with(PLAIN);
+    let text = format!("admin: {{address: \"{}\", token: \"${{env:NOPE}}\"}}", told(&admin));
+
+    let asked = beside(&text, &["drain"]).await;
+    let warning = format!("mistakes that hide what `admin.token` is, so {} is asked without", told(&admin));
+    assert!(asked.assert_code(0).stderr.contains(&warning), "{asked:#?}");
+    assert_eq!(admin.fake.asked().first().map(String::as_str), Some("drain"));
+    let refused = beside(&text, &["drain", "-c", "config.yaml"]).await;
+    let said = "armiger: cannot tell from config.yaml what `admin.token` is: name its file with --token-file";
+    assert_eq!(refused.assert_code(1).stderr.lines().last(), Some(said), "{refused:#?}");
+
+    let guarded = Admin::guarded();
+    let files = Files::none();
+    files.write("token", TOKEN);
+    let text = format!("admin: {{address: \"{}\", token: \"${{env:NOPE}}\"}}", told(&guarded));
+    let refused = beside(&text, &["drain"]).await;
+    assert!(refused.assert_code(1).stderr.contains("--token-file FILE"), "{refused:#?}");
+    let token = files.path("token").display().to_string();
+    for named in [&[][..], &["-c", "config.yaml"]] {
+        let asked = beside(&text, &[&["drain", "--token-file", &token], named].concat()).await;
+        assert_eq!(asked.assert_code(0).stderr, "", "{asked:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_warning_of_a_command_is_in_the_form_that_was_asked_for() {
+    let admin = Admin::with(PLAIN);
+    let text = format!("admin: {{address: \"{}\", token: \"${{env:NOPE}}\"}}", told(&admin));
+    for (text, what) in [("admin: [\n", "where the admin listener is"), (&text, "what `admin.token` is")] {
+        let finished = beside(text, &["status", "--log-format", "json"]).await;
+        let first = finished.stderr.lines().next().unwrap_or_default();
+        let line: Value = serde_json::from_str(first).unwrap_or_else(|_| panic!("{finished:#?}"));
+        assert_eq!(line["level"], "WARN");
+        assert!(line["fields"]["message"].as_str().is_some_and(|message| message.contains(what)), "{finished:#?}");
+    }
 }
 
 #[tokio::test]

@@ -549,10 +549,23 @@ async fn what_a_request_costs_may_be_told_by_an_expression() {
     never.assert_problem(413, "cost-too-high").assert_no_header("retry-after");
     assert_eq!(never.json()["violated-policies"], json!(["work"]));
     assert_eq!(never.json()["detail"], "No limit ever has room for so much at once: ask for less.");
-    // Nothing is 0, less than nothing is no gift, and what cannot be told is 1.
-    armiger.get("/?n=-5").await.assert_status(200).assert_header("ratelimit", "\"work\";r=0;t=36000");
-    assert_limited(&armiger.get("/?n=many").await, &["work"]);
-    assert_limited(&armiger.get("/").await, &["work"]);
+    // Nothing only looks. Less than nothing, and what cannot be told, is 1: it would be a way around the limit.
+    armiger.get("/?n=0").await.assert_status(200).assert_header("ratelimit", "\"work\";r=0;t=36000");
+    for way_around in ["/?n=-5", "/?n=-9223372036854775808", "/?n=many", "/"] {
+        assert_limited(&armiger.get(way_around).await, &["work"]);
+    }
+}
+
+/// The example of docs/limits.md.
+#[tokio::test]
+async fn a_cost_that_callers_write_can_be_kept_from_being_nothing() {
+    let backend = Backend::replies("ok").await;
+    let limits = "{name: work, rate: 1/h, burst: 10, cost: \"int(query.n) > 0 ? int(query.n) : 1\"}";
+    let armiger = Armiger::with(limited(&backend, limits)).await;
+    for (n, left) in [("4", 6), ("0", 5), ("-4", 4), ("many", 3)] {
+        let told = format!("\"work\";r={left};t={}", 3600 * (10 - left));
+        armiger.get(&format!("/?n={n}")).await.assert_status(200).assert_header("ratelimit", &told);
+    }
 }
 
 #[tokio::test]

@@ -155,6 +155,50 @@ async fn armiger_proves_who_it_is_where_it_is_asked() {
 }
 
 #[tokio::test]
+async fn the_end_of_what_armiger_shows_to_an_upstream_is_told() {
+    let authority = Authority::new();
+    let until = |year| {
+        authority.issue_with(&["armiger.test"], |params| {
+            (params.not_before, params.not_after) =
+                (rcgen::date_time_ymd(2001, 1, 1), rcgen::date_time_ymd(year, 1, 1));
+        })
+    };
+    let shown = ", certificate: \"${file:armiger.crt}\", key: \"${file:armiger.key}\"";
+    let files = Files::of(config("https://127.0.0.1:1", &believing(&authority, shown)));
+    let put = |pair: Pair| {
+        files.write("armiger.key", &pair.key);
+        files.write("armiger.crt", &pair.certificate);
+    };
+    put(until(2060));
+    let armiger = Armiger::watching(files.config().into()).await;
+    let metric = "armiger_upstream_tls_certificate_not_after_timestamp_seconds";
+    let end = async || {
+        let row = armiger.admin().get("/state/upstreams").await.json()["rows"][0]["certificate_not_after"].clone();
+        (armiger.metric(&format!("{metric}{{upstream=\"app\"}}")).await, row)
+    };
+    within("the end", async { while end().await.0 == 0.0 {} }).await;
+    assert_eq!(end().await, (2_840_140_800.0, json!("2060-01-01T00:00:00Z")));
+
+    let text = std::fs::read_to_string(files.config()).unwrap();
+    std::fs::write(files.config(), text.replace(shown, "")).unwrap();
+    armiger.in_force(2).await;
+    within("no certificate", async {
+        while armiger.admin().get("/metrics").await.text().contains(&format!("{metric}{{")) {}
+    })
+    .await;
+    assert_eq!(end().await.1, json!(null));
+
+    armiger.stop().await;
+    std::fs::write(files.config(), text).unwrap();
+    put(until(2002));
+    let mut process = Armiger::spawn(&["run", "--config", &files.config(), "--workers", "1"]);
+    let line = process.stderr_line("the certificate that the upstream is shown is out of date");
+    assert!(line.contains("WARN") && line.contains("upstream=\"app\""), "{line}");
+    process.signal("TERM");
+    process.finish();
+}
+
+#[tokio::test]
 async fn what_is_no_tls_or_silent_is_told_apart_and_another_endpoint_is_tried() {
     let (authority, backend) = (Authority::new(), Backend::replies("ok").await);
     let plain = format!("https://{}", backend.address());

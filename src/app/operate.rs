@@ -21,6 +21,7 @@ use crate::server::admin::operator::{
 };
 use crate::server::drain::Phase;
 use crate::snapshot::Snapshot;
+use crate::tls::ending::moment;
 use crate::tls::expiry::List;
 use crate::upstream::background::{Awaited, Job};
 use crate::upstream::breaker::{Breaker, Force};
@@ -309,7 +310,6 @@ impl Operations {
         let shown = |(name, address): &(Arc<str>, ListenAddress)| {
             let plan = snapshot.listeners.iter().find(|plan| plan.name == *name);
             let tls = plan.and_then(|plan| plan.tls.as_ref());
-            let moment = |at: i64| jiff::Timestamp::from_second(at).ok().map(|at| at.to_string());
             let certificates = tls.map(|tls| {
                 let shown = |(name, end): &(String, i64)| json!({"name": name, "not_after": moment(*end)});
                 tls.ends.iter().map(shown).collect::<Vec<_>>()

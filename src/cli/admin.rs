@@ -1,6 +1,6 @@
 //! Commands that ask a running armiger through its admin listener: `breaker`, `drain`, `keys`, `purge`, `reload`, `status`.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::voice::BadConfig;
+use super::voice::{BadConfig, Voice};
 use super::{CONFIG, print};
 use crate::config::KeyPath;
 use crate::config::address::ListenAddress;
-use crate::config::load::load_partial;
+use crate::config::load::{Partial, load_partial};
 use crate::config::operate::Admin;
 use crate::config::value::HumanDuration;
 use crate::identity::introspection::form_encoded;
@@ -38,6 +38,15 @@ const DRAIN_POLL: &str = "/drain?wait=10s";
 /// The pause between two such questions.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a command does to the armiger that it asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Effect {
+    /// Whoever else is asked by mistake tells of itself, and that is all.
+    Reads,
+    /// It must not be done to another armiger.
+    Changes,
+}
+
 /// Where the admin listener is, and what it asks for.
 #[derive(Args)]
 pub(super) struct AdminArgs {
@@ -48,8 +57,9 @@ pub(super) struct AdminArgs {
     #[arg(long, env = "ARMIGER_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// The configuration that armiger runs on: only its `admin` is read, and only where no address is given. Default:
-    /// config.yaml, as with `run`; where that is not, or has mistakes that hide its `admin` (then with a warning), the admin
-    /// listener is sought at 127.0.0.1:9901. One that is named here must be there and tell.
+    /// config.yaml, as with `run`; where that is not, the admin listener is sought at 127.0.0.1:9901. Where mistakes hide the
+    /// address, what changes nothing asks there too, with a warning, and everything else asks nobody. One that is named here
+    /// must be there and tell.
     #[arg(long, short, env = "ARMIGER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// How long all of this may take.
@@ -170,13 +180,13 @@ fn duration(text: &str) -> Result<HumanDuration, String> {
 }
 
 impl AdminArgs {
-    fn client(&self) -> anyhow::Result<Client> {
+    fn client(&self, voice: Voice, effect: Effect) -> anyhow::Result<Client> {
         let configured = match (&self.admin, &self.config) {
-            (None, Some(path)) => Some(configured(path.clone())?),
-            (None, None) if Path::new(CONFIG).exists() => at_hand(),
+            (None, Some(path)) => Some(Configured::read(path)),
+            (None, None) if Path::new(CONFIG).exists() => Some(Configured::read(Path::new(CONFIG))),
             _ => None,
         };
-        let token = match &self.token_file {
+        let given = match &self.token_file {
             Some(path) => {
                 let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
                 let token = text.trim_end_matches(['\n', '\r']);
@@ -185,55 +195,82 @@ impl AdminArgs {
                 }
                 Some(token.to_owned())
             }
-            None => configured.as_ref().and_then(|admin| Some(admin.token.as_ref()?.expose().to_owned())),
+            None => None,
         };
-        let address = self.admin.clone().or(configured.map(|admin| admin.address));
-        let address = reachable(address.unwrap_or_else(|| Admin::default().address))?;
-        Ok(Client { address, token })
+        let at_hand = Admin::default().address;
+        let (address, token) = match (&self.admin, configured) {
+            (Some(address), _) => (address.clone(), given),
+            (None, None) => (at_hand, given),
+            (None, Some(Configured { address: None, from, .. })) => {
+                if self.config.is_some() || effect == Effect::Changes {
+                    return Err(cannot_tell(
+                        *from,
+                        "where the admin listener is: name it with --admin, and its token with --token-file",
+                    ));
+                }
+                voice.warn(format_args!(
+                    "{CONFIG} has mistakes that hide where the admin listener is, so {at_hand} is asked; name another with --admin"
+                ));
+                // What token there is was not meant for whoever listens there.
+                (at_hand, given)
+            }
+            (None, Some(Configured { address: Some(address), token, from })) => match (given, token) {
+                (Some(given), _) => (address, Some(given)),
+                (None, Some(token)) => (address, token),
+                (None, None) if self.config.is_some() => {
+                    return Err(cannot_tell(*from, "what `admin.token` is: name its file with --token-file"));
+                }
+                (None, None) => {
+                    voice.warn(format_args!(
+                        "{CONFIG} has mistakes that hide what `admin.token` is, so {address} is asked without; name its file with --token-file"
+                    ));
+                    (address, None)
+                }
+            },
+        };
+        Ok(Client { address: reachable(address)?, token })
     }
 
     /// Asks within the time that there is. What is still missing then, `asked` tells.
     fn run<T>(
         &self,
+        voice: Voice,
+        effect: Effect,
         ask: impl AsyncFnOnce(&Client) -> anyhow::Result<T>,
         missing: impl Fn() -> String,
     ) -> anyhow::Result<T> {
-        let client = self.client()?;
+        let client = self.client(voice, effect)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let asked = runtime.block_on(async { tokio::time::timeout(self.timeout.get(), ask(&client)).await });
         asked.unwrap_or_else(|_| bail!("{} after {}", missing(), self.timeout))
     }
 }
 
-/// The admin part of the configuration that nobody named. A file that is being edited is to keep nobody from draining.
-fn at_hand() -> Option<Admin> {
-    let found = configured(CONFIG.into());
-    if found.is_err() {
-        let address = Admin::default().address;
-        let told = format!(
-            "warning: {CONFIG} has mistakes that hide where the admin listener is, so {address} is asked; name another with --admin\n"
-        );
-        // Whoever closed standard error wants to hear nothing.
-        io::stderr().write_all(told.as_bytes()).ok();
-    }
-    found.ok()
+/// The admin part of a configuration, as far as it can be told. Mistakes elsewhere do not matter here.
+struct Configured {
+    /// `None`: mistakes hide it.
+    address: Option<ListenAddress>,
+    /// `None`: mistakes hide what it is, or whether there is one.
+    token: Option<Option<String>>,
+    /// What was read.
+    from: Box<Partial<Blocks>>,
 }
 
-/// The admin part of a configuration. Mistakes elsewhere do not matter here.
-fn configured(path: PathBuf) -> anyhow::Result<Admin> {
-    let partial = load_partial::<Blocks>(&path);
-    let admin = KeyPath::root().key("admin");
-    let is_lost = ["address", "token"].iter().any(|key| partial.source.is_lost(&admin.key(*key)));
-    match partial.document {
-        Some(document) if !is_lost && !partial.source.is_lost(&admin) => Ok(document.admin),
-        _ => {
-            let message = format!(
-                "cannot tell from {} where the admin listener is: name it with --admin, and its token with --token-file",
-                path.display()
-            );
-            Err(BadConfig { message, report: Box::new(partial.source.report(partial.issues)) }.into())
-        }
+impl Configured {
+    fn read(path: &Path) -> Self {
+        let from = load_partial::<Blocks>(path);
+        let of = KeyPath::root().key("admin");
+        let found = |key: &str| from.document.as_ref().filter(|_| !from.source.is_lost(&of.key(key)));
+        let address = found("address").map(|document| document.admin.address.clone());
+        let token = found("token").map(|document| Some(document.admin.token.as_ref()?.expose().to_owned()));
+        Self { address, token, from: Box::new(from) }
     }
+}
+
+/// Why a configuration does not do, with all that is wrong with it.
+fn cannot_tell(from: Partial<Blocks>, what: &str) -> anyhow::Error {
+    let message = format!("cannot tell from {} {what}", from.source.name());
+    BadConfig { message, report: Box::new(from.source.report(from.issues)) }.into()
 }
 
 /// An address to connect to: who listens on every address listens on loopback.
@@ -251,7 +288,7 @@ fn reachable(address: ListenAddress) -> anyhow::Result<ListenAddress> {
 }
 
 /// `armiger drain`.
-pub(super) fn drain(args: &AdminArgs, wait: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn drain(args: &AdminArgs, wait: bool, voice: Voice) -> anyhow::Result<ExitCode> {
     // What the other side said last, for the message that it took too long.
     let last = std::cell::RefCell::new(Value::Null);
     let missing = || match &*last.borrow() {
@@ -273,21 +310,21 @@ pub(super) fn drain(args: &AdminArgs, wait: bool) -> anyhow::Result<ExitCode> {
         }
         Ok(Some(told))
     };
-    match args.run(ask, missing)? {
+    match args.run(voice, Effect::Changes, ask, missing)? {
         Some(told) => print(&format!("{told}\n")),
         None => Ok(ExitCode::SUCCESS),
     }
 }
 
 /// `armiger reload`.
-pub(super) fn reload(args: &AdminArgs) -> anyhow::Result<ExitCode> {
-    post(args, "/reload", &[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::CONFLICT])
+pub(super) fn reload(args: &AdminArgs, voice: Voice) -> anyhow::Result<ExitCode> {
+    post(args, voice, "/reload", &[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::CONFLICT])
 }
 
 /// Posts to a page and prints its answer in words, also where that is a failure that has one, by these statuses.
-fn post(args: &AdminArgs, path: &str, failures: &[StatusCode]) -> anyhow::Result<ExitCode> {
+fn post(args: &AdminArgs, voice: Voice, path: &str, failures: &[StatusCode]) -> anyhow::Result<ExitCode> {
     let ask = async |client: &Client| Ok(client.exchange(Method::POST, path, "text/plain", Bytes::new()).await?);
-    let Answer { status, body } = args.run(ask, no_answer)?;
+    let Answer { status, body } = args.run(voice, Effect::Changes, ask, no_answer)?;
     let told = String::from_utf8_lossy(&body);
     match status {
         StatusCode::OK => print(&told),
@@ -297,19 +334,19 @@ fn post(args: &AdminArgs, path: &str, failures: &[StatusCode]) -> anyhow::Result
 }
 
 /// `armiger keys`.
-pub(super) fn keys(command: &KeysCommand) -> anyhow::Result<ExitCode> {
+pub(super) fn keys(command: &KeysCommand, voice: Voice) -> anyhow::Result<ExitCode> {
     let KeysCommand::Refresh { provider, admin } = command;
     let path = match provider {
         Some(name) => format!("/jwks/refresh?provider={}", form_encoded(name)),
         None => "/jwks/refresh".to_owned(),
     };
-    post(admin, &path, &[StatusCode::BAD_GATEWAY])
+    post(admin, voice, &path, &[StatusCode::BAD_GATEWAY])
 }
 
 /// `armiger breaker`.
-pub(super) fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
+pub(super) fn breaker(command: &BreakerCommand, voice: Voice) -> anyhow::Result<ExitCode> {
     let (which, admin, set, lasts) = match command {
-        BreakerCommand::Show { upstream, admin } => return show_breakers(upstream.as_deref(), admin),
+        BreakerCommand::Show { upstream, admin } => return show_breakers(upstream.as_deref(), admin, voice),
         BreakerCommand::Open(Hold { which, lasts, admin }) => (which, admin, "force-open", Some(lasts)),
         BreakerCommand::Close(Hold { which, lasts, admin }) => (which, admin, "force-closed", Some(lasts)),
         BreakerCommand::Reset { which, admin } => (which, admin, "reset", None),
@@ -321,11 +358,11 @@ pub(super) fn breaker(command: &BreakerCommand) -> anyhow::Result<ExitCode> {
             path.push_str(&format!("&{key}={}", form_encoded(value)));
         }
     }
-    post(admin, &path, &[])
+    post(admin, voice, &path, &[])
 }
 
 /// One object for each breaker, in the order of the upstreams, each with what it is of.
-fn show_breakers(wanted: Option<&str>, admin: &AdminArgs) -> anyhow::Result<ExitCode> {
+fn show_breakers(wanted: Option<&str>, admin: &AdminArgs, voice: Voice) -> anyhow::Result<ExitCode> {
     let ask = async |client: &Client| {
         let (mut rows, mut page) = (Vec::new(), 1);
         loop {
@@ -337,7 +374,7 @@ fn show_breakers(wanted: Option<&str>, admin: &AdminArgs) -> anyhow::Result<Exit
             page += 1;
         }
     };
-    let rows = admin.run(ask, no_answer)?;
+    let rows = admin.run(voice, Effect::Reads, ask, no_answer)?;
     let is_meant = |row: &&Value| wanted.is_none_or(|wanted| row["upstream"] == wanted);
     if let Some(wanted) = wanted
         && !rows.iter().any(|row| row["upstream"] == wanted)
@@ -370,14 +407,14 @@ fn breakers_of(row: &Value) -> Vec<Value> {
 }
 
 /// `armiger purge`.
-pub(super) fn purge(purge: &Purge) -> anyhow::Result<ExitCode> {
+pub(super) fn purge(purge: &Purge, voice: Voice) -> anyhow::Result<ExitCode> {
     let Purge { targets: Targets { url, prefix, tag, all }, soft, admin } = purge;
     let wanted = json!({"url": url, "prefix": prefix, "tag": tag, "all": all, "soft": soft});
     let body = Bytes::from(wanted.to_string());
     let ask = async |client: &Client| {
         Ok(client.exchange(Method::POST, "/cache/purge", "application/json", body.clone()).await?)
     };
-    let Answer { status, body } = admin.run(ask, no_answer)?;
+    let Answer { status, body } = admin.run(voice, Effect::Changes, ask, no_answer)?;
     match status {
         StatusCode::OK => print(&String::from_utf8_lossy(&body)),
         _ => Err(refused(status, &body).into()),
@@ -385,7 +422,7 @@ pub(super) fn purge(purge: &Purge) -> anyhow::Result<ExitCode> {
 }
 
 /// `armiger status`.
-pub(super) fn status(args: &AdminArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn status(args: &AdminArgs, voice: Voice) -> anyhow::Result<ExitCode> {
     let ask = async |client: &Client| {
         let mut told = json!({});
         for (key, path) in [("readiness", "/readyz?verbose"), ("config", "/config/status"), ("drain", "/drain")] {
@@ -393,7 +430,7 @@ pub(super) fn status(args: &AdminArgs) -> anyhow::Result<ExitCode> {
         }
         Ok(told)
     };
-    print(&format!("{:#}\n", args.run(ask, no_answer)?))
+    print(&format!("{:#}\n", args.run(voice, Effect::Reads, ask, no_answer)?))
 }
 
 fn no_answer() -> String {

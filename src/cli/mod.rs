@@ -224,12 +224,12 @@ pub fn main() -> ExitCode {
         }
         Command::Check { config, format } => check(&config.config, format, voice),
         Command::Diff { old, new, format, exit_code } => diff(&old, &new, format, exit_code),
-        Command::Drain { wait, admin } => admin::drain(&admin, wait),
-        Command::Reload { admin } => admin::reload(&admin),
-        Command::Status { admin } => admin::status(&admin),
-        Command::Keys(command) => admin::keys(&command),
-        Command::Breaker(command) => admin::breaker(&command),
-        Command::Purge(purge) => admin::purge(&purge),
+        Command::Drain { wait, admin } => admin::drain(&admin, wait, voice),
+        Command::Reload { admin } => admin::reload(&admin, voice),
+        Command::Status { admin } => admin::status(&admin, voice),
+        Command::Keys(command) => admin::keys(&command, voice),
+        Command::Breaker(command) => admin::breaker(&command, voice),
+        Command::Purge(purge) => admin::purge(&purge, voice),
         Command::Token(command) => token::run(command, voice),
         Command::Schema { format } => print(&schema(format)),
         Command::Demo { port, config } => {

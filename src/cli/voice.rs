@@ -51,6 +51,14 @@ impl Voice {
         }
     }
 
+    /// Tells something that may be other than was meant.
+    pub(super) fn warn(self, text: impl Display) {
+        match self.0 {
+            Form::Text => messages::say(format_args!("armiger: warning: {text}")),
+            Form::Json => messages::say(messages::line("WARN", &json!({"message": text.to_string()}))),
+        }
+    }
+
     /// Tells why the command failed. The reason is the last line.
     pub(super) fn fail(self, error: &anyhow::Error) {
         let report = match error.downcast_ref::<StartError>() {

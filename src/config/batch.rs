@@ -30,8 +30,8 @@ pub struct Batch {
     /// When the answer goes out; what is not there by then is a 504 in its place. Default: nine tenths of the route's
     /// `timeout`.
     pub deadline: Option<HumanDuration>,
-    /// The longest batch, compressed and as it was before. Longer is a 413, and so is what grows to more than a hundred times
-    /// its size. Of `Content-Encoding` it may have one of gzip, br, zstd and deflate; another is a 415.
+    /// The longest batch, compressed and as it was before. Longer is a 413, and so is what grows to more than 64 KiB and a
+    /// hundred times its size. Of `Content-Encoding` it may have one of gzip, br, zstd and deflate; another is a 415.
     pub body_max: ByteSize,
     /// The longest body of one request. Longer is a 413 in its place.
     pub item_body_max: ByteSize,

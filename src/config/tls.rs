@@ -34,7 +34,8 @@ pub struct UpstreamTls {
     /// `spiffe://example.org/ledger`. Case counts in a URI. Default: the certificate is for `server_name`.
     pub names: Vec<String>,
     /// The certificate by which armiger proves who it is, in PEM form: its own first, then those between it and the
-    /// authority. Default: armiger shows none.
+    /// authority. Default: armiger shows none. The log warns from two weeks before its end on, and
+    /// `armiger_upstream_tls_certificate_not_after_timestamp_seconds` tells when that is.
     pub certificate: Option<String>,
     /// The private key that goes with it, in PEM form, not encrypted.
     pub key: Option<Secret>,

@@ -96,6 +96,8 @@ impl Bans {
         let mut rows = self.rows();
         let row = rows.remove(&hash);
         self.count.store(rows.len(), Ordering::Relaxed);
+        // Whoever takes the place may be watched for a shorter time than all others.
+        self.full_until.store(0, Ordering::Relaxed);
         row.is_some_and(|row| row.is_banned)
     }
 
@@ -133,6 +135,19 @@ mod tests {
         for now in [0, 60, 120, 180, 240] {
             assert_eq!(bans.strike(7, now, PENALTY), Struck::Counted, "{now}");
         }
+    }
+
+    #[test]
+    fn who_takes_the_place_of_a_lifted_ban_holds_it_no_longer_than_he_is_watched() {
+        let bans = Bans::default();
+        for hash in 0..BANS_MAX as u64 {
+            assert_eq!(bans.strike(hash, 0, Penalty { after: 1, ..PENALTY }), Struck::Banned);
+        }
+        assert_eq!(bans.strike(1 << 40, 0, PENALTY), Struck::NoRoom);
+        assert!(bans.lift(5));
+        assert_eq!(bans.strike(1 << 40, 0, PENALTY), Struck::Counted);
+        assert_eq!(bans.strike(2 << 40, 99, PENALTY), Struck::NoRoom);
+        assert_eq!(bans.strike(2 << 40, 100, PENALTY), Struck::Counted);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 
-use super::{pem, provider};
+use super::{expiry, pem, provider};
 use crate::config::tls::UpstreamTls;
 use crate::config::{Issue, Issues, KeyPath};
 
@@ -22,6 +22,8 @@ pub struct Client {
     pub config: Arc<ClientConfig>,
     /// The name to ask for, if it is not the endpoint's host.
     pub server_name: Option<ServerName<'static>>,
+    /// When the certificate ends by which armiger proves who it is, in seconds since 1970.
+    pub end: Option<i64>,
     /// Tells two settings apart.
     pub digest: [u8; 32],
 }
@@ -105,6 +107,7 @@ impl Client {
         } else {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Named { roots, names, algorithms }))
         };
+        let end = certificates.as_ref().and_then(|chain| expiry::of(chain.first()?));
         let mut config = match (certificates, key) {
             (Some(certificates), Some(key)) => {
                 builder.with_client_auth_cert(certificates, key).map_err(|error| defect(&error, "key")).ok()?
@@ -112,7 +115,7 @@ impl Client {
             _ => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![alpn.to_vec()];
-        Some(Self { config: Arc::new(config), server_name, digest: digest(settings) })
+        Some(Self { config: Arc::new(config), server_name, end, digest: digest(settings) })
     }
 }
 

@@ -3,6 +3,7 @@
 //! aws-lc-rs does the cryptography, and is named wherever rustls is set up: nothing is installed for the whole process.
 
 pub mod client;
+pub mod ending;
 pub mod expiry;
 pub mod peer;
 pub mod pem;

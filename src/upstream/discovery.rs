@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::background::{self, Awaited, Background, Desk, Ticket};
+use super::certificate;
 use super::connect;
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
@@ -298,6 +299,9 @@ impl Upstream {
     /// The upstream of a snapshot. Where `plan` has names, they are asked for once the snapshot is in force; what was
     /// heard before holds at once.
     pub fn keep(self, settings: &Settings, keeper: &mut Keeper<'_>, metrics: &Metrics) -> Arc<Self> {
+        if let Some(end) = self.plan.certificate_end {
+            certificate::watch(&self.name, end, keeper, metrics);
+        }
         if self.plan.names.is_empty() {
             return Arc::new(self);
         }

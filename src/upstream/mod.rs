@@ -13,6 +13,7 @@ mod balance;
 mod bench;
 pub mod breaker;
 mod bulkhead;
+mod certificate;
 pub mod client;
 mod connect;
 pub mod discovery;
@@ -68,6 +69,7 @@ use crate::http::proxy_protocol::Ends;
 use crate::keep::Keeper;
 use crate::telemetry::metrics::{Metrics, UpstreamMetrics};
 use crate::telemetry::record::AttemptRow;
+use crate::tls;
 
 /// A named service behind armiger, as a snapshot has it. Shared by all workers, and unchanging.
 pub struct Upstream {
@@ -147,6 +149,7 @@ impl Upstream {
             "breaker": self.standings.breaker.as_ref().map(|breaker| breaker.shown(now)),
             "breakers_of_routes": self.of_routes(now),
             "endpoints": endpoints.collect::<Vec<_>>(),
+            "certificate_not_after": self.plan.certificate_end.and_then(tls::ending::moment),
             "names": self.behind.as_ref().map(|behind| behind.shown(now)),
         })
     }

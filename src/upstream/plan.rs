@@ -87,6 +87,8 @@ pub struct Plan {
     pub hedge: Option<hedge::Plan>,
     /// How its endpoints are asked whether they are well.
     pub health: Option<health::Plan>,
+    /// When the certificate ends that armiger shows it, in seconds since 1970.
+    pub certificate_end: Option<i64>,
 }
 
 impl Plan {
@@ -95,7 +97,7 @@ impl Plan {
         let mut check = Check { issues, is_good: true };
         let (mut endpoints, names) = check.endpoints(&config.endpoints, &path.key("endpoints"));
         check.protocol(config, &endpoints, &path);
-        check.secure(config, &mut endpoints, &path);
+        let certificate_end = check.secure(config, &mut endpoints, &path);
         let (timeouts, pool, limits) = (path.key("timeouts"), path.key("pool"), path.key("limits"));
         let breaker = config.breaker.as_ref().map(|config| check.breaker(config, &path.key("breaker")));
         let weight = |place: usize| u32::from(config.weights.get(place).copied().unwrap_or(1).max(1));
@@ -143,6 +145,7 @@ impl Plan {
                 .health
                 .as_ref()
                 .map(|health| check.health(health, config.protocol, &path.key("protocol"), &path.key("health"))),
+            certificate_end,
         };
         check.is_good.then_some(plan)
     }
@@ -247,7 +250,8 @@ impl Check<'_> {
         })
     }
 
-    fn secure(&mut self, config: &upstream::Upstream, endpoints: &mut [Endpoint], path: &KeyPath) {
+    /// Has endpoints spoken to over TLS, and tells when the certificate ends that they are shown.
+    fn secure(&mut self, config: &upstream::Upstream, endpoints: &mut [Endpoint], path: &KeyPath) -> Option<i64> {
         let has_secured = endpoints.iter().any(|endpoint| endpoint.is_https);
         // One that could not be read may have been meant to be one.
         if !has_secured && config.tls.is_some() && endpoints.len() == config.endpoints.len() {
@@ -258,13 +262,13 @@ impl Check<'_> {
             );
         }
         if !has_secured && config.tls.is_none() {
-            return;
+            return None;
         }
         let alpn: &[u8] = if config.protocol.is_http2() { b"h2" } else { b"http/1.1" };
         let settings = config.tls.clone().unwrap_or_default();
         let Some(client) = Client::compile(&settings, alpn, &path.key("tls"), self.issues) else {
             self.is_good = false;
-            return;
+            return None;
         };
         for (place, endpoint) in endpoints.iter_mut().enumerate().filter(|(_, endpoint)| endpoint.is_https) {
             if let Err(complaint) = endpoint.secure(&client) {
@@ -272,6 +276,7 @@ impl Check<'_> {
                 self.refuse(Issue::new(path.key("endpoints").index(place), message).hint(complaint.hint));
             }
         }
+        client.end
     }
 
     fn duration(&mut self, duration: HumanDuration, path: KeyPath) -> Duration {

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+/// The longest time that is told apart, in seconds (RFC 9111 §1.2.2).
+const SECONDS_MAX: u64 = 1 << 31;
+
 /// How long a document may be kept that is made of several answers: no longer, and by nobody else, than each of them.
 #[derive(Debug, Default)]
 pub(super) struct Freshness {
@@ -26,7 +29,8 @@ impl Freshness {
         let (mut own, mut shared) = (None, None);
         let seconds = |value: Option<&str>| {
             let value = value?.trim().trim_matches('"');
-            value.parse::<u32>().ok().map(|seconds| Duration::from_secs(seconds.into()))
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| Duration::from_secs(value.parse().unwrap_or(SECONDS_MAX).min(SECONDS_MAX)))
         };
         for line in headers.get_all(header::CACHE_CONTROL) {
             let Ok(line) = line.to_str() else {
@@ -183,6 +187,12 @@ mod tests {
         check(&[&[("cache-control", "max-age=60")], &[("cache-control", "max-age=30, public")]], "max-age=30", None);
         check(&[&[("cache-control", "max-age=60"), ("age", "50")]], "max-age=10", None);
         check(&[&[("cache-control", "max-age=60"), ("age", "70")]], "max-age=0", None);
+        for age in ["4294967296", "99999999999999999999"] {
+            check(&[&[("cache-control", "max-age=60"), ("age", age)]], "max-age=0", None);
+            check(&[&[("cache-control", "max-age=99999999999999999999"), ("age", age)]], "max-age=0", None);
+        }
+        check(&[&[("cache-control", "max-age=99999999999999999999")]], "max-age=2147483648", None);
+        check(&[&[("cache-control", "max-age=+60")]], "max-age=0", None);
         check(
             &[&[("cache-control", "max-age=9, s-maxage=90")], &[("cache-control", "max-age=20")]],
             "max-age=9, s-maxage=20",

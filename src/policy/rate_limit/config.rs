@@ -73,8 +73,8 @@ pub struct Limit {
     #[serde(default = "ipv6_prefix")]
     pub ipv6_prefix: u8,
     /// Tokens that a request takes: a number, or an expression such as `size(claims.orders) + 1`. `0` only looks: it is
-    /// told in headers, and never refused. What an expression makes is `0` at least; where it cannot be told, since a claim
-    /// is not there, it is `1`. What costs more than the bucket ever holds is a 413 (`cost-too-high`). `parts` is as many as the
+    /// told in headers, and never refused; an expression over what callers write should not come to it. Where one is less than
+    /// nothing, or cannot be told, since a claim is not there, it is `1`. What costs more than the bucket ever holds is a 413 (`cost-too-high`). `parts` is as many as the
     /// route's aggregate has parts, or its saga steps, and `1` elsewhere: each request of a batch is counted by its own route.
     #[serde(default)]
     pub cost: Cost,

@@ -84,8 +84,9 @@ impl Taken {
         match self {
             Self::Always(tokens) => *tokens,
             Self::Told(number) => match number.of(exchange) {
-                Ok(tokens) => u64::try_from(tokens).unwrap_or(0),
-                // What cannot be told costs what a request usually does: free would be a way around the limit.
+                // What is less than nothing, or cannot be told, costs what a request usually does: free would be a way around
+                // the limit.
+                Ok(tokens) => u64::try_from(tokens).unwrap_or(1),
                 Err(_) => 1,
             },
         }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 use tokio::sync::watch;
 
-use super::ending::{LOOK, Reminder};
+use super::ending::look;
 use super::listening::{Accepted, Listening, Place};
 use crate::server::bound::Bound;
 use crate::server::socket_file::SocketFile;
 use crate::server::worker::Workers;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::ending::{LOOK, Reminder, now};
 
 /// How long to wait before accepting again once the process is out of file descriptors: each wait doubles.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -82,7 +83,7 @@ pub(super) async fn accept(
     let mut back_off = BACK_OFF.0;
     let mut told_at = None;
     // The plan was announced when it came in force.
-    let mut reminder = Reminder::new();
+    let mut reminder = Reminder::new(now());
     let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -91,7 +92,7 @@ pub(super) async fn accept(
             // Fails without a sender, which is as good a reason to leave.
             _ = leave.wait_for(|leaves| *leaves) => break,
             _ = looks.tick() => {
-                reminder.look(&listening.plan());
+                look(&mut reminder, &listening.plan());
                 continue;
             }
             accepted = async {

@@ -38,6 +38,7 @@ pub(super) struct Families {
     pub(super) upstream_cut: Family<IntCounter>,
     pub(super) upstream_line: Family<IntGauge>,
     pub(super) upstream_bears: Family<IntGauge>,
+    pub(super) upstream_certificate_end: Family<IntGauge>,
     pub(super) dns_lookups: Family<IntCounter>,
     pub(super) dns_endpoints: Family<IntGauge>,
     pub(super) breaker_state: Family<IntGauge>,
@@ -332,6 +333,13 @@ impl Families {
                 &["upstream"],
                 "requests",
                 "What an upstream with `limits.adaptive` is thought to bear at once, in requests.",
+            ),
+            upstream_certificate_end: Family::register(
+                catalogue,
+                "armiger_upstream_tls_certificate_not_after_timestamp_seconds",
+                &["upstream"],
+                "seconds",
+                "When the certificate ends that the upstream is shown (`upstreams.*.tls.certificate`), in seconds since 1970.",
             ),
             dns_lookups: Family::register(
                 catalogue,

@@ -36,7 +36,7 @@ use limits::LimitSeries;
 use listeners::ListenerSeries;
 use policies::{CacheSeries, CorsSeries, IdentitySeries, KeysSeries, PolicySeries, RuleSeries};
 use process::ProcessMetrics;
-use upstreams::{BreakerSeries, EndpointSeries, UpstreamSeries};
+use upstreams::{BreakerSeries, CertificateSeries, EndpointSeries, UpstreamSeries};
 
 pub use actions::{PartMetrics, SagaMetrics, SagaStepMetrics};
 pub use exchanges::{InFlight, MethodMetrics, RouteMetrics};
@@ -45,7 +45,7 @@ pub use listeners::{ListenerMetrics, WorkerMetrics};
 pub use policies::{
     CacheMetrics, CorsMetrics, CorsWord, IdentityMetrics, KeysMetrics, PolicyMetrics, RuleMetrics, RuleWord,
 };
-pub use upstreams::{BreakerMetrics, EndpointMetrics, RetryClass, UpstreamMetrics};
+pub use upstreams::{BreakerMetrics, CertificateMetrics, EndpointMetrics, RetryClass, UpstreamMetrics};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -59,6 +59,7 @@ struct MetricsInner {
     families: Families,
     routes: Shelf<RouteSeries>,
     upstreams: Shelf<UpstreamSeries>,
+    certificates: Shelf<CertificateSeries>,
     endpoints: Shelf<EndpointSeries>,
     breakers: Shelf<BreakerSeries>,
     providers: Shelf<IdentitySeries>,
@@ -132,6 +133,7 @@ impl Metrics {
             families: Families::register(&mut catalogue),
             routes: Shelf::new(),
             upstreams: Shelf::new(),
+            certificates: Shelf::new(),
             endpoints: Shelf::new(),
             breakers: Shelf::new(),
             providers: Shelf::new(),

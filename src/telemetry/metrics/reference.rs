@@ -150,7 +150,7 @@ The `process_*` metrics are read from `/proc`, and absent where there is none.
 | what a policy in shadow would do | `sum by (route, policy) (rate(armiger_policy_verdicts_total{verdict=\"would_reject\"}[5m]))` |
 | whom `cors` in shadow would give no permission | `sum by (route, outcome) (rate(armiger_cors_requests_total{mode=\"shadow\",outcome=~\".*_not_allowed\"}[5m]))` |
 | lines missing in the log | `rate(armiger_access_log_dropped_total[5m]) > 0`, `rate(armiger_messages_dropped_total[5m]) > 0` |
-| a certificate or a CRL that ends | `armiger_tls_certificate_not_after_timestamp_seconds - time() < 7 * 86400`, `armiger_tls_crl_next_update_timestamp_seconds - time() < 86400` |
+| a certificate or a CRL that ends | `armiger_tls_certificate_not_after_timestamp_seconds - time() < 7 * 86400`, `armiger_upstream_tls_certificate_not_after_timestamp_seconds - time() < 7 * 86400`, `armiger_tls_crl_next_update_timestamp_seconds - time() < 86400` |
 
 ## Every metric
 

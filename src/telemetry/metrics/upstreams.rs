@@ -57,6 +57,16 @@ impl Metrics {
         }))
     }
 
+    /// The handle of the certificate that an upstream is shown.
+    pub fn upstream_certificate(&self, upstream: &str) -> CertificateMetrics {
+        let family = &self.0.families.upstream_certificate_end;
+        CertificateMetrics(
+            self.0
+                .certificates
+                .get(&[upstream], || CertificateSeries { upstream: upstream.to_owned(), end: family.clone() }),
+        )
+    }
+
     /// The handles of an endpoint.
     pub fn endpoint(&self, upstream: &str, endpoint: &str) -> EndpointMetrics {
         let families = &self.0.families;
@@ -249,6 +259,29 @@ impl UpstreamMetrics {
     pub fn endpoints(&self, count: usize) {
         let Held { series, .. } = &*self.0;
         series.endpoints.series(&[&series.name]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+/// What is shown of the certificate that an upstream is shown.
+#[derive(Clone)]
+pub struct CertificateMetrics(Arc<Held<CertificateSeries>>);
+
+pub(super) struct CertificateSeries {
+    upstream: String,
+    end: Family<IntGauge>,
+}
+
+impl Series for CertificateSeries {
+    fn leave(&self) {
+        self.end.remove(&[&self.upstream]);
+    }
+}
+
+impl CertificateMetrics {
+    /// Shows when it ends.
+    pub fn ends(&self, end: i64) {
+        let Held { series, .. } = &*self.0;
+        series.end.series(&[&series.upstream]).set(end);
     }
 }
 

@@ -229,7 +229,7 @@ impl Second for Shared {
     fn ground(&self, now: Instant) -> Option<Ground> {
         let Clock { life, purges, time, read, .. } = self.clock()?;
         let since = now.saturating_duration_since(read);
-        (since <= CLOCK_MAX).then(|| Ground { life, purges, time: time + since.as_millis() as u64 })
+        (since <= CLOCK_MAX).then(|| Ground { life, purges, time: time.saturating_add(since.as_millis() as u64) })
     }
 
     fn put<'w>(

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tokio::task::LocalSet;
 
-use super::known::Witness;
+use super::known::{Clock, Witness};
 use super::tell::Row;
 use super::*;
 use crate::redis_client::agreeing::Agreeing;
@@ -43,6 +43,15 @@ fn compiled(previous: &crate::keep::Kept, url: &str) -> (crate::keep::Kept, Arc<
     let shared = keeper.keep(Identity::of("shared", "all"), || Shared::new(client.clone(), plan(), fates, counts));
     background::employ(&mut keeper, &shared, plan());
     (keeper.finish().0, client, shared)
+}
+
+/// Redis, or who poses as it, may name any.
+#[tokio::test]
+async fn no_time_that_redis_names_is_too_late_to_go_on_from() {
+    let (_, _, shared) = compiled(&crate::keep::Kept::default(), "redis://127.0.0.1:1");
+    let read = Instant::now();
+    *locked(&shared.clock) = Some(Clock { life: 1, purges: 0, changes: 0, time: u64::MAX, read });
+    assert_eq!(shared.ground(read + CLOCK_MAX).map(|ground| ground.time), Some(u64::MAX));
 }
 
 /// Between a reload and the turn in which the client opens the new connection there is only the old one: by that nothing may be
