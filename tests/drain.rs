@@ -73,6 +73,46 @@ async fn an_http2_client_is_told_goodbye_but_not_before_its_first_request() {
     armiger.running().drain().hurry();
 }
 
+/// python-h2, and httpx with it, takes nothing that comes behind a GOAWAY, or in one read with it.
+#[tokio::test]
+async fn an_http2_client_gets_its_answer_before_goodbye() {
+    const REQUEST: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+        \0\0\x06\x01\x05\0\0\0\x01\x82\x86\x84\x41\x01a";
+    const END_OF_DATA: (u8, u8) = (0, 1);
+    const GOAWAY: u8 = 7;
+    let frames = |mut said: &[u8]| {
+        let mut frames = Vec::new();
+        while let Some((&[high, middle, low, kind, flags, ..], rest)) = said.split_first_chunk::<9>() {
+            let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+            let Some(next) = rest.get(length..) else { break };
+            frames.push((kind, flags));
+            said = next;
+        }
+        frames
+    };
+    let (chunks, reply) = streamed(200);
+    let reply = std::sync::Mutex::new(Some(reply));
+    let backend = Backend::with(move |_| reply.lock().unwrap().take().unwrap_or_else(|| answer(200, "ok"))).await;
+    let armiger = Armiger::with_workers(1, Config::to(&backend).top("drain: {delay: 1h}")).await;
+    let mut client = armiger.raw(REQUEST).await;
+    backend.arrived(1).await;
+    armiger.running().drain().begin();
+    let seen = async { while !armiger.get("/").await.headers.contains_key("connection") {} };
+    within("the worker to know", seen).await;
+
+    drop(chunks);
+
+    let mut said = Vec::new();
+    while !frames(&said).contains(&END_OF_DATA) {
+        said.extend(client.some().await);
+    }
+    assert!(frames(&said).iter().all(|(kind, _)| *kind != GOAWAY), "{:?}", frames(&said));
+    while frames(&said).iter().all(|(kind, _)| *kind != GOAWAY) {
+        said.extend(client.some().await);
+    }
+    armiger.running().drain().hurry();
+}
+
 #[tokio::test]
 async fn a_back_end_that_is_gone_first_is_a_503() {
     let mut backend = Backend::replies("ok").await;

@@ -1,5 +1,6 @@
 //! An HTTP/2 connection: hyper's, with bounds of ours on what its client may hold and how long.
 
+mod goodbye;
 mod idle;
 mod stream;
 mod windows;
@@ -34,6 +35,7 @@ use crate::http::tunnel::{Peer, Sender, StreamTunnel};
 use crate::http::websocket::Wish;
 use crate::proxy;
 use crate::telemetry::finish::Finish;
+use goodbye::Goodbye;
 use idle::{Idle, Wait};
 use stream::{Outbound, Stream, Streams};
 pub(super) use windows::Windows;
@@ -138,6 +140,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
         let mut idle = Idle { timer: shared.worker.wheel.timer(), waits: None };
         // Others may be answered, and pings may go to and fro, beside an answer that its client does not take.
         let mut leaving = shared.worker.wheel.timer();
+        let mut goodbye = Goodbye::new(&shared.worker.wheel);
         let mut is_told = false;
         poll_fn(|cx| {
             let phase = lookout.poll(cx, shared, moved_on.as_mut());
@@ -192,7 +195,8 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
                 Phase::Closing | Phase::Forced => true,
             };
             let is_spent = streams.opened() >= door.requests_max();
-            if is_over || is_ending || is_spent || door.is_outdated() && streams.opened() > 0 {
+            let is_leaving = is_ending || is_spent || door.is_outdated() && streams.opened() > 0;
+            if is_over || is_leaving && goodbye.is_due(streams.is_open(), cx) {
                 let hit = if is_over { Some("keep_alive") } else { is_spent.then_some("requests_max") };
                 if let Some(limit) = hit {
                     shared.metrics.limit_hit(limit);
