@@ -390,6 +390,9 @@ impl Running {
         self.over.send_replace(true);
         self.background.take().into_iter().for_each(join);
         self.control.take().into_iter().for_each(join);
+        if let Some(messages) = &self.parts.messages {
+            messages.end_waits();
+        }
         self.parts.access_log.close(LOG_CLOSE_WAIT);
     }
 }

@@ -19,6 +19,7 @@ use tracing_subscriber::{Registry, reload};
 
 pub use tracing_subscriber::filter::LevelFilter;
 
+use super::access_log::write_batch;
 use super::metrics::Metrics;
 use crate::config::operate::LogLevel;
 
@@ -90,6 +91,13 @@ impl Messages {
         }
     }
 
+    /// Says that the end waits for others from here on: who takes nothing all the while is not waited for once more.
+    pub fn end_waits(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.lock().waited_from.get_or_insert(Instant::now());
+        }
+    }
+
     /// Waits until what was said is written, though not for ever. From here on messages are written as they come.
     pub fn close(&self) {
         if let Some(waiting) = &self.waiting {
@@ -136,6 +144,25 @@ struct State {
     metrics: Option<Metrics>,
     /// How far the thread is that writes.
     writer: Thread,
+    /// Since when the destination has what the thread writes now.
+    writes_from: Option<Instant>,
+    /// Since when the end waits for somebody.
+    waited_from: Option<Instant>,
+}
+
+impl State {
+    /// Counts messages that are lost.
+    fn count(&self, lost: u64) {
+        if let Some(metrics) = &self.metrics {
+            metrics.messages_dropped(lost);
+        }
+    }
+
+    /// Until when an end that comes to messages at `now` waits for them.
+    fn waits_until(&self, now: Instant, wait: Duration) -> Instant {
+        let hangs_from = self.writes_from.zip(self.waited_from).map(|(writes, waited)| writes.max(waited));
+        hangs_from.unwrap_or(now) + wait
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -180,9 +207,7 @@ impl Waiting {
                 if !state.bytes.is_empty() && state.bytes.len() + message.len() > WAITING_MAX =>
             {
                 state.lost += 1;
-                if let Some(metrics) = &state.metrics {
-                    metrics.message_dropped();
-                }
+                state.count(1);
             }
             Thread::Writes | Thread::Closes => {
                 state.bytes.extend_from_slice(message);
@@ -195,8 +220,10 @@ impl Waiting {
     /// The thread.
     fn write_all(&self, form: Form, mut destination: Box<dyn Write + Send>) {
         let mut batch = Vec::new();
+        let mut torn = false;
         loop {
             let mut state = self.lock();
+            state.writes_from = None;
             while state.bytes.is_empty() && state.lost == 0 {
                 if state.writer != Thread::Writes {
                     state.writer = Thread::None;
@@ -207,19 +234,23 @@ impl Waiting {
             }
             std::mem::swap(&mut batch, &mut state.bytes);
             let lost = std::mem::take(&mut state.lost);
+            state.writes_from = Some(Instant::now());
             drop(state);
             if lost > 0 {
                 batch.extend_from_slice(lack(form, lost).as_bytes());
             }
-            // That nobody can read it is no reason to end.
-            let _ = destination.write_all(&batch).and_then(|()| destination.flush());
+            // That it cannot be written is no reason to end, and there is nowhere to say why: its lines are counted.
+            let lines = memchr::memchr_iter(b'\n', &batch).count() as u64;
+            if let Err((lost, _)) = write_batch(destination.as_mut(), &batch, lines, &mut torn) {
+                self.lock().count(lost);
+            }
             batch.clear();
         }
     }
 
     fn close(&self, wait: Duration) {
-        let until = Instant::now() + wait;
         let mut state = self.lock();
+        let until = state.waits_until(Instant::now(), wait);
         if state.writer == Thread::Writes {
             state.writer = Thread::Closes;
             self.0.changed.notify_all();
@@ -389,6 +420,32 @@ mod tests {
         assert!(!text.contains("directly"));
     }
 
+    /// Takes so many bytes, and then is full.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let taken = bytes.len().min(self.0);
+            self.0 -= taken;
+            if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted() {
+        let (waiting, metrics) = (Waiting::default(), Metrics::new());
+        waiting.lock().metrics = Some(metrics.clone());
+        // All are there before the thread is.
+        waiting.lock().bytes.extend_from_slice(b"one\ntwo\nthree\n");
+        waiting.start(Form::Text, Box::new(Full(6))).unwrap();
+        waiting.close(Duration::from_secs(10));
+        assert!(metrics.render().contains("armiger_messages_dropped_total 2\n"), "{}", metrics.render());
+    }
+
     #[test]
     fn the_end_does_not_wait_for_who_reads_nothing() {
         let (may, waiting) = (Arc::new(Mutex::new(())), Waiting::default());
@@ -399,6 +456,22 @@ mod tests {
         assert_eq!(waiting.lock().writer, Thread::Left);
         waiting.push(b"never\n");
         drop(held);
+    }
+
+    #[test]
+    fn who_took_nothing_while_the_end_waited_for_others_is_not_waited_for_again() {
+        let (begin, wait) = (Instant::now(), Duration::from_secs(2));
+        let now = begin + wait;
+        for (writes_from, waited_from, until) in [
+            (Some(begin), Some(begin), now),
+            (Some(begin), Some(begin + wait / 2), now + wait / 2),
+            (Some(begin + wait / 2), Some(begin), now + wait / 2),
+            (None, Some(begin), now + wait),
+            (Some(begin), None, now + wait),
+        ] {
+            let state = State { writes_from, waited_from, ..State::default() };
+            assert_eq!(state.waits_until(now, wait), until, "{state:?}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ use arc_swap::ArcSwap;
 
 use super::metrics::Metrics;
 pub use buffer::LogBuffer;
+pub(super) use queue::write_batch;
 use queue::{Queue, lock, write_all};
 pub use reference::reference;
 pub use settings::Settings;

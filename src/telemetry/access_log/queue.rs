@@ -112,7 +112,7 @@ pub(super) fn write_all(queue: &Queue, mut destination: Box<dyn Write + Send>, m
 /// Writes a batch; an error comes with the number of lines that were not written whole.
 ///
 /// `torn` tells that the destination stands in the middle of a line, which the next batch then ends first.
-pub(super) fn write_batch(
+pub(in crate::telemetry) fn write_batch(
     destination: &mut dyn Write,
     bytes: &[u8],
     lines: u64,

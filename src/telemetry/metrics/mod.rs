@@ -160,7 +160,7 @@ impl Metrics {
                 &mut catalogue,
                 "armiger_messages_dropped_total",
                 "messages",
-                "armiger's own messages left out because nobody read standard error, in messages.",
+                "armiger's own messages left out because nobody read standard error, or lost because it took none (a full disk), in messages.",
             ),
             reload_successful: single(
                 &mut catalogue,
@@ -230,9 +230,9 @@ impl Metrics {
         self.0.access_log_dropped.inc_by(lines);
     }
 
-    /// Counts a message of armiger's own that was left out.
-    pub fn message_dropped(&self) {
-        self.0.messages_dropped.inc();
+    /// Counts messages of armiger's own that were left out.
+    pub fn messages_dropped(&self, count: u64) {
+        self.0.messages_dropped.inc_by(count);
     }
 
     /// How many access-log lines have been lost.
