@@ -144,8 +144,8 @@ fields! {
     Method => "method", Text, "", "";
     /// The host that the client asked for.
     Host => "host", Text, "", "the request names none, or its head could not be read";
-    /// The path in the one form that routes, policies and upstreams see. Empty where the request's head could not be
-    /// read.
+    /// The path in the one form that routes, policies and upstreams see. Where the request's head was refused before it could be
+    /// read, the path as it was sent, as far as it was there, and else empty.
     Path => "path", Text, "", "";
     /// The query; the values of keys that `access_log.query` does not name show as `***`.
     Query => "query", Text, "", "the request has none";

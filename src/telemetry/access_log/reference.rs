@@ -94,7 +94,7 @@ Apache's \"combined\" format, `%h %l %u %t \\\"%r\\\" %>s %b \\\"%{Referer}i\\\"
 192.0.2.7 - - [01/Mar/2026:12:00:00 +0000] \"GET /orders/7?page=2&code=*** HTTP/2.0\" 200 512 \"-\" \"curl/8.5.0\"
 ```
 
-What is not known is `-`: the user, whom armiger has no name for; the request's line if its head could not be read; the
+What is not known is `-`: the user, whom armiger has no name for; the request's line if no path could be read; the
 status if none was sent; the size if no body was sent; headers that the request has not. Escaped as Apache does: `\\\"`
 and `\\\\`, the controls `\\b \\n \\r \\t \\v`, and every other byte that is no visible ASCII as `\\xhh`. Unlike Apache's, the
 path is the normalised one, and the query and that of the referrer are masked. Times are UTC. `fields`, `headers` and
