@@ -93,6 +93,11 @@ async fn a_certificate_that_is_not_to_be_believed_is_a_502_and_nothing_reaches_t
         let refusal = armiger.post("/", "secret").await;
         refusal.assert_problem(502, "upstream-certificate");
         refusal.assert_header("proxy-status", "armiger; error=tls_certificate_error");
+        // Why stands in the log alone.
+        let line = armiger.logged(|line| line["status"] == 502).await;
+        let cause = line["attempts"][0]["cause"].as_str().unwrap_or_else(|| panic!("{line:#}"));
+        assert!(cause.contains("certificate") && cause.len() <= 200, "{cause}");
+        assert!(!refusal.text().contains(cause), "{}", refusal.text());
     }
     assert_eq!(backend.count(), 0);
 }

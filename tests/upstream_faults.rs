@@ -41,6 +41,25 @@ fn assert_local(response: &Response, status: u16, slug: &str, error: &str, upstr
 // === the head ===
 
 #[tokio::test]
+async fn the_log_tells_what_is_wrong_with_an_answer() {
+    for (bytes, expected) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok", "Content-Length"),
+        // The first frame of HTTP/2.
+        ("\0\0\0\x04\0\0\0\0\0\r\n\r\n", "HTTP/2"),
+        ("HTTP/1.1 200 OK\r\nx-secret: \x01s3cret\r\n\r\n", "field"),
+    ] {
+        let backend = answers(bytes).await;
+        let armiger = Armiger::proxying(&backend).await;
+        let response = armiger.get("/").await;
+        assert_local(&response, 502, "upstream-protocol", "http_protocol_error", Some(backend.address()));
+        let line = armiger.logged(|line| line["status"] == 502).await;
+        let cause = line["attempts"][0]["cause"].as_str().unwrap_or_else(|| panic!("{line:#}"));
+        assert!(cause.contains(expected) && !cause.contains("s3cret"), "{cause}");
+        assert!(line["attempts"][0].get("status").is_none(), "{line:#}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_answer_is_a_502() {
     for bytes in [
         // No HTTP at all, or the HTTP of 1991.

@@ -144,8 +144,8 @@ fields! {
     Method => "method", Text, "", "";
     /// The host that the client asked for.
     Host => "host", Text, "", "the request names none, or its head could not be read";
-    /// The path in the one form that routes, policies and upstreams see. Empty where the request's head could not be
-    /// read.
+    /// The path in the one form that routes, policies and upstreams see. Where the request's head was refused before it could be
+    /// read, the path as it was sent, as far as it was there, and else empty.
     Path => "path", Text, "", "";
     /// The query; the values of keys that `access_log.query` does not name show as `***`.
     Query => "query", Text, "", "the request has none";
@@ -164,7 +164,9 @@ fields! {
     /// The address of the endpoint that was asked last, be it that its answer was not waited for.
     UpstreamAddr => "upstream_addr", Text, "", "no endpoint was asked";
     /// The attempts to get an answer, in order: `addr`, the endpoint; `outcome`, `ok` or what went wrong (a reason, or
-    /// `abandoned`); `ms`, milliseconds until the head of the answer or the failure. At most 64.
+    /// `abandoned`); `status` of the answer, if there was one: an answer that is tried again is `ok` as well; `cause`, why there
+    /// was none, in words for people that may change, 200 bytes at most, unless the client was it; `ms`, milliseconds until the
+    /// head of the answer or the failure. At most 64.
     Attempts => "attempts", List, "", "no endpoint was chosen";
     /// The parts of an aggregated answer, or the steps of a saga, in the order they ended: `part`, `upstream`, `status` if there was an answer,
     /// `outcome` (`ok` or what went wrong), `ms`, milliseconds. At most 64.

@@ -109,8 +109,14 @@ fn millis(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// Refuses a request whose head was never understood, so that there is no exchange; it is logged and counted all the
-/// same. `method` is the one it asked with, as far as that could be read.
-pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation, method: Option<Method>) -> Response<Body> {
+/// same. `method` and `path` are what it asked with, as far as that could be read.
+pub fn refuse(
+    worker: &Worker,
+    inlet: &Inlet,
+    violation: Violation,
+    method: Option<Method>,
+    path: Option<&[u8]>,
+) -> Response<Body> {
     let reason = match (violation, violation.status()) {
         (Violation::HostMissing | Violation::HostRepeated | Violation::HostInvalid, _) => Reason::BadHost,
         (Violation::HeaderTooLong, _) => Reason::HeaderTooLong,
@@ -124,6 +130,7 @@ pub fn refuse(worker: &Worker, inlet: &Inlet, violation: Violation, method: Opti
     let mut closing = worker.begin(Instant::now(), inlet);
     let id = RequestId::new(closing.record.time);
     closing.record.method = method.unwrap_or_else(record::unread_method);
+    closing.record.set_path(path.unwrap_or_default());
     closing.record.client = Some(inlet.peer.ip().to_canonical()).filter(|address| *address != forwarded::NOWHERE);
     closing.rejected(reason.slug(), reason.status());
     closing.record.complete = true;

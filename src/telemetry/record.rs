@@ -111,6 +111,10 @@ pub struct AttemptRow {
     pub addr: Arc<str>,
     /// The slug of what came of it.
     pub outcome: &'static str,
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// What operators are told beyond the outcome, if there was no answer.
+    pub cause: Option<Cow<'static, str>>,
     /// From checkout to the response head, or to the failure.
     pub duration: Duration,
     /// It came as far as the endpoint: armiger had a place for it, and a socket.
@@ -260,12 +264,20 @@ impl Record {
 
     /// The attempt that came to an endpoint of the upstream last. None where the answer is not an upstream's alone.
     pub fn last_asked(&self) -> Option<&AttemptRow> {
+        self.attempts_of_its_own()?.iter().rfind(|attempt| attempt.was_asked)
+    }
+
+    /// Why the last of these had no answer.
+    pub fn last_cause(&self) -> Option<&str> {
+        self.attempts_of_its_own()?.last()?.cause.as_deref()
+    }
+
+    fn attempts_of_its_own(&self) -> Option<&[AttemptRow]> {
         self.upstream.as_ref()?;
-        let own = match &self.attempts_of_upstream {
+        Some(match &self.attempts_of_upstream {
             None => &self.attempts[..],
             Some(own) => self.attempts.get(own.start..own.end.min(self.attempts.len())).unwrap_or_default(),
-        };
-        own.iter().rfind(|attempt| attempt.was_asked)
+        })
     }
 
     /// Forgets every fact and keeps the buffers.
@@ -410,6 +422,8 @@ mod tests {
         record.attempts.push(AttemptRow {
             addr: "127.0.0.1:1".into(),
             outcome: "ok",
+            status: Some(200),
+            cause: None,
             duration: Duration::ZERO,
             was_asked: true,
         });

@@ -1,6 +1,8 @@
 //! Why an upstream gave no answer: whose fault it is, whether another try is safe, and what it is called.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::fmt::Write;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -274,6 +276,26 @@ impl Error {
         self.kind
     }
 
+    /// What the log is told beyond the slug: of the kind, or the cause with what caused that. None where the client was it.
+    pub(super) fn cause(&self) -> Option<Cow<'static, str>> {
+        if self.fault() == Fault::Client {
+            return None;
+        }
+        if self.source.is_none() {
+            return Some(Cow::Borrowed(self.kind.sentence()));
+        }
+        let mut text = Short(String::new());
+        let mut next = self.source();
+        while let Some(error) = next {
+            let colon = if text.0.is_empty() { "" } else { ": " };
+            if write!(text, "{colon}{error}").is_err() {
+                break;
+            }
+            next = error.source();
+        }
+        Some(Cow::Owned(text.0))
+    }
+
     /// When another request may be worth its while, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -297,6 +319,20 @@ impl Error {
     /// The `error` of `Proxy-Status` (RFC 9209 §2.3).
     pub fn proxy_status(&self) -> &'static str {
         self.kind.proxy_status()
+    }
+}
+
+/// The most bytes of a cause in the log.
+const CAUSE_MAX: usize = 200;
+
+/// A text of [`CAUSE_MAX`] bytes at most. What is longer is cut off, and nobody writes on.
+struct Short(String);
+
+impl Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let kept = text.floor_char_boundary(CAUSE_MAX - self.0.len());
+        self.0.push_str(&text[..kept]);
+        if kept < text.len() { Err(fmt::Error) } else { Ok(()) }
     }
 }
 
@@ -335,5 +371,30 @@ impl From<Refusal> for Error {
 impl From<Kind> for Error {
     fn from(kind: Kind) -> Self {
         Self::new(kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(source: &str) -> String {
+        Error::because(Kind::Protocol, source).cause().unwrap().into_owned()
+    }
+
+    #[test]
+    fn a_cause_is_told_within_bounds() {
+        assert_eq!(told("short"), "short");
+        assert_eq!(told(&"x".repeat(500)), "x".repeat(200));
+        // No character is cut in two.
+        assert_eq!(told(&format!("x{}", "\u{20ac}".repeat(100))), format!("x{}", "\u{20ac}".repeat(66)));
+    }
+
+    #[test]
+    fn a_cause_is_told_with_what_caused_it_and_a_bare_kind_as_such() {
+        let deep = Error::because(Kind::Dns, Error::because(Kind::Timeout, "nobody is there"));
+        assert_eq!(deep.cause().unwrap(), "the answer did not begin in time: nobody is there");
+        assert_eq!(Error::new(Kind::HeadTooLarge).cause().unwrap(), "the head of the answer is too large");
+        assert_eq!(Error::new(Kind::Client(BodyError::TooLarge)).cause(), None);
     }
 }

@@ -285,21 +285,25 @@ async fn what_may_come_once_and_comes_twice_is_refused_on_every_protocol() {
 }
 
 #[tokio::test]
-async fn a_refused_head_is_told_with_the_method_it_asked_with() {
+async fn a_refused_head_is_told_with_the_method_and_path_it_asked_with() {
     let backend = strict().await;
     let armiger = Armiger::proxying(&backend).await;
-    for (head, method) in [
-        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", "POST"),
-        ("\r\nDELETE / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "DELETE"),
-        ("\u{16}\u{3}\u{1}", "-"),
-        ("GETGETGETGETGETGETGETGETGETGETGETGET / HTTP/1.1\r\n\r\n", "-"),
+    for (head, method, path) in [
+        ("POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", "POST", "/a"),
+        ("\r\nDELETE / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "DELETE", "/"),
+        ("POST /\u{e9}`?token=s3cret\" HTTP/1.1\r\nhost: a\r\n\r\n", "POST", "/\u{e9}`"),
+        ("POST /a#s3cret HTTP/1.1\r\nhost: a\r\n\r\n", "POST", "/a"),
+        ("POST http://u:s3cret@a/ HTTP/1.1\r\nhost: a\r\n\r\n", "POST", ""),
+        ("\u{16}\u{3}\u{1}", "-", ""),
+        ("GETGETGETGETGETGETGETGETGETGETGETGET / HTTP/1.1\r\n\r\n", "-", ""),
     ] {
         let mut conversation = armiger.raw(head).await;
         let id = conversation.answer().await.assert_status(400).header("x-request-id").to_owned();
         let line = armiger.logged(|line| line["request_id"] == *id).await;
-        assert_eq!(line["method"], method, "{head:?}: {line:#}");
+        assert_eq!((&line["method"], &line["path"]), (&json!(method), &json!(path)), "{head:?}: {line:#}");
+        assert!(!line.to_string().contains("s3cret"), "{line:#}");
     }
-    for (method, count) in [("POST", 1.0), ("DELETE", 1.0), ("other", 2.0)] {
+    for (method, count) in [("POST", 4.0), ("DELETE", 1.0), ("other", 2.0)] {
         let counted =
             format!("armiger_http_requests_total{{method=\"{method}\",route=\"(none)\",status_class=\"4xx\"}}");
         armiger.until_metric(&counted, count).await;

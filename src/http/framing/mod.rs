@@ -344,6 +344,14 @@ pub fn method_of(head: &[u8]) -> Option<&[u8]> {
     (end > 0 && line[end] == b' ').then(|| &line[..end])
 }
 
+/// The path that a head asks for, lawful or not, as far as it is there: what begins with a slash behind the method.
+pub fn path_of(head: &[u8]) -> Option<&[u8]> {
+    let start = head.iter().position(|&b| b != b'\r' && b != b'\n')?;
+    let target = head[start..].get(method_of(head)?.len() + 1..).filter(|target| target.starts_with(b"/"))?;
+    let end = target.iter().position(|b| matches!(b, b'?' | b'#' | b' ' | b'\r' | b'\n'));
+    Some(&target[..end.unwrap_or(target.len())])
+}
+
 /// Whether a query holds nothing but what belongs in one. HTTP/2 has no gate, and `http::Uri` takes more.
 pub fn is_query(query: &[u8]) -> bool {
     query.iter().all(|&b| is(b, QUERY))

@@ -226,6 +226,11 @@ impl<S> Gate<S> {
         framing::method_of(&self.held[self.held_start..]).and_then(|method| Method::from_bytes(method).ok())
     }
 
+    /// The path of such a head, as it was sent.
+    pub(super) fn asked_path(&self) -> Option<&[u8]> {
+        framing::path_of(&self.held[self.held_start..])
+    }
+
     #[cfg(test)]
     pub(super) fn held_capacity(&self) -> usize {
         self.held.capacity()

@@ -164,7 +164,7 @@ pub(super) async fn serve(shared: &Rc<Shared>, stream: Wire, prefix: Vec<u8>, do
     note_limit(shared, &state);
     drop(place);
     if let Some(violation) = state.refusal() {
-        let response = proxy::refuse(&shared.worker, &door.inlet(), violation, gate.asked_method());
+        let response = proxy::refuse(&shared.worker, &door.inlet(), violation, gate.asked_method(), gate.asked_path());
         if let Err(error) = gate.refuse(&rendered(response)).await {
             tracing::debug!(peer = %door.ends.source, %error, "refusal was not read");
         }

@@ -71,7 +71,7 @@ UTF-8; bytes that are not become U+FFFD, and control characters are escaped. Wha
 value.
 
 ```json
-{\"time\":\"2026-03-01T12:00:00.042Z\",\"request_id\":\"0195\u{2026}\",\"client\":\"192.0.2.7\",\"method\":\"GET\",\"host\":\"api.example.com\",\"path\":\"/orders/7\",\"query\":\"page=2&code=***\",\"protocol\":\"HTTP/2\",\"status\":200,\"route\":\"orders\",\"listener\":\"http\",\"upstream\":\"app\",\"upstream_addr\":\"127.0.0.1:3000\",\"attempts\":[{\"addr\":\"127.0.0.1:3000\",\"outcome\":\"ok\",\"ms\":1.005}],\"duration\":0.001322,\"upstream_duration\":0.001005,\"bytes_in\":0,\"bytes_out\":512,\"complete\":true,\"headers\":{\"user-agent\":\"curl/8.5.0\"}}
+{\"time\":\"2026-03-01T12:00:00.042Z\",\"request_id\":\"0195\u{2026}\",\"client\":\"192.0.2.7\",\"method\":\"GET\",\"host\":\"api.example.com\",\"path\":\"/orders/7\",\"query\":\"page=2&code=***\",\"protocol\":\"HTTP/2\",\"status\":200,\"route\":\"orders\",\"listener\":\"http\",\"upstream\":\"app\",\"upstream_addr\":\"127.0.0.1:3000\",\"attempts\":[{\"addr\":\"127.0.0.1:3000\",\"outcome\":\"ok\",\"status\":200,\"ms\":1.005}],\"duration\":0.001322,\"upstream_duration\":0.001005,\"bytes_in\":0,\"bytes_out\":512,\"complete\":true,\"headers\":{\"user-agent\":\"curl/8.5.0\"}}
 ```
 
 | field | value | unit | meaning | left out if |
@@ -82,8 +82,9 @@ const TAIL: &str = "
 ## `format: text`
 
 A short line for people, not for programs: time, method, path, status, duration, and then, as `key=value`, what is worth
-a word: `route`, `upstream`, `at` (the endpoint), `reason`, `fallback`, `cut_by`, `upload_cut`, `attempts` if there were several, each policy that
-refused or would have, `client`, `id`. A value that is no plain word is quoted.
+a word: `route`, `upstream`, `at` (the endpoint), `reason`, `cause` (of the last attempt, if that
+had no answer), `fallback`, `cut_by`, `upload_cut`, `attempts` if there were several, each policy that refused or would have,
+`client`, `id`. A value that is no plain word is quoted.
 
 ## `format: combined`
 
@@ -93,7 +94,7 @@ Apache's \"combined\" format, `%h %l %u %t \\\"%r\\\" %>s %b \\\"%{Referer}i\\\"
 192.0.2.7 - - [01/Mar/2026:12:00:00 +0000] \"GET /orders/7?page=2&code=*** HTTP/2.0\" 200 512 \"-\" \"curl/8.5.0\"
 ```
 
-What is not known is `-`: the user, whom armiger has no name for; the request's line if its head could not be read; the
+What is not known is `-`: the user, whom armiger has no name for; the request's line if no path could be read; the
 status if none was sent; the size if no body was sent; headers that the request has not. Escaped as Apache does: `\\\"`
 and `\\\\`, the controls `\\b \\n \\r \\t \\v`, and every other byte that is no visible ASCII as `\\xhh`. Unlike Apache's, the
 path is the normalised one, and the query and that of the referrer are masked. Times are UTC. `fields`, `headers` and

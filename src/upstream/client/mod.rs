@@ -188,7 +188,7 @@ impl Upstream {
             let Checkout { line, is_reused } = match checkout.unwrap_or_else(cut) {
                 Ok(checkout) => checkout,
                 Err(error) => {
-                    trial.failed(error.kind());
+                    trial.failed(&error);
                     drop((trial, seat));
                     let Some(wait) = this.unreached(&mut tries, place, &error, is_cut) else { return Err(error) };
                     pause(&mut timer, wait).await;
@@ -200,8 +200,9 @@ impl Upstream {
                 && let Line::Http2(stream) = &line
                 && !Box::pin(stream.becomes_tunnel(plan.connect)).await
             {
-                trial.failed(Kind::NoTunnel);
-                return Err(Kind::NoTunnel.into());
+                let error = Error::new(Kind::NoTunnel);
+                trial.failed(&error);
+                return Err(error);
             }
             // Whoever may have to send it again needs a copy: the connection takes the request for good.
             let may_be_refused = plan.protocol.is_http2();
@@ -233,9 +234,9 @@ impl Upstream {
             };
             let failure = match outcome {
                 Some(Ok((mut head, body))) => {
-                    if let Err(kind) = answer::check(&head, plan, wish.as_ref()) {
-                        trial.failed(kind);
-                        return Err(kind.into());
+                    if let Err(error) = answer::check(&head, plan, wish.as_ref()) {
+                        trial.failed(&error);
+                        return Err(error);
                     }
                     let watch = trial.answered(&head);
                     if let Some(progress) = &progress {
@@ -297,9 +298,9 @@ impl Upstream {
                 }
             }
             if let Some(error) = inbound.as_ref().and_then(|inbound| inbound.error.get()) {
-                let kind = Kind::Client(error);
-                trial.failed(kind);
-                return Err(kind.into());
+                let error = Error::new(Kind::Client(error));
+                trial.failed(&error);
+                return Err(error);
             }
             let is_broken = matches!(failure, Failure::Broken { .. });
             let is_refusing = failure.is_refusal() && !tries.may_be_race(is_reused);
@@ -308,8 +309,8 @@ impl Upstream {
             match class {
                 // The end of an idle connection says nothing of the upstream, nor does a stream that is one too many. An
                 // endpoint that takes nothing is as good as one that cannot be reached.
-                Some(_) if again.is_some() && !is_refusing => trial.is_race(error.kind()),
-                _ => trial.failed(error.kind()),
+                Some(_) if again.is_some() && !is_refusing => trial.is_race(&error),
+                _ => trial.failed(&error),
             }
             drop(trial);
             let Some(again) = again else { return Err(error) };

@@ -1,5 +1,6 @@
 //! One try at an endpoint, and who learns from how it ends.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::telemetry::record::AttemptRow;
 use crate::upstream::Upstream;
 use crate::upstream::bench::Bench;
 use crate::upstream::breaker::{self, Outcome, Watch};
-use crate::upstream::error::Kind;
+use crate::upstream::error::{Error, Kind};
 use crate::upstream::turns;
 
 /// One try, recorded when it ends, however it ends.
@@ -57,7 +58,7 @@ impl Trial<'_, '_> {
             }
         }
         self.upstream.metrics.responded(now.saturating_duration_since(self.began));
-        self.end("ok", true, now);
+        self.end("ok", Some(head.status.as_u16()), None, true, now);
         watch
     }
 
@@ -67,7 +68,8 @@ impl Trial<'_, '_> {
     }
 
     /// There was no answer.
-    pub(super) fn failed(&mut self, kind: Kind) {
+    pub(super) fn failed(&mut self, error: &Error) {
+        let kind = error.kind();
         let now = Instant::now();
         if let Some(leave) = self.leave.take() {
             leave.failed(kind, now);
@@ -78,13 +80,13 @@ impl Trial<'_, '_> {
         if kind == Kind::Timeout {
             self.took(turns::since(self.inbound.as_deref(), self.began).unwrap_or(self.began), now);
         }
-        self.end(kind.slug(), !kind.asks_nobody(), now);
+        self.end(kind.slug(), None, error.cause(), !kind.asks_nobody(), now);
     }
 
     /// The connection had ended before it was used: that says nothing of the upstream.
-    pub(super) fn is_race(&mut self, kind: Kind) {
+    pub(super) fn is_race(&mut self, error: &Error) {
         drop(self.leave.take());
-        self.end(kind.slug(), true, Instant::now());
+        self.end(error.slug(), None, error.cause(), true, Instant::now());
     }
 
     /// What is learnt of how much the upstream bears, whose turn it was since then.
@@ -104,11 +106,18 @@ impl Trial<'_, '_> {
         }
     }
 
-    fn end(&mut self, outcome: &'static str, was_asked: bool, now: Instant) {
+    fn end(
+        &mut self,
+        outcome: &'static str,
+        status: Option<u16>,
+        cause: Option<Cow<'static, str>>,
+        was_asked: bool,
+        now: Instant,
+    ) {
         let duration = now.saturating_duration_since(self.began);
         self.outcome = Some(outcome);
         self.upstream.metrics.attempted(outcome);
-        self.attempts.push(AttemptRow { addr: self.endpoint.clone(), outcome, duration, was_asked });
+        self.attempts.push(AttemptRow { addr: self.endpoint.clone(), outcome, status, cause, duration, was_asked });
     }
 }
 
@@ -134,6 +143,6 @@ impl Drop for Trial<'_, '_> {
                 self.counts_against(now);
             }
         }
-        self.end("abandoned", !self.is_queued(), now);
+        self.end("abandoned", None, None, !self.is_queued(), now);
     }
 }

@@ -118,8 +118,14 @@ impl Receiving {
             let head = match head {
                 Ok(head) => head,
                 Err(fault) => {
-                    let kind = if fault == Fault::TooLarge { Kind::HeadTooLarge } else { Kind::Protocol };
-                    return Poll::Ready(Err(Error::because(kind, fault)));
+                    return Poll::Ready(Err(match fault {
+                        Fault::TooLarge => Error::because(Kind::HeadTooLarge, fault),
+                        // A frame of settings, with which HTTP/2 begins (RFC 9113 §3.4): most likely `protocol` is wrong.
+                        Fault::StatusLine if matches!(self.buffer[..], [0, 0, _, 4, ..]) => {
+                            Error::because(Kind::Protocol, "the upstream speaks HTTP/2, and was spoken to in HTTP/1.1")
+                        }
+                        _ => Error::because(Kind::Protocol, fault),
+                    }));
                 }
             };
             if let Some(head) = head {

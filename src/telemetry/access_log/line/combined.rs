@@ -22,7 +22,7 @@ pub(super) fn write_combined(out: &mut Vec<u8>, time: &[u8; ClockText::LENGTH], 
     write_common_time(out, time);
     out.extend_from_slice(b"] \"");
     if record.path().is_empty() {
-        // The head could not be read.
+        // The head could not be read, not even its first line.
         out.push(b'-');
     } else {
         write_apache(out, record.method.as_str().as_bytes());

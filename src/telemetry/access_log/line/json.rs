@@ -189,6 +189,11 @@ fn json_attempt(out: &mut Vec<u8>, row: &AttemptRow) {
     write_escaped(out, row.addr.as_bytes());
     out.push(b'"');
     json_word(out, key!("outcome"), row.outcome);
+    if let Some(status) = row.status {
+        out.extend_from_slice(b",\"status\":");
+        write_status(out, status);
+    }
+    json_name(out, key!("cause"), row.cause.as_deref());
     out.extend_from_slice(b",\"ms\":");
     write_millis(out, row.duration);
 }

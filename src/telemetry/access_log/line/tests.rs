@@ -56,6 +56,8 @@ fn full_record() -> Record {
     let attempt = |outcome, micros| AttemptRow {
         addr: "127.0.0.1:3000".into(),
         outcome,
+        status: (outcome == "ok").then_some(503),
+        cause: (outcome != "ok").then_some("it said \"no\"".into()),
         duration: Duration::from_micros(micros),
         was_asked: true,
     };
@@ -110,8 +112,8 @@ fn a_json_line_holds_every_fact() {
             "upstream": "app",
             "upstream_addr": "127.0.0.1:3000",
             "attempts": [
-                {"addr": "127.0.0.1:3000", "outcome": "reset", "ms": 1.005},
-                {"addr": "127.0.0.1:3000", "outcome": "ok", "ms": 0.07},
+                {"addr": "127.0.0.1:3000", "outcome": "reset", "cause": "it said \"no\"", "ms": 1.005},
+                {"addr": "127.0.0.1:3000", "outcome": "ok", "status": 503, "ms": 0.07},
             ],
             "parts": [
                 {"part": "user", "upstream": "app", "status": 200, "outcome": "ok", "ms": 1.5},

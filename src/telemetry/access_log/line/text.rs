@@ -27,6 +27,7 @@ pub(super) fn write_text(out: &mut Vec<u8>, time: &[u8], record: &Record, settin
         ("upstream", record.upstream.as_deref()),
         ("at", record.last_asked().map(|last| &*last.addr)),
         ("reason", record.reason),
+        ("cause", record.last_cause()),
         ("fallback", record.fallback),
         ("cut_by", record.cut_by.map(|by| by.as_str())),
         ("upload_cut", record.upload_cut.then_some("true")),
