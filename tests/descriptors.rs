@@ -50,6 +50,21 @@ impl Stage {
     }
 }
 
+/// What is known is not said again with each edit, but other numbers are news.
+#[tokio::test]
+async fn too_few_descriptors_are_told_once() {
+    let backend = backend().await;
+    let mut stage = Stage::set(&backend, "-n 64");
+    stage.process.stderr_line("ulimit -n");
+    stage.files.replace("config.yaml", config(&backend).route("timeout: 7s"));
+    stage.process.stderr_line("version=2");
+    stage.files.replace("config.yaml", config(&backend).upstream("pool: {connections_max: 77}"));
+    stage.process.stderr_line("and 77 to upstreams");
+    stage.process.signal("TERM");
+    let finished = stage.process.finish();
+    assert_eq!(finished.stderr.matches("ulimit -n").count(), 2, "{finished:#?}");
+}
+
 #[tokio::test]
 async fn silent_clients_never_take_the_last_descriptors() {
     let backend = backend().await;

@@ -465,6 +465,10 @@ async fn messages_have_a_form_and_a_level() {
     let finished = Armiger::binary_in(&["run", "-c", silent.path()], &environment);
     assert!(finished.assert_code(1).stderr.starts_with("armiger: cannot listen"), "{finished:#?}");
     assert!(finished.stderr.contains("; stop what listens there, or choose another address"), "{finished:#?}");
+    // An address by default stands nowhere in the file.
+    let second = File::of(good().top(&format!("admin: {{address: \"{}\"}}", taken.address())));
+    let finished = Armiger::binary_in(&["run", "-c", second.path()], &environment);
+    assert!(finished.assert_code(1).stderr.contains("another address (key `admin.address`)"), "{finished:#?}");
 
     // Why it does not start has the form of all other messages, at any level.
     let bad = File::of(BAD);
@@ -614,4 +618,39 @@ fn check_tells_of_a_secret_that_is_its_default_in_each_form() {
         assert!(finished.stderr.contains("admin.token is its default"), "{format}: {finished:#?}");
         assert!(!finished.stderr.contains("hunter2"), "{format}: {finished:#?}");
     }
+}
+
+#[test]
+fn check_warns_of_what_may_be_other_than_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.yaml");
+    let text = |admin: &str, method: &str| {
+        format!(
+            "listeners: [{{name: http, address: \"127.0.0.1:0\"}}]\nadmin: {{address: \"{admin}:0\"}}\n\
+             routes: [{{name: a, match: {{path: /, methods: [{method}]}}, respond: {{}}}}]\n"
+        )
+    };
+    let check = |text: String| {
+        std::fs::write(&path, text).unwrap();
+        Armiger::binary(&["check", "-c", path.to_str().unwrap()])
+    };
+    let finished = check(text("0.0.0.0", "GTE"));
+    let stderr = &finished.assert_code(0).stderr;
+    assert!(stderr.contains("warning: other machines can reach the admin listener and no `admin.token`"), "{stderr}");
+    assert!(stderr.contains("warning: route `a` is for the method `GTE`, which no standard has: did you mean `GET`?"));
+    let finished = check(text("127.0.0.1", "PURGE"));
+    assert!(!finished.assert_code(0).stderr.contains("warning"), "{finished:#?}");
+}
+
+#[test]
+fn a_file_without_its_flag_is_answered_with_the_flag() {
+    for form in ["text", "json"] {
+        let finished = Armiger::binary(&["--log-format", form, "check", "my.yaml"]);
+        assert!(
+            finished.assert_code(2).stderr.contains("write `-c my.yaml` to name the configuration"),
+            "{finished:#?}"
+        );
+    }
+    let finished = Armiger::binary(&["check", "--fast"]);
+    assert!(!finished.assert_code(2).stderr.contains("write `-c"), "{finished:#?}");
 }

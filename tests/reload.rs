@@ -114,6 +114,22 @@ async fn equal_content_is_silence() {
     assert_eq!(armiger.metric("armiger_config_reloads_total{result=\"applied\"}").await, 0.0);
 }
 
+/// An edit is most often seen before anybody asks for it.
+#[tokio::test]
+async fn a_reload_behind_an_edit_that_was_seen_tells_what_is_in_force_since_when() {
+    let (files, armiger) = on(answering("1")).await;
+    files.replace("config.yaml", answering("2"));
+    armiger.in_force(2).await;
+    let in_force = armiger.status().await["in_force"].clone();
+
+    let answer = ask(&armiger, "/reload").await.assert_status(200).json();
+
+    assert_eq!(answer["outcome"], "unchanged");
+    for key in ["version", "time", "origin"] {
+        assert_eq!(answer["report"][key], in_force[key], "{key}");
+    }
+}
+
 // === refusals ===
 
 #[tokio::test]

@@ -170,6 +170,30 @@ pub fn scarcity(snapshot: &Snapshot, machine: &Machine) -> Option<String> {
     })
 }
 
+/// What of a configuration may be other than was meant, though it makes sense.
+pub fn doubts(snapshot: &Snapshot) -> Vec<String> {
+    let routes = snapshot.document.routes.iter();
+    let named = routes.flat_map(|route| route.matches.methods.iter().map(|method| (&route.name, method)));
+    let doubt = |(route, method): (&String, &String)| {
+        let known = near_method(method)?;
+        let (route, method) = (issue::quote(route), issue::quote(method));
+        Some(format!("route {route} is for the method {method}, which no standard has: did you mean `{known}`?"))
+    };
+    named.filter_map(doubt).collect()
+}
+
+/// The method of HTTP (RFC 9110, RFC 5789) that is a letter away, or is the same but for capitals.
+fn near_method(name: &str) -> Option<&'static str> {
+    const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+    /// Longer ones are near to none.
+    const LENGTH_MAX: usize = 8;
+    if name.len() > LENGTH_MAX || METHODS.contains(&name) {
+        return None;
+    }
+    let is_near = |known: &&str| known.eq_ignore_ascii_case(name) || strsim::damerau_levenshtein(known, name) == 1;
+    METHODS.into_iter().find(is_near)
+}
+
 /// Tells operators of secrets that whoever reads the configuration knows.
 fn warn_of_defaults(snapshot: &Snapshot) {
     for secret in &snapshot.defaulted {
@@ -183,4 +207,27 @@ fn warn_of_defaults(snapshot: &Snapshot) {
 )]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_near_to_one_that_is_a_letter_away() {
+        for (name, near) in [
+            ("GTE", Some("GET")),
+            ("get", Some("GET")),
+            ("POTS", Some("POST")),
+            ("OPTION", Some("OPTIONS")),
+            ("GET", None),
+            ("PUT", None),
+            ("PURGE", None),
+            ("REPORT", None),
+            ("COPY", None),
+            ("OPTIONSXX", None),
+        ] {
+            assert_eq!(near_method(name), near, "{name}");
+        }
+    }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::now;
 use super::reload::{self, Ask, Wake};
 use super::running::Parts;
 use crate::config::address::ListenAddress;
@@ -61,24 +62,24 @@ impl Operations {
             Err(TrySendError::Disconnected(_)) => return Outcome::Conflict(Told::message(ENDING)),
         }
         match answer.await {
-            Ok(outcome) => told(outcome),
+            Ok(outcome) => told(outcome, now()),
             Err(_) => Outcome::Conflict(Told::message(ENDING)),
         }
     }
 }
 
 /// For the listener that asked, in both forms.
-fn told(outcome: reload::Outcome) -> Outcome {
+fn told(outcome: reload::Outcome, now: SystemTime) -> Outcome {
     match outcome {
         reload::Outcome::Applied(applied) => {
             let mut lines = vec![format!("applied: version {} is in force", applied.version)];
             lines.extend(applied.comparison.lines());
             Outcome::Applied(Told { text: lines.join("\n"), json: applied.json() })
         }
-        reload::Outcome::Unchanged(version) => Outcome::Unchanged(Told {
-            text: format!("unchanged: version {version} stays in force"),
-            json: json!({"version": version}),
-        }),
+        reload::Outcome::Unchanged(applied) => {
+            let (text, json) = applied.unchanged(now);
+            Outcome::Unchanged(Told { text, json })
+        }
         reload::Outcome::Refused(report) => {
             Outcome::Refused(Told { text: report.text(false), json: json!({"issues": report.json()}) })
         }

@@ -18,7 +18,7 @@ use super::history::Version;
 use super::running::{Parts, unbound};
 use super::status::{self, Applied, Origin};
 use super::watch::{self, Times, Watcher};
-use super::{Checked, READ_TRIES, compiled, now, scarcity, warn_of_defaults};
+use super::{Checked, READ_TRIES, compiled, doubts, now, scarcity, warn_of_defaults};
 use crate::config::bundle::Bundle;
 use crate::config::files::{Fingerprint, Inputs};
 use crate::config::issue::Report;
@@ -56,8 +56,8 @@ pub(super) enum Ask {
 pub(super) enum Outcome {
     /// It is in force.
     Applied(Arc<Applied>),
-    /// It is what was in force already: this version.
-    Unchanged(u64),
+    /// It is what was in force already.
+    Unchanged(Arc<Applied>),
     /// It is wrong; what was in force stays.
     Refused(Box<Report>),
     /// There is no such version to go back to.
@@ -258,7 +258,7 @@ impl Reloader {
         if *self.inputs.fingerprint() == self.in_force {
             tracing::info!("reload asked for: unchanged");
             self.unchanged(seen != self.in_force);
-            return Outcome::Unchanged(self.parts.live.load().version);
+            return Outcome::Unchanged(self.parts.status.in_force());
         }
         self.apply(partial, Origin::Files, begun)
     }
@@ -319,10 +319,15 @@ impl Reloader {
             comparison: Comparison::of(&old, &snapshot, fates),
         });
         parts.tell(&applied, inputs.bundle());
-        if let Some(scarcity) = scarcity(&snapshot, &parts.machine) {
+        // What was said of the one before is known.
+        if let Some(scarcity) = scarcity(&snapshot, &parts.machine)
+            && super::scarcity(&old, &parts.machine).as_ref() != Some(&scarcity)
+        {
             tracing::warn!("{scarcity}");
         }
         warn_of_defaults(&snapshot);
+        let known = doubts(&old);
+        doubts(&snapshot).iter().filter(|doubt| !known.contains(doubt)).for_each(|doubt| tracing::warn!("{doubt}"));
         parts.refresh();
         // The last one to hold a large snapshot takes a while to take it apart. Better here than on a worker.
         drop(old);

@@ -24,7 +24,7 @@ use super::operate::Operations;
 use super::reload::{Ask, Reloader, Wake, short};
 use super::status::{Applied, Origin, Status};
 use super::watch::Watcher;
-use super::{Checked, Options, Source, compiled, load, now, scarcity, warn_of_defaults};
+use super::{Checked, Options, Source, compiled, doubts, load, now, scarcity, warn_of_defaults};
 use crate::config::address::ListenAddress;
 use crate::config::bundle::Bundle;
 use crate::config::files::Inputs;
@@ -56,7 +56,7 @@ pub enum StartError {
     #[error("the configuration is not usable")]
     Config(Box<Report>),
     /// An address could not be bound.
-    #[error("cannot listen on {address} ({what}): {error}{}", remedy(.address, .error))]
+    #[error("cannot listen on {address} ({what}): {error}{}", remedy(.address, .what, .error))]
     Bind {
         /// Which one.
         address: String,
@@ -162,14 +162,20 @@ impl Parts {
 }
 
 /// What to do about an address that could not be bound.
-fn remedy(address: &str, error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        ErrorKind::PermissionDenied if address.starts_with("unix:") => "; choose a folder that armiger may write to",
-        ErrorKind::AddrInUse => "; stop what listens there, or choose another address",
-        ErrorKind::AddrNotAvailable => "; choose an address of this machine",
-        ErrorKind::PermissionDenied => "; choose another, a port of 1024 or more for example",
-        _ => "",
-    }
+fn remedy(address: &str, what: &str, error: &std::io::Error) -> String {
+    let key = match what {
+        // A default stands nowhere in the file, where it would be looked for.
+        "admin" | "probes" => format!(" (key `{what}.address`)"),
+        _ => String::new(),
+    };
+    let remedy = match error.kind() {
+        ErrorKind::PermissionDenied if address.starts_with("unix:") => "choose a folder that armiger may write to",
+        ErrorKind::AddrInUse => "stop what listens there, or choose another address",
+        ErrorKind::AddrNotAvailable => "choose an address of this machine",
+        ErrorKind::PermissionDenied => "choose another, a port of 1024 or more for example",
+        _ => return String::new(),
+    };
+    format!("; {remedy}{key}")
 }
 
 /// Says at its place in the file that an address could not be bound.
@@ -308,6 +314,7 @@ impl Running {
             tracing::warn!("{scarcity}");
         }
         warn_of_defaults(&snapshot);
+        doubts(&snapshot).iter().for_each(|doubt| tracing::warn!("{doubt}"));
         if let Some(report) = refused {
             metrics.reload_refused();
             parts.status.refused(now(), report);

@@ -22,6 +22,7 @@ use crate::exchange;
 use crate::keep::Keeper;
 use crate::machine::Machine;
 use crate::policy::Blocks;
+use crate::server::admin::UNPROTECTED;
 use crate::telemetry::access_log;
 use crate::telemetry::messages::{self, Messages};
 use crate::telemetry::metrics::Metrics;
@@ -317,6 +318,10 @@ fn check(config: &Path, format: ReportFormat, voice: Voice) -> anyhow::Result<Ex
         Ok(app::Checked { snapshot, .. }) => {
             if let Some(scarcity) = app::scarcity(&snapshot, &machine) {
                 voice.tell(format_args!("on this machine {scarcity}"));
+            }
+            app::doubts(&snapshot).iter().for_each(|doubt| voice.warn(doubt));
+            if snapshot.document.admin.is_unprotected() {
+                voice.warn(UNPROTECTED);
             }
             for secret in &snapshot.defaulted {
                 voice.tell(format_args!(

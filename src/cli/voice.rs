@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::app::StartError;
@@ -86,11 +86,27 @@ impl Voice {
         if self.0 == Form::Text || !error.use_stderr() {
             // That nobody can read it is no reason to end in another way.
             let _ = error.print();
+            if let Some(hint) = hint(error) {
+                messages::say(format_args!("\nhint: {hint}"));
+            }
         } else {
             messages::say(messages::line("ERROR", &wrong(error)));
         }
         ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
     }
+}
+
+/// What was probably meant by a command line: a file is named behind `-c`.
+fn hint(error: &clap::Error) -> Option<String> {
+    let (Some(ContextValue::String(argument)), Some(ContextValue::StyledStr(usage))) =
+        (error.get(ContextKind::InvalidArg), error.get(ContextKind::Usage))
+    else {
+        return None;
+    };
+    let usage = usage.to_string();
+    let takes_file = ["check", "run", "demo"].iter().any(|command| usage.contains(&format!("armiger {command}")));
+    let is_meant = error.kind() == ErrorKind::UnknownArgument && takes_file && !argument.starts_with('-');
+    is_meant.then(|| format!("write `-c {argument}` to name the configuration"))
 }
 
 /// What is wrong with a command line, as the fields of a message.
@@ -109,6 +125,9 @@ fn wrong(error: &clap::Error) -> Value {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let paragraphs: Vec<String> = message.split("\n\n").map(words).collect();
     let mut fields = json!({"message": paragraphs.join("; ")});
+    if let Some(hint) = hint(error) {
+        fields["hint"] = hint.into();
+    }
     if let Some(usage) = usage {
         fields["usage"] = words(usage.trim_start_matches("Usage:")).into();
     }

@@ -30,6 +30,13 @@ pub struct Admin {
     pub token: Option<Secret>,
 }
 
+impl Admin {
+    /// Whether other machines reach it and nobody is asked for a token, so that it changes nothing.
+    pub fn is_unprotected(&self) -> bool {
+        self.address.is_exposed() && self.token.is_none()
+    }
+}
+
 impl Default for Admin {
     fn default() -> Self {
         Self {

@@ -33,6 +33,8 @@ pub enum Weaker {
     Grows(Uncovered),
     /// The same, of a list that lets everything through when it is empty.
     Allows(Uncovered),
+    /// A list of what is meant is empty, or an entry of a mapping of conditions is there no more, and without one it is any.
+    Any,
     /// A list of what is kept out loses an entry that no new one covers.
     Denies(Uncovered),
     /// A list or mapping loses a name, and the new block has it in none of these places either.

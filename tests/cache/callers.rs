@@ -62,6 +62,30 @@ async fn what_callers_are_known_for_is_cached_only_where_somebody_says_for_whom(
     }
 }
 
+/// No key has the client's address, so what a back end makes of it is one client's.
+#[tokio::test]
+async fn an_address_that_the_route_writes_is_cached_only_where_somebody_says_for_whom() {
+    let backend = Backend::replies("ok").await;
+    let address = "\nheaders: {request: {set: {x-c: \"${client.address}\"}}}";
+    for (cache, headers, is_fine) in [
+        ("{ttl: {default: 5s}}", address, false),
+        ("{ttl: {200: 5s}, vary_by: [\"header:x-c\"]}", address, false),
+        ("{ttl: {default: 5s}}", "\nheaders: {request: {add: {x-c: \"from ${client.address};\"}}}", false),
+        ("{ttl: {default: 5s}, shared_across_users: true}", address, true),
+        ("{ttl: {max: 5s}}", address, true),
+        ("{}", address, true),
+        ("{ttl: {default: 5s}}", "\nheaders: {response: {set: {x-c: \"${client.address}\"}}}", true),
+        ("{ttl: {default: 5s}}", "\nheaders: {mode: shadow, request: {set: {x-c: \"${client.address}\"}}}", true),
+        ("{ttl: {default: 5s}}", "\nheaders: {request: {set: {x-c: \"${request.id}$${client.address}\"}}}", true),
+    ] {
+        let started = Armiger::try_with(Config::to(&backend).policies(&format!("cache: {cache}{headers}"))).await;
+        assert_eq!(started.is_ok(), is_fine, "{cache}{headers}");
+        if let Err(report) = started {
+            assert!(report.contains("would give one client's answers to another"), "{report}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn two_callers_of_one_url_get_each_their_own() {
     let backend = Backend::with(|seen| reply(200, &[], seen.header("authorization").to_owned())).await;

@@ -75,6 +75,9 @@ pub struct Config {
     /// How long answers are fresh that do not say so themselves, by status: `{200: 1m, 404: 5s}`. `default` stands for 200,
     /// 203, 204, 300, 301, 308, 404 and 410. `min` and `max` bound what answers say themselves, except that what is not fresh
     /// at all stays so. Default: nothing, and an answer that does not say how long it is fresh is not stored.
+    ///
+    /// A lifetime by status is refused where it would give one's answers to another: where the upstream sees of a caller what no
+    /// key tells apart, or `headers` writes `${client.address}` into requests. `shared_across_users` allows it.
     pub ttl: BTreeMap<String, HumanDuration>,
     /// Whether `ttl` counts even where the answer says something else, `no-cache` included. `no-store` and `private` count
     /// all the same.
@@ -262,6 +265,20 @@ impl Config {
                         "add `vary_by: [claim:sub]`, and each claim that the route writes into headers; or, if all callers get the same, `shared_across_users: true`; or leave \
                          `ttl` out, so that answers that say `public` are stored and no others",
                     ),
+            );
+        }
+        // The address is no part of any key: what a route writes is not known when a cache is asked.
+        if exposure.address && gives_lifetime && !self.shared_across_users {
+            scope.issue(
+                Issue::new(
+                    path.key("ttl"),
+                    "would give one client's answers to another: `headers` writes `${client.address}` into requests",
+                )
+                .goes_by(path.key("shared_across_users"))
+                .hint(
+                    "take the address out of `headers`, whose upstream has it in `x-forwarded-for` all the same; or, if all clients get \
+                     the same, `shared_across_users: true`; or leave `ttl` out, so that what is stored is for the upstream to say",
+                ),
             );
         }
         parts.extend(own.iter().cloned().map(Part::Header));

@@ -32,6 +32,10 @@ use serve::{CONNECTIONS_MAX, Site};
 pub use serve::{SERVER_ADMIN, SERVER_PROBES};
 use socket::Bound;
 
+/// What is to be known of an admin listener that other machines reach and that asks for no token.
+pub const UNPROTECTED: &str =
+    "other machines can reach the admin listener and no `admin.token` protects it: it changes nothing";
+
 /// Why a listener for operators does not come up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({what}): {error}")]
@@ -126,7 +130,7 @@ impl AdminServers {
         if !guard.serves_changes() {
             tracing::warn!(
                 address = %bound.address,
-                "other machines can reach the admin listener and no `admin.token` protects it: it changes nothing"
+                "{UNPROTECTED}"
             );
         }
         if let Err(error) = bound.set_access(access) {

@@ -192,7 +192,13 @@ impl Walk<'_> {
             (Form::List(olds), Form::List(news)) => self.lists(path, olds, news),
             _ => {
                 let weakens = self.weakens(path, within, old, new);
-                self.push(path, self.change(old, new), weakens);
+                let text = match new {
+                    Form::Nothing if self.any(path, within).is_some() => {
+                        format!("{} -> any", self.block.shown.form(old))
+                    }
+                    new => self.change(old, new),
+                };
+                self.push(path, text, weakens);
             }
         }
     }
@@ -225,11 +231,20 @@ impl Walk<'_> {
                 *new == Form::Nothing
                     && within.is_some_and(|(map, key)| guard.is_at(map) && self.is_lost(key, among, of))
             }
-            Weaker::Grows(_) | Weaker::Allows(_) | Weaker::Denies(_) | Weaker::Entries { .. } | Weaker::Ordered => {
-                false
-            }
+            Weaker::Grows(_)
+            | Weaker::Allows(_)
+            | Weaker::Any
+            | Weaker::Denies(_)
+            | Weaker::Entries { .. }
+            | Weaker::Ordered => false,
         };
-        self.guard(weaker)
+        self.guard(weaker).or_else(|| self.any(path, within).filter(|_| *new == Form::Nothing))
+    }
+
+    /// What is so where a condition is gone, if that leaves any value.
+    fn any(&self, path: &str, within: Option<(&str, &str)>) -> Option<String> {
+        let is_it = |guard: &Guard| guard.is_at(path) || within.is_some_and(|(map, _)| guard.is_at(map));
+        self.guard(|guard| matches!(guard.weaker, Weaker::Any) && is_it(guard))
     }
 
     fn guard(&self, weaker: impl Fn(&Guard) -> bool) -> Option<String> {
@@ -323,6 +338,17 @@ impl Walk<'_> {
     }
 
     fn sets(&mut self, path: &str, olds: &[Form], news: &[Form]) {
+        // An entry less is narrower, but the last one is not.
+        if (olds.is_empty() || news.is_empty())
+            && let Some(reason) = self.any(path, None)
+        {
+            let shown = |items: &[Form]| match items {
+                [] => "any".to_owned(),
+                items => self.block.shown.form(&Form::List(items.to_vec())),
+            };
+            let text = format!("{} -> {}", shown(olds), shown(news));
+            return self.push(path, text, Some(reason).filter(|_| news.is_empty()));
+        }
         let (removed, added) = (without(olds, news), without(news, olds));
         let texts = |items: &[Form]| items.iter().map(|item| item.text().to_owned()).collect::<Vec<_>>();
         let (old_texts, new_texts) = (texts(olds), texts(news));
@@ -344,7 +370,12 @@ impl Walk<'_> {
                 Weaker::Loses { among, of } => {
                     weak_removed = removed.iter().map(|entry| self.is_lost(entry.text(), among, of)).collect();
                 }
-                Weaker::Gone | Weaker::Higher | Weaker::When(_) | Weaker::Entries { .. } | Weaker::Ordered => {}
+                Weaker::Gone
+                | Weaker::Higher
+                | Weaker::When(_)
+                | Weaker::Any
+                | Weaker::Entries { .. }
+                | Weaker::Ordered => {}
             }
         }
         let shown = |entries: &[&Form], weak: Vec<bool>| -> Vec<(String, bool)> {

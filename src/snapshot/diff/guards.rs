@@ -100,6 +100,11 @@ const ANOTHER: Weaker = Weaker::When(|_, new| !new.is_empty());
 const ON: Weaker = Weaker::When(|_, new| new == "true");
 
 const ROUTE: &[Guard] = &[
+    Guard::at("match.hosts", Weaker::Any, "it takes requests for every host"),
+    Guard::at("match.methods", Weaker::Any, "it takes requests of every method"),
+    Guard::at("match.headers", Weaker::Any, "it takes requests whatever that header is"),
+    Guard::at("match.query", Weaker::Any, "it takes requests whatever that parameter is"),
+    Guard::at("match.cookies", Weaker::Any, "it takes requests whatever that cookie is"),
     Guard::at("match.path_allow", Weaker::Grows(names), "paths pass that servers read differently from one another"),
     Guard::at("proxy.mirror.upstream", ANOTHER, "one more service sees requests, and the credentials of callers"),
     Guard::at("aggregate.parts.*.cache.shared_across_users", ON, "callers get the same answers, whoever they are"),

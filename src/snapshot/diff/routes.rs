@@ -99,14 +99,18 @@ pub(super) fn changes(
         };
         let old_route = &was.routes[old_place];
         let mut lines = defaults.lines(old_route, route);
-        if old_route.get("match") != route.get("match")
-            && let Some(line) = lines.iter_mut().find(|line| line.path.starts_with("match.") && line.weakens.is_none())
-        {
+        let of_match = |line: &Line| line.path.starts_with("match.");
+        let unmarked = lines.iter().position(|line| of_match(line) && line.weakens.is_none());
+        if let Some(line) = unmarked.or_else(|| lines.iter().position(of_match)) {
             let lost = was.sample(old_place).and_then(|sample| takeover(old, new, &sample));
             let lost = lost.filter(|takeover| takeover.from == name(route)).map(|takeover| loses(&takeover));
             let taken = || is.sample(place).and_then(|sample| takeover(old, new, &sample));
-            line.weakens =
-                lost.or_else(|| taken().filter(|takeover| takeover.to == name(route)).map(|takeover| takes(&takeover)));
+            let takes = || taken().filter(|takeover| takeover.to == name(route)).map(|takeover| takes(&takeover));
+            let line = &mut lines[line];
+            line.weakens = match (line.weakens.take(), lost.or_else(takes)) {
+                (Some(reason), Some(more)) => Some(format!("{reason}; {more}")),
+                (one, other) => one.or(other),
+            };
         }
         if !lines.is_empty() {
             changes.push(Change { subject: subject(name(route)), what: What::Changed, lines });

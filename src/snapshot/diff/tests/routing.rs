@@ -21,7 +21,7 @@ fn routes_come_go_and_change() {
         &[
             "route a: match.path /a -> none",
             "route a: match.path_prefix none -> /a",
-            "route a: match.methods + GET",
+            "route a: match.methods any -> [GET]",
             "route a: timeout 30s -> 1s",
             "route a: proxy.rewrite none -> /x",
         ],
@@ -43,6 +43,42 @@ fn routes_come_go_and_change() {
         &[
             "route a: match.path_allow + semicolon (weakens protection: paths pass that servers read differently from one another)",
             "route a: proxy.host added {literal: x.y}",
+        ],
+    );
+}
+
+/// What has no condition is any: an entry less is narrower, the last one less is as wide as can be.
+#[test]
+fn a_condition_that_is_dropped_lets_any_pass_and_weakens() {
+    let route = |matches: &str| format!("- {{name: b, match: {{{matches}}}, respond: {{}}}}");
+    let check = |old: &str, new: &str, expected: &[&str]| routes(&route(old), &route(new), expected);
+    let methods = "route b: match.methods [GET] -> any (weakens protection: it takes requests of every method)";
+    check("path: /b, methods: [GET]", "path: /b", &[methods]);
+    check("path: /b", "path: /b, methods: [GET]", &["route b: match.methods any -> [GET]"]);
+    check("path: /b, methods: [GET, PUT]", "path: /b, methods: [GET]", &["route b: match.methods - PUT"]);
+    check("path: /b, methods: [GET]", "path: /b, methods: [GET, PUT]", &["route b: match.methods + PUT"]);
+    check(
+        "path: /b, hosts: [a.b, c.d]",
+        "path: /b",
+        &["route b: match.hosts [a.b, c.d] -> any (weakens protection: it takes requests for every host)"],
+    );
+    check(
+        "path: /b, headers: {x: {exact: y}}, query: {a.b: {present: true}}, cookies: {c: {prefix: d}}",
+        "path: /b",
+        &[
+            "route b: match.headers.x {exact: y} -> any (weakens protection: it takes requests whatever that header is)",
+            "route b: match.query.a.b {present: true} -> any (weakens protection: it takes requests whatever that parameter is)",
+            "route b: match.cookies.c {prefix: d} -> any (weakens protection: it takes requests whatever that cookie is)",
+        ],
+    );
+    // What it takes of another route is told as well.
+    let guarded = "\n- {name: c, match: {path: '/{x}'}, policies: {ip_filter: {allow: [10.0.0.0/8]}}, respond: {}}";
+    routes(
+        &format!("{}{guarded}", route("path: /b, headers: {x: {exact: y}}")),
+        &format!("{}{guarded}", route("path: /b")),
+        &[
+            "route b: match.headers.x {exact: y} -> any (weakens protection: it takes requests whatever that header is; it takes \
+           requests of `c`, without its ip_filter)",
         ],
     );
 }
