@@ -11,8 +11,6 @@ const ANYWHERE_MIN: usize = 4;
 /// A value with fewer letters and digits is replaced only where no word goes on beside it, unless it was put together with
 /// what stands in the file.
 const IN_WORDS_MIN: usize = 8;
-/// A value that is one plain word of fewer letters may be a word of the message's own where it stands in prose.
-const PROSE_MAX: usize = IN_WORDS_MIN;
 /// A part of a value that a message quotes is hidden from this length on.
 const PART_MIN: usize = 6;
 /// The same where the message is about that value.
@@ -94,15 +92,13 @@ impl Mask {
             }
             let is_word = self.words.contains(pattern);
             let mut next = Vec::with_capacity(pieces.len() + 2);
-            // Those in the pieces before: within quotes stands what was quoted.
-            let mut quotes = [0; QUOTES.len()];
             for (piece, done) in pieces {
                 // From where nothing is put in, and from where it is searched.
                 let (mut from, mut at) = (0, 0);
                 while let Some(found) = (!done).then(|| find(&piece[at..], pattern)).flatten() {
                     let (start, end) = (at + found, at + found + pattern.len());
                     at = end;
-                    if is_word && (is_in_word(&piece, start, end) || is_prose(&piece, start, end, quotes)) {
+                    if is_word && is_in_word(&piece, start, end) {
                         at = start + width(&piece, start);
                         continue;
                     }
@@ -110,7 +106,6 @@ impl Mask {
                     next.push((reference.clone(), true));
                     from = end;
                 }
-                count_quotes(&piece, &mut quotes);
                 next.push((piece[from..].to_owned(), done));
             }
             pieces = next;
@@ -202,28 +197,6 @@ fn is_in_word(text: &str, start: usize, end: usize) -> bool {
         || goes_on(found.chars().next_back(), behind.chars().next())
 }
 
-/// What stands around a value that is quoted.
-const QUOTES: [char; 2] = ['`', '"'];
-
-fn count_quotes(text: &str, counts: &mut [usize; QUOTES.len()]) {
-    for (quote, count) in QUOTES.into_iter().zip(counts) {
-        *count += text.matches(quote).count();
-    }
-}
-
-/// Whether what stands in a range is a plain word among others, outside of quotes: the message's own, since it quotes what
-/// comes from elsewhere. `quotes`: how many stand before the text.
-fn is_prose(text: &str, start: usize, end: usize, quotes: [usize; QUOTES.len()]) -> bool {
-    let found = &text[start..end];
-    let mut before = quotes;
-    count_quotes(&text[..start], &mut before);
-    found.len() < PROSE_MAX
-        && found.bytes().all(|byte| byte.is_ascii_lowercase())
-        && before.iter().all(|count| count % 2 == 0)
-        && text[..start].ends_with(' ')
-        && text[end..].starts_with(' ')
-}
-
 /// How many bytes the character at a place has.
 fn width(text: &str, at: usize) -> usize {
     text[at..].chars().next().map_or(1, char::len_utf8)
@@ -304,9 +277,6 @@ mod tests {
             ("`soon` is no duration", "`soon` is no duration"),
             ("procedura, endura_x", "procedura, endura_x"),
             ("dura is no `dura`", "${env:D} is no `${env:D}`"),
-            ("it is too dura for \"a dura b\"", "it is too dura for \"a ${env:D} b\""),
-            ("`x dura y` is no dura at all: `dura`", "`x ${env:D} y` is no dura at all: `${env:D}`"),
-            ("it is Dura by dura: dura", "it is ${env:D} by ${env:D}: ${env:D}"),
             ("duration of dura: x-Dura.", "duration of ${env:D}: x-${env:D}."),
             ("x`a.durable`", "x`a.${env:D}ble`"),
             ("mylongsecrets", "my${env:L}s"),
