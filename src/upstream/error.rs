@@ -330,7 +330,10 @@ struct Short(String);
 
 impl Write for Short {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let kept = text.floor_char_boundary(CAUSE_MAX - self.0.len());
+        let mut kept = text.len().min(CAUSE_MAX - self.0.len());
+        while !text.is_char_boundary(kept) {
+            kept -= 1;
+        }
         self.0.push_str(&text[..kept]);
         if kept < text.len() { Err(fmt::Error) } else { Ok(()) }
     }
