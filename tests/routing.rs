@@ -294,7 +294,7 @@ async fn a_route_may_allow_what_is_refused_elsewhere() {
             None => {
                 response.assert_problem(400, "bad-path");
                 assert!(
-                    response.json()["detail"].as_str().is_some_and(|detail| detail.starts_with("the path ")),
+                    response.json()["detail"].as_str().is_some_and(|detail| detail.starts_with("The path ")),
                     "{sent}"
                 );
             }
